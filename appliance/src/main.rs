@@ -52,6 +52,7 @@ impl From<String> for Ending {
 }
 
 fn main() -> ExitCode {
+    threads::survive_file_limit();
     if let Err(problem) = threads::widen_first_stack() {
         logging::print(&problem);
         return ExitCode::FAILURE;

@@ -1,6 +1,8 @@
 //! What stands in the way of the files and the socket that this process is to make, as far as that shows before: `check` says
 //! what a start would.
 
+use std::path::{Path, PathBuf};
+
 use crate::config::{Config, SynCookiesWord};
 use crate::control::socket;
 use crate::os::files::place::{self, Obstacle};
@@ -32,13 +34,131 @@ pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let found = found.into_iter();
     found
         .filter_map(|(key, obstacle)| Some((key, obstacle?)))
+        .chain(shared(config))
         .collect()
+}
+
+/// Keys whose path another key has as well: whoever comes second finds something else there, or takes it away.
+fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
+    let mut known: Vec<(PathBuf, &'static str)> = Vec::new();
+    let mut found = Vec::new();
+    let policy = config.policy();
+    let prefixes = config.prefixes();
+    let leases = policy.local.leases.iter().map(|file| &file.path);
+    let local = policy.local.hosts.iter().chain(leases);
+    let prefixes = prefixes.files().map(|file| file.path);
+    let read = [
+        policy
+            .lists
+            .files()
+            .map(|path| (path.as_path(), "a list of filter"))
+            .collect::<Vec<_>>(),
+        local
+            .map(|path| (path.as_path(), "a file of local"))
+            .collect(),
+        prefixes.map(|path| (path, "a list of shield")).collect(),
+    ];
+    // Several may read the same.
+    known.extend(
+        read.concat()
+            .into_iter()
+            .map(|(path, key)| (whole(path), key)),
+    );
+    let one = |path: Option<&Path>| path.map(|path| vec![path.to_owned()]);
+    let snapshot = config.cache.snapshot.as_deref();
+    let snapshot = snapshot.map(|path| Store::new(path, 0).paths().to_vec());
+    let own = [
+        ("cache.snapshot", snapshot),
+        ("control.socket", one(config.control.socket.as_deref())),
+        (
+            "shield.state_file",
+            one(config.shield.state_file.as_deref()),
+        ),
+    ];
+    for (key, paths) in own {
+        for path in paths.into_iter().flatten() {
+            let place = whole(&path);
+            let other = known
+                .iter()
+                .find(|(known, other)| *known == place && *other != key);
+            let obstacle =
+                other.map(|(_, other)| Obstacle::of(&path, format!("{other} has this path, too")));
+            found.extend(obstacle.map(|obstacle| (key, obstacle)));
+            known.push((place, key));
+        }
+    }
+    found
+}
+
+/// A path by which two that mean the same file are the same, so far as its folder is there.
+fn whole(path: &Path) -> PathBuf {
+    let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
+    match (folder, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::Folder;
+
+    /// Whoever comes first has it, and the other is without, or replaces it.
+    #[test]
+    fn two_keys_with_one_path_are_told() {
+        let folder = Folder::new();
+        let here = folder.path().display();
+        let told = |snapshot: &str, socket: &str, state: &str, list: &str| {
+            let text = format!(
+                "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n\
+                 [cache]\nsnapshot = \"{here}/{snapshot}\"\n[control]\nsocket = \"{here}/{socket}\"\n\
+                 [shield]\nstate_file = \"{here}/{state}\"\n[filter]\nblock_files = [\"{here}/{list}\"]\n"
+            );
+            let config = Config::parse("test.toml", &text).expect("valid");
+            let found = obstacles(&config).into_iter();
+            found
+                .map(|(key, obstacle)| format!("{key}: {}", obstacle.what))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told("a", "b", "c", "d"), [""; 0]);
+        for (files, key, path, other) in [
+            (
+                ["a", "a", "c", "d"],
+                "control.socket",
+                "a",
+                "cache.snapshot",
+            ),
+            (
+                ["a", "./a.old", "c", "d"],
+                "control.socket",
+                "./a.old",
+                "cache.snapshot",
+            ),
+            (
+                ["a", "a.tmp", "c", "d"],
+                "control.socket",
+                "a.tmp",
+                "cache.snapshot",
+            ),
+            (
+                ["a", "b", "b", "d"],
+                "shield.state_file",
+                "b",
+                "control.socket",
+            ),
+            (
+                ["a", "b", "c", "a"],
+                "cache.snapshot",
+                "a",
+                "a list of filter",
+            ),
+        ] {
+            let [snapshot, socket, state, list] = files;
+            let expected = format!("{key}: {here}/{path}: {other} has this path, too");
+            assert_eq!(told(snapshot, socket, state, list), [expected], "{files:?}");
+        }
+    }
 
     #[test]
     fn what_is_no_file_where_the_shield_keeps_its_state_is_told_whether_it_is_used_or_not() {

@@ -232,11 +232,9 @@ impl Daemon {
         // What all can do without for a moment.
         self.interfaces.look_again();
         if !self.is_ready {
-            warn!(
-                "not ready: the interfaces and addresses of the config are missing; waiting for them"
-            );
-            self.notify
-                .tell("STATUS=not ready: waits for an interface or address");
+            let why = self.listening.why_silent();
+            warn!("not ready: {why}");
+            self.notify.tell(&format!("STATUS=not ready: {why}"));
         }
         Ok(true)
     }

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -244,17 +245,12 @@ impl Workers {
             cookies: self.config.cookies(self.cookie_key),
             ..settings
         };
-        let leaving = Leaving {
-            why: format!("worker {engine} panicked"),
-            ended: Arc::clone(&self.ended),
-        };
         let serving = self.serving.sender.clone();
-        threads::builder(&format!("worker {engine}"))
-            .spawn(move || {
-                capabilities::keep(capabilities::PACKETS);
-                work(engine, parts, upstreams, settings, &serving, leaving);
-            })
-            .map_err(|error| format!("worker thread: {error}"))?;
+        let thread = threads::builder(&format!("worker {engine}"));
+        spawn(thread, engine, &self.ended, move |leaving| {
+            capabilities::keep(capabilities::PACKETS);
+            work(engine, parts, upstreams, settings, &serving, leaving);
+        })?;
         self.started.push(engine);
         Ok(())
     }
@@ -292,7 +288,9 @@ impl Workers {
     }
 
     /// Ends all threads, but for those that hang.
-    pub fn stop(self) {
+    pub fn stop(mut self) {
+        // Those that never came to serve have gone without a word.
+        drop(self.take_failed());
         for &engine in &self.started {
             // A full inbox belongs to a worker that hangs: the process ends without it.
             let _ = self.inboxes[engine].send(WorkerCommand::Stop);
@@ -354,6 +352,24 @@ impl TurnWatch {
         }
         Ok(Some(all))
     }
+}
+
+/// Starts the thread of an engine. What tells of its end is made there: a thread that never was has not ended.
+fn spawn(
+    thread: thread::Builder,
+    engine: usize,
+    ended: &Arc<Ended>,
+    run: impl FnOnce(Leaving) + Send + 'static,
+) -> Result<(), Sentence> {
+    let ended = Arc::clone(ended);
+    let leaving = move || Leaving {
+        why: format!("worker {engine} panicked"),
+        ended,
+    };
+    let spawned = thread.spawn(move || run(leaving()));
+    spawned
+        .map(drop)
+        .map_err(|error| format!("worker thread: {error}"))
 }
 
 /// The thread of one worker.
@@ -462,12 +478,34 @@ mod tests {
         assert_eq!(looks.look(later + LOOK, &[0], |_| 2), Ok(Some(true)));
     }
 
-    #[test]
-    fn who_ends_says_why_and_the_first_is_heard() {
-        let ended = Arc::new(Ended {
+    fn nobody_ended() -> Arc<Ended> {
+        Arc::new(Ended {
             event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK).expect("eventfd"),
             why: Mutex::new(None),
-        });
+        })
+    }
+
+    /// As where an account may have no more threads: the others go on, and it is tried again.
+    #[test]
+    fn a_thread_that_cannot_be_is_told_and_has_not_ended() {
+        let ended = nobody_ended();
+        // More than there are addresses.
+        let thread = threads::builder_with_stack("worker 1", 1 << 50);
+        let spawned = spawn(thread, 1, &ended, |_| {});
+        let told = spawned.expect_err("no memory is so large");
+        assert!(told.starts_with("worker thread: "), "{told}");
+        assert_eq!(ended.why(), None);
+        assert!(ended.event.read().is_err());
+        // One that is and ends has.
+        spawn(threads::builder("worker 1"), 1, &ended, drop).expect("a thread");
+        let mut fds = [PollFd::new(ended.event.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::from(20_000_u16)), Ok(1));
+        assert_eq!(ended.why().as_deref(), Some("worker 1 panicked"));
+    }
+
+    #[test]
+    fn who_ends_says_why_and_the_first_is_heard() {
+        let ended = nobody_ended();
         let leave = |why: &str| Leaving {
             why: why.into(),
             ended: Arc::clone(&ended),

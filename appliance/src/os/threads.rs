@@ -3,6 +3,7 @@
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
 
 /// What a build without optimisation needs beside it: values are copied from frame to frame there. It is no build that ships, and
 /// has no line in the budget.
@@ -24,6 +25,15 @@ pub fn builder(name: &str) -> thread::Builder {
 pub fn builder_with_stack(name: &str, bytes: usize) -> thread::Builder {
     let bytes = bytes + DEBUG_STACK_BYTES;
     thread::Builder::new().name(name.into()).stack_size(bytes)
+}
+
+/// Has a limit on the size of files be an error of the one write that meets it, in this thread and all that it starts: the signal
+/// that comes with it would end the process.
+pub fn survive_file_limit() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // Fails for wrong arguments alone.
+    let _ = signals.thread_block();
 }
 
 /// Stack that the first thread may come to need, with room to spare.

@@ -25,7 +25,7 @@ use crate::support::daemon::{BINARY, run};
 use crate::support::message::{addresses, query};
 use crate::support::preload;
 use crate::support::run::only;
-use crate::support::scene::{Scene, Setup, scene};
+use crate::support::scene::{Directory, Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
 use crate::support::view::View;
@@ -338,7 +338,7 @@ fn is_answered_by_other(scene: &Scene) -> Result<bool> {
 fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     let mut for_want_of_a_worker = 0;
-    for limit in 14..30 {
+    for limit in (14..30).chain([40]) {
         let wrap = ["prlimit", &format!("--nofile={limit}"), "--"];
         let mut other = spawn(&scene, &wrap, &[])?;
         wait_until(
@@ -370,12 +370,40 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
                 .lines()
                 .any(|line| line.starts_with("worker 0: "));
             for_want_of_a_worker += usize::from(says_why);
+            let what_to_do = format!("only {limit} descriptors may be open");
+            ensure!(
+                other.log().contains(&what_to_do) && other.log().contains("LimitNOFILE"),
+                "{limit}: {}",
+                other.log()
+            );
+            ensure!(!other.log().contains("do not end"), "{}", other.log());
         }
         ensure!(!other.log().contains("panicked"), "{}", other.log());
     }
     ensure!(
         for_want_of_a_worker > 0,
         "no limit was such that a worker could not be"
+    );
+    Ok(())
+}
+
+/// A limit on the size of files (`ulimit -f`) is an error of one write, as a full disk is.
+#[test]
+fn a_limit_on_the_size_of_files_ends_nobody() -> Result<()> {
+    only!(ONCE, "it is about no way");
+    let folder = Directory::new()?;
+    let text = folder.path().join("ads.txt");
+    fs::write(&text, "ads.example\n")?;
+    let list = folder.path().join("ads.list");
+    let mut compile = Command::new("prlimit");
+    compile.args(["--fsize=16", "--", BINARY, "lists", "compile"]);
+    let output = compile.arg(&list).arg(&text).output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    ensure!(said.contains("File too large"), "{said}");
+    ensure!(
+        fs::read_dir(folder.path())?.count() == 1,
+        "what was begun is gone"
     );
     Ok(())
 }

@@ -464,6 +464,23 @@ fn servers(
     addrs
 }
 
+/// The loopback device has this name everywhere.
+const LOOPBACK: &str = "lo";
+
+/// Whether the kernel takes an address for this machine's own although no device has it: all of a network of IPv4 that the loopback
+/// device has one of, but for its first and its last.
+fn is_local_of(device: &Device, addr: IpAddr) -> bool {
+    let IpAddr::V4(v4) = addr else {
+        return false;
+    };
+    let holds = |network: &Network| {
+        let is_first = |addr: IpAddr| Network::of(addr, network.length()).first() == addr;
+        let is_edge = is_first(addr) || is_first((!v4).into());
+        network.contains(addr) && (!is_edge || network.length() > 30)
+    };
+    device.name == LOOPBACK && device.networks.iter().any(holds)
+}
+
 fn endpoints(
     source: &mut ConfigText,
     devices: &Devices,
@@ -488,16 +505,17 @@ fn endpoints(
         let allowed = master.split(' ').next_back().unwrap_or_default();
         return source.fault(&format!("{path}.name"), problem, allowed);
     }
-    let available: BTreeSet<IpAddr> = device.addresses.iter().copied().collect();
+    let mut available: BTreeSet<IpAddr> = device.addresses.iter().copied().collect();
     if available.is_empty() {
         let problem = format!("{} has no address", device.name);
         return source.fault(&path, problem, devices.with_addresses(&device.name));
     }
+    let wanted = interface.listen.iter().copied();
     for (index, addr) in interface.listen.iter().enumerate() {
-        if !available.contains(addr) {
+        if !available.contains(addr) && !is_local_of(device, *addr) {
             let shown: Vec<String> = available.iter().map(IpAddr::to_string).collect();
             let mut problem = format!("{addr} is not an address of {}", device.name);
-            if addr.is_loopback() {
+            if addr.is_loopback() && device.name != LOOPBACK {
                 problem += "; to answer this router itself add [[interface]] name = \"lo\"";
             }
             source.fault(
@@ -507,6 +525,7 @@ fn endpoints(
             );
         }
     }
+    available.extend(wanted.filter(|addr| is_local_of(device, *addr)));
     let is_wanted = |addr: &IpAddr| interface.listen.is_empty() || interface.listen.contains(addr);
     let served = available.into_iter().filter(is_wanted);
     out.extend(served.map(|addr| Endpoint {

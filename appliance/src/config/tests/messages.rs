@@ -951,6 +951,33 @@ fn the_router_itself_is_answered_on_lo() {
     assert!(said.contains(expected), "{said}");
 }
 
+/// The kernel takes all of the loopback network for its own: others' stub resolvers are at 127.0.0.53.
+#[test]
+fn on_lo_each_address_of_its_network_can_be_served() {
+    let on_lo = |listen: &str| {
+        let text = format!("[[interface]]\nname = \"lo\"\nlisten = [{listen}]\n{UP}");
+        Config::parse("f", &text).expect("valid in itself")
+    };
+    let served = |listen: &str| -> Vec<String> {
+        let plan = on_lo(listen).plan(&devices());
+        assert_eq!(plan.missing.to_string(), "", "{listen}");
+        let addresses = plan.endpoints.iter().map(|endpoint| endpoint.addr);
+        addresses.map(|addr| addr.to_string()).collect()
+    };
+    assert_eq!(served("\"127.0.0.53\""), ["127.0.0.53"]);
+    assert_eq!(
+        served("\"127.0.0.9\", \"127.0.0.1\""),
+        ["127.0.0.1", "127.0.0.9"]
+    );
+    assert_eq!(served(""), ["127.0.0.1", "::1"]);
+    // The tests' has 24 bits.
+    for other in ["127.0.1.1", "127.0.0.0", "127.0.0.255", "::2", "10.53.0.1"] {
+        let said = shortfall(&on_lo(&format!("{other:?}")));
+        let expected = format!("{other} is not an address of lo; allowed: 127.0.0.1, ::1");
+        assert!(said.ends_with(&expected), "{said}");
+    }
+}
+
 /// What the config wants and the tests' machine does not have.
 fn shortfall(config: &Config) -> String {
     config.plan(&devices()).missing.to_string()

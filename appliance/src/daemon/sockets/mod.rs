@@ -162,6 +162,16 @@ impl Listening {
         self.take_places(&wanted);
     }
 
+    /// Why nobody is served yet.
+    #[must_use]
+    pub fn why_silent(&self) -> &'static str {
+        if self.places.iter().any(|place| place.is_wanted) {
+            "no address of the config can be listened on, for the reasons above; tried again"
+        } else {
+            "the interfaces and addresses of the config are missing; waiting for them"
+        }
+    }
+
     /// Whether [`Self::poll`] has something to do.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {

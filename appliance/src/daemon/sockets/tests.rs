@@ -78,6 +78,26 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
 }
 
 #[test]
+fn who_is_not_ready_says_whether_an_address_is_missing_or_cannot_be_had() {
+    let missing = listening(&[], 1).why_silent();
+    assert!(
+        missing.ends_with("are missing; waiting for them"),
+        "{missing}"
+    );
+    // Another program has it.
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let held = holder.local_addr().expect("it is bound").to_string();
+    let mut listening = listening(&[&held], 1);
+    let opened = listening.open(TCP, Instant::from_millis(1));
+    assert!(opened.is_empty());
+    let why = listening.why_silent();
+    assert!(
+        why.starts_with("no address of the config can be listened on"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_worker_whose_inbox_is_full_closes_its_sockets_later() {
     let mut listening = listening(&["127.0.0.1:0"], 1);
     let inboxes: Vec<Inbox> = (0..ENGINES)

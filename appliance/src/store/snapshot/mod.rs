@@ -211,6 +211,12 @@ impl Store {
         }
     }
 
+    /// All files that it writes.
+    #[must_use]
+    pub fn paths(&self) -> [PathBuf; 3] {
+        [&self.newest, &self.before, &self.unfinished].map(Clone::clone)
+    }
+
     /// Why no snapshot could be written, as far as that shows before: its folder, or the nearest above it that there is, takes
     /// no file from this process; or something else than a snapshot has one of its names.
     #[must_use]

@@ -16,7 +16,10 @@ use crate::os::socket::{IcmpFilter, Icmpv6Filter};
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
 const UNREACHABLE_V4: u8 = 3;
-const UNREACHABLE_V6: u8 = 1;
+/// Words that a datagram did not arrive: beside that one time exceeded, which a loop of routes brings, and parameter problem. The
+/// kernel tells a connected socket of the same ones.
+const LOST_V4: [u8; 3] = [UNREACHABLE_V4, 11, 12];
+const LOST_V6: [u8; 3] = [1, 3, 4];
 /// "Fragmentation needed": a word about the path, on which smaller packets arrive.
 const TOO_BIG_V4: u8 = 4;
 /// Bytes of an ICMP error before what it quotes.
@@ -24,7 +27,7 @@ const HEADER_LEN: usize = 8;
 /// Errors that are looked at in a row.
 const LOOKS: usize = 16;
 
-/// A socket that hears of unreachable destinations and of nothing else.
+/// A socket that hears of what did not arrive and of nothing else.
 ///
 /// # Errors
 /// It cannot be opened: CAP_NET_RAW is missing.
@@ -38,12 +41,19 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     let socket = socket(family, SockType::Raw, flags, protocol)?;
     if v6 {
         let mut unwanted = [u32::MAX; 8];
-        unwanted[0] &= !(1 << UNREACHABLE_V6);
+        unwanted[0] = all_but(LOST_V6);
         setsockopt(&socket, Icmpv6Filter, &unwanted)?;
     } else {
-        setsockopt(&socket, IcmpFilter, &!(1 << UNREACHABLE_V4))?;
+        setsockopt(&socket, IcmpFilter, &all_but(LOST_V4))?;
     }
     Ok(socket)
+}
+
+/// A filter's bits: 1 is unwanted.
+fn all_but(types: [u8; 3]) -> u32 {
+    types
+        .iter()
+        .fold(u32::MAX, |bits, kind| bits & !(1 << kind))
 }
 
 /// The next error that quotes a datagram.
@@ -80,21 +90,24 @@ fn read_v4(packet: &[u8]) -> Option<Quoted> {
     let header_len = usize::from(packet.first()? & 0xf) * 4;
     let message = packet.get(header_len..)?;
     let is_sound = Sum::new().add_bytes(message).finish() == 0;
-    let [UNREACHABLE_V4, code, ..] = *message else {
+    let [kind, code, ..] = *message else {
         return None;
     };
     let quoted = message.get(HEADER_LEN..)?;
-    (is_sound && code != TOO_BIG_V4)
+    let is_lost = LOST_V4.contains(&kind) && (kind, code) != (UNREACHABLE_V4, TOO_BIG_V4);
+    (is_sound && is_lost)
         .then(|| Quoted::read(quoted))
         .flatten()
 }
 
 /// Here it has, and the header is left out.
 fn read_v6(message: &[u8]) -> Option<Quoted> {
-    let [UNREACHABLE_V6, ..] = *message else {
-        return None;
-    };
-    Quoted::read(message.get(HEADER_LEN..)?)
+    let kind = message.first()?;
+    let quoted = message.get(HEADER_LEN..)?;
+    LOST_V6
+        .contains(kind)
+        .then(|| Quoted::read(quoted))
+        .flatten()
 }
 
 #[cfg(test)]
@@ -103,10 +116,14 @@ mod tests {
     use super::*;
 
     fn error(code: u8) -> Vec<u8> {
+        error_of(UNREACHABLE_V4, code)
+    }
+
+    fn error_of(kind: u8, code: u8) -> Vec<u8> {
         let remote = "192.0.2.53:53".parse().expect("an address");
         let local = "192.0.2.1".parse().expect("an address");
         let packet = OutgoingPacket::new(local, 4000, remote, b"\x12\x34").expect("fits");
-        let mut message = vec![UNREACHABLE_V4, code, 0, 0, 0, 0, 0, 0];
+        let mut message = vec![kind, code, 0, 0, 0, 0, 0, 0];
         message.extend(packet.as_bytes());
         let sum = Sum::new().add_bytes(&message).finish();
         message[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -128,6 +145,30 @@ mod tests {
             damaged[at] ^= 1;
             assert_eq!(read_v4(&damaged), None, "{at}");
         }
+    }
+
+    /// A loop of routes, a header that somebody does not understand; but neither that a packet was too big, nor a redirect or an echo.
+    #[test]
+    fn what_says_that_a_question_did_not_arrive_is_read_and_nothing_else() {
+        let lost = |read: &dyn Fn(u8) -> Option<Quoted>| -> Vec<u8> {
+            (0..=u8::MAX).filter(|kind| read(*kind).is_some()).collect()
+        };
+        assert_eq!(lost(&|kind| read_v4(&error_of(kind, 0))), [3, 11, 12]);
+        // What is fragmentation needed of one type is another thing of another.
+        assert!(read_v4(&error_of(11, TOO_BIG_V4)).is_some());
+        let of_v6 = |kind| {
+            let remote = "[2001:db8::53]:53".parse().expect("an address");
+            let local = "2001:db8::1".parse().expect("an address");
+            let packet = OutgoingPacket::new(local, 4000, remote, b"\x12\x34").expect("fits");
+            let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+            message.extend(packet.as_bytes());
+            read_v6(&message)
+        };
+        assert_eq!(lost(&of_v6), [1, 3, 4]);
+        let heard =
+            |filter: u32| -> Vec<u8> { (0..32).filter(|kind| filter & 1 << kind == 0).collect() };
+        assert_eq!(heard(all_but(LOST_V4)), LOST_V4);
+        assert_eq!(heard(all_but(LOST_V6)), LOST_V6);
     }
 
     #[test]

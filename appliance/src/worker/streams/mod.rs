@@ -412,9 +412,11 @@ impl Question {
 
 /// Why there is no connection. One that is refused at once is one whose refusal has been heard already.
 fn why(error: &io::Error) -> NoPort {
-    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        Errno::ECONNREFUSED => NoPort::Unreachable,
-        errno => no_port(errno),
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    if errno == Errno::ECONNREFUSED {
+        NoPort::Unreachable
+    } else {
+        no_port(errno)
     }
 }
 
