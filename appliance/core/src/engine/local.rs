@@ -285,6 +285,11 @@ impl LocalQuestion<'_, '_> {
         let ttl_secs = negative_ttl_secs(self.policy);
         match end {
             End::Records | End::Upstream(_) => Ok(()),
+            // Who looks for the apex of a zone finds it: denied by this very record it would be none.
+            End::Nodata(Some(zone)) if self.qtype == rtype::SOA && zone == self.labels.name() => {
+                draft.head.answers += 1;
+                draft.writer.soa(zone, ttl_secs, special::SOA_TAIL)
+            }
             End::Nodata(zone) => {
                 draft.negative(zone.unwrap_or_else(|| self.labels.name()), ttl_secs)
             }

@@ -428,7 +428,7 @@ fn in_the_way(path: &Path) -> Option<Obstacle> {
     }
     match kind.is_file().then(|| is_of_others(path)) {
         None | Some(Ok(false)) => None,
-        Some(Ok(true)) => Some(Obstacle::of(path, "exists and is not a snapshot")),
+        Some(Ok(true)) => Some(Obstacle::of(path, NOT_OURS)),
         Some(Err(error)) => Some(Obstacle::with(path, &error)),
     }
 }
@@ -443,8 +443,11 @@ fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
     }
 }
 
-/// Whether a file was never a snapshot: somebody wants it as it is. What a power cut may leave of one, nothing or zeros, is not of
-/// others.
+/// What is said of a file that somebody may want.
+const NOT_OURS: &str = "exists and is not a snapshot: remove it, or name another file";
+
+/// Whether a file was never a snapshot: somebody wants it as it is. What a power cut may leave of one, nothing, zeros, or the ones of
+/// flash memory that was erased, is not of others.
 fn is_of_others(path: &Path) -> io::Result<bool> {
     let mut bytes = [0; SnapshotHeader::LEN];
     let mut len = 0;
@@ -459,7 +462,8 @@ fn is_of_others(path: &Path) -> io::Result<bool> {
         SnapshotHeader::decode(&bytes[..len]),
         Err(HeaderError::Foreign)
     );
-    Ok(is_foreign && bytes.iter().any(|byte| *byte != 0))
+    let is_blank = |blank: u8| bytes[..len].iter().all(|byte| *byte == blank);
+    Ok(is_foreign && !is_blank(0) && !is_blank(0xff))
 }
 
 /// Why a file gives nothing at all.

@@ -471,14 +471,14 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
             fs::write(&file, foreign).expect("the folder");
             let error = store.save(cache).expect_err("not ours").to_string();
             let expected = format!(
-                "{}: exists and is not a snapshot; no snapshot can be written",
+                "{}: exists and is not a snapshot: remove it, or name another file; no snapshot can be written",
                 file.display()
             );
             assert_eq!(error, expected);
             assert_eq!(fs::read(&file).expect("as it was"), foreign);
         }
         assert!(!folder.0.join(other).exists());
-        for left in [&b""[..], &[0; 4096]] {
+        for left in [&b""[..], &[0; 4096], &[0xff; 330], &[0xff; 3]] {
             fs::write(&file, left).expect("the folder");
             store.save(cache).expect("what a power cut has left");
         }

@@ -35,6 +35,38 @@ fn cdn(message: &mut Message) {
     message.add_answer(address("edge.example.", 300, 2));
 }
 
+/// Who looks for the apex of a zone asks for its SOA, from the name upwards.
+#[test]
+fn the_apex_of_a_local_zone_has_its_soa_and_nothing_else_has() {
+    let data = keep(image::local(&[
+        ("nas.lan", &[(rtype::A, 60, vec![192, 168, 1, 2])]),
+        ("lan", &[]),
+    ]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(data).unwrap();
+        for (name, rtype, is_answer) in [
+            ("lan.", RecordType::SOA, true),
+            ("nas.lan.", RecordType::SOA, false),
+            ("phone.lan.", RecordType::SOA, false),
+            ("lan.", RecordType::A, false),
+            ("lan.", RecordType::NS, false),
+        ] {
+            let reply = world.hit(&query_type(name, rtype, 1));
+            let soa = |records: &[Record]| {
+                let of_lan = |record: &&Record| {
+                    record.record_type() == RecordType::SOA
+                        && *record.name() == super::harness::name("lan.")
+                };
+                records.iter().filter(of_lan).count()
+            };
+            let found = (soa(reply.answers()), soa(reply.name_servers()));
+            let expected = if is_answer { (1, 0) } else { (0, 1) };
+            assert_eq!(found, expected, "{name} {rtype}");
+            assert!(reply.authoritative());
+        }
+    });
+}
+
 #[test]
 fn local_aliases_within_local_data() {
     with_world(Settings::DEFAULT, |world| {
