@@ -24,7 +24,7 @@ pub struct SeenFrames {
     pub lost: u64,
 }
 
-/// What requests have done by who has programs write.
+/// The shield's log, as requests watch it.
 pub trait LogSwitch: Clone + Send + Sync + 'static {
     /// What was seen since the last time. Who does not ask again within three seconds reads no more.
     ///

@@ -34,20 +34,20 @@ pub struct Listed {
     pub secs_left: Option<u32>,
 }
 
-/// What requests have done by who keeps the prefixes.
-pub trait Keeper: Clone + Send + Sync + 'static {
+/// The prefixes in force, as requests read and change them.
+pub trait PrefixControl: Clone + Send + Sync + 'static {
     /// All prefixes in force, in order.
     ///
     /// # Errors
     /// They cannot be read.
     fn list(&self) -> Result<Vec<Listed>, String>;
 
-    /// Says at once what becomes of a prefix, for so many seconds or until the end; `None`: what the config says. Gives lines that
-    /// say where it does not hold.
+    /// Sets the verdict on a prefix at once, for so many seconds or until the process ends; `None`: the config's again. Gives a line
+    /// for each interface where it does not hold.
     ///
     /// # Errors
-    /// There is no room, or the kernel refuses; or no program would obey, so nothing was said.
-    fn say(
+    /// There is no room, or the kernel refuses; or no program would obey: then nothing has changed.
+    fn set_verdict(
         &self,
         prefix: Prefix,
         verdict: Option<Verdict>,
@@ -55,9 +55,9 @@ pub trait Keeper: Clone + Send + Sync + 'static {
     ) -> Result<Vec<String>, String>;
 }
 
-/// What requests have done by who looks after interfaces.
+/// The programs on interfaces, as requests attach and detach them.
 pub trait Operator: Clone + Send + Sync + 'static {
-    /// Has an interface have its XDP program again.
+    /// Attaches the XDP program to an interface again.
     ///
     /// # Errors
     /// There is no such one, or it cannot have the program.
@@ -141,12 +141,16 @@ const fn said_of(turned: Turned) -> (&'static str, &'static str) {
 
 /// Adds the shield's requests.
 #[must_use]
-pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
+pub fn with_shield(
+    commands: Commands,
+    telemetry: Arc<Telemetry>,
+    prefixes: impl PrefixControl,
+) -> Commands {
     let said = |verdict: Option<Verdict>, as_json: bool| {
-        let keeper = keeper.clone();
+        let prefixes = prefixes.clone();
         move |words: &[&str], out: &mut dyn Write| {
             let (prefix, secs) = prefix_of(words, verdict.is_some())?;
-            let said = keeper.say(prefix, verdict, secs);
+            let said = prefixes.set_verdict(prefix, verdict, secs);
             let notes = said.map_err(CommandError::Refused)?;
             if as_json {
                 let value = json!({
@@ -162,8 +166,8 @@ pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl K
         }
     };
     let shown = Arc::clone(&telemetry);
-    let (lister, counter) = (keeper.clone(), keeper.clone());
-    as_json(commands, telemetry, keeper.clone())
+    let (lister, counter) = (prefixes.clone(), prefixes.clone());
+    as_json(commands, telemetry, prefixes.clone())
         .with("shield status", move |words, out| {
             super::commands::no_more(words)?;
             Status::read(&shown, &counter)?.write(out)
@@ -185,8 +189,12 @@ pub fn with_shield(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl K
 }
 
 /// What shows something, for programs.
-fn as_json(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -> Commands {
-    let counter = keeper.clone();
+fn as_json(
+    commands: Commands,
+    telemetry: Arc<Telemetry>,
+    prefixes: impl PrefixControl,
+) -> Commands {
+    let counter = prefixes.clone();
     commands
         .with("json shield status", move |words, out| {
             super::commands::no_more(words)?;
@@ -195,7 +203,7 @@ fn as_json(commands: Commands, telemetry: Arc<Telemetry>, keeper: impl Keeper) -
         })
         .with("json shield list", move |words, out| {
             super::commands::no_more(words)?;
-            let listed = keeper.list().map_err(CommandError::Refused)?;
+            let listed = prefixes.list().map_err(CommandError::Refused)?;
             // A line for each: one value of all of them would take megabytes.
             listed
                 .iter()

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 
-use super::{Keeper, Listed};
+use super::{Listed, PrefixControl};
 use crate::compile::prefix_list::Verdict;
 use crate::control::metrics::{ProgramCounters, ProtectStatus, Telemetry};
 use crate::control::socket::CommandError;
@@ -49,8 +49,11 @@ struct OfProgram {
 }
 
 impl<'a> Status<'a> {
-    pub fn read(telemetry: &'a Telemetry, keeper: &impl Keeper) -> Result<Self, CommandError> {
-        let listed = keeper.list().map_err(CommandError::Refused)?;
+    pub fn read(
+        telemetry: &'a Telemetry,
+        prefixes: &impl PrefixControl,
+    ) -> Result<Self, CommandError> {
+        let listed = prefixes.list().map_err(CommandError::Refused)?;
         let count =
             |is: &dyn Fn(&Listed) -> bool| listed.iter().filter(|listed| is(listed)).count();
         let denied = count(&|listed| listed.verdict == Verdict::Deny);

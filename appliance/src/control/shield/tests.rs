@@ -9,7 +9,7 @@ use xdnsd_abi::Reason;
 type Call = (String, Option<Verdict>, Option<u32>);
 
 #[derive(Clone, Default)]
-struct FakeKeeper(Arc<Mutex<Vec<Call>>>);
+struct FakePrefixes(Arc<Mutex<Vec<Call>>>);
 
 fn protect(interface: &str, why_not: &'static str, port: u16) -> ProtectStatus {
     ProtectStatus {
@@ -20,7 +20,7 @@ fn protect(interface: &str, why_not: &'static str, port: u16) -> ProtectStatus {
     }
 }
 
-impl Keeper for FakeKeeper {
+impl PrefixControl for FakePrefixes {
     fn list(&self) -> Result<Vec<Listed>, String> {
         let listed = |text: &str, verdict, is_said, secs_left| Listed {
             prefix: text.parse().expect("a prefix"),
@@ -35,7 +35,7 @@ impl Keeper for FakeKeeper {
         ])
     }
 
-    fn say(
+    fn set_verdict(
         &self,
         prefix: Prefix,
         verdict: Option<Verdict>,
@@ -47,12 +47,12 @@ impl Keeper for FakeKeeper {
     }
 }
 
-fn asked(told: &FakeKeeper, request: &str) -> Result<String, String> {
+fn asked(told: &FakePrefixes, request: &str) -> Result<String, String> {
     asked_with(told, request, [true, false])
 }
 
 /// Where these two interfaces have a program.
-fn asked_with(told: &FakeKeeper, request: &str, have: [bool; 2]) -> Result<String, String> {
+fn asked_with(told: &FakePrefixes, request: &str, have: [bool; 2]) -> Result<String, String> {
     let count = |reason: &Reason| vec![*reason as u64, 1];
     let program = |interface: &str, is_there: bool| ProgramCounters {
         interface: interface.into(),
@@ -83,7 +83,7 @@ fn what_is_in_force_is_listed_with_who_says_so() {
     let list = "deny  192.0.2.0/24 (config)\n\
                 allow 192.0.2.9/32 (said, 7 s left)\n\
                 deny  2001:db8::/32 (said)\n";
-    let told = FakeKeeper::default();
+    let told = FakePrefixes::default();
     assert_eq!(asked(&told, "shield list"), Ok(list.into()));
     let status = asked(&told, "shield status").expect("shown");
     let head = "prefixes: 2 denied, 1 allowed; 2 of them said since the start\n\
@@ -106,7 +106,7 @@ fn what_is_in_force_is_listed_with_who_says_so() {
 
 #[test]
 fn where_no_program_carries_it_nothing_is_in_force_and_that_is_said() {
-    let told = FakeKeeper::default();
+    let told = FakePrefixes::default();
     let status = asked_with(&told, "shield status", [false; 2]).expect("shown");
     let head = "prefixes: 2 denied, 1 allowed; 2 of them said since the start\n\
                 nothing in force: no interface has an XDP program\n\
@@ -120,7 +120,7 @@ fn where_no_program_carries_it_nothing_is_in_force_and_that_is_said() {
 
 #[test]
 fn programs_are_told_the_same_as_json() {
-    let told = FakeKeeper::default();
+    let told = FakePrefixes::default();
     let list = [
         r#"{"prefix":"192.0.2.0/24","secs_left":null,"source":"config","verdict":"deny"}"#,
         r#"{"prefix":"192.0.2.9/32","secs_left":7,"source":"said","verdict":"allow"}"#,
@@ -252,7 +252,7 @@ fn what_is_switched_is_told_to_the_operator_and_said() {
 
 #[test]
 fn what_is_said_is_a_prefix_and_for_how_long() {
-    let told = FakeKeeper::default();
+    let told = FakePrefixes::default();
     for request in [
         "shield deny 192.0.2.0/24",
         "shield deny 2001:db8::1 60",

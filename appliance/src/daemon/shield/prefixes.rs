@@ -21,7 +21,7 @@ use xdnsd_core::time::Instant;
 
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::{self, PrefixFile, PrefixInput, Rule, Sources, Verdict};
-use crate::control::shield::{Keeper, Listed};
+use crate::control::shield::{Listed, PrefixControl};
 use crate::daemon::program::{SharedProgram, lock};
 use crate::os::clock;
 use crate::os::xdp::{Error, PrefixBits, Program, Trie};
@@ -33,7 +33,7 @@ pub struct Prefixes(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     /// What was said since the start, each prefix once.
-    said: Vec<Said>,
+    said: Vec<Override>,
     /// Made when it is needed for the first time.
     trie: Option<Trie>,
     /// What is in it, but for what has no verdict.
@@ -78,16 +78,16 @@ pub struct Follower {
     pub is_served: bool,
 }
 
-/// What somebody has said of a prefix. It lies over what the config says, and goes with the process.
+/// A verdict that a request has set. It overrides the config's, and ends with the process.
 #[derive(Clone, Copy, Debug)]
-struct Said {
+struct Override {
     prefix: Prefix,
     verdict: Verdict,
     until: Option<Instant>,
 }
 
-/// Room for what is said, so far as there is any beside the config's.
-const SAID_MAX: usize = 1024;
+/// Room for overrides, as far as the config's prefixes leave any.
+const BY_HAND_MAX: usize = 1024;
 
 impl Prefixes {
     fn state(&self) -> MutexGuard<'_, State> {
@@ -203,7 +203,7 @@ impl Prefixes {
             return;
         }
         let now = clock::now();
-        let is_over = |said: &Said| said.until.is_some_and(|until| until <= now);
+        let is_over = |said: &Override| said.until.is_some_and(|until| until <= now);
         if state.said.iter().any(is_over) {
             state.said.retain(|said| !is_over(said));
             if let Err(problem) = state.put_again() {
@@ -346,7 +346,7 @@ fn bits(prefix: Prefix) -> PrefixBits {
 
 /// What is in force: the config's list, sorted, and over it what was said. A value has in its low byte what holds, in the next one
 /// what the config says, and in the others which of its files do.
-fn merged(config: &[(PrefixBits, u32)], said: &[Said]) -> Vec<(PrefixBits, u32)> {
+fn merged(config: &[(PrefixBits, u32)], said: &[Override]) -> Vec<(PrefixBits, u32)> {
     let whole = |(prefix, value): &(PrefixBits, u32)| {
         (*prefix, u32::from(*value as u8) | value << BY_CONFIG)
     };
@@ -362,7 +362,7 @@ fn merged(config: &[(PrefixBits, u32)], said: &[Said]) -> Vec<(PrefixBits, u32)>
     merged
 }
 
-impl Keeper for Prefixes {
+impl PrefixControl for Prefixes {
     fn list(&self) -> Result<Vec<Listed>, String> {
         let state = self.state();
         let Some(trie) = &state.trie else {
@@ -387,13 +387,12 @@ impl Keeper for Prefixes {
         Ok(entries.into_iter().map(listed).collect())
     }
 
-    fn say(
+    fn set_verdict(
         &self,
         prefix: Prefix,
         verdict: Option<Verdict>,
         secs: Option<u32>,
     ) -> Result<Vec<String>, String> {
-        // One way to write it.
         let prefix = prefix.unmapped();
         let mut state = self.state();
         // What was said and is forgotten holds nowhere any more.
@@ -404,7 +403,7 @@ impl Keeper for Prefixes {
         let before = state.said.clone();
         state.said.retain(|said| said.prefix != prefix);
         let until = secs.map(|secs| clock::now() + u64::from(secs) * 1_000);
-        let said = verdict.map(|verdict| Said {
+        let said = verdict.map(|verdict| Override {
             prefix,
             verdict,
             until,
@@ -413,9 +412,9 @@ impl Keeper for Prefixes {
             return Err(format!("neither denied nor allowed by hand: {prefix}"));
         }
         state.said.extend(said);
-        if state.said.len() > SAID_MAX {
+        if state.said.len() > BY_HAND_MAX {
             state.said = before;
-            return Err(format!("there is no room: {SAID_MAX} prefixes by hand"));
+            return Err(format!("there is no room: {BY_HAND_MAX} prefixes by hand"));
         }
         let put = state.put_again();
         if put.is_err() {
@@ -584,7 +583,7 @@ mod tests {
             ("10.0.0.0/8", DENY | 0b10 << 8),
             ("10.1.0.0/16", ALLOW | 0x8001 << 8),
         ]);
-        let said = |text: &str, verdict| Said {
+        let said = |text: &str, verdict| Override {
             prefix: text.parse().expect("a prefix"),
             verdict,
             until: None,

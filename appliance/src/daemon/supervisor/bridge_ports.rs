@@ -95,8 +95,8 @@ impl BridgePorts {
         }
     }
 
-    /// Says what serves each port, where that is new.
-    pub(super) fn say(&mut self, attachments: &[Attachment]) {
+    /// Logs what serves each port, where that has changed.
+    pub(super) fn log_changes(&mut self, attachments: &[Attachment]) {
         let bases = attachments.iter().filter(|other| other.place().is_none());
         for base in bases {
             let places = attachments.iter().filter(|place| {

@@ -194,7 +194,7 @@ impl Supervisor {
         self.give_seats(inboxes);
         self.make_room(inboxes, now);
         self.attachments.iter().for_each(Attachment::show);
-        self.ports.say(&self.attachments);
+        self.ports.log_changes(&self.attachments);
         Some(plan)
     }
 
