@@ -63,7 +63,7 @@ mod tests {
         for line in [
             "",
             "setup",
-            "setup lab afxdp ebpf scripts image image-aarch64 peers paper",
+            "setup lab afxdp ebpf scripts image image-aarch64 peers paper package",
             "lab up --queues 4 --mtu 9216 --offload on --vlan in-frame --prefix a",
             "lab up --vlan beside --offload off",
             "lab down --prefix a",
@@ -107,6 +107,8 @@ mod tests {
             "boot update --long --image DIR --accel kvm --jobs 64 --server xdnsd",
             "dist",
             "dist --check",
+            "package",
+            "package --check",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

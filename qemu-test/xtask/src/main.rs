@@ -7,6 +7,7 @@ mod ebpf;
 mod image;
 mod lab;
 mod measure;
+mod package;
 mod progress;
 mod qemu;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Boot(qemu::tests::ImageArguments),
     /// Packs the release and its dependencies into one archive, for Buildroot; the same bytes each time.
     Dist(dist::Arguments),
+    /// Makes a Debian package of the static server, its manual pages, its completion for bash and its unit.
+    Package(package::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -89,5 +92,6 @@ fn carry_out(line: CommandLine) -> Result<ExitCode> {
         Command::Run(arguments) => run::main(arguments, signals),
         Command::Boot(arguments) => qemu::tests::main(arguments, signals),
         Command::Dist(arguments) => dist::main(&arguments),
+        Command::Package(arguments) => package::main(&arguments, signals),
     }
 }

@@ -40,11 +40,13 @@ pub enum Purpose {
     Peers,
     /// What captures, replays and reads packets for `bench paper`.
     Paper,
+    /// What looks at the Debian package and at its manual pages.
+    Package,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Lab,
         Self::AfXdp,
         Self::Ebpf,
@@ -53,6 +55,7 @@ impl Purpose {
         Self::ImageAarch64,
         Self::Peers,
         Self::Paper,
+        Self::Package,
     ];
 
     /// Its name on the command line.
@@ -67,6 +70,7 @@ impl Purpose {
             Self::ImageAarch64 => "image-aarch64",
             Self::Peers => "peers",
             Self::Paper => "paper",
+            Self::Package => "package",
         }
     }
 
@@ -81,6 +85,7 @@ impl Purpose {
             Self::ImageAarch64 => IMAGE_AARCH64,
             Self::Peers => PEERS,
             Self::Paper => PAPER,
+            Self::Package => PACKAGE,
         }
     }
 }
@@ -183,6 +188,7 @@ const PAPER: &[Need] = &[
     program("tcpreplay", "tcpreplay"),
     program("tshark", "tshark"),
 ];
+const PACKAGE: &[Need] = &[program("lintian", "lintian"), program("man-db", "man")];
 
 /// A package that is needed.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ mod initramfs;
 pub mod modules;
 pub mod packages;
 mod root;
-mod server;
+pub mod server;
 mod tool;
 
 use std::fs;

@@ -214,6 +214,7 @@ const STEPS: &[Step] = &[
         .root()
         .with(&[Purpose::Lab]),
     Step::new("image", 40, |scope| Ok(scope.xtask(scope.boot()))).with(&[Purpose::Image]),
+    Step::new("package", 30, |scope| Ok(scope.xtask("package --check"))).with(&[Purpose::Package]),
 ];
 
 /// After so many minutes the long tests of the image hang: 50 power cuts, each with a boot.

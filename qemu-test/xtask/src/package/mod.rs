@@ -1,0 +1,133 @@
+//! `cargo xtask package`: a Debian package of the static server, with what people expect beside a program: manual pages, words for
+//! the shell's completion, a unit, examples.
+//!
+//! cargo-deb packs it as `[package.metadata.deb]` of appliance/Cargo.toml says. Pages and words are made of what the server itself
+//! prints, so that they cannot be of another version.
+
+mod check;
+mod completion;
+mod manual;
+mod usage;
+
+use std::env::consts::ARCH;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::image::{Arch, server};
+use crate::setup::{self, Purpose};
+use crate::signals::Signals;
+use crate::workspace;
+use usage::Usage;
+use xdnsd_lab::process::output_of;
+
+/// What packs it: the version that is tested.
+const CARGO_DEB: &str = "3.8.0";
+
+/// What `package` is told.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Has lintian judge the package and man its pages, and looks whether what it unpacks to works.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What is made of what the server prints, by the names that Cargo.toml packs.
+pub struct Made {
+    /// The folder beside the server.
+    pub folder: PathBuf,
+}
+
+impl Made {
+    /// xdnsd(8).
+    pub const COMMANDS: &str = "xdnsd.8";
+    /// xdnsd.toml(5).
+    pub const CONFIG: &str = "xdnsd.toml.5";
+    /// What bash completes.
+    pub const WORDS: &str = "xdnsd.bash";
+
+    /// Makes them of what this server prints.
+    fn of(server: &Path) -> Result<Self> {
+        let folder = server.with_file_name("package");
+        fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        let print = |words: &[&str]| output_of(Command::new(server).args(words));
+        let usage = Usage::read(&print(&["help"])?, |name| print(&["help", name]))?;
+        let files = [
+            (Self::COMMANDS, manual::commands(&usage)),
+            (Self::CONFIG, manual::config(&print(&["reference"])?)),
+            (Self::WORDS, completion::bash(&usage)),
+        ];
+        for (name, text) in files {
+            let file = folder.join(name);
+            fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+        }
+        // As policy wants pages, and as Cargo.toml names them.
+        let mut gzip = Command::new("gzip");
+        gzip.args(["-9", "--no-name", "--force", "--keep"]);
+        gzip.current_dir(&folder);
+        output_of(gzip.args([Self::COMMANDS, Self::CONFIG]))?;
+        Ok(Self { folder })
+    }
+}
+
+/// Carries out `package`.
+pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
+    if arguments.check {
+        setup::ensure_all(&[Purpose::Package], signals)?;
+    }
+    let arch = if ARCH == "aarch64" {
+        Arch::Aarch64
+    } else {
+        Arch::X86_64
+    };
+    let server = server::build(arch)?;
+    let made = Made::of(&server)?;
+    let package = pack(arch)?;
+    if arguments.check {
+        check::all(&package, &made)?;
+    }
+    println!("{}", package.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Packs what has been built. Returns where the package is.
+fn pack(arch: Arch) -> Result<PathBuf> {
+    let mut pack = Command::new(cargo_deb()?);
+    pack.current_dir(workspace::root())
+        .args(["-p", "xdnsd", "--no-build", "--locked"]);
+    pack.args(["--target", &format!("{}-unknown-linux-gnu", arch.name())]);
+    let folder = workspace::root().join("dist");
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let said = output_of(pack.arg("--output").arg(&folder))?;
+    let package = said.lines().last().map(PathBuf::from);
+    let package = package.filter(|package| package.is_file());
+    package.with_context(|| format!("cargo-deb names no package: {said:?}"))
+}
+
+/// Our own cargo-deb, installed where there is none of this version.
+fn cargo_deb() -> Result<PathBuf> {
+    let tools = workspace::target().join("tools");
+    let program = tools.join("bin/cargo-deb");
+    let version = output_of(Command::new(&program).arg("--version"));
+    if version.is_ok_and(|version| version.trim() == format!("cargo-deb {CARGO_DEB}")) {
+        return Ok(program);
+    }
+    eprintln!("installing cargo-deb {CARGO_DEB} (two minutes)");
+    let mut cargo = workspace::cargo();
+    // Built for a use or two: to optimise it takes longer than it saves.
+    cargo.args([
+        "install",
+        "cargo-deb",
+        "--version",
+        CARGO_DEB,
+        "--locked",
+        "--debug",
+        "--root",
+    ]);
+    let status = cargo.arg(&tools).status().context("start cargo")?;
+    ensure!(status.success(), "cargo-deb {CARGO_DEB} does not install");
+    Ok(program)
+}

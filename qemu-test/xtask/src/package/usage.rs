@@ -1,0 +1,148 @@
+//! What `xdnsd help` says, taken apart.
+
+use anyhow::{Context, Result, ensure};
+
+/// All commands, and what holds for all of them.
+pub struct Usage {
+    /// One after the other, as the help has them.
+    pub commands: Vec<Usages>,
+    /// The sentences below the list: exit status and the like.
+    pub notes: Vec<String>,
+}
+
+/// How one command is written.
+pub struct Usages {
+    /// Its words behind `xdnsd`.
+    pub name: String,
+    /// What stands behind them, as a pattern: `[--json] NAME`.
+    pub arguments: String,
+    /// What it does: lines.
+    pub about: Vec<String>,
+}
+
+impl Usages {
+    /// Its options.
+    pub fn options(&self) -> Vec<&str> {
+        let about = self.about.iter().filter(|line| line.starts_with("FILES:"));
+        let text = about.map(String::as_str).chain([self.arguments.as_str()]);
+        let words = text.flat_map(|text| text.split(|c: char| !c.is_ascii_lowercase() && c != '-'));
+        let mut options: Vec<&str> = words.filter(|word| is_option(word)).collect();
+        options.sort_unstable();
+        options.dedup();
+        options
+    }
+}
+
+fn is_option(word: &str) -> bool {
+    word.len() > 2 && word.starts_with("--")
+}
+
+impl Usage {
+    /// Reads the list of commands, and of each what `about` prints for its name.
+    ///
+    /// # Errors
+    /// A page is not of the form that is read here.
+    pub fn read(help: &str, about: impl Fn(&str) -> Result<String>) -> Result<Self> {
+        let listed = help
+            .lines()
+            .filter_map(|line| line.strip_prefix("  xdnsd "));
+        let mut commands = Vec::new();
+        for line in listed {
+            let name = name(line);
+            let page = about(first_word(&name))?;
+            commands.push(Usages::find(&page, &name)?);
+        }
+        ensure!(
+            !commands.is_empty(),
+            "xdnsd help lists no command: {help:?}"
+        );
+        let (_, notes) = help
+            .rsplit_once("\n\n")
+            .context("xdnsd help has no notes")?;
+        let notes = notes.lines().map(str::to_owned).collect();
+        Ok(Self { commands, notes })
+    }
+}
+
+impl Usages {
+    /// The command of this name on a page of `xdnsd help NAME`, which has those of the whole group.
+    fn find(page: &str, wanted: &str) -> Result<Self> {
+        let mut lines = page.lines();
+        let line = lines.find_map(|line| {
+            let line = line.strip_prefix("xdnsd ")?;
+            (name(line) == wanted).then_some(line)
+        });
+        let line = line.with_context(|| format!("xdnsd help does not have {wanted}"))?;
+        let about = lines.map_while(|line| line.strip_prefix("    "));
+        Ok(Self {
+            name: wanted.to_owned(),
+            arguments: line[wanted.len()..].trim().to_owned(),
+            about: about.map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// The words of a command: those before the first that is an option, an argument, or set off by spaces.
+fn name(line: &str) -> String {
+    let listed = line.split("  ").next().unwrap_or_default();
+    let words = listed
+        .split(' ')
+        .take_while(|word| word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn first_word(name: &str) -> &str {
+    name.split(' ').next().unwrap_or_default()
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    const HELP: &str = "xdnsd: a server\n\n  xdnsd run [--user NAME] FILE      serve as FILE says\n  xdnsd cache dump [--json] [NAME]\n                                    answers\n  xdnsd top                         a screen\n\nExit status: 0 done.\nMore of it.\n";
+    const PAGES: [(&str, &str); 3] = [
+        (
+            "run",
+            "xdnsd run [--user NAME] FILE\n    serve as FILE says\n",
+        ),
+        (
+            "cache",
+            "xdnsd cache flush [NAME]\n    remove\nxdnsd cache dump [--socket PATH] [--json] [NAME]\n    answers\n    --json: a line each\n",
+        ),
+        ("top", "xdnsd top\n    a screen\n    FILES: [--log FILE]\n"),
+    ];
+
+    /// A help of three commands.
+    pub fn usage() -> Usage {
+        let page = |wanted: &str| {
+            let page = PAGES.iter().find(|(name, _)| *name == wanted);
+            page.map(|(_, page)| (*page).to_owned())
+                .context("asked for")
+        };
+        Usage::read(HELP, page).expect("a help")
+    }
+
+    #[test]
+    fn a_command_has_its_words_its_options_and_what_it_does() {
+        let usage = usage();
+        let names: Vec<&str> = usage
+            .commands
+            .iter()
+            .map(|command| command.name.as_str())
+            .collect();
+        assert_eq!(names, ["run", "cache dump", "top"]);
+        let dump = &usage.commands[1];
+        assert_eq!(dump.arguments, "[--socket PATH] [--json] [NAME]");
+        assert_eq!(dump.about, ["answers", "--json: a line each"]);
+        assert_eq!(dump.options(), ["--json", "--socket"]);
+        assert_eq!(usage.commands[2].options(), ["--log"]);
+        assert_eq!(usage.notes, ["Exit status: 0 done.", "More of it."]);
+    }
+
+    #[test]
+    fn a_help_of_another_form_is_an_error() {
+        let page = |_: &str| Ok(String::new());
+        assert!(Usage::read("no commands\n\nnotes\n", page).is_err());
+        assert!(Usage::read(HELP, page).is_err(), "no page has them");
+    }
+}
