@@ -32,10 +32,17 @@ pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
         ("shield.state_file", state),
     ];
     let found = found.into_iter();
-    found
+    let mut found: Vec<_> = found
         .filter_map(|(key, obstacle)| Some((key, obstacle?)))
-        .chain(shared(config))
-        .collect()
+        .collect();
+    // A path that cannot be had at all is told as that.
+    let is_told = |key: &str| found.iter().any(|(told, _)| *told == key);
+    let shared: Vec<_> = shared(config)
+        .into_iter()
+        .filter(|(key, _)| !is_told(key))
+        .collect();
+    found.extend(shared);
+    found
 }
 
 /// Keys whose path another key has as well: whoever comes second finds something else there, or takes it away.

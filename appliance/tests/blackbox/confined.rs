@@ -160,6 +160,7 @@ fn files_are_written_in_the_folders_of_the_start_and_nowhere_else() -> Result<()
             let log = scene.daemon.log();
             let said = format!("{saved:?} {log}");
             ensure!(said.contains("Permission denied"), "{said}");
+            ensure!(said.contains("(security.landlock)"), "{said}");
         }
         serves(&scene)?;
     }

@@ -337,7 +337,10 @@ impl Store {
         saved.map_err(|error| {
             // On a full disk the room is wanted back; that it cannot be removed adds nothing to the error.
             let _ = fs::remove_file(&self.unfinished);
-            io::Error::new(error.kind(), format!("{}: {error}", self.newest.display()))
+            let is_locked = error.kind() == ErrorKind::PermissionDenied;
+            let hint = if is_locked { LOCKED } else { "" };
+            let what = format!("{}: {error}{hint}", self.newest.display());
+            io::Error::new(error.kind(), what)
         })
     }
 
@@ -442,6 +445,9 @@ fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
         Err(obstacle) => Some(obstacle),
     }
 }
+
+/// Why even root may not write.
+const LOCKED: &str = "; a folder that was made or mounted anew since the start is written to after the next one (security.landlock)";
 
 /// What is said of a file that somebody may want.
 const NOT_OURS: &str = "exists and is not a snapshot: remove it, or name another file";
