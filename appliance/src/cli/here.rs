@@ -1,4 +1,4 @@
-//! Commands that ask nobody: to serve, and what is done by the command itself.
+//! Commands that need no running daemon: `run`, and those that do their work themselves.
 
 use std::ffi::OsString;
 

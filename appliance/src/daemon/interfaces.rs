@@ -4,8 +4,8 @@
 //!  main ◄── eventfd, the newest news ── interfaces: netlink, programs, AF_XDP sockets ──► inboxes of the workers
 //! ```
 //! A driver that is given a program may stop its queues and wait for the card, and it holds the kernel's RTNL lock while it
-//! does. Whoever attaches a program to another interface, binds an AF_XDP socket or (before Linux 6.9) asks for the devices
-//! waits for that lock, too. So a thread for each interface would wait in the same place: there is one for all of them.
+//! does. To attach a program to another interface, to bind an AF_XDP socket or (before Linux 6.9) to list the devices takes that
+//! lock, too. Threads for each interface would all wait there, so there is one for all of them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,7 @@
 //! Source ports by the sk_lookup program: loads it, and hands each worker its part.
 //!
-//! It belongs to the thread for interfaces, which waits for the kernel so that nobody else has to. Until the program is there,
-//! without it, and for a worker that cannot have its part, each question has a connected socket of its own.
+//! It belongs to the thread for interfaces, so that no other thread waits for the kernel. Until the program is loaded, where it cannot
+//! be, and for a worker that cannot have its part, each question has a connected socket of its own.
 
 use log::{Level, info, log};
 use xdnsd_core::time::Instant;

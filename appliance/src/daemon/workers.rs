@@ -1,9 +1,8 @@
-//! The threads with an engine: workers, each with an RX queue or with kernel sockets alone, and one that serves TCP, so that
-//! it never makes UDP wait. They are started as they are needed: an interface that comes late finds a worker that has none,
-//! or gets a new one.
+//! The threads with an engine: workers, each with AF_XDP sockets of some RX queues or with kernel sockets alone, and one for TCP, so
+//! that TCP never makes UDP wait. They are started as they are needed: an interface that comes late gets the worker with the fewest
+//! sockets, or a new one.
 //!
-//! None of them may end, or hang, while the process lives: the kernel would go on to give it queries. Whoever started the
-//! process starts it again.
+//! If one of them ends or hangs, the process ends: the kernel would go on to give it queries. The service manager starts it again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender};

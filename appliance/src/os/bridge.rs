@@ -1,7 +1,7 @@
 //! Bridges and their ports, as the kernel has them now (rtnetlink(7)).
 //!
-//! What an XDP program on a port answers never reaches the bridge, so whoever puts one there has to know what the bridge would
-//! have done with the frame.
+//! What an XDP program on a port answers never reaches the bridge, so that
+//! program has to know what the bridge would have done with the frame.
 
 use super::netlink::{DEVICE_LEN, attribute, attributes, dump_links, u16_at, u32_at, with};
 

@@ -1,5 +1,5 @@
-//! What the service manager is told (sd_notify(3)): that the process serves, and again and again that it lives. A datagram to
-//! the socket that NOTIFY_SOCKET names; without one nobody wants to know.
+//! Notifies the service manager (sd_notify(3)) that the process serves, and at intervals that it lives: datagrams to the socket that
+//! NOTIFY_SOCKET names, if it does.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

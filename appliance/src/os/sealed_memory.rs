@@ -1,4 +1,4 @@
-//! The fence around `mmap`: bytes that are written once and can be changed by nobody after that.
+//! The fence around `mmap`: bytes that are written once and can never be changed after that.
 //!
 //! A list is copied into memory of its own, which then becomes read-only, and is checked there. So what was checked is what
 //! is used: copying over the list's file, shortening or removing it changes nothing until the file is read again. A

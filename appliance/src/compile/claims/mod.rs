@@ -1,5 +1,5 @@
-//! Which names the clients of a DHCP server get. A client calls itself what it likes; so it gets the names that nobody
-//! more trusted has said anything about, and those alone.
+//! Which names the clients of a DHCP server get. A client chooses its own name, so it gets only names that no source of more trust
+//! mentions.
 //!
 //! A client has a name of one label. It stands by itself, and right below the search domain or a local zone.
 

@@ -1,5 +1,5 @@
-//! Whether a file system was mounted or unmounted. inotify does not tell of a mount: what is watched goes on below it, where
-//! nobody sees it any more.
+//! Whether a file system was mounted or unmounted. inotify does not report a mount: it goes on watching the folder below, which is
+//! hidden then.
 
 use std::fs::File;
 use std::os::fd::AsFd;

@@ -1,7 +1,7 @@
 //! Counters to text: the report of rates in the log, and Prometheus' exposition format for `xdnsd stats`.
 //!
-//! Reads what others count and never writes a counter. Whoever has counters registers them here before the start;
-//! what is read at a moment is a [`Reading`], and everything below it works on readings alone.
+//! It reads counters of other modules and never writes one. They are registered here before the start; their values at a moment are
+//! a [`Reading`], and everything below works on readings alone.
 
 mod exposition;
 pub mod not_taken;

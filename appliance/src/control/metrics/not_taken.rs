@@ -1,5 +1,5 @@
 //! Files that are not taken as they are, such as a list that lost most of its rules: what they said last stays in force until
-//! that is mended. The log says so once; this is for whoever asks later.
+//! that is mended. The log says so once; this is for later requests.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

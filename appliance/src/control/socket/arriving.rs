@@ -1,5 +1,5 @@
-//! Clients whose request has not arrived yet. Who says nothing holds up nobody: they are waited for together, and whoever has
-//! been for longest is let go where one more comes.
+//! Clients whose request has not arrived yet. All of them are waited for together, so a silent one holds up no other; where one more
+//! comes than fit, the oldest is closed.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};

@@ -5,11 +5,10 @@
 //!  daemon: line\n line\n ... ok\n            or, as the last line: error: what is wrong\n
 //! ```
 //! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
-//! several lines, a tab stands for each line's end. A request that has files read or written is answered with an empty line
-//! at once: the daemon is there, and takes its time, on a thread of its own, as does one whose answer is longer than a socket
-//! holds. Each of the two threads serves one client at a time,
-//! with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read. Requests
-//! that do not arrive hold up nobody (`arriving.rs`). No worker waits for the threads.
+//! several lines, a tab stands for each line's end. A request that has files read or written, or whose answer is longer than a
+//! socket holds, is answered with an empty line at once, so that its client waits, and is carried out by a second thread. Each of
+//! the two serves one client at a time, with bounds on every line, on the time in which a request arrives, and on each wait for a
+//! client that does not read. Requests that have not arrived hold up no other (`arriving.rs`). No worker waits for the threads.
 
 mod arriving;
 

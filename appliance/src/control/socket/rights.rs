@@ -1,7 +1,7 @@
 //! Who may ask for what: root and the account of the process for everything, a group that the config names for as much as it
 //! says.
 //!
-//! The kernel lets nobody else connect, by the socket's mode. Of who is connected it says the account (SO_PEERCRED).
+//! The socket's mode keeps all others from connecting, and the kernel tells the account of a client (SO_PEERCRED).
 
 use std::fs;
 use std::io;

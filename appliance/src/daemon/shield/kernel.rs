@@ -1,4 +1,4 @@
-//! What of the kernel cookies need: set while they are given, and put back when those that are on their way have had their time.
+//! The kernel's settings for SYN cookies: made while cookies are given, and put back when the last ones can have come back.
 //!
 //! ```text
 //!  given: set ─► none is given any more ─► the last one has had its time ─► put back
@@ -6,7 +6,7 @@
 //!                                   └── the end waits ──┘
 //! ```
 //! A cookie that comes back to a kernel whose setting is another one opens no connection, or one whose timestamps the client takes
-//! for old. So the thread for interfaces puts nothing back at once, and whoever ends the process waits for what is left.
+//! for old. So the thread for interfaces puts them back later, and the end of the process waits for that.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

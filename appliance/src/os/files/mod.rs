@@ -1,14 +1,14 @@
 //! The one way to open a file that the config names.
 //!
-//! Whoever else may write where such a file is expected can put anything in its place: a FIFO whose other end nobody
-//! opens, a device that does something when it is opened, a folder, a link. So it is looked at before it is opened
-//! (stat(2) opens nothing), opened without waiting, and looked at again by its descriptor, which nobody can exchange.
+//! Another account that may write to the folder can put anything in the file's place: a FIFO without a writer, a device that acts when
+//! it is opened, a folder, a link. So the path is looked at before it is opened (stat(2) opens nothing), opened without waiting, and
+//! looked at again by its descriptor, which cannot be exchanged.
 //!
 //! Two grades of trust:
 //! - *Policy* (config, lists, hosts files, leases) is read through symbolic links, because people have them:
 //!   `/var` on OpenWrt, a list with the date in its name. Whose it is and who may write to it is told, see [`doubt`].
-//! - *Our own* files ([`open_own`]) are no links, belong to root or to us, and nobody else may write to them. Anything else
-//!   is refused.
+//! - *Our own* files ([`open_own`]) are regular files of root or of our account that no other account may write to. Anything
+//!   else is refused.
 
 pub mod place;
 

@@ -1,4 +1,4 @@
-//! Datagrams that may still be answered, and those of them that nobody waits for any more.
+//! Questions in datagrams whose answer may still come, and those of them that no client waits for any more.
 
 use core::cmp::Reverse;
 
