@@ -71,8 +71,8 @@ pub use ports::table::LookupProgram;
 pub use ports::{BYTES as PORTS_BYTES, SHARED_BYTES as PORTS_SHARED_BYTES};
 pub use pulse::Pulse;
 pub use stats::{QueueName, ServerReading, SocketReading, SocketStats, WorkerStats};
-pub use streams::BUFFER_BYTES as STREAM_BYTES;
-pub use tcp::{SLOTS_BYTES, TcpClient, open_tcp};
+pub use streams::{BUFFER_BYTES as STREAM_BYTES, Progress as StreamProgress, Streams};
+pub use tcp::{Accepted, SLOTS_BYTES, Tcp, TcpClient, TcpRead, open_tcp};
 pub use xsks::XskPort;
 
 use busy_poll::BusyPoll;
@@ -80,9 +80,7 @@ use events::{EventSource, watch};
 use hot::Hotness;
 use listener::Places;
 use sources::Sources;
-use streams::Streams;
 use tapped::Tapped;
-use tcp::Tcp;
 use xsks::Xsks;
 
 /// Events taken from the kernel at once.

@@ -95,6 +95,11 @@ mod tests {
             "bench tier0 --only adf --rounds 3 --seconds 1 --save",
             "bench shield --rounds 1 --seconds 2 --save",
             "bench against --seconds 2 other/xdnsd --save",
+            "fuzz",
+            "fuzz frame answer-stream --minutes 5 --seed 2",
+            "fuzz --libfuzzer --minutes 60",
+            "soak",
+            "soak --minutes 15 --seed 2 --save --server xdnsd",
             "tidy",
             "measure",
             "measure --list ../other ../another",
@@ -203,6 +208,7 @@ mod tests {
             ("bench tier0 --rounds 0", &["--rounds", "0 is not in 1..="]),
             ("bench shield --udp 0", &["--udp", "0 is not in 1..="]),
             ("dist --chekc", &["--chekc", "--check"]),
+            ("soak --minutes 0", &["--minutes", "0 is not in 1..="]),
             ("tidy up", &["up"]),
         ] {
             let Err(error) = parse(line) else {

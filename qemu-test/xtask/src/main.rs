@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod image;
 mod lab;
 mod measure;
@@ -13,6 +14,7 @@ mod qemu;
 mod run;
 mod setup;
 mod signals;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -45,6 +47,8 @@ enum Command {
     Ebpf(ebpf::Arguments),
     /// Runs every test, or the steps or tests whose name contains FILTER.
     Test(test::Arguments),
+    /// Tries what has to hold for any bytes from outside, for some minutes.
+    Fuzz(fuzz::Arguments),
     /// Compares hits, misses and floods with bare programs and with other servers, a long blocklist with an empty one.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -52,6 +56,8 @@ enum Command {
     Tidy,
     /// Prints a table of sizes, parameters, comments, tests and unsafe blocks of the sources.
     Measure(measure::Arguments),
+    /// Asks the appliance in the lab all the time while one thing after the other goes wrong, and judges each answer.
+    Soak(soak::Arguments),
     /// Boots the image, asks it a few names, and leaves its console; with --lab in namespaces instead.
     Run(run::Arguments),
     /// Tests the image in virtual machines; `test` includes this.
@@ -86,9 +92,11 @@ fn carry_out(line: CommandLine) -> Result<ExitCode> {
         Command::Image(arguments) => image::main(arguments, signals),
         Command::Ebpf(arguments) => ebpf::main(&arguments),
         Command::Test(arguments) => test::main(arguments, signals),
+        Command::Fuzz(arguments) => fuzz::main(&arguments, signals),
         Command::Bench(command) => bench::main(command, signals),
         Command::Tidy => tidy::main(),
         Command::Measure(arguments) => measure::main(&arguments),
+        Command::Soak(arguments) => soak::main(&arguments, signals),
         Command::Run(arguments) => run::main(arguments, signals),
         Command::Boot(arguments) => qemu::tests::main(arguments, signals),
         Command::Dist(arguments) => dist::main(&arguments),

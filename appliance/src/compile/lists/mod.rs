@@ -307,7 +307,11 @@ impl ListBuilder {
         Ok(tally)
     }
 
-    fn add_text(
+    /// The same of a text that is at hand; `path` is what it is called.
+    ///
+    /// # Errors
+    /// It is no list, or cannot be read.
+    pub fn add_text(
         &mut self,
         path: &Path,
         mut text: impl BufRead,

@@ -99,6 +99,12 @@ type Buffer = Box<[u8]>;
 pub const BUFFER_BYTES: usize =
     TCP_MESSAGE_MAX + size_of::<Streams>() + STREAM_QUESTIONS * size_of::<Option<Question>>();
 
+impl Default for Streams {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Streams {
     /// None open.
     pub fn new() -> Self {

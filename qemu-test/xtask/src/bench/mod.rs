@@ -30,7 +30,7 @@ mod miss;
 mod pair;
 mod paper;
 mod query;
-mod record;
+pub mod record;
 mod report;
 mod shield;
 mod subject;

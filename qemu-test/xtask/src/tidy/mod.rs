@@ -265,7 +265,7 @@ fn sources() -> Result<Vec<Source>> {
 
 fn is_generated(path: &Path) -> bool {
     path.extension()
-        .is_some_and(|extension| matches!(extension.to_str(), Some("lock" | "patch")))
+        .is_some_and(|extension| matches!(extension.to_str(), Some("lock" | "patch" | "bin")))
         || path.file_name().is_some_and(|name| name == "LICENSE")
 }
 
