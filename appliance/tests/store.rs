@@ -47,6 +47,7 @@ fn fill() {
             qtype: 1,
             dnssec_ok: false,
             checking_disabled: false,
+            view: 0,
         };
         CACHE.insert(
             &key,

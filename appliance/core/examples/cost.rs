@@ -89,11 +89,13 @@ fn time_misses() {
         reply_path: 0,
         address: [192, 0, 2, 1].into(),
         transport: Transport::Udp,
+        device: 0,
     };
     let context = Context {
         now: Instant::from_millis(1_000),
         unix_secs: 0,
         policy: &Policy::OPEN,
+        views: &xdnsd_core::policy::Views::NONE,
     };
     let mut line = Line::default();
     let mut buffer = [0; UDP_MESSAGE_MAX];
@@ -244,11 +246,13 @@ fn time_hits(names: &[Vec<u8>]) {
             now: Instant::from_millis(1_000),
             unix_secs: 0,
             policy,
+            views: &xdnsd_core::policy::Views::NONE,
         };
         let client = Client {
             reply_path: 0,
             address: [192, 0, 2, 1].into(),
             transport: Transport::Udp,
+            device: 0,
         };
         let mut buffer = [0; UDP_MESSAGE_MAX];
         time(what, |round| {
@@ -377,6 +381,7 @@ fn key(name: &[u8]) -> Key<'_> {
         qtype: 1,
         dnssec_ok: false,
         checking_disabled: false,
+        view: 0,
     }
 }
 

@@ -84,6 +84,10 @@ pub const PENDING: usize = capacity!("XDNSD_LIMIT_PENDING", 512);
 /// among those that somebody waits for, ends for the new client. While more than half are in use, a client that has a
 /// quarter of them gets SERVFAIL, and nothing is asked for it.
 pub const WAITERS: usize = capacity!("XDNSD_LIMIT_WAITERS", 1024);
+/// Views that there may be, that of all other clients included.
+pub const VIEWS_MAX: usize = 8;
+/// Policies in force at once: one for each view, and one without lists for clients of it for whom they are paused.
+pub const POLICIES_MAX: usize = 2 * VIEWS_MAX;
 /// Clients that wait for what a local alias leads to, per worker. All in use: SERVFAIL, and the stub asks again; nobody
 /// else pays for it. While more than half are in use, a client that has a quarter of them gets SERVFAIL.
 pub const ALIASES: usize = capacity!("XDNSD_LIMIT_ALIASES", 64);

@@ -287,6 +287,7 @@ fn payloads() -> Vec<Vec<u8>> {
         qtype: dns::rtype::A,
         dnssec_ok: true,
         checking_disabled: false,
+        view: 0,
     };
     let bounds = TtlBounds {
         min_secs: 5,

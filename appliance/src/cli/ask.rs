@@ -30,7 +30,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "why",
         usage: " [--socket PATH] [--json] NAME [TYPE] [CLIENT]",
-        json: r#"{"name", "type", "client", "verdict": "blocked" or another word, "blocked_with", "reasons": [{"source", "says", "key", "file", "line", "text"}], "target": the name behind local aliases, "cache": [as cache dump]}; what is not known is null"#,
+        json: r#"{"name", "type", "client", "verdict": "blocked" or another word, "blocked_with", "reasons": [{"source", "says", "key", "file", "line", "text"}], "target": the name behind local aliases, "view": its number, 0: none, "cache": [as cache dump]}; what is not known is null"#,
         flags: &[AT_SOCKET, JSON],
         about: "how a question is answered, by which source, and what the cache has",
         arguments: &["NAME", "TYPE", "CLIENT"],
@@ -40,7 +40,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "cache dump",
         usage: " [--socket PATH] [--json] [NAME]",
-        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "mark": of what is no answer "exists" or "too long", else null, "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
+        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "view": its number, 0: none, "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "mark": of what is no answer "exists" or "too long", else null, "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
         flags: &[AT_SOCKET, JSON],
         about: "answers in the cache with their records, for NAME and below",
         arguments: &["NAME"],
@@ -55,15 +55,18 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "pause",
-        usage: " [--socket PATH] [TIME]",
-        about: "switch lists off for TIME (30s, 5m, 2h) or until resume; without: are they off?",
-        arguments: &["TIME"],
+        usage: " [--socket PATH] [TIME [CLIENT]]",
+        about: "lists are off for TIME (30s, 5m, 2h), for CLIENT or all; without: are they?",
+        arguments: &["TIME", "CLIENT"],
         make: ask_about_anything,
         ..ASKS
     },
     Form {
         name: "resume",
-        about: "switch lists on again",
+        usage: " [--socket PATH] [CLIENT]",
+        about: "switch lists on again, for CLIENT or for all",
+        arguments: &["CLIENT"],
+        make: ask_about_anything,
         ..ASKS
     },
     Form {

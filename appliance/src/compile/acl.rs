@@ -1,11 +1,10 @@
 //! Compiles the ACL of clients to the ranges that `xdnsd_core::policy::acl` reads.
 
-use std::net::IpAddr;
-
 use xdnsd_core::policy::acl::{Action, PREFIXES_MAX};
 
 use super::prefix::Prefix;
 use super::problem::Problem;
+use super::ranges::{self, Span};
 
 /// Which clients are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +22,6 @@ impl Default for AclInput {
             default: Action::Allow,
         }
     }
-}
-
-/// A prefix as the first and last address of a family, as numbers.
-#[derive(Clone, Copy, Debug)]
-struct Span {
-    first: u128,
-    last: u128,
-    action: Action,
 }
 
 /// The image. Where everyone is answered it is empty.
@@ -63,93 +54,22 @@ pub fn compile(input: &AclInput) -> Result<Vec<u8>, Problem> {
     {
         return Ok(Vec::new());
     }
-    let v4 = ranges(spans(input, true), input.default, u128::from(u32::MAX));
-    let v6 = ranges(spans(input, false), input.default, u128::MAX);
-    let mut image = Vec::new();
-    image.extend((v4.len() as u32).to_le_bytes());
-    image.extend((v6.len() as u32).to_le_bytes());
-    v4.iter()
-        .for_each(|(start, _)| image.extend((*start as u32).to_le_bytes()));
-    image.extend(v4.iter().map(|(_, action)| *action as u8));
-    v6.iter()
-        .for_each(|(start, _)| image.extend(start.to_le_bytes()));
-    image.extend(v6.iter().map(|(_, action)| *action as u8));
-    Ok(image)
-}
-
-/// The prefixes of one family, the shorter before the longer.
-fn spans(input: &AclInput, is_ipv4: bool) -> Vec<Span> {
-    let mut rules: Vec<_> = input
-        .rules
-        .iter()
-        .filter(|(prefix, _)| prefix.address().is_ipv4() == is_ipv4)
-        .collect();
-    rules.sort_by_key(|(prefix, _)| prefix.length());
-    let span = |&&(prefix, action): &&(Prefix, Action)| {
-        let (first, host_bits) = match prefix.address() {
-            IpAddr::V4(address) => (u128::from(address.to_bits()), 32 - prefix.length()),
-            IpAddr::V6(address) => (address.to_bits(), 128 - prefix.length()),
-        };
-        let last = first
-            | 1u128
-                .checked_shl(host_bits.into())
-                .map_or(u128::MAX, |size| size - 1);
-        Span {
-            first,
-            last,
-            action,
+    let family = |is_ipv4, last| {
+        let mut cut = ranges::whole(last, input.default);
+        for (prefix, action) in ranges::sorted(&input.rules, is_ipv4) {
+            cut = ranges::lay(cut, Span::of(&prefix), |_| action);
         }
+        ranges::starts(cut)
     };
-    rules.iter().map(span).collect()
-}
-
-/// Ranges that do not overlap, as their first addresses and actions: each later span lies over the earlier ones.
-fn ranges(spans: Vec<Span>, default: Action, last: u128) -> Vec<(u128, Action)> {
-    let mut ranges = vec![Span {
-        first: 0,
-        last,
-        action: default,
-    }];
-    for span in spans {
-        ranges = ranges
-            .into_iter()
-            .flat_map(|range| cover(range, span))
-            .collect();
-    }
-    ranges.dedup_by(|next, kept| next.action == kept.action);
-    ranges
-        .into_iter()
-        .map(|range| (range.first, range.action))
-        .collect()
-}
-
-/// The parts of `range` that `span` leaves as they are and the part that it takes, in their order.
-fn cover(range: Span, span: Span) -> impl Iterator<Item = Span> {
-    let part = |first: u128, last: u128, action: Action| {
-        (first <= last).then_some(Span {
-            first,
-            last,
-            action,
-        })
-    };
-    let (from, to) = (range.first.max(span.first), range.last.min(span.last));
-    let parts = if from > to {
-        [Some(range), None, None]
-    } else {
-        [
-            from.checked_sub(1)
-                .and_then(|before| part(range.first, before, range.action)),
-            part(from, to, span.action),
-            to.checked_add(1)
-                .and_then(|behind| part(behind, range.last, range.action)),
-        ]
-    };
-    parts.into_iter().flatten()
+    let v4 = family(true, u128::from(u32::MAX));
+    let v6 = family(false, u128::MAX);
+    Ok(ranges::image(&v4, &v6, |action| action as u8))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
     use xdnsd_core::policy::acl::Acl;
 
     fn input(rules: &[(&str, Action)], default: Action) -> AclInput {

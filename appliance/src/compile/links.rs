@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use xdnsd_core::policy::on_link::Network;
+use xdnsd_core::policy::on_link::{Carried, Network};
 
 /// What the devices of this machine say of clients. The config does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,12 @@ pub struct Links {
     pub on_link: Vec<Network>,
     /// The indices of the served devices.
     pub served: Vec<u32>,
+    /// Devices, and the number of the view of who asks by them.
+    pub views: Vec<(u32, u8)>,
+    /// Devices whose frames come by others.
+    pub carried: Vec<Carried>,
+    /// The networks of those devices by which somebody is in a view.
+    pub networks: Vec<(u32, Network)>,
 }
 
 impl Links {
@@ -24,5 +30,18 @@ impl Links {
         own_addresses: Vec::new(),
         on_link: Vec::new(),
         served: Vec::new(),
+        views: Vec::new(),
+        carried: Vec::new(),
+        networks: Vec::new(),
     };
+
+    /// The same with the devices of views that `other` has.
+    #[must_use]
+    pub fn with_views_of(self, other: &Self) -> Self {
+        Self {
+            views: other.views.clone(),
+            networks: other.networks.clone(),
+            ..self
+        }
+    }
 }

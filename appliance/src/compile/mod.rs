@@ -26,6 +26,7 @@ pub mod prefix;
 pub mod prefix_list;
 pub mod problem;
 mod punycode;
+mod ranges;
 pub mod rdata;
 pub mod reloader;
 mod room;

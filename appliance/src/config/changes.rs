@@ -62,6 +62,7 @@ impl Config {
         changes.of(&self.filter, &earlier.filter);
         changes.of(&self.rebind, &earlier.rebind);
         changes.of(&self.access, &earlier.access);
+        changes.of_all(&self.views, &earlier.views);
         changes.of(&self.edns, &earlier.edns);
         changes.of(&self.tcp, &earlier.tcp);
         changes.of(&self.rate_limit, &earlier.rate_limit);
@@ -152,7 +153,7 @@ mod tests {
         let more = "[[interface]]\nname = \"eth1\"\nport = 5353\n[[upstream]]\nname = \"b\"\n\
              servers = [\"192.0.2.3\"]\ndomains = [\"b.example\"]\n[cache]\nentries = 7\nmax_ttl = 60\n\
              [local]\nrecords = [\"a.lan A 192.0.2.1\"]\n[filter]\nblock = [\"a.example\"]\n\
-             [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[edns]\ncookies = false\n\
+             [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[[view]]\nname = \"guests\"\nclients = [\"192.0.2.0/24\"]\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
              [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[web]\nlisten = [\"127.0.0.1:80\"]\n[security]\nlandlock = \"off\"\n[shield]\ncalm_secs = 7\n\
              [rate_limit]\nmisses = 7\n[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
@@ -169,6 +170,7 @@ mod tests {
                 "filter.block",
                 "rebind.ranges",
                 "access.others",
+                "[[view]]",
                 "rate_limit.misses",
                 "log.level"
             ]

@@ -10,10 +10,11 @@ use super::error::ConfigText;
 use super::explain;
 use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local,
-    RateLimit, Upstream,
+    RateLimit, Upstream, View,
 };
 use super::section::Placed;
 use super::types::ClientNetwork;
+use super::views::is_named;
 
 use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;
@@ -131,6 +132,7 @@ pub fn upstreams(
     source: &mut ConfigText,
     upstreams: &[Placed<Upstream>],
     interfaces: &[Placed<Interface>],
+    views: &[Placed<View>],
 ) {
     if upstreams.is_empty() && !source.has("upstream") {
         source.fault("upstream", "no section says whom to ask", "[upstream]");
@@ -145,12 +147,18 @@ pub fn upstreams(
         }
         servers(source, path, section, interfaces);
     }
-    groups(source, upstreams);
+    groups(source, upstreams, views);
     domains(source, upstreams);
 }
 
 /// One group for everything else, and names that tell the groups apart.
-fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
+fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>], views: &[Placed<View>]) {
+    let of_views = |group: &Upstream| {
+        let views = views.iter().map(|placed| &placed.section);
+        group.domains.is_empty() && is_named(views, group)
+    };
+    let of_view = upstreams.iter().filter(|placed| of_views(&placed.section));
+    let of_view = of_view.count();
     let mut default: Option<&str> = None;
     for (index, Placed { path, section }) in upstreams.iter().enumerate() {
         let same = |earlier: &Placed<Upstream>| earlier.section.name == section.name;
@@ -159,6 +167,10 @@ fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
             source.fault(&format!("{path}.name"), problem, "a name of its own");
         }
         if !section.domains.is_empty() || !source.are_read(&[&format!("{path}.domains")]) {
+            continue;
+        }
+        // That of a view is for its clients, unless there is no other for the rest.
+        if of_views(section) {
             continue;
         }
         if let Some(earlier) = default {
@@ -170,8 +182,11 @@ fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
     let are_all = source.are_all("upstream", upstreams.len());
     let mut paths = upstreams.iter().map(|Placed { path, .. }| path);
     let are_read = paths.all(|path| source.are_read(&[&format!("{path}.domains")]));
-    if default.is_none() && !upstreams.is_empty() && are_all && are_read {
-        let problem = "every group has domains";
+    if default.is_none() && of_view != 1 && !upstreams.is_empty() && are_all && are_read {
+        let problem = match of_view {
+            0 => "every group has domains",
+            _ => "every group has domains, or is that of a view",
+        };
         source.fault(
             "upstream",
             problem,

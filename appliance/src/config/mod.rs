@@ -28,6 +28,7 @@ mod shield;
 mod syntax;
 mod types;
 mod value;
+mod views;
 mod written;
 
 use std::path::Path;
@@ -42,11 +43,11 @@ pub use schema::{
     Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
     Identity, Interface, LandlockWord, Local, Log, LogLevel, PriorityWord, Protect, RangeWord,
     RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield, SpecialWord, Statistics,
-    StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, Web, XdpMode,
+    StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, View, Web, XdpMode,
 };
 pub use types::{
     ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName,
-    OptionalPath, Suffix, UpstreamServer,
+    OptionalPath, Suffix, UpstreamServer, ViewName,
 };
 
 use crate::text;
@@ -76,6 +77,8 @@ pub struct Config {
     pub rebind: Rebind,
     /// Who is answered.
     pub access: Access,
+    /// For whom it is another one.
+    pub views: Vec<View>,
     /// Options of EDNS.
     pub edns: Edns,
     /// How clients' TCP connections are kept.
@@ -135,6 +138,7 @@ impl Config {
         let interfaces = document.many::<Interface>();
         let upstreams = document.many::<Upstream>();
         let protects = document.many::<Protect>();
+        let views = document.many::<View>();
         let config = Self {
             interfaces: Vec::new(),
             upstreams: Vec::new(),
@@ -144,6 +148,7 @@ impl Config {
             filter: document.one(),
             rebind: document.one(),
             access: document.one(),
+            views: Vec::new(),
             edns: document.one(),
             tcp: document.one(),
             rate_limit: document.one(),
@@ -159,9 +164,10 @@ impl Config {
         };
         document.finish();
         check::interfaces(&mut source, &interfaces);
-        check::upstreams(&mut source, &upstreams, &interfaces);
+        check::upstreams(&mut source, &upstreams, &interfaces, &views);
         check::sections(&mut source, &config);
         check::rate_limit(&mut source, &config.rate_limit);
+        views::views(&mut source, &views, &upstreams, &config.filter);
         shield::shield(&mut source, &config.shield, &interfaces);
         shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {
@@ -173,6 +179,7 @@ impl Config {
                 .map(|placed| placed.section)
                 .collect(),
             upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
+            views: views.into_iter().map(|placed| placed.section).collect(),
             protects: protects.into_iter().map(|placed| placed.section).collect(),
             source,
             ..config

@@ -8,13 +8,14 @@ use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 use super::Config;
 use super::schema::BlockWord;
 use super::types::{ClientNetwork, FilePath};
+use super::views::is_named;
 use crate::compile::acl::AclInput;
 use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::prefix_list::PrefixInput;
 use crate::compile::routes::RouteInput;
 use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
-use crate::compile::why::{Location, PolicyValue};
+use crate::compile::why::{Location, PolicyValue, ViewKey};
 
 impl Config {
     /// Everything that policy is compiled from.
@@ -33,6 +34,7 @@ impl Config {
             lists: self.lists(),
             routes: self.routes(),
             rebind: self.rebind_protection(),
+            views: self.view_inputs(),
         }
     }
 
@@ -206,6 +208,7 @@ impl Config {
                 }
             }
             PolicyValue::OtherClients => whole("access.others"),
+            PolicyValue::View { view, key } => path_of_view(view, key),
             PolicyValue::Record(index) => item("local.records", index),
             PolicyValue::Zone(index) => item("local.zones", index),
             PolicyValue::Special => whole("local.special"),
@@ -233,12 +236,30 @@ impl Config {
         }
     }
 
-    /// Indices of [`Config::upstreams`]: the group without domains, which is number 0, then the others.
+    /// Indices of [`Config::upstreams`]: the group for all other names, which is number 0, then the others.
     pub(super) fn group_order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.upstreams.len()).collect();
-        order.sort_by_key(|index| !self.upstreams[*index].domains.is_empty());
+        order.sort_by_key(|index| {
+            let group = &self.upstreams[*index];
+            (
+                !group.domains.is_empty(),
+                is_named(self.views.iter(), group),
+            )
+        });
         order
     }
+}
+
+/// The key of a value of a view, and its path in the file.
+fn path_of_view(view: usize, key: ViewKey) -> (&'static str, String) {
+    let (key, path) = match key {
+        ViewKey::Name => ("view.name", "name".to_owned()),
+        ViewKey::Client(index) => ("view.clients", format!("clients[{index}]")),
+        ViewKey::Block(index) => ("view.block", format!("block[{index}]")),
+        ViewKey::Allow(index) => ("view.allow", format!("allow[{index}]")),
+        ViewKey::Upstreams => ("view.upstreams", "upstreams".to_owned()),
+    };
+    (key, format!("view[{view}].{path}"))
 }
 
 fn paths(files: &[FilePath]) -> Vec<std::path::PathBuf> {

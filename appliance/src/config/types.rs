@@ -19,6 +19,7 @@ strings! {
     FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     ClientNetwork[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
+    ViewName: "1 to 32 letters, digits, `-` or `_`, but not \"default\"";
     HttpAddress: "ADDRESS:PORT or [IPV6]:PORT, such as \"192.168.1.1:9153\"";
     UpstreamServer: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
@@ -129,6 +130,13 @@ impl fmt::Display for FilePath {
     }
 }
 
+/// Longest name of a view.
+const VIEW_NAME_MAX: usize = 32;
+
+const fn is_of_view_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
+}
+
 /// Text that is kept as it was written, once it was found to be right.
 macro_rules! checked_text {
     ($($(#[doc = $doc:literal])+ $name:ident($text:ident) $check:expr;)+) => { $(
@@ -165,6 +173,15 @@ checked_text! {
     Domain(text) match explain::no_domain(text) {
         Some(problem) => Err(problem),
         None => name::parse(text).map_err(|error| format!("{} {error}", quoted(text))),
+    };
+    /// The name of a view.
+    ViewName(text) match text {
+        "" => Err("a view needs a name".to_owned()),
+        "default" => Err("\"default\" are the clients who are in no view".to_owned()),
+        _ if text.len() > VIEW_NAME_MAX || !text.bytes().all(is_of_view_name) => {
+            Err(format!("{} cannot be the name of a view", quoted(text)))
+        }
+        _ => Ok(()),
     };
     /// A name that is blocked or allowed, with all below it; with `*.` in front, only what is below it.
     FilterName(text) match text.strip_prefix("*.").unwrap_or(text) {

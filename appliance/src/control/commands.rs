@@ -1,5 +1,6 @@
 //! What can be asked of a running daemon over the control socket.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,40 @@ use super::metrics::Telemetry;
 use super::socket::{CommandError, Commands};
 use super::upstreams;
 use super::why;
+use crate::compile::Prefix;
 use crate::compile::name;
 use crate::compile::why::{PolicyTrace, WhyQuestion};
 use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
 use crate::text::{self, json};
+
+/// A wish that lists say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseRequest {
+    /// For so long.
+    pub length: Duration,
+    /// To these clients; `None`: to everybody.
+    pub client: Option<Prefix>,
+}
+
+/// For whom lists say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PauseState {
+    /// `None`: for everybody.
+    pub client: Option<Prefix>,
+    /// For so many seconds.
+    pub secs: u64,
+}
+
+impl fmt::Display for PauseState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.secs;
+        match self.client {
+            None => write!(formatter, "lists are paused for {secs} s"),
+            Some(client) => write!(formatter, "lists are paused for {client} for {secs} s"),
+        }
+    }
+}
 
 /// What requests have done by who reads the files of policy.
 pub trait PolicyReader: Clone + Send + Sync + 'static {
@@ -31,17 +61,17 @@ pub trait PolicyReader: Clone + Send + Sync + 'static {
     /// It takes too long.
     fn why(&self, question: WhyQuestion) -> Result<PolicyTrace, String>;
 
-    /// Has lists say nothing for so long, or changes nothing. Gives the seconds until they do again, where they are paused.
+    /// Has lists say nothing as is wanted, or changes nothing. Says for whom they are paused.
     ///
     /// # Errors
-    /// It takes too long.
-    fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String>;
+    /// It takes too long, or there are too many clients.
+    fn pause(&self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String>;
 
-    /// Has them in force again. Whether they were paused.
+    /// Has them in force again, for one client or for all. Whether they were paused.
     ///
     /// # Errors
     /// It takes too long.
-    fn resume(&self) -> Result<bool, String>;
+    fn resume(&self, client: Option<Prefix>) -> Result<bool, String>;
 }
 
 /// Every request; `snapshot` is there where the config names one.
@@ -140,39 +170,59 @@ fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
     let resumer = reader.clone();
     commands
         .with("pause", move |words, out| {
-            let length = pause_of(words).map_err(CommandError::Refused)?;
-            let left = reader.pause(length).map_err(CommandError::Refused)?;
-            match left {
-                Some(secs) => writeln!(out, "lists are paused for {secs} s")?,
-                None => writeln!(out, "lists are in force")?,
+            let wanted = pause_of(words).map_err(CommandError::Refused)?;
+            let paused = reader.pause(wanted).map_err(CommandError::Refused)?;
+            paused
+                .iter()
+                .try_for_each(|state| writeln!(out, "{state}"))?;
+            if paused.is_empty() {
+                writeln!(out, "lists are in force")?;
             }
             Ok(())
         })
         .with("resume", move |words, out| {
-            no_more(words)?;
-            let said = match resumer.resume().map_err(CommandError::Refused)? {
+            let client = resume_of(words).map_err(CommandError::Refused)?;
+            let whom = client.map_or_else(String::new, |client| format!(" for {client}"));
+            let said = match resumer.resume(client).map_err(CommandError::Refused)? {
                 true => "lists are in force again",
                 false => "lists were not paused",
             };
-            Ok(writeln!(out, "{said}")?)
+            Ok(writeln!(out, "{said}{whom}")?)
         })
 }
 
 /// The longest pause: who wants to do without lists takes them out of the config.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long lists are to be paused, if the request says so.
+/// For how long lists are to be paused and for whom, if the request says so.
 ///
 /// # Errors
 /// What is wrong with the words.
-pub(super) fn pause_of(words: &[&str]) -> Result<Option<Duration>, String> {
-    let (word, more) = match words {
-        [] => return Ok(None),
-        [word, more @ ..] => (*word, more),
+pub(super) fn pause_of(words: &[&str]) -> Result<Option<PauseRequest>, String> {
+    let [word, client @ ..] = words else {
+        return Ok(None);
     };
-    if let [more, ..] = more {
-        return Err(format!("`{more}` is too much"));
+    let length = length_of(word)?;
+    let client = resume_of(client)?;
+    Ok(Some(PauseRequest { length, client }))
+}
+
+/// The client that a request is about; `None`: all of them.
+///
+/// # Errors
+/// What is wrong with the words.
+pub(super) fn resume_of(words: &[&str]) -> Result<Option<Prefix>, String> {
+    match words {
+        [] => Ok(None),
+        [word] => {
+            let client: Prefix = word.parse().map_err(|error| format!("`{word}` {error}"))?;
+            Ok(Some(client))
+        }
+        [_, more, ..] => Err(format!("`{more}` is too much")),
     }
+}
+
+fn length_of(word: &str) -> Result<Duration, String> {
     let (digits, unit) = match word.as_bytes().last() {
         Some(b's') => (&word[..word.len() - 1], 1),
         Some(b'm') => (&word[..word.len() - 1], 60),
@@ -183,9 +233,7 @@ pub(super) fn pause_of(words: &[&str]) -> Result<Option<Duration>, String> {
     let secs = secs.and_then(|number| number.checked_mul(unit));
     let length = secs.map(Duration::from_secs);
     let length = length.filter(|length| !length.is_zero() && *length <= PAUSE_MAX);
-    length
-        .map(Some)
-        .ok_or_else(|| format!("`{word}` is not a time from 1s to 24h, such as 30s, 5m or 2h"))
+    length.ok_or_else(|| format!("`{word}` is not a time from 1s to 24h, such as 30s, 5m or 2h"))
 }
 
 /// A request that takes no words.
@@ -241,11 +289,15 @@ mod tests {
             Err("nobody reads".into())
         }
 
-        fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String> {
-            Ok(length.map(|length| length.as_secs()))
+        fn pause(&self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String> {
+            let state = |wanted: PauseRequest| PauseState {
+                client: wanted.client,
+                secs: wanted.length.as_secs(),
+            };
+            Ok(wanted.map(state).into_iter().collect())
         }
 
-        fn resume(&self) -> Result<bool, String> {
+        fn resume(&self, _: Option<Prefix>) -> Result<bool, String> {
             Ok(false)
         }
     }
@@ -289,6 +341,14 @@ mod tests {
         for (request, said) in [
             ("pause", "lists are in force\n"),
             ("pause 90", "lists are paused for 90 s\n"),
+            (
+                "pause 90 192.0.2.0/24",
+                "lists are paused for 192.0.2.0/24 for 90 s\n",
+            ),
+            (
+                "resume 192.0.2.7",
+                "lists were not paused for 192.0.2.7/32\n",
+            ),
             ("pause 2h", "lists are paused for 7200 s\n"),
             ("resume", "lists were not paused\n"),
         ] {
@@ -328,8 +388,15 @@ mod tests {
                 "pause 25h",
                 "`25h` is not a time from 1s to 24h, such as 30s, 5m or 2h",
             ),
-            ("pause 5m 10.0.0.1", "`10.0.0.1` is too much"),
-            ("resume now", "`now` is too much"),
+            ("pause 5m 10.0.0.1 x", "`x` is too much"),
+            (
+                "pause 5m lan",
+                "`lan` is not an address, or an address/length",
+            ),
+            (
+                "resume now",
+                "`now` is not an address, or an address/length",
+            ),
             ("cache save b", "`b` is too much"),
             ("cache save", "cache.snapshot is not set"),
             (

@@ -99,7 +99,8 @@ impl Hits {
 
     /// To this entry's questions, with EDNS and without; `None`: it gives none.
     fn of(&self, key: &Key<'_>) -> Option<u64> {
-        if self.0.is_empty() {
+        // The program answers nobody of another view.
+        if self.0.is_empty() || key.view != 0 {
             return None;
         }
         let name = hot_name(key.name)?;
@@ -142,6 +143,7 @@ fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
         "type": qtype_text(key),
         "dnssec_ok": key.dnssec_ok,
         "checking_disabled": key.checking_disabled,
+        "view": key.view,
         "authentic_data": head.authentic_data,
         "rcode": rcode_text(head.rcode),
         "state": state,
@@ -248,6 +250,10 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     } else {
         flags.join("+")
     };
+    let view = match key.view {
+        0 => String::new(),
+        number => format!(" view {number}"),
+    };
     let freshness = match age_of(head, now) {
         Age::Unknown => "stale of unknown age".to_owned(),
         Age::Fresh { ttl_secs } => format!("ttl {ttl_secs}"),
@@ -267,7 +273,7 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
         (None, _) => String::new(),
     };
     format!(
-        "{name} {rtype} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes{what}"
+        "{name} {rtype}{view} {flags} {rcode} {freshness} {origin} {answers}/{authorities} {len} bytes{what}"
     )
 }
 
@@ -321,6 +327,7 @@ mod tests {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
+                view: 0,
             })
         };
         assert_eq!(of(name, 28, false, false), Some(21));
@@ -338,6 +345,7 @@ mod tests {
             qtype: 28,
             dnssec_ok: true,
             checking_disabled: false,
+            view: 0,
         };
         let at = |secs| Instant::from_millis(10_000).add_secs(secs);
         let fresh = Head {
@@ -360,7 +368,7 @@ mod tests {
         assert_eq!(records(&fresh, 335), line(0));
         let told = |secs| entry_json(&key, &fresh, BODY, at(secs));
         let mut is = json!({
-            "name": "www.example.", "type": "AAAA", "dnssec_ok": true, "checking_disabled": false,
+            "name": "www.example.", "type": "AAAA", "dnssec_ok": true, "checking_disabled": false, "view": 0,
             "authentic_data": true, "rcode": "NOERROR", "state": "fresh", "ttl_secs": 287, "stale_secs": null,
             "answers": line(287), "authorities": [], "bytes": 16, "mark": null,
         });
@@ -400,6 +408,7 @@ mod tests {
             qtype,
             dnssec_ok: false,
             checking_disabled: false,
+            view: 0,
         };
         let at = Instant::from_millis(10_000);
         let denial = Head {

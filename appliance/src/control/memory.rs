@@ -9,6 +9,8 @@ use xdnsd_abi::{
 };
 use xdnsd_core::counters::Counters;
 use xdnsd_core::limits;
+use xdnsd_core::policy::Policy;
+use xdnsd_core::policy::view::POLICIES_MAX;
 
 use super::socket::ARRIVING_BYTES;
 use crate::logging;
@@ -146,6 +148,11 @@ pub const LINES: &[BudgetLine] = &[
         limits::CACHE_SHARDS,
     ),
     BudgetLine::new("buffer of the snapshot", store::BUFFER, 1),
+    BudgetLine::new(
+        "policies of views, of a worker",
+        POLICIES_MAX * size_of::<Policy<'static>>(),
+        ENGINES,
+    ),
     BudgetLine::new("stack of a worker", STACK_BYTES, ENGINES),
     BudgetLine::new("stack of another thread", STACK_BYTES, OTHER_THREADS),
     BudgetLine::new(

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 use xdnsd_core::answer::{ANY_TYPE, Key};
 use xdnsd_core::dns::record::Records;
@@ -26,12 +27,15 @@ use crate::text;
 pub fn question(words: &[&str]) -> Result<WhyQuestion, String> {
     let (written, rest) = words.split_first().ok_or("a name is missing")?;
     let name = name::parse(written).map_err(|error| format!("`{written}` {error}"))?;
-    let (mut qtype, mut client) = (None, None);
+    let (mut qtype, mut client, mut device) = (None, None, 0);
     for word in rest {
         let (number, address) = (type_number(word), client_address(word)?);
         match (number, address) {
             (Some(number), _) if qtype.is_none() && client.is_none() => qtype = Some(number),
-            (None, Some(address)) if client.is_none() => client = Some(address),
+            (None, Some(address)) if client.is_none() => {
+                client = Some(address);
+                device = device_of(word);
+            }
             (Some(_), _) | (None, Some(_)) => return Err(format!("`{word}` is too much")),
             (None, None) => {
                 return Err(format!(
@@ -44,11 +48,19 @@ pub fn question(words: &[&str]) -> Result<WhyQuestion, String> {
         name,
         qtype: qtype.unwrap_or(rtype::A),
         client,
+        device,
     })
 }
 
-/// The address of a client. One that is link-local may name its interface, as `ip neigh` and others show it (RFC 4007 section 11);
-/// who is answered does not depend on it.
+/// The index of the interface that a client is named with; 0: there is none.
+fn device_of(word: &str) -> u32 {
+    let zone = word.split_once('%').map_or("", |(_, zone)| zone);
+    let index = if_nametoindex(zone).ok();
+    index.or_else(|| zone.parse().ok()).unwrap_or(0)
+}
+
+/// The address of a client. One that is link-local may name its interface, as `ip neigh` and others show it (RFC 4007 section 11):
+/// the view that it is in may depend on it.
 fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
     let Some((address, zone)) = word.split_once('%') else {
         return Ok(word.parse().ok());
@@ -103,6 +115,7 @@ pub fn json(why: &PolicyTrace, cache: &SharedCache) -> Value {
         name,
         qtype,
         client,
+        ..
     } = &why.question;
     let reason = |reason: &Statement| {
         let place = reason.place.clone().unwrap_or_default();
@@ -134,6 +147,7 @@ pub fn json(why: &PolicyTrace, cache: &SharedCache) -> Value {
         "blocked_with": answer,
         "reasons": why.reasons.iter().map(reason).collect::<Value>(),
         "target": name::display(&why.target),
+        "view": why.view,
         "cache": entries_json(cache, |key| is_meant(why, key)),
     })
 }
@@ -141,7 +155,7 @@ pub fn json(why: &PolicyTrace, cache: &SharedCache) -> Value {
 /// Whether an answer that is kept is one to the question.
 fn is_meant(why: &PolicyTrace, key: &Key<'_>) -> bool {
     let is_asked = key.qtype == why.question.qtype || key.qtype == ANY_TYPE;
-    is_asked && key.name == why.target
+    is_asked && key.name == why.target && key.view == why.view
 }
 
 /// What a source says.

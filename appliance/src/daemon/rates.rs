@@ -26,7 +26,12 @@ static ACCOUNTS: Mutex<Option<AccountsMap>> = Mutex::new(None);
 pub fn show_policy(set: &PolicySet) {
     let on_link = set.policy().on_link;
     let were_kept = are_kept();
-    rates::set_policy(&set.settings().rates, on_link.networks());
+    let mut limits = set.settings().rates;
+    if set.has_views_by_device() {
+        // The program for hot names knows nobody then, and all would share the rate.
+        limits.newcomers = 0;
+    }
+    rates::set_policy(&limits, on_link.networks());
     if are_kept() && !were_kept {
         // Until the programs count them.
         HOT.hold();

@@ -135,6 +135,7 @@ impl SharedCache {
             qtype,
             dnssec_ok,
             checking_disabled,
+            view,
             ..
         } = key;
         let key = Key {
@@ -142,6 +143,7 @@ impl SharedCache {
             qtype,
             dnssec_ok,
             checking_disabled,
+            view,
         };
         shard.remove(&key.hashed(&self.seed()))
     }
@@ -203,6 +205,7 @@ struct Entry {
     qtype: u16,
     dnssec_ok: bool,
     checking_disabled: bool,
+    view: u8,
     head: Head,
 }
 
@@ -237,6 +240,7 @@ impl<'c> Walk<'c> {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
+                view,
                 ..
             } = key;
             self.entries.push(Entry {
@@ -245,6 +249,7 @@ impl<'c> Walk<'c> {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
+                view,
                 head: *answer.head,
             });
         }
@@ -264,6 +269,7 @@ impl<'c> Walk<'c> {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
+                view,
                 head,
                 ..
             } = *entry;
@@ -273,6 +279,7 @@ impl<'c> Walk<'c> {
                 qtype,
                 dnssec_ok,
                 checking_disabled,
+                view,
             };
             (key, head, &self.bytes[entry.body.clone()])
         })
@@ -326,6 +333,7 @@ pub(crate) mod tests {
                     qtype: 1,
                     dnssec_ok,
                     checking_disabled: false,
+                    view: 0,
                 };
                 cache.insert(&key, head, BODY);
             }
@@ -410,6 +418,7 @@ pub(crate) mod tests {
                     qtype: 1,
                     dnssec_ok: false,
                     checking_disabled: false,
+                    view: 0,
                 };
                 cache.insert(&key, &head(300), BODY);
             }

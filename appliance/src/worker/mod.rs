@@ -49,7 +49,7 @@ use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::{Context, Engine, Settings};
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
-use xdnsd_core::policy::Policy;
+use xdnsd_core::policy::{Policy, Views};
 use xdnsd_core::time::Instant;
 
 use crate::os::clock;
@@ -136,6 +136,22 @@ pub trait PolicySource: Send + Sync {
     /// The view of the images.
     fn policy(&self) -> Policy<'_>;
 
+    /// The policies of its views, for [`views`](Self::views). None: there is one for all.
+    fn policies(&self) -> Vec<Policy<'_>> {
+        Vec::new()
+    }
+
+    /// Who is answered by which of these.
+    fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
+        let _ = policies;
+        Views::NONE
+    }
+
+    /// What is another number where the numbers of views are those of others.
+    fn views_id(&self) -> u32 {
+        0
+    }
+
     /// The upstream servers that its routes name. `None`: those that were stay.
     fn servers(&self) -> Option<&[UpstreamConfig]> {
         None
@@ -153,6 +169,24 @@ pub type WorkerEngine<'a> = Engine<'a, ReplyPath, &'a SharedCache>;
 /// Events of one wait.
 type Events = heapless::Vec<EpollEvent, EVENTS>;
 
+/// What holds until there is another policy.
+#[derive(Clone, Copy)]
+struct Rules<'p> {
+    policy: &'p Policy<'p>,
+    views: &'p Views<'p>,
+}
+
+impl<'p> Rules<'p> {
+    fn at(&self, now: Instant) -> Context<'p> {
+        Context {
+            now,
+            unix_secs: clock::wall_secs() as u32,
+            policy: self.policy,
+            views: self.views,
+        }
+    }
+}
+
 /// What ends the turn.
 enum TurnEnd {
     Stop,
@@ -167,6 +201,8 @@ pub struct Worker<'a> {
     stats: &'a WorkerStats,
     pulse: &'a Pulse,
     policy: Arc<dyn PolicySource>,
+    /// Of the policy before.
+    views_id: u32,
     /// Events that a new policy came before. A TCP connection tells of itself once, so they must not be lost.
     left: Events,
     batch: Batch,
@@ -219,6 +255,7 @@ impl<'a> Worker<'a> {
             inbox: parts.inbox,
             stats: parts.stats,
             pulse: parts.pulse,
+            views_id: parts.policy.views_id(),
             policy: parts.policy,
             left: Events::new(),
             batch: Batch::new(),
@@ -238,34 +275,39 @@ impl<'a> Worker<'a> {
             // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
             let source = Arc::clone(&self.policy);
             let policy = source.policy();
+            let policies = seal::unsealed(|| source.policies());
+            let views = source.views(&policies);
+            let rules = Rules {
+                policy: &policy,
+                views: &views,
+            };
             if let Some(settings) = source.settings() {
                 self.engine.take_settings(settings);
             }
-            if let Some(servers) = source.servers() {
-                self.take_servers(&policy, servers);
-            }
-            match self.serve_under(&policy) {
+            self.take_over(&rules, &*source);
+            match self.serve_under(&rules) {
                 TurnEnd::Stop => return,
                 TurnEnd::NewPolicy(policy) => self.policy = policy,
             }
         }
     }
 
-    fn take_servers(&mut self, policy: &Policy<'_>, servers: &[UpstreamConfig]) {
-        let context = Context {
-            now: clock::now(),
-            unix_secs: clock::wall_secs() as u32,
-            policy,
-        };
-        let taken = self
-            .engine
-            .take_servers(&mut context.call(&mut self.io), servers);
-        debug_assert!(taken.is_ok(), "the config allows no more than fit");
+    /// What questions in flight have to do with: whose numbers views have, and which servers there are.
+    fn take_over(&mut self, rules: &Rules<'_>, source: &dyn PolicySource) {
+        let context = rules.at(clock::now());
+        let call = &mut context.call(&mut self.io);
+        if std::mem::replace(&mut self.views_id, source.views_id()) != source.views_id() {
+            self.engine.leave_views(call);
+        }
+        if let Some(servers) = source.servers() {
+            let taken = self.engine.take_servers(call, servers);
+            debug_assert!(taken.is_ok(), "the config allows no more than fit");
+        }
         self.flush_questions(&context);
     }
 
     /// Serves under one policy until a command ends that.
-    fn serve_under(&mut self, policy: &Policy<'_>) -> TurnEnd {
+    fn serve_under(&mut self, rules: &Rules<'_>) -> TurnEnd {
         let mut room = [EpollEvent::empty(); EVENTS];
         loop {
             self.keep_time();
@@ -283,11 +325,7 @@ impl<'a> Worker<'a> {
                 &left
             };
             self.io.now = clock::now();
-            let context = Context {
-                now: self.io.now,
-                unix_secs: clock::wall_secs() as u32,
-                policy,
-            };
+            let context = rules.at(self.io.now);
             // First: what came after a new policy was posted is answered under that one.
             let is_inbox =
                 |event: &EpollEvent| EventSource::from_bits(event.data()) == EventSource::Inbox;

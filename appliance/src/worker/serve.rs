@@ -85,6 +85,7 @@ impl Worker<'_> {
             },
             address: path.client().ip(),
             transport: Transport::Udp,
+            device: self.device_of_frame(context, xsk, &path),
         };
         let seen = self.io.tap.asked_in_frame(&path, frame.data(), &message);
         // Before the cache is looked into.
@@ -122,6 +123,16 @@ impl Worker<'_> {
             }
             Err(_) => self.release(xsk, frame),
         }
+    }
+
+    /// The device whose query this is, as far as that matters.
+    fn device_of_frame(&self, context: &Context<'_>, xsk: usize, path: &wire::Path) -> u32 {
+        let views = context.views;
+        if views.devices.is_empty() {
+            return 0;
+        }
+        let carrier = self.io.xsks.device(xsk);
+        views.device_of(carrier, path.tags().iter().map(|tag| tag.id()))
     }
 
     fn transmit(&mut self, xsk: usize, frame: Frame, len: usize) {
@@ -167,6 +178,7 @@ impl Worker<'_> {
                 },
                 address: address.ip().to_canonical(),
                 transport: Transport::Udp,
+                device: if is_own { 0 } else { device },
             };
             let asker = Asker {
                 client: address,
@@ -355,6 +367,7 @@ impl Worker<'_> {
             reply_path: ReplyPath::Tcp(id),
             address: peer.ip().to_canonical(),
             transport: Transport::Tcp,
+            device: self.io.tcp.device(id),
         };
         self.io.tcp.expect(id);
         let asker = Asker {

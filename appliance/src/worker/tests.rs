@@ -64,6 +64,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
         now: worker.io.now,
         unix_secs: 0,
         policy: &Policy::OPEN,
+        views: &xdnsd_core::policy::Views::NONE,
     };
     worker.serve_tcp_listener(&context, 0);
     f(worker, client)
@@ -121,6 +122,7 @@ fn an_event_of_a_connection_that_has_gone_is_not_the_next_ones() {
             now: worker.io.now,
             unix_secs: 0,
             policy: &Policy::OPEN,
+            views: &xdnsd_core::policy::Views::NONE,
         };
         let event = |generation| {
             let source = EventSource::TcpClient {

@@ -20,6 +20,8 @@ pub struct XskPort {
     pub place: usize,
     /// What is shown there.
     pub stats: &'static SocketStats,
+    /// Index of the interface that the config names: of a port, its bridge. 0: it is gone.
+    pub device: u32,
     /// The ledger of its UMEM, with the first socket on it.
     pub pool: Option<Box<Pool>>,
 }
@@ -135,6 +137,11 @@ impl Xsks {
     /// See [`Self::find`].
     pub fn generation(&self, index: usize) -> u32 {
         self.list.get(index).map_or(0, |served| served.generation)
+    }
+
+    /// The interface that its frames are for, tags aside.
+    pub fn device(&self, index: usize) -> u32 {
+        self.list.get(index).map_or(0, |served| served.port.device)
     }
 
     /// What is counted of the socket's queue.

@@ -57,7 +57,7 @@ fn ask_at(scene: &Scene, address: &str) -> Result<()> {
 }
 
 /// Makes the link `name` between router and client, with the addresses of another network.
-fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
+pub fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
     let (client, router) = (&scene.lab.client, &scene.lab.router);
     router.ip(&format!(
         "link add name {name} numrxqueues {queues} numtxqueues {queues} type veth peer name late0 numrxqueues {queues} numtxqueues {queues} netns {}

@@ -38,6 +38,7 @@ mod tail;
 mod tier0;
 mod upstreams;
 mod validate;
+mod views;
 mod vlan;
 mod ways;
 mod web;

@@ -139,11 +139,13 @@ impl Tiers {
             now: STORED.add_secs(self.age_secs),
             unix_secs: self.unix_secs,
             policy: &policy,
+            views: &xdnsd_core::policy::Views::NONE,
         };
         let client = Client {
             reply_path: (),
             address: path.client().ip(),
             transport: Transport::Udp,
+            device: 0,
         };
         let mut answer = frame.to_vec();
         answer.resize(2_048, 0xa5);
@@ -245,6 +247,7 @@ pub fn key<'a>(name: &'a [u8], qtype: u16, flags: u16, opt: &[u8]) -> Key<'a> {
         qtype,
         dnssec_ok: opt.get(7).is_some_and(|flags| flags & 0x80 != 0),
         checking_disabled: flags & CD != 0,
+        view: 0,
     }
 }
 

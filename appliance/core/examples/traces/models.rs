@@ -39,6 +39,7 @@ fn with_key<T>(request: &Request, qtype: u16, then: impl FnOnce(&HashedKey<'_>) 
         qtype,
         dnssec_ok: false,
         checking_disabled: false,
+        view: 0,
     };
     then(&key.hashed(&SEED))
 }

@@ -18,6 +18,8 @@ pub struct Key<'a> {
     pub dnssec_ok: bool,
     /// CD: the client validates by itself (RFC 4035).
     pub checking_disabled: bool,
+    /// The view of the client: what one view was answered no other gets.
+    pub view: u8,
 }
 
 /// The bits of a key's hash that are those of its name's hash. What is known of one name can so be kept in one place.
@@ -34,15 +36,16 @@ pub fn name_hash(name: &[u8], seed: &[u8; 16]) -> u64 {
 }
 
 impl<'a> Key<'a> {
-    /// The key of the answer to `query`.
+    /// The key of the answer to `query` of a client of this view.
     #[must_use]
     #[inline(always)]
-    pub fn of(query: &'a Query) -> Self {
+    pub fn of(query: &'a Query, view: u8) -> Self {
         Self {
             name: query.name.as_wire(),
             qtype: query.qtype,
             dnssec_ok: query.dnssec_ok(),
             checking_disabled: query.header.has(flag::CD),
+            view,
         }
     }
 
@@ -68,10 +71,11 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// DO and CD in one byte.
+    /// DO, CD and the view in one byte.
     pub(crate) const fn flags(&self) -> u8 {
         bit(self.dnssec_ok, field::DNSSEC_OK)
             | bit(self.checking_disabled, field::CHECKING_DISABLED)
+            | self.view << field::VIEW_SHIFT
     }
 
     /// The key whose [`flags`](Self::flags) were `flags`.
@@ -81,6 +85,7 @@ impl<'a> Key<'a> {
             qtype,
             dnssec_ok: flags & field::DNSSEC_OK != 0,
             checking_disabled: flags & field::CHECKING_DISABLED != 0,
+            view: flags >> field::VIEW_SHIFT,
         }
     }
 }
@@ -122,18 +127,19 @@ impl<'a> HashedKey<'a> {
         self.with_qtype(ANY_TYPE)
     }
 
-    /// This key without flags.
+    /// This key without DO and CD.
     #[must_use]
     pub const fn without_flags(&self) -> Self {
         self.with_flags(0)
     }
 
-    /// This key with each of the four values that its flags can have.
+    /// This key with each of the four values that DO and CD can have.
     pub fn with_any_flags(self) -> impl Iterator<Item = Self> {
         (0..=field::DNSSEC_OK | field::CHECKING_DISABLED).map(move |flags| self.with_flags(flags))
     }
 
     const fn with_flags(&self, flags: u8) -> Self {
+        let flags = flags | self.key.view << field::VIEW_SHIFT;
         Key::from_parts(self.key.name, self.key.qtype, flags).with_name_hash(self.name_hash)
     }
 
@@ -150,8 +156,14 @@ impl<'a> HashedKey<'a> {
 
 /// Bits of a key's flags.
 pub(crate) mod field {
+    use crate::limits::POLICIES_MAX;
+
     pub const DNSSEC_OK: u8 = 1;
     pub const CHECKING_DISABLED: u8 = 2;
+    /// The number of the view stands above them.
+    pub const VIEW_SHIFT: u8 = 2;
+
+    const _: () = assert!(POLICIES_MAX <= 1 << (8 - VIEW_SHIFT));
 }
 
 /// `mask` where `set`, or else 0.

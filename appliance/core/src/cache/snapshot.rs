@@ -266,7 +266,7 @@ impl<'a> Stored<'a> {
             failed_secs: 0,
         };
         SnapshotRecord {
-            key: Key::from_parts(self.name, self.qtype, self.flags),
+            key: Key::from_parts(self.name, self.qtype, self.flags & flag::KEY),
             saved: head,
             age_secs: self.age_secs,
             body: self.body,
@@ -281,6 +281,8 @@ pub enum EncodeError {
     BufferTooShort,
     /// A reader would refuse it: not a key's name, or a body that does not walk.
     Malformed,
+    /// It is of a view: which one that is, is the config's business, and that may be another one by then.
+    OfView,
 }
 
 /// Writes the records of one file.
@@ -303,6 +305,9 @@ impl Encoder {
         key: &Key<'_>,
         answer: &Answer<'_>,
     ) -> Result<usize, EncodeError> {
+        if key.view != 0 {
+            return Err(EncodeError::OfView);
+        }
         let stored = Stored::new(key, answer, self.now);
         if !stored.is_well_formed() {
             return Err(EncodeError::Malformed);

@@ -52,7 +52,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         // A truncated answer is for datagrams; those on streams wait on for the whole one.
         let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
         let mut renderer = Renderer {
-            policy: call.context.policy,
+            policy: call.context.of_view(waiting.question().view).policy,
             buffer,
         };
         while let Some(client) = waiting.pop_that(wanted) {
@@ -104,7 +104,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             body: kept.body(),
         };
         let mut renderer = Renderer {
-            policy: call.context.policy,
+            policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
         while let Some(client) = waiting.pop() {
@@ -124,7 +124,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let key = question.key();
         self.cache.with_shard(key.hash(), |shard| {
             let revalidation = Revalidation {
-                policy: context.policy,
+                policy: context.of_view(question.view).policy,
                 group: question.group,
                 is_decided: false,
             };
@@ -195,7 +195,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let source = AnswerMessage::bare(&head);
         let mut renderer = Renderer {
-            policy: call.context.policy,
+            policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
         while let Some(client) = waiting.pop() {

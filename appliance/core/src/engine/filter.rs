@@ -23,7 +23,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(question) = self.tables.pending.get(index) else {
             return;
         };
-        let policy = call.context.policy;
+        let policy = call.context.of_view(question.view).policy;
         let (name, qtype) = (question.name.as_wire(), question.qtype);
         let inspected = Inspected {
             qname: name,

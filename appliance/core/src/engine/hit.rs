@@ -30,7 +30,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let (settings, notes_hits, noted) = (&self.settings, self.notes_hits, &mut self.noted);
         let rotation = self.rotation.wrapping_add(1);
         // No alias is known yet: that is policy's to say.
-        let key = Key::of(request.query).with_name_hash(name_hash);
+        let key = Key::of(request.query, request.view).with_name_hash(name_hash);
         let found = self.cache.with_shard(key.hash(), |shard| {
             let Some(answer) = shard.find(&key) else {
                 let is_noted = shard.head(&key.any_type()).is_some();
@@ -53,7 +53,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             else {
                 return Err(Known::Something);
             };
-            *noted = notes_hits.then(|| Fresh {
+            // The program in the kernel knows of no views: it answers those clients alone who are in none.
+            *noted = (notes_hits && key.key().view == 0).then(|| Fresh {
                 hash: key.hash(),
                 since: head.stored.add_secs(age_secs),
                 until: head.stored.add_secs(fresh_secs(head, settings)),

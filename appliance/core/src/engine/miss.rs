@@ -279,6 +279,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         question.qtype = query.qtype;
         question.dnssec_ok = query.dnssec_ok();
         question.checking_disabled = query.header.has(flag::CD);
+        question.view = request.view;
         question.name_hash = candidate.placement.name_hash;
         question.group = candidate.placement.group;
         question.generation = call.context.policy.generation;

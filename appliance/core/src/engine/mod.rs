@@ -38,13 +38,14 @@ use crate::answer::{Fresh, TtlBounds};
 use crate::cache::Shard;
 use crate::counters::Counters;
 use crate::dns::Name;
+use crate::dns::edns::ede;
 use crate::forward::pending::PendingTable;
 use crate::forward::pending::crowd::CrowdLimits;
 use crate::forward::question::Scene;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
 use crate::forward::via::{NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
-use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy};
+use crate::policy::{Decision, Labels, Policy, Views};
 use crate::rate::{Accounts, RateLimits};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
@@ -63,8 +64,10 @@ pub enum Transport {
 pub struct Client<R> {
     /// Handed back with an answer that comes later.
     pub reply_path: R,
-    /// The source address of its query.
+    /// The source address of its query, canonical.
     pub address: IpAddr,
+    /// The index of the device that its query came by; 0: nobody knows.
+    pub device: u32,
     /// How it asked.
     pub transport: Transport,
 }
@@ -87,8 +90,10 @@ pub struct Context<'p> {
     pub now: Instant,
     /// Seconds since 1970 by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
     pub unix_secs: u32,
-    /// Local data, lists, routes, access.
+    /// Local data, lists, routes, access: of all clients who are in no view.
     pub policy: &'p Policy<'p>,
+    /// Whose policy is another one.
+    pub views: &'p Views<'p>,
 }
 
 impl<'p> Context<'p> {
@@ -101,6 +106,30 @@ impl<'p> Context<'p> {
             context: self,
             effects,
         }
+    }
+
+    /// What holds for this client.
+    #[inline(always)]
+    fn of_client<R>(&self, client: &Client<R>) -> Self {
+        let found = if self.views.is_empty() {
+            None
+        } else {
+            self.views.of(client.address, client.device)
+        };
+        self.under(found)
+    }
+
+    /// What holds for those who wait for a question of this view, whoever the present call is for.
+    fn of_view(&self, view: u8) -> Self {
+        self.under(self.views.by_number(view))
+    }
+
+    const fn under(&self, policy: Option<&'p Policy<'p>>) -> Self {
+        let policy = match policy {
+            Some(policy) => policy,
+            None => self.policy,
+        };
+        Self { policy, ..*self }
     }
 }
 
@@ -373,21 +402,37 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             return Ok(());
         }
         self.upstreams.configure(servers)?;
-        let Context { policy, now, .. } = *call.context;
+        let now = call.context.now;
         for index in 0..PENDING as u16 {
             // What is still answered is the answer of a server that may be another's by now.
             self.leave_ports(index, call.effects);
             let pending = &mut self.tables.pending;
             let Some(group) = pending.get(index).map(|question| {
                 let name = pending.asked_name(index).unwrap_or(&question.name);
+                let policy = call.context.of_view(question.view).policy;
                 // Policy may not ask for it any more. Somebody waits for an answer nevertheless.
-                group_of(policy, name, question.qtype).unwrap_or(DEFAULT_GROUP as u8)
+                let group = group_of(policy, name, question.qtype);
+                group.unwrap_or(policy.default_group as u8)
             }) else {
                 continue;
             };
             pending.restart(index, group, now);
         }
         Ok(())
+    }
+
+    /// Ends all questions of views: the numbers of views are those of others from now on. Who waits gets a stale answer or
+    /// SERVFAIL, and may ask again.
+    pub fn leave_views<E: Effects<R>>(&mut self, call: &mut Call<'_, E>) {
+        for index in 0..PENDING as u16 {
+            let question = self.tables.pending.get(index);
+            let failure = question
+                .filter(|question| question.view != 0)
+                .map(|question| question.failure(ede::NOT_READY));
+            if let Some(failure) = failure {
+                self.fail(call, index, failure);
+            }
+        }
     }
 
     /// Questions in flight.

@@ -25,7 +25,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         message: &mut [u8],
         len: usize,
     ) -> Outcome {
-        let context = call.context;
+        let context = &call.context.of_client(client);
+        let call = &mut context.call(&mut *call.effects);
         self.noted = None;
         // Read where it stands: a name is long, and this is on the way of every hit.
         let parsed = Query::parse(&message[..len]);

@@ -41,6 +41,8 @@ pub(super) struct Request<'q, R> {
     pub is_proven: bool,
     /// Whether longer replies than `Settings::nocookie_udp_size` are for clients with a cookie, and it has none.
     pub lacks_cookie: bool,
+    /// The view of its client.
+    pub view: u8,
     /// The name to which local aliases lead, and whose records are to be found.
     pub target: Option<Name>,
 }
@@ -64,7 +66,7 @@ impl<R> Request<'_, R> {
     pub(super) fn key(&self, name_hash: u64) -> HashedKey<'_> {
         let key = Key {
             name: self.name().as_wire(),
-            ..Key::of(self.query)
+            ..Key::of(self.query, self.view)
         };
         key.with_name_hash(name_hash)
     }
@@ -101,6 +103,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             limit: reply_limit(query, client.transport),
             is_proven: tcp || has_cookie,
             lacks_cookie: self.settings.cookies.is_some() && !tcp && !has_cookie,
+            view: context.policy.view,
             target: None,
         }
     }

@@ -29,7 +29,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         // Counted over the whole chain: one that bites its tail ends.
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
         let target = last_target(response);
-        let policy = call.context.policy;
+        let policy = call.context.of_view(question.view).policy;
         let asked = target.and_then(|name| Some((name, group_of(policy, &name, question.qtype)?)));
         let Some((name, group)) = asked else {
             return false;

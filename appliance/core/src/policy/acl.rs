@@ -1,20 +1,9 @@
-//! Which clients are answered: the longest prefix that holds a client's address decides.
-//!
-//! ```text
-//!  0          4          8
-//! | v4 ranges | v6 ranges | v4 starts, u32 each | v4 actions, a byte each | v6 starts, u128 each | v6 actions |
-//! ```
-//! The compiler cuts the nested prefixes into ranges that do not overlap, so a lookup is one binary search. The first
-//! range of each family starts at address 0. No ranges: everyone is answered.
+//! Which clients are answered: the longest prefix that holds a client's address decides. No ranges: everyone is answered.
 
 use core::net::IpAddr;
 
-use super::bytes::{u32_at, u128_at};
-
-/// Most prefixes that a config may name. More is refused there.
-pub const PREFIXES_MAX: usize = 1024;
-/// Most ranges of a family: a prefix adds two bounds at most.
-const RANGES_MAX: usize = 2 * PREFIXES_MAX + 1;
+pub use super::ranges::PREFIXES_MAX;
+use super::ranges::Ranges;
 
 /// What a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,69 +35,16 @@ impl Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AclError;
 
-/// The ranges of one family.
-#[derive(Clone, Copy, Debug)]
-struct Family<'a> {
-    starts: &'a [u8],
-    actions: &'a [u8],
-}
-
-impl<'a> Family<'a> {
-    const EMPTY: Self = Self {
-        starts: &[],
-        actions: &[],
-    };
-
-    fn cut(bytes: &'a [u8], ranges: usize, start_len: usize) -> Option<(Self, &'a [u8])> {
-        let (starts, rest) = bytes.split_at_checked(ranges.checked_mul(start_len)?)?;
-        let starts_at_0 = starts.get(..start_len)?.iter().all(|byte| *byte == 0);
-        if !starts_at_0 {
-            return None;
-        }
-        let (actions, rest) = rest.split_at_checked(ranges)?;
-        Some((Self { starts, actions }, rest))
-    }
-
-    /// The action of the last range that starts at or before `address`.
-    fn action<T: PartialOrd>(
-        &self,
-        address: T,
-        start: fn(&[u8], usize) -> Option<T>,
-        start_len: usize,
-    ) -> Action {
-        // One action for all, as long as the config names no client: nothing is looked for.
-        if let [action] = self.actions {
-            return Action::from_byte(*action);
-        }
-        let mut low = 0;
-        let mut high = self.actions.len();
-        // Invariant: what is below `low` starts at or before the address, what is from `high` on starts behind it.
-        while low < high {
-            let middle = (low + high) / 2;
-            match start(self.starts, middle * start_len) {
-                Some(start) if start <= address => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        match low.checked_sub(1).and_then(|index| self.actions.get(index)) {
-            Some(&byte) => Action::from_byte(byte),
-            None => Action::Refuse,
-        }
-    }
-}
-
 /// Clients by prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Acl<'a> {
-    v4: Family<'a>,
-    v6: Family<'a>,
+    ranges: Ranges<'a>,
 }
 
 impl<'a> Acl<'a> {
     /// Everyone is answered.
     pub const OPEN: Self = Self {
-        v4: Family::EMPTY,
-        v6: Family::EMPTY,
+        ranges: Ranges::EMPTY,
     };
 
     /// Views `bytes` as an ACL. Empty bytes answer everyone.
@@ -116,23 +52,8 @@ impl<'a> Acl<'a> {
     /// # Errors
     /// The parts do not fit the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, AclError> {
-        if bytes.is_empty() {
-            Ok(Self::OPEN)
-        } else {
-            Self::cut(bytes).ok_or(AclError)
-        }
-    }
-
-    fn cut(bytes: &'a [u8]) -> Option<Self> {
-        let v4_ranges = u32_at(bytes, 0)? as usize;
-        let v6_ranges = u32_at(bytes, 4)? as usize;
-        let in_bounds = |ranges| (1..=RANGES_MAX).contains(&ranges);
-        if !in_bounds(v4_ranges) || !in_bounds(v6_ranges) {
-            return None;
-        }
-        let (v4, rest) = Family::cut(bytes.get(8..)?, v4_ranges, 4)?;
-        let (v6, rest) = Family::cut(rest, v6_ranges, 16)?;
-        rest.is_empty().then_some(Self { v4, v6 })
+        let ranges = Ranges::view(bytes).ok_or(AclError)?;
+        Ok(Self { ranges })
     }
 
     /// What a client with this address gets. A v4-mapped IPv6 address is the IPv4 address in it.
@@ -144,13 +65,11 @@ impl<'a> Acl<'a> {
     /// The same for an address that is canonical already ([`IpAddr::to_canonical`]).
     #[inline(always)]
     pub(super) fn action_canonical(&self, client: IpAddr) -> Action {
-        if self.v4.actions.is_empty() {
+        if self.ranges.is_empty() {
             return Action::Allow;
         }
-        match client {
-            IpAddr::V4(address) => self.v4.action(address.to_bits(), u32_at, 4),
-            IpAddr::V6(address) => self.v6.action(address.to_bits(), u128_at, 16),
-        }
+        let value = self.ranges.value(client);
+        value.map_or(Action::Refuse, Action::from_byte)
     }
 }
 

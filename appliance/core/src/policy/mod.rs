@@ -4,7 +4,8 @@
 //! per image (`view`, and `check` for a list file); behind it every read is checked again, so bytes that are not what
 //! they should be give wrong answers at worst and never a panic. A reload builds new images and swaps a pointer.
 //!
-//! A query is decided in this order; the first that has an opinion wins:
+//! [`view`] says first whose policy it is, where clients have several. A query is decided in this order; the first that has
+//! an opinion wins:
 //!
 //! 1. [`acl`]: whether the client is answered at all.
 //! 2. [`local`]: records that the operator gave. A local zone's NXDOMAIN gives way to a route into that zone.
@@ -21,10 +22,12 @@ pub mod list;
 pub mod local;
 pub mod name;
 pub mod on_link;
+pub mod ranges;
 pub mod rebind;
 pub mod route;
 pub mod special;
 pub mod table;
+pub mod view;
 
 pub use acl::{Acl, Action};
 pub use list::{List, Listing, Rank, Ruling};
@@ -34,6 +37,7 @@ pub use on_link::OnLink;
 pub use rebind::{Finding, Rebind};
 pub use route::{DEFAULT_GROUP, Route, Routes, Suffixes};
 pub use special::{Kinds, Special};
+pub use view::Views;
 
 use core::net::IpAddr;
 
@@ -195,6 +199,9 @@ pub struct Policy<'a> {
     /// before they are given. So wide that it never comes round, and read in one load, by a program in the kernel too. 0 is
     /// reserved for [`Policy::OPEN`].
     pub generation: u32,
+    /// The number of the view whose policy it is; 0: that of all clients who are in no other. It is part of the key of what is
+    /// kept and asked.
+    pub view: u8,
     /// Which clients are answered.
     pub acl: Acl<'a>,
     /// UDP source ports that get no answer: what listens there answers whatever it gets.
@@ -215,6 +222,8 @@ pub struct Policy<'a> {
     pub block_ttl_secs: u32,
     /// Upstream groups by suffix.
     pub routes: Routes<'a>,
+    /// The upstream group of names that no route names.
+    pub default_group: u16,
     /// Whether questions for names of one label go upstream. Those that are about the zones of top-level domains always do.
     pub forward_plain_names: bool,
     /// For how long a name is denied that local data may have next time, in seconds: what a lease or a hosts file may
@@ -228,6 +237,7 @@ impl<'a> Policy<'a> {
     /// Everyone is answered, everything is asked upstream.
     pub const OPEN: Self = Self {
         generation: 0,
+        view: 0,
         acl: Acl::OPEN,
         reflector_ports: &[],
         martian_sources: &[],
@@ -238,6 +248,7 @@ impl<'a> Policy<'a> {
         block_answer: BlockAnswer::Nxdomain,
         block_ttl_secs: 0,
         routes: Routes::EMPTY,
+        default_group: DEFAULT_GROUP,
         forward_plain_names: true,
         denial_ttl_secs: None,
         rebind: Rebind::OFF,
@@ -396,7 +407,7 @@ impl<'a> Policy<'a> {
             _ if is_plain && !self.forward_plain_names => Decision::PlainName,
             Some(route) => Decision::Forward { group: route.group },
             None => Decision::Forward {
-                group: DEFAULT_GROUP,
+                group: self.default_group,
             },
         }
     }

@@ -11,6 +11,17 @@ pub const LOOPBACK: u32 = 1;
 /// Length of the prefix that one host or one site off-link has to itself (RFC 6177, RFC 7421).
 const SITE_PREFIX_LEN: u32 = 64;
 
+/// A device whose frames come by another one, with tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    /// Index of the device that carries the frames.
+    pub carrier: u32,
+    /// The VLAN IDs of the tags, the outer one first; 0: there is no tag.
+    pub vlans: [u16; 2],
+    /// Index of the device that they belong to.
+    pub device: u32,
+}
+
 /// An address as a number, so that two of them are compared in a few instructions: this is asked for every query. The order is
 /// that of [`IpAddr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use super::name::Labels;
 use super::table::{NameTable, TableError};
 
-/// The upstream group of names that no route names.
+/// The upstream group of names that no route names, in a view that names no other.
 pub const DEFAULT_GROUP: u16 = 0;
 
 /// A route that covers a name.

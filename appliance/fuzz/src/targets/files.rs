@@ -43,6 +43,7 @@ fn file_with(payload: &[u8]) -> Vec<u8> {
         qtype: 1,
         dnssec_ok: false,
         checking_disabled: false,
+        view: 0,
     };
     let head = Head {
         ttl_secs: 60,

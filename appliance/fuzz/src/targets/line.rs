@@ -133,6 +133,7 @@ impl Line<'_> {
             now: self.now,
             unix_secs: 1_700_000_000,
             policy: &Policy::OPEN,
+            views: &xdnsd_core::policy::Views::NONE,
         }
     }
 
@@ -153,6 +154,7 @@ impl Line<'_> {
             reply_path,
             address: IpAddr::from([10, 0, 0, reply_path as u8]),
             transport,
+            device: 0,
         };
         let context = self.context();
         let call: &mut Call<'_, _> = &mut context.call(&mut self.effects);

@@ -233,6 +233,7 @@ impl PolicyReloader {
     /// The config itself is wrong; all stays as it was.
     pub fn reload(&mut self, input: PolicyInput, now_secs: Option<i64>) -> Result<Update, Problem> {
         let fixed = PolicySet::build_fixed(&input)?;
+        let fixed = fixed.with_files_of(&self.set, &input)?;
         let watched = files(&input);
         if watched != self.watcher.watched() {
             self.watcher = Watcher::new(watched);
@@ -241,7 +242,7 @@ impl PolicyReloader {
         // Whoever asks is told everything.
         self.said = LoggedProblems::default();
         self.lists_said = LoggedProblems::default();
-        self.set = Arc::new(fixed.with_files_of(&self.set));
+        self.set = Arc::new(fixed);
         let mut update = self.rebuild(Users::ALL, &asked(), now_secs);
         update.set = Some(self.set());
         Ok(update)

@@ -46,6 +46,11 @@ impl NamedList {
         }
     }
 
+    /// Whether it was made from text.
+    pub(super) const fn is_of_text(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Bytes of it.
     pub(super) fn bytes(&self) -> usize {
         self.image.bytes().len() + self.kept.as_ref().map_or(0, KeptRules::bytes)
@@ -150,6 +155,31 @@ pub(super) fn build(
     Ok(lists)
 }
 
+/// The lists of a view: of those that the set has, the files that `input` names, with its own names. Nothing is read.
+pub(super) fn build_of(input: &ListsInput, base: &[NamedList]) -> Result<Vec<NamedList>, Problem> {
+    check_counts(input)?;
+    let reading = Reading {
+        input,
+        before: base,
+        taking: &Taking::default(),
+    };
+    let mut text = reading.empty();
+    // What is to be told of these files is told where they are read.
+    let mut notes = Notes::default();
+    for (path, purpose) in input.texts() {
+        let before = Before::of(base, path, purpose, false);
+        let rules = Reading::keep(&mut text, path, before, &mut notes)?;
+        text.sources.push(path.display().to_string());
+        text.files.push((purpose, rules));
+    }
+    let mut lists = Vec::from_iter(text.finish(input, &mut notes)?);
+    for path in &input.compiled {
+        let before = Before::of(base, path, ListPurpose::Block, true);
+        lists.extend(before.map(|before| before.list.again()));
+    }
+    Ok(lists)
+}
+
 /// What is read, and beside what.
 struct Reading<'a> {
     input: &'a ListsInput,
@@ -158,25 +188,20 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The list of the text files and of the config's own names; `None` where there is nothing.
-    fn text(&self, notes: &mut Notes) -> Result<Option<NamedList>, Problem> {
+    /// A list without rules, to which those that were kept can be added.
+    fn empty(&self) -> TextList {
         let kept = self.before.iter().find_map(|list| list.kept.as_ref());
-        let mut text = TextList {
+        TextList {
             builder: kept.map_or_else(ListBuilder::default, KeptRules::builder),
             sources: Vec::new(),
             files: Vec::new(),
-        };
-        let block = self
-            .input
-            .block
-            .iter()
-            .map(|path| (path, ListPurpose::Block));
-        let allow = self
-            .input
-            .allow
-            .iter()
-            .map(|path| (path, ListPurpose::Allow));
-        for (path, purpose) in block.chain(allow) {
+        }
+    }
+
+    /// The list of the text files and of the config's own names; `None` where there is nothing.
+    fn text(&self, notes: &mut Notes) -> Result<Option<NamedList>, Problem> {
+        let mut text = self.empty();
+        for (path, purpose) in self.input.texts() {
             let rules = self.add(&mut text, path, purpose, notes)?;
             text.sources.push(path.display().to_string());
             text.files.push((purpose, rules));

@@ -1,6 +1,7 @@
 //! Everything that policy is compiled from, and the images that it is compiled to.
 
 mod lists;
+mod views;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,19 +11,23 @@ use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{
-    Acl, BlockAnswer, Blocked, Kinds, LISTS_MAX, Lists, LocalData, OnLink, Policy, REFLECTOR_PORTS,
-    Rebind, Routes, Suffixes,
+    Acl, BlockAnswer, Blocked, DEFAULT_GROUP, Kinds, LISTS_MAX, LocalData, OnLink, Policy,
+    REFLECTOR_PORTS, Rebind, Routes, Suffixes,
 };
 
 use super::acl::{self, AclInput};
 use super::claims::Others;
 pub use super::links::Links;
+use super::lists::ListPurpose;
 use super::local::{self, LocalInput};
+use super::prefix::Prefix;
 use super::problem::{Notes, Problem};
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
 use lists::NamedList;
 pub use lists::Taking;
+pub use views::ViewInput;
+use views::{ViewSet, lists_of};
 
 /// What the config says about policy.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct PolicyInput {
     pub routes: Vec<RouteInput>,
     /// Rebind protection.
     pub rebind: RebindInput,
+    /// Clients for whom it is another one.
+    pub views: Vec<ViewInput>,
 }
 
 impl Default for PolicyInput {
@@ -65,6 +72,7 @@ impl Default for PolicyInput {
             lists: ListsInput::default(),
             routes: Vec::new(),
             rebind: RebindInput::default(),
+            views: Vec::new(),
         }
     }
 }
@@ -94,6 +102,13 @@ impl ListsInput {
     /// All of its files.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.block.iter().chain(&self.allow).chain(&self.compiled)
+    }
+
+    /// Those of text.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&PathBuf, ListPurpose)> {
+        let block = self.block.iter().map(|path| (path, ListPurpose::Block));
+        let allow = self.allow.iter().map(|path| (path, ListPurpose::Allow));
+        block.chain(allow)
     }
 }
 
@@ -159,6 +174,13 @@ pub struct PolicySet {
     rebind_ranges: Ranges,
     /// Its lists say nothing, see [`without_lists`](Self::without_lists).
     is_paused: bool,
+    views: Arc<[ViewSet]>,
+    /// Another number where their numbers are those of others.
+    views_id: u32,
+    /// Who is in which, see [`xdnsd_core::policy::view`].
+    view_clients: Arc<[u8]>,
+    /// To whom its lists say nothing.
+    paused: Arc<[Prefix]>,
 }
 
 impl PolicySet {
@@ -197,6 +219,8 @@ impl PolicySet {
             ..input.local.clone()
         };
         let mut notes = Notes::default();
+        let lists = lists::build_own(&input.lists)?;
+        let views = views::build(input, &lists)?;
         Ok(Self {
             generation: next_generation(),
             acl: acl::compile(&input.acl)?.into(),
@@ -207,7 +231,7 @@ impl PolicySet {
             settings: input.settings,
             local: local::compile(&own_records, &Others::NONE, None, &mut notes, random_key)?
                 .into(),
-            lists: Arc::new(lists::build_own(&input.lists)?),
+            lists: Arc::new(lists),
             routes: compile_routes(&input.routes, random_key)?.into(),
             rebind_allowed: compile_suffixes("rebind.allowed", allowed, random_key)?.into(),
             special: input.special,
@@ -217,6 +241,10 @@ impl PolicySet {
             denial_ttl_secs: input.local.denial_ttl_secs(),
             rebind_ranges: input.rebind.ranges,
             is_paused: false,
+            views_id: next_generation(),
+            view_clients: views::compile_clients(&views, &[]),
+            views,
+            paused: Arc::default(),
         })
     }
 
@@ -259,14 +287,23 @@ impl PolicySet {
         })
     }
 
-    /// The same set with the local data and the lists of another one.
-    pub(super) fn with_files_of(&self, other: &Self) -> Self {
-        Self {
+    /// The same set, which was made of `input`, with the local data and the lists of another one.
+    ///
+    /// # Errors
+    /// There are more lists than fit.
+    pub(super) fn with_files_of(&self, other: &Self, input: &PolicyInput) -> Result<Self, Problem> {
+        Ok(Self {
             generation: next_generation(),
             local: Arc::clone(&other.local),
             lists: Arc::clone(&other.lists),
+            views: views::build(input, &other.lists)?,
+            views_id: if self.view_names().eq(other.view_names()) {
+                other.views_id
+            } else {
+                self.views_id
+            },
             ..self.clone()
-        }
+        })
     }
 
     /// The same set under another generation.
@@ -303,10 +340,11 @@ impl PolicySet {
         taking: &Taking,
         notes: &mut Notes,
     ) -> Result<Self, Problem> {
-        let lists = Arc::new(lists::build(&input.lists, &self.lists, taking, notes)?);
+        let lists = lists::build(&input.lists, &self.lists, taking, notes)?;
         Ok(Self {
             generation: next_generation(),
-            lists,
+            views: views::build(input, &lists)?,
+            lists: Arc::new(lists),
             ..self.clone()
         })
     }
@@ -323,6 +361,12 @@ impl PolicySet {
         &self.settings
     }
 
+    /// What the machine's devices say of clients.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
     /// The names of their groups.
     #[must_use]
     pub fn groups(&self) -> &[String] {
@@ -332,24 +376,20 @@ impl PolicySet {
     /// A view to ask. Costs a few dozen loads: a worker takes it once per policy.
     #[must_use]
     pub fn view(&self) -> Policy<'_> {
-        const COMPILED: &str = "compiled by this process and immutable since";
-        let mut lists = Lists::EMPTY;
-        for named in self.lists.iter() {
-            let pushed = lists.push(named.image.list());
-            debug_assert!(pushed, "build_lists counted them");
-        }
         Policy {
             generation: self.generation,
+            view: 0,
             acl: Acl::view(&self.acl).expect(COMPILED),
             reflector_ports: &self.reflector_ports,
             martian_sources: &self.links.martian_sources,
             on_link: OnLink::view(&self.links.on_link).by(&self.links.served),
             local: LocalData::view(&self.local).expect(COMPILED),
             special: self.special,
-            lists,
+            lists: lists_of(&self.lists),
             block_answer: self.block_answer,
             block_ttl_secs: self.block_ttl_secs,
             routes: Routes::view(&self.routes).expect(COMPILED),
+            default_group: DEFAULT_GROUP,
             forward_plain_names: self.forward_plain_names,
             denial_ttl_secs: self.denial_ttl_secs,
             rebind: Rebind::new(
@@ -359,10 +399,10 @@ impl PolicySet {
         }
     }
 
-    /// The file, or the key of the config, that blocks a name.
+    /// The file, or the key of the config, that blocks a name in this view.
     #[must_use]
-    pub fn source(&self, blocked: Blocked) -> &str {
-        let list = self.lists.get(usize::from(blocked.image));
+    pub fn source(&self, view: u8, blocked: Blocked) -> &str {
+        let list = self.lists_in(view).get(usize::from(blocked.image));
         // A compiled file does not keep the names of its sources.
         let source = list.and_then(|list| {
             list.sources
@@ -385,9 +425,14 @@ impl PolicySet {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let lists: usize = self.lists.iter().map(NamedList::bytes).sum();
-        self.acl.len() + self.local.len() + self.routes.len() + self.rebind_allowed.len() + lists
+        let images = [&self.acl, &self.local, &self.routes, &self.rebind_allowed];
+        let images: usize = images.iter().map(|image| image.len()).sum();
+        images + lists + self.view_bytes()
     }
 }
+
+/// Why an image can be viewed.
+const COMPILED: &str = "compiled by this process and immutable since";
 
 /// The number of a set: from 1 on. With a new set every second it would come round after 136 years.
 fn next_generation() -> u32 {

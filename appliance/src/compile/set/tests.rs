@@ -25,7 +25,7 @@ fn decide(set: &PolicySet, question: &str, qtype: u16) -> String {
             )
         }
         Decision::Special(special) => format!("special {:?}", special.kind),
-        Decision::Blocked(blocked) => format!("blocked by {}", set.source(blocked)),
+        Decision::Blocked(blocked) => format!("blocked by {}", set.source(0, blocked)),
         Decision::PlainName => "plain name".into(),
         Decision::Forward { group } => format!("group {group}"),
     }

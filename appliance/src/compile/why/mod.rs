@@ -10,11 +10,12 @@ use std::path::PathBuf;
 
 use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::local::CHAIN_MAX;
+use xdnsd_core::policy::view::VIEWS_MAX;
 use xdnsd_core::policy::{Action, BlockRecord, Decision, Labels, Local, Policy};
 
 use super::local::GivenRecord;
-use super::set::{PolicyInput, PolicySet};
-pub use reason::{Location, PolicyPart, PolicyValue, Statement};
+use super::set::{ListsInput, PolicyInput, PolicySet, ViewInput};
+pub use reason::{Location, PolicyPart, PolicyValue, Statement, ViewKey};
 
 /// What somebody wants to know about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct WhyQuestion {
     pub qtype: u16,
     /// Who asks; `None`: somebody who is answered.
     pub client: Option<IpAddr>,
+    /// The index of the device that it asks by; 0: where its network is.
+    pub device: u32,
 }
 
 /// What becomes of a question.
@@ -79,6 +82,8 @@ pub struct PolicyTrace {
     pub reasons: Vec<Statement>,
     /// The name that is asked for in the end: another one behind a local alias. Under it stands what the cache has.
     pub target: Vec<u8>,
+    /// The number of the view that it is asked in.
+    pub view: u8,
 }
 
 /// Finds out why. `input` is what `set` was compiled from, `place_of` knows where a value of the config stands.
@@ -89,9 +94,21 @@ pub fn explain(
     place_of: &dyn Fn(PolicyValue) -> Location,
     question: WhyQuestion,
 ) -> PolicyTrace {
+    let policies = set.policies();
+    let views = set.views(&policies);
+    let client = question.client.map(|client| client.to_canonical());
+    let of_client =
+        client.and_then(|client| views.of(client, device_of(set, client, question.device)));
+    let policy = of_client.copied().unwrap_or_else(|| set.view());
+    let of_view = number_of_view(policy.view)
+        .checked_sub(1)
+        .and_then(|index| Some((index, input.views.get(index)?)));
+    let lists = of_view.map(|(_, view)| view.lists(&input.lists));
     let mut explainer = Explainer {
         set,
-        policy: set.view(),
+        policy,
+        lists: lists.as_ref().unwrap_or(&input.lists),
+        view: of_view,
         input,
         place_of,
         reasons: Vec::new(),
@@ -102,6 +119,7 @@ pub fn explain(
         .or_else(|| explainer.of_type(question.qtype))
         .unwrap_or_else(|| explainer.follow(&mut target, question.qtype));
     PolicyTrace {
+        view: explainer.policy.view,
         handling,
         reasons: explainer.reasons,
         target,
@@ -109,10 +127,29 @@ pub fn explain(
     }
 }
 
+/// The view of a policy, whether lists are paused or not.
+const fn number_of_view(policy: u8) -> usize {
+    policy as usize % VIEWS_MAX
+}
+
+/// The device that a client most likely asks by: the one on whose network it has its address.
+fn device_of(set: &PolicySet, client: IpAddr, named: u32) -> u32 {
+    if named != 0 {
+        return named;
+    }
+    let mut networks = set.links().networks.iter();
+    let found = networks.find(|(_, network)| network.contains(client));
+    found.map_or(0, |(device, _)| *device)
+}
+
 /// Collects who has a say.
 struct Explainer<'a> {
     set: &'a PolicySet,
     policy: Policy<'a>,
+    /// Those of the view.
+    lists: &'a ListsInput,
+    /// The view, and its index; `None`: who asks is in none.
+    view: Option<(usize, &'a ViewInput)>,
     input: &'a PolicyInput,
     place_of: &'a dyn Fn(PolicyValue) -> Location,
     reasons: Vec<Statement>,
@@ -125,7 +162,10 @@ impl Explainer<'_> {
         let action = self.policy.admit(client);
         self.tell_client(client, action);
         match action {
-            Action::Allow => None,
+            Action::Allow => {
+                self.tell_view(client);
+                None
+            }
             Action::Refuse => Some(Handling::Refused),
             Action::Drop | Action::Local => Some(Handling::Dropped),
         }

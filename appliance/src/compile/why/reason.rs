@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use xdnsd_core::policy::list::Rank;
 use xdnsd_core::policy::rebind::Ranges;
-use xdnsd_core::policy::{Action, Blocked, Labels, Local, Special};
+use xdnsd_core::policy::view::VIEWS_MAX;
+use xdnsd_core::policy::{Action, Blocked, DEFAULT_GROUP, Labels, Local, Special};
 
 use super::{Explainer, file, given};
 use crate::compile::Prefix;
@@ -19,6 +20,8 @@ use crate::compile::routes::parse_suffix;
 pub enum PolicyPart {
     /// The lists of clients.
     Access,
+    /// The view that the client is in.
+    View,
     /// The type of the question.
     Type,
     /// `local.records`.
@@ -49,6 +52,7 @@ impl PolicyPart {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Access => "access",
+            Self::View => "view",
             Self::Type => "type",
             Self::Record => "record",
             Self::Hosts => "hosts",
@@ -84,6 +88,13 @@ pub enum PolicyValue {
     Client(usize),
     /// What all other clients get.
     OtherClients,
+    /// A key of a view.
+    View {
+        /// The view.
+        view: usize,
+        /// The key.
+        key: ViewKey,
+    },
     /// A record.
     Record(usize),
     /// A local zone.
@@ -107,6 +118,21 @@ pub enum PolicyValue {
     RebindRouted,
     /// A suffix that may.
     RebindAllow(usize),
+}
+
+/// A key of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewKey {
+    /// Its name, and so the view itself.
+    Name,
+    /// A client.
+    Client(usize),
+    /// A blocked name.
+    Block(usize),
+    /// An allowed name.
+    Allow(usize),
+    /// The group of upstream servers.
+    Upstreams,
 }
 
 /// What one source says.
@@ -151,6 +177,40 @@ impl Explainer<'_> {
         });
         let place = (self.place_of)(value);
         self.tell(PolicyPart::Access, format!("{client} {what}"), Some(place));
+    }
+
+    /// In which view the client is, and whether lists are paused for it.
+    pub(super) fn tell_view(&mut self, client: IpAddr) {
+        if let Some((view, input)) = self.view {
+            let clients = input.clients.iter().enumerate();
+            let of_client = clients.filter(|(_, prefix)| holds(prefix, client));
+            let longest = of_client.max_by_key(|(_, prefix)| prefix.length());
+            let key = longest.map_or(ViewKey::Name, |(index, _)| ViewKey::Client(index));
+            let place = (self.place_of)(PolicyValue::View { view, key });
+            let what = format!("{client} is in the view `{}`", input.name);
+            self.tell(PolicyPart::View, what, Some(place));
+        }
+        if usize::from(self.policy.view) >= VIEWS_MAX {
+            let what = format!("lists are paused for {client}");
+            self.tell(PolicyPart::View, what, None);
+        }
+    }
+
+    /// The place of a name among those that are blocked or allowed in the view: the config's come first.
+    fn own_name(&self, index: usize, purpose: ListPurpose) -> Location {
+        let lists = &self.input.lists;
+        let (common, value): (_, fn(usize) -> PolicyValue) = match purpose {
+            ListPurpose::Block => (lists.block_names.len(), PolicyValue::Block),
+            ListPurpose::Allow => (lists.allow_names.len(), PolicyValue::Allow),
+        };
+        let Some((view, of_view)) = self.view.zip(index.checked_sub(common)) else {
+            return (self.place_of)(value(index));
+        };
+        let key = match purpose {
+            ListPurpose::Block => ViewKey::Block(of_view),
+            ListPurpose::Allow => ViewKey::Allow(of_view),
+        };
+        (self.place_of)(PolicyValue::View { view: view.0, key })
     }
 
     pub(super) fn tell_record(&mut self, given: GivenRecord) {
@@ -238,12 +298,12 @@ impl Explainer<'_> {
             qtype,
             rank: ruling.rank,
         };
-        let names = self.input.lists.block_names.iter();
-        let source = self.set.source(blocked);
+        let names = self.lists.block_names.iter();
+        let source = self.set.source(self.policy.view, blocked);
         let place = if source == BLOCK_KEY {
             let mut names = names.enumerate();
             let found = names.find(|(_, text)| ruled.is_by_name(text, ListPurpose::Block));
-            found.map(|(index, _)| (self.place_of)(PolicyValue::Block(index)))
+            found.map(|(index, _)| self.own_name(index, ListPurpose::Block))
         } else {
             let path = PathBuf::from(source);
             Some(list_place(&path, &ruled, ListPurpose::Block).unwrap_or_else(|| file(path)))
@@ -262,10 +322,10 @@ impl Explainer<'_> {
             qtype,
             rank: ruling.rank,
         };
-        let lists = &self.input.lists;
+        let lists = self.lists;
         let mut names = lists.allow_names.iter();
         let named = names.position(|text| ruled.is_by_name(text, ListPurpose::Allow));
-        let named = named.map(|index| (self.place_of)(PolicyValue::Allow(index)));
+        let named = named.map(|index| self.own_name(index, ListPurpose::Allow));
         let allow = lists.allow.iter().map(|path| (path, ListPurpose::Allow));
         let block = lists.block.iter().map(|path| (path, ListPurpose::Block));
         let mut files = allow.chain(block);
@@ -287,6 +347,12 @@ impl Explainer<'_> {
         let route = self.policy.route(name, qtype);
         let suffix = route.map(|route| name.suffix(name.count().min(route.depth)));
         let place = suffix.and_then(|suffix| self.suffix(suffix));
+        let of_view = self.view.filter(|(_, view)| view.group != DEFAULT_GROUP);
+        let of_view = of_view.map(|(view, _)| PolicyValue::View {
+            view,
+            key: ViewKey::Upstreams,
+        });
+        let place = place.or(of_view);
         self.tell(
             PolicyPart::Route,
             what,

@@ -85,6 +85,7 @@ fn explained(input: &PolicyInput, folder: &Folder, words: &str) -> Vec<String> {
     let mut words = words.split(' ');
     let name = words.next().expect("a name");
     let question = WhyQuestion {
+        device: 0,
         name: name::parse(name).expect("a name"),
         qtype: words.next().and_then(|word| word.parse().ok()).unwrap_or(1),
         client: words.next().map(|word| word.parse().expect("an address")),
@@ -300,6 +301,7 @@ fn a_file_that_has_changed_since_is_named_without_a_line() {
     let set = PolicySet::build(&input, None, &mut notes).expect("compiled");
     folder.write("ads.txt", "changed.example\n");
     let question = WhyQuestion {
+        device: 0,
         name: name::parse("ads.example").expect("a name"),
         qtype: 1,
         client: None,

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
 use nix::sys::socket::{LinkAddr, SockaddrStorage};
-use xdnsd_core::policy::on_link::Network;
+use xdnsd_core::policy::on_link::{Carried, Network};
 
 use super::Config;
 use super::error::{ConfigText, Errors};
@@ -403,6 +403,23 @@ fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
 }
 
 impl Config {
+    /// The devices among those of endpoints whose frames come by others.
+    fn carried(&self, endpoints: &[Endpoint]) -> Vec<Carried> {
+        let mut carried: Vec<Carried> = Vec::new();
+        for endpoint in endpoints {
+            let section = &self.interfaces[endpoint.interface];
+            let one = Carried {
+                carrier: endpoint.ifindex,
+                vlans: [section.vlan, section.inner_vlan],
+                device: endpoint.device_ifindex,
+            };
+            if section.vlan != 0 && !carried.contains(&one) {
+                carried.push(one);
+            }
+        }
+        carried
+    }
+
     /// What is served on this machine, and by whom misses are answered: what is there of all that the config names. The rest
     /// stands in [`Plan::missing`], with its lines and with what there is.
     #[must_use]
@@ -423,7 +440,18 @@ impl Config {
             own_addresses: own_addresses(devices, &served),
             on_link: disjoint(served.iter().flat_map(|device| &device.networks)),
             served: served.iter().map(|device| device.index).collect(),
+            views: views(&mut source, self, devices, &served),
+            carried: self.carried(&plan.endpoints),
+            networks: Vec::new(),
         };
+        for (device, _) in plan.links.views.clone() {
+            let mut all = devices.0.iter();
+            let found = all.find(|known| known.index == device);
+            let networks = found.into_iter().flat_map(|found| found.networks.clone());
+            plan.links
+                .networks
+                .extend(networks.map(|network| (device, network)));
+        }
         for (group, upstream) in self.upstreams.iter().enumerate() {
             let path = format!("upstream[{group}]");
             let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
@@ -434,6 +462,34 @@ impl Config {
         plan.doubts = source.take_warnings();
         plan
     }
+}
+
+/// The devices that views name, with their numbers.
+fn views(
+    source: &mut ConfigText,
+    config: &Config,
+    devices: &Devices,
+    served: &[&Device],
+) -> Vec<(u32, u8)> {
+    let mut found = Vec::new();
+    for ((index, view), number) in config.views.iter().enumerate().zip(1u8..) {
+        for (at, name) in view.interfaces.iter().enumerate() {
+            let path = format!("view[{index}].interfaces[{at}]");
+            let Some(device) = devices.named(name.as_str()) else {
+                let problem = format!("no interface {name} on this machine");
+                source.fault(&path, problem, devices.names());
+                continue;
+            };
+            if !served.iter().any(|served| served.index == device.index) {
+                let problem = format!(
+                    "{name} is no interface that is served: nobody asks by it (of a VLAN, its own device is meant; of a port, its bridge)"
+                );
+                source.warn(&path, problem);
+            }
+            found.push((device.index, number));
+        }
+    }
+    found
 }
 
 fn servers(

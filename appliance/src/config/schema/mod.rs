@@ -5,6 +5,7 @@
 mod network;
 mod policy;
 mod service;
+mod view;
 
 use xdnsd_core::engine::Settings;
 
@@ -19,6 +20,7 @@ pub use service::{
     Protect, RateLimit, SeccompWord, Security, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
     Web,
 };
+pub use view::View;
 
 /// The engine's own defaults are the file's.
 const DEFAULT: Settings = Settings::DEFAULT;
@@ -33,6 +35,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Filter>(),
     Description::of::<Rebind>(),
     Description::of::<Access>(),
+    Description::of::<View>(),
     Description::of::<Edns>(),
     Description::of::<Tcp>(),
     Description::of::<RateLimit>(),

@@ -50,6 +50,11 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
         ("access", "refuse", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("access", "drop", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("access", "reflector_ports", "\"a\"", "7", "-1"),
+        ("view", "clients", "\"a\"", "\"192.0.2.1\"", "\"b\""),
+        ("view", "interfaces", "\"a b\"", "\"lan0\"", "\"c d\""),
+        ("view", "lists", "\"a\"", "\"/a\"", "\"b\""),
+        ("view", "block", "\"a b\"", "\"ads.example\"", "\"c d\""),
+        ("view", "allow", "\"a b\"", "\"ads.example\"", "\"c d\""),
         (
             "web",
             "listen",
@@ -79,11 +84,16 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
                 format!("{LAN}{UP}"),
                 "interface = \"lan1\"\naddresses = [\"192.0.2.9\"]\n",
             ),
+            "view" if key == "interfaces" => (format!("{LAN}{UP}"), "name = \"a\"\n"),
+            "view" => (
+                format!("{LAN}{UP}[filter]\nblock_files = [\"/a\"]\n"),
+                "name = \"a\"\ninterfaces = [\"lan0\"]\n",
+            ),
             "protect" => (format!("{LAN}{UP}"), "interface = \"lan1\"\nports = [22]\n"),
             _ => (format!("{LAN}{UP}"), ""),
         };
         let heading = match section {
-            "interface" | "upstream" | "protect" => format!("[[{section}]]\n"),
+            "interface" | "upstream" | "view" | "protect" => format!("[[{section}]]\n"),
             section => format!("[{section}]\n"),
         };
         let text = format!("{head}{heading}{needed}{line}");

@@ -6,6 +6,7 @@ mod old_names;
 mod policy;
 mod protect;
 mod syntax;
+mod views;
 
 use xdnsd_abi::rate::Rate;
 use xdnsd_core::policy::on_link::Network;
@@ -138,7 +139,7 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
         "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
         "f:8:11: upstream.servers: the list is empty; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, view, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security".to_owned(),
         "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 8192".to_owned(),
         "f:12:11: cache.max_ttl: \"1d\": seconds, an integer from 1 to 604800, such as 86400".to_owned(),
     ]);

@@ -9,6 +9,7 @@ use crate::config::{Config, Plan};
 #[derive(Clone)]
 pub(super) struct Groups {
     names: Vec<String>,
+    views: Vec<String>,
     /// As the workers have them.
     pub servers: Vec<UpstreamConfig>,
 }
@@ -17,14 +18,21 @@ impl Groups {
     pub fn of(config: &Config, plan: &Plan) -> Self {
         Self {
             names: config.group_names(),
+            views: config
+                .views
+                .iter()
+                .map(|view| view.name.to_string())
+                .collect(),
             servers: config.servers(plan),
         }
     }
 
-    /// Whether each number means the group that it meant.
+    /// Whether each number means the group, or the view, that it meant.
     pub fn continue_those_of(&self, earlier: &Self) -> bool {
-        let pairs = self.names.iter().zip(&earlier.names);
-        pairs.into_iter().all(|(name, before)| name == before)
+        let groups = self.names.iter().zip(&earlier.names);
+        let views = self.views.iter().zip(&earlier.views);
+        let mut pairs = groups.chain(views);
+        pairs.all(|(name, before)| name == before)
     }
 }
 

@@ -4,6 +4,7 @@
 mod groups;
 mod pause;
 mod requests;
+mod source;
 mod words;
 
 use std::os::fd::AsFd;
@@ -16,9 +17,6 @@ use std::time::Duration;
 use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::EventFd;
-use xdnsd_core::engine::Settings;
-use xdnsd_core::forward::upstreams::UpstreamConfig;
-use xdnsd_core::policy::Policy;
 
 use super::program;
 use super::shield::Prefixes;
@@ -26,10 +24,11 @@ use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::PolicySet;
 use crate::compile::why::explain;
 use crate::config::{Config, Devices, Plan};
+use crate::control::commands::{PauseRequest, PauseState};
 use crate::control::metrics::not_taken;
 use crate::os::{capabilities, clock, threads};
 use crate::store::CACHE;
-use crate::worker::{Inbox, PolicySource};
+use crate::worker::Inbox;
 use groups::{Groups, input};
 use pause::Pause;
 pub use requests::{ReloadOutcome, Requester};
@@ -244,11 +243,11 @@ impl ThreadState {
                 // It may have gone.
                 let _ = reply.map(|reply| reply.send(outcome));
             }
-            ReloadRequest::Pause(length, reply) => {
-                let _ = reply.send(self.pause_lists(length));
+            ReloadRequest::Pause(wanted, reply) => {
+                let _ = reply.send(self.pause_lists(wanted));
             }
-            ReloadRequest::Resume(reply) => {
-                let was_on = self.pause.end();
+            ReloadRequest::Resume(client, reply) => {
+                let was_on = self.pause.end(client);
                 if was_on {
                     self.filter_again();
                 }
@@ -273,15 +272,22 @@ impl ThreadState {
 
     /// The plan is that of the config at the start; the servers are those of the config that was read last.
     fn follow_addresses(&mut self, plan: &Plan) {
-        let servers = match Devices::read() {
-            Ok(devices) => self.config.servers(&self.config.plan(&devices)),
-            Err(_) => self.groups.servers.clone(),
+        let (servers, views) = match Devices::read() {
+            Ok(devices) => {
+                let plan = self.config.plan(&devices);
+                (self.config.servers(&plan), plan.links)
+            }
+            Err(_) => {
+                let links = self.reloader.links().clone();
+                (self.groups.servers.clone(), links)
+            }
         };
-        if servers == self.groups.servers && plan.links == *self.reloader.links() {
+        let links = plan.links.clone().with_views_of(&views);
+        if servers == self.groups.servers && links == *self.reloader.links() {
             return;
         }
         self.groups.servers.clone_from(&servers);
-        self.reloader.set_addresses(servers, plan.links.clone());
+        self.reloader.set_addresses(servers, links);
         self.send_set();
     }
 
@@ -306,7 +312,7 @@ impl ThreadState {
                 self.prefix_faults = faults;
                 self.show_not_taken();
                 if !groups.continue_those_of(&self.groups) {
-                    // What is cached names its group by number.
+                    // What is cached names its group and its view by number.
                     CACHE.clear();
                 }
                 self.groups = groups;
@@ -343,7 +349,9 @@ impl ThreadState {
             missing.map(|fault| format!("{fault}; the rest is served, and this when it comes")),
         );
         let groups = Groups::of(&config, &plan);
-        let input = input(&config, &groups, self.reloader.links());
+        // What is served is what the start has taken; who is in which view is this config's.
+        let links = self.reloader.links().clone().with_views_of(&plan.links);
+        let input = input(&config, &groups, &links);
         let update = self.reloader.reload(input, wall_secs());
         let update = update.map_err(|problem| problem.to_string())?;
         Ok((config, groups, update))
@@ -380,25 +388,32 @@ impl ThreadState {
         }
     }
 
-    /// Has lists say nothing for so long, from before it returns on; no length: nothing changes. Says for how many seconds.
-    fn pause_lists(&mut self, length: Option<Duration>) -> Option<u64> {
+    /// Has lists say nothing as is wanted, from before it returns on; without, nothing changes. Says for whom they do.
+    fn pause_lists(&mut self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String> {
         let now = clock::now();
-        if let Some(length) = length {
-            if !self.pause.is_on() {
+        if let Some(PauseRequest { length, client }) = wanted {
+            let was_on = self.pause.is_on();
+            self.pause.begin(now, length, client)?;
+            if !was_on {
                 // The one in force has to be left by all, and the reloader goes on to have it.
                 self.reloader.renew();
             }
-            self.pause.begin(now, length);
-            info!("lists are paused for {} s", length.as_secs());
+            let state = PauseState {
+                client,
+                secs: length.as_secs(),
+            };
+            info!("{state}");
             self.send_set();
             self.wait_taken();
         }
-        let until = self.pause.until()?;
-        Some(until.millis_since(now).div_ceil(1_000))
+        Ok(self.pause.state(now))
     }
 
     fn filter_again(&mut self) {
-        info!("lists are in force again");
+        match self.pause.is_on() {
+            false => info!("lists are in force again"),
+            true => info!("lists are in force again for some clients"),
+        }
         self.send_set();
         self.wait_taken();
     }
@@ -419,21 +434,6 @@ impl ThreadState {
     /// Frees the sets that nobody else has any more.
     fn sweep(&mut self) {
         self.previous.retain(|set| Arc::strong_count(set) > 1);
-    }
-}
-
-impl PolicySource for PolicySet {
-    fn policy(&self) -> Policy<'_> {
-        self.view()
-    }
-
-    fn servers(&self) -> Option<&[UpstreamConfig]> {
-        // None at all where each of them is in the zone of an interface that is not there.
-        Some(Self::servers(self))
-    }
-
-    fn settings(&self) -> Option<&Settings> {
-        Some(Self::settings(self))
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::compile::Prefix;
 use crate::compile::why::{PolicyTrace, WhyQuestion};
 use crate::config::Plan;
 use crate::control::FILES_MAX;
-use crate::control::commands::PolicyReader;
+use crate::control::commands::{PauseRequest, PauseState, PolicyReader};
 use crate::worker::Inbox;
 
 /// What came of a reload: what was read and what was passed over, or what was refused; a line each.
@@ -28,10 +29,13 @@ pub(super) enum ReloadRequest {
     LetIn(Box<Plan>, Sender<()>),
     /// Read everything again, and tell whoever wants to know.
     Reload(Option<Sender<ReloadOutcome>>),
-    /// Pause lists for so long, or say for how long they are: seconds.
-    Pause(Option<Duration>, Sender<Option<u64>>),
-    /// Have them in force again; whether they were paused.
-    Resume(Sender<bool>),
+    /// Pause lists so, and say for whom they are; without, say it alone.
+    Pause(
+        Option<PauseRequest>,
+        Sender<Result<Vec<PauseState>, String>>,
+    ),
+    /// Have them in force again, for one client or for all; whether they were paused.
+    Resume(Option<Prefix>, Sender<bool>),
     /// Find out why a question is answered as it is.
     Why(WhyQuestion, Sender<PolicyTrace>),
 }
@@ -153,12 +157,12 @@ impl PolicyReader for Requester {
         self.wait_for(|reply| ReloadRequest::Why(question, reply))
     }
 
-    fn pause(&self, length: Option<Duration>) -> Result<Option<u64>, String> {
-        self.wait_for(|reply| ReloadRequest::Pause(length, reply))
+    fn pause(&self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String> {
+        self.wait_for(|reply| ReloadRequest::Pause(wanted, reply))?
     }
 
-    fn resume(&self) -> Result<bool, String> {
-        self.wait_for(ReloadRequest::Resume)
+    fn resume(&self, client: Option<Prefix>) -> Result<bool, String> {
+        self.wait_for(|reply| ReloadRequest::Resume(client, reply))
     }
 }
 

@@ -129,6 +129,7 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
             qtype: 1,
             dnssec_ok: false,
             checking_disabled: false,
+            view: 0,
         };
         let mut buffer = [0; RECORD_MAX];
         let encoder = Encoder {

@@ -61,6 +61,8 @@ struct Connection {
     peer: SocketAddr,
     /// Where what it asks is counted.
     ingress: Ingress,
+    /// Index of the device that it came by; 0: nobody knows, or it is this machine itself.
+    device: u32,
     /// Whom it counts for.
     holder: IpAddr,
     /// Bytes of the query that are there, prefix included.
@@ -210,7 +212,9 @@ impl Tcp {
         if !policy.may_come_by(peer.ip(), device) || policy.is_stranger(peer.ip()) {
             return Accepted::Stranger;
         }
-        let ingress = arrivals.ingress(device, policy.is_own(peer.ip().to_canonical()));
+        let is_own = policy.is_own(peer.ip().to_canonical());
+        let ingress = arrivals.ingress(device, is_own);
+        let device = if is_own { 0 } else { device };
         let holder = policy.on_link.fairness_unit(peer.ip());
         let Some(index) = self.free_slot(holder, now) else {
             return Accepted::One;
@@ -226,6 +230,7 @@ impl Tcp {
                 stream,
                 peer,
                 ingress,
+                device,
                 holder,
                 filled: 0,
                 since: now,
@@ -399,10 +404,20 @@ impl Tcp {
 
     /// Where what this client asks is counted.
     pub fn ingress(&self, client: TcpClient) -> Ingress {
+        let connection = self.known(client);
+        connection.map_or(Ingress::Other, |connection| connection.ingress)
+    }
+
+    /// The device that it came by; 0: nobody knows.
+    pub fn device(&self, client: TcpClient) -> u32 {
+        let connection = self.known(client);
+        connection.map_or(0, |connection| connection.device)
+    }
+
+    fn known(&self, client: TcpClient) -> Option<&Connection> {
         let slot = self.slots.get(usize::from(client.slot));
         let slot = slot.filter(|slot| slot.generation == client.generation);
-        let connection = slot.and_then(|slot| slot.connection.as_ref());
-        connection.map_or(Ingress::Other, |connection| connection.ingress)
+        slot.and_then(|slot| slot.connection.as_ref())
     }
 
     /// Who is at the other end, while it is there.

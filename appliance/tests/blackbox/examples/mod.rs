@@ -370,6 +370,8 @@ link set eth1 up
         &[
             ("www.example. A", OK, &["192.0.2.1"]),
             ("laptop. A", OK, &["192.168.1.50"]),
+            ("router.lan. A", OK, &["192.168.1.1"]),
+            ("telemetry.example. A", NX, &[]),
         ],
     )?;
     router.expect(
@@ -378,7 +380,9 @@ link set eth1 up
         &[
             ("www.example. A", OK, &["192.0.2.1"]),
             ("other.example. A", OK, &["192.0.2.2"]),
-            ("guest-router.lan. A", OK, &["192.168.2.1"]),
+            ("laptop.lan. A", NX, &[]),
+            ("router.lan. A", NX, &[]),
+            ("telemetry.example. A", OK, &["192.0.2.3"]),
         ],
     )?;
     router.leaves_no_riddle()

@@ -1,6 +1,6 @@
 //! The example with VLANs, which a kernel without VLAN devices cannot have (see `crate::vlan`).
 
-use super::{Example, OK, REFUSED, Router};
+use super::{Example, NX, OK, REFUSED, Router};
 use crate::support::run::only;
 use crate::vlan::has_vlan_devices;
 use anyhow::Result;
@@ -64,7 +64,13 @@ address add 10.20.128.66/24 dev eth0.20
     router.expect(
         "10.20.128.2",
         "10.20.128.1",
-        &[("www.example. A", OK, &["192.0.2.1"])],
+        &[
+            ("www.example. A", OK, &["192.0.2.1"]),
+            ("telemetry.example. A", OK, &[]),
+            ("games.example. A", OK, &[]),
+            ("printer.branch.corp.example. A", NX, &[]),
+            ("scanner.branch.corp.example. A", NX, &[]),
+        ],
     )?;
     router.expect(
         "10.20.128.66",

@@ -56,6 +56,7 @@ fn key(name: &[u8]) -> Key<'_> {
         qtype: 1,
         dnssec_ok: false,
         checking_disabled: false,
+        view: 0,
     }
 }
 
@@ -273,6 +274,7 @@ fn hashes_differ_by_seed_and_every_part_of_the_key() {
                         qtype,
                         dnssec_ok,
                         checking_disabled,
+                        view: 0,
                     };
                     assert!(hashes.insert(key.hashed(&seed).hash()), "{key:?}");
                     keys += 1;

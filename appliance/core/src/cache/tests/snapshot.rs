@@ -36,6 +36,7 @@ impl Entry {
             qtype: self.qtype,
             dnssec_ok: self.dnssec_ok,
             checking_disabled: self.checking_disabled,
+            view: 0,
         }
     }
 

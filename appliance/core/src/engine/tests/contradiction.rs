@@ -229,6 +229,7 @@ fn restore(world: &mut World<'_>) {
             qtype,
             dnssec_ok,
             checking_disabled: false,
+            view: 0,
         };
         shard.amend(&key.hashed(&cache.seed), |head| head.restored = true);
     }

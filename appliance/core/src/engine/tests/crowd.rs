@@ -195,6 +195,7 @@ fn is_served_beside_a_greedy(host: &str, other: &str, on_link: &'static [Network
         reply_path,
         address: text.parse().unwrap(),
         transport: Transport::Udp,
+        device: 0,
     };
     with_world(UNBOUND, |world| {
         world.policy.on_link = OnLink::view(on_link);
@@ -241,6 +242,7 @@ fn a_neighbour_that_fills_the_table_of_questions_ends_none_of_another_neighbours
             reply_path,
             address: core::net::Ipv6Addr::new(0xfd00, 0x53, 0, 0, 0, 0, 0, last).into(),
             transport: Transport::Udp,
+            device: 0,
         };
         let patient = query("patient.example.", 1).to_vec().unwrap();
         world.ask_as(&client(7, 7), &patient);

@@ -158,6 +158,8 @@ pub(super) struct World<'a> {
     pub effects: Recorder,
     pub now: Instant,
     pub policy: Policy<'a>,
+    /// Whose policy is another one.
+    pub views: Views<'a>,
     counters: &'a Counters,
 }
 
@@ -238,6 +240,7 @@ fn run_world(
         effects: Recorder::default(),
         now: Instant::from_millis(1_000_000),
         policy: Policy::OPEN,
+        views: Views::NONE,
         counters: &counters,
     });
 }
@@ -280,11 +283,12 @@ pub(super) fn with_options(message: &Message, version: u8, size: u16, options: &
 }
 
 impl<'a> World<'a> {
-    pub fn context<'p>(now: Instant, policy: &'p Policy<'p>) -> Context<'p> {
+    pub fn context<'p>(now: Instant, policy: &'p Policy<'p>, views: &'p Views<'p>) -> Context<'p> {
         Context {
             now,
             unix_secs: 1_700_000_000 + (now.millis() / 1000) as u32,
             policy,
+            views,
         }
     }
 
@@ -293,6 +297,7 @@ impl<'a> World<'a> {
             reply_path,
             address: [10, 0, (reply_path >> 8) as u8, reply_path as u8].into(),
             transport: Transport::Udp,
+            device: 0,
         }
     }
 
@@ -304,7 +309,7 @@ impl<'a> World<'a> {
         };
         let mut buffer = vec![0xa5; room];
         buffer[..bytes.len()].copy_from_slice(bytes);
-        let context = Self::context(self.now, &self.policy);
+        let context = Self::context(self.now, &self.policy, &self.views);
         let call = &mut context.call(&mut self.effects);
         let outcome = self.engine.query(call, client, &mut buffer, bytes.len());
         if let Outcome::Reply(len) = outcome {
@@ -387,7 +392,7 @@ impl<'a> World<'a> {
             question: question.unwrap_or(u16::MAX),
             from,
         };
-        let context = Self::context(self.now, &self.policy);
+        let context = Self::context(self.now, &self.policy, &self.views);
         let call = &mut context.call(&mut self.effects);
         self.engine.response(call, &origin, &mut message.to_vec());
     }
@@ -399,7 +404,7 @@ impl<'a> World<'a> {
         let Some((port, question)) = opened else {
             return;
         };
-        let context = Self::context(self.now, &self.policy);
+        let context = Self::context(self.now, &self.policy, &self.views);
         let call = &mut context.call(&mut self.effects);
         self.engine
             .unreachable(call, SourcePort { port, question }, id);
@@ -415,7 +420,7 @@ impl<'a> World<'a> {
         let Via::Stream { slot } = self.effects.asked.last().unwrap().via else {
             panic!("asked in a datagram");
         };
-        let context = Self::context(self.now, &self.policy);
+        let context = Self::context(self.now, &self.policy, &self.views);
         let call = &mut context.call(&mut self.effects);
         self.engine.lost(call, slot, loss);
     }
@@ -436,7 +441,7 @@ impl<'a> World<'a> {
     }
 
     fn timeout(&mut self) {
-        let context = Self::context(self.now, &self.policy);
+        let context = Self::context(self.now, &self.policy, &self.views);
         self.engine.timeout(&mut context.call(&mut self.effects));
     }
 

@@ -79,7 +79,7 @@ fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
             .shard
             .lock()
             .unwrap()
-            .amend(&Key::of(&asked).hashed(&cache.seed), |head| {
+            .amend(&Key::of(&asked, 0).hashed(&cache.seed), |head| {
                 (head.stored, head.ttl_secs) = (now, 3_600)
             });
         world.pass(5_000);

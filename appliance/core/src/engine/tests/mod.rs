@@ -21,3 +21,4 @@ mod rates;
 mod recursion;
 mod stale;
 mod upstreams;
+mod views;

@@ -26,6 +26,7 @@ fn client(address: &str) -> Client<ReplyPath> {
         reply_path: 1,
         address: address.parse().unwrap(),
         transport: Transport::Udp,
+        device: 0,
     }
 }
 

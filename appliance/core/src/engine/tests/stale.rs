@@ -36,7 +36,7 @@ fn a_restored_answer_is_served_stale_at_once_and_refreshed() {
             let mut shard = cache.shard.lock().unwrap();
             let bytes = query("a.example.", 1).to_vec().unwrap();
             let parsed = Query::parse(&bytes).unwrap();
-            let key = Key::of(&parsed).hashed(&cache.seed);
+            let key = Key::of(&parsed, 0).hashed(&cache.seed);
             let (head, body) = shard
                 .find(&key)
                 .map(|found| (*found.head, found.body.to_vec()))

@@ -532,7 +532,7 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         world.policy.routes = Routes::view(routes).unwrap();
         for _ in 0..2 {
             // The second time nothing is other.
-            let context = World::context(world.now, &world.policy);
+            let context = World::context(world.now, &world.policy, &world.views);
             world
                 .engine
                 .take_servers(&mut context.call(&mut world.effects), &servers)
@@ -550,7 +550,7 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         world.respond_to(3, answer_a(60));
         assert_eq!(world.effects.replies.len(), 2);
         assert_eq!(world.engine.in_flight(), 0);
-        let context = World::context(world.now, &world.policy);
+        let context = World::context(world.now, &world.policy, &world.views);
         let many = [servers[0]; crate::limits::UPSTREAMS + 1];
         assert!(
             world

@@ -48,6 +48,7 @@ fn what_is_put_in_is_found_and_freed() {
         qtype: 7,
         dnssec_ok: false,
         checking_disabled: false,
+        view: 0,
     };
     let found = key.with_name_hash(7);
     assert_eq!(table.find(&found), Some(index));

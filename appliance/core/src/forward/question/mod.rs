@@ -172,6 +172,8 @@ pub struct Question {
     pub dnssec_ok: bool,
     /// Whether upstream is asked with CD (RFC 4035 section 3.2.2).
     pub checking_disabled: bool,
+    /// The view of those who wait for it.
+    pub view: u8,
     /// Keyed hash of the name.
     pub name_hash: u64,
     /// Group of upstreams.
@@ -220,6 +222,7 @@ impl Question {
             qtype: rtype::A,
             dnssec_ok: false,
             checking_disabled: false,
+            view: 0,
             name_hash: 0,
             group: 0,
             stage,
@@ -244,6 +247,7 @@ impl Question {
             qtype: self.qtype,
             dnssec_ok: self.dnssec_ok,
             checking_disabled: self.checking_disabled,
+            view: self.view,
         };
         key.with_name_hash(self.name_hash)
     }

@@ -423,6 +423,7 @@ impl Attachment {
             heartbeat,
             place,
             stats: &SOCKET_STATS[place],
+            device: if_nametoindex(self.interface.as_str()).unwrap_or(0),
             pool: None,
         };
         seats.hand_over(seat.worker, port, inbox)?;

@@ -1,0 +1,95 @@
+//! Prefixes as ranges that do not overlap, which `xdnsd_core::policy::ranges` reads.
+
+use std::net::IpAddr;
+
+use super::prefix::Prefix;
+
+/// A prefix as its first and last address, as numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    first: u128,
+    last: u128,
+}
+
+impl Span {
+    /// That of a prefix.
+    #[must_use]
+    pub fn of(prefix: &Prefix) -> Self {
+        let (first, host_bits) = match prefix.address() {
+            IpAddr::V4(address) => (u128::from(address.to_bits()), 32 - prefix.length()),
+            IpAddr::V6(address) => (address.to_bits(), 128 - prefix.length()),
+        };
+        let size = 1u128.checked_shl(host_bits.into());
+        let last = first | size.map_or(u128::MAX, |size| size - 1);
+        Self { first, last }
+    }
+}
+
+/// Ranges of a family with what they stand for, in their order and without a gap.
+pub type Cut<T> = Vec<(Span, T)>;
+
+/// One range for all addresses.
+#[must_use]
+pub fn whole<T>(last: u128, value: T) -> Cut<T> {
+    vec![(Span { first: 0, last }, value)]
+}
+
+/// Lays a span over ranges: `value` says what they stand for within it.
+#[must_use]
+pub fn lay<T: Copy>(cut: Cut<T>, span: Span, value: impl Fn(T) -> T) -> Cut<T> {
+    let cover = |(range, was): (Span, T)| {
+        let part = |first: u128, last: u128, value: T| {
+            (first <= last).then_some((Span { first, last }, value))
+        };
+        let (from, to) = (range.first.max(span.first), range.last.min(span.last));
+        let parts = if from > to {
+            [Some((range, was)), None, None]
+        } else {
+            let before = from.checked_sub(1);
+            let behind = to.checked_add(1);
+            [
+                before.and_then(|before| part(range.first, before, was)),
+                part(from, to, value(was)),
+                behind.and_then(|behind| part(behind, range.last, was)),
+            ]
+        };
+        parts.into_iter().flatten()
+    };
+    cut.into_iter().flat_map(cover).collect()
+}
+
+/// Where what ranges stand for becomes another.
+#[must_use]
+pub fn starts<T: Copy + PartialEq>(mut cut: Cut<T>) -> Vec<(u128, T)> {
+    cut.dedup_by(|next, kept| next.1 == kept.1);
+    let starts = cut.into_iter().map(|(range, value)| (range.first, value));
+    starts.collect()
+}
+
+/// The prefixes of one family, the shorter before the longer.
+pub fn sorted<T: Copy>(
+    rules: &[(Prefix, T)],
+    is_ipv4: bool,
+) -> impl Iterator<Item = (Prefix, T)> + use<T> {
+    let of_family = rules
+        .iter()
+        .filter(|(prefix, _)| prefix.address().is_ipv4() == is_ipv4);
+    let mut of_family: Vec<_> = of_family.copied().collect();
+    of_family.sort_by_key(|(prefix, _)| prefix.length());
+    of_family.into_iter()
+}
+
+/// The image of the starts of both families.
+#[must_use]
+pub fn image<T: Copy>(v4: &[(u128, T)], v6: &[(u128, T)], byte: impl Fn(T) -> u8) -> Vec<u8> {
+    let mut image = Vec::new();
+    image.extend((v4.len() as u32).to_le_bytes());
+    image.extend((v6.len() as u32).to_le_bytes());
+    v4.iter()
+        .for_each(|(start, _)| image.extend((*start as u32).to_le_bytes()));
+    image.extend(v4.iter().map(|(_, value)| byte(*value)));
+    v6.iter()
+        .for_each(|(start, _)| image.extend(start.to_le_bytes()));
+    image.extend(v6.iter().map(|(_, value)| byte(*value)));
+    image
+}

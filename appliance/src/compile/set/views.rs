@@ -1,0 +1,287 @@
+//! Views of a set: what of policy is another one for some clients, and who they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use xdnsd_core::policy::ranges::Ranges;
+use xdnsd_core::policy::view::{PAUSED, POLICIES_MAX, VIEWS_MAX, Views, number_of_paused};
+use xdnsd_core::policy::{Lists, LocalData, Policy, Rebind, Routes, Suffixes};
+
+use super::lists::{self, NamedList};
+use super::{COMPILED, ListsInput, PolicyInput, PolicySet};
+use crate::compile::claims::Others;
+use crate::compile::local::{self, LocalInput};
+use crate::compile::prefix::Prefix;
+use crate::compile::problem::{Notes, Problem};
+use crate::compile::ranges::{self, Span};
+use crate::compile::routes::compile_suffixes;
+use crate::compile::table::random_key;
+
+/// What the config says about a view.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ViewInput {
+    /// Its name.
+    pub name: String,
+    /// Who is in it, besides who asks by its devices.
+    pub clients: Vec<Prefix>,
+    /// Whether lists say anything there.
+    pub is_filtered: bool,
+    /// The files of the lists that do; empty: all of them.
+    pub files: Vec<PathBuf>,
+    /// Names that are blocked there as well.
+    pub block_names: Vec<String>,
+    /// Names that are allowed there as well.
+    pub allow_names: Vec<String>,
+    /// The upstream group of names that no route names.
+    pub group: u16,
+    /// Whether records, hosts, leases and routes hold there. Zones always do: what is in one does not exist then.
+    pub has_local_names: bool,
+}
+
+impl ViewInput {
+    /// Its lists, where those of the config are `base`.
+    #[must_use]
+    pub fn lists(&self, base: &ListsInput) -> ListsInput {
+        let chosen = |files: &[PathBuf]| {
+            let is_chosen = |path: &&PathBuf| self.files.is_empty() || self.files.contains(path);
+            files.iter().filter(is_chosen).cloned().collect()
+        };
+        let with = |names: &[String], more: &[String]| [names, more].concat();
+        ListsInput {
+            block: chosen(&base.block),
+            allow: chosen(&base.allow),
+            compiled: chosen(&base.compiled),
+            block_names: with(&base.block_names, &self.block_names),
+            allow_names: with(&base.allow_names, &self.allow_names),
+            ..base.clone()
+        }
+    }
+
+    /// Whether its lists are those of the config.
+    fn has_all_lists(&self) -> bool {
+        self.is_filtered
+            && self.files.is_empty()
+            && self.block_names.is_empty()
+            && self.allow_names.is_empty()
+    }
+}
+
+/// A view, compiled. What is the same as for all others is not here.
+#[derive(Clone, Debug)]
+pub(super) struct ViewSet {
+    pub(super) input: ViewInput,
+    /// `None`: those of the set.
+    lists: Option<Arc<Vec<NamedList>>>,
+    /// `None`: that of the set, with its routes.
+    bare: Option<Bare>,
+}
+
+/// What a view has where it has no local names.
+#[derive(Clone, Debug)]
+struct Bare {
+    local: Arc<[u8]>,
+    rebind_allowed: Arc<[u8]>,
+}
+
+impl Bare {
+    /// Zones alone, and no routes.
+    fn build(input: &PolicyInput) -> Result<Self, Problem> {
+        let zones = LocalInput {
+            records: Vec::new(),
+            hosts: Vec::new(),
+            leases: Vec::new(),
+            ..input.local.clone()
+        };
+        let mut notes = Notes::default();
+        let local = local::compile(&zones, &Others::NONE, None, &mut notes, random_key)?;
+        let allowed = input.rebind.allowed.iter();
+        let rebind_allowed = compile_suffixes("rebind.allowed", allowed, random_key)?;
+        Ok(Self {
+            local: local.into(),
+            rebind_allowed: rebind_allowed.into(),
+        })
+    }
+}
+
+/// The views of the config, with the lists that `base` says are those of the set.
+pub(super) fn build(input: &PolicyInput, base: &[NamedList]) -> Result<Arc<[ViewSet]>, Problem> {
+    let view = |view: &ViewInput| {
+        let lists = if view.has_all_lists() {
+            None
+        } else if view.is_filtered {
+            let of_view = view.lists(&input.lists);
+            Some(Arc::new(lists::build_of(&of_view, base)?))
+        } else {
+            Some(Arc::default())
+        };
+        let bare = (!view.has_local_names).then(|| Bare::build(input));
+        Ok(ViewSet {
+            input: view.clone(),
+            lists,
+            bare: bare.transpose()?,
+        })
+    };
+    if input.views.len() >= VIEWS_MAX {
+        let what = format!(
+            "{} are too many; allowed: {}",
+            input.views.len(),
+            VIEWS_MAX - 1
+        );
+        return Err(Problem::of("view", what));
+    }
+    input.views.iter().map(view).collect()
+}
+
+/// Who is in which view, and for whom lists are paused: a byte for each address.
+pub(super) fn compile_clients(views: &[ViewSet], paused: &[Prefix]) -> Arc<[u8]> {
+    let clients = views.iter().zip(1u8..).flat_map(|(view, number)| {
+        let clients = view.input.clients.iter();
+        clients.map(move |prefix| (*prefix, number))
+    });
+    let clients: Vec<_> = clients.collect();
+    if clients.is_empty() && paused.is_empty() {
+        return Arc::default();
+    }
+    let spans = |is_ipv4: bool| {
+        let views = ranges::sorted(&clients, is_ipv4);
+        let views = views.map(|(prefix, number)| (Span::of(&prefix), number));
+        let paused = paused
+            .iter()
+            .filter(|prefix| prefix.address().is_ipv4() == is_ipv4);
+        (
+            views.collect::<Vec<_>>(),
+            paused.map(Span::of).collect::<Vec<_>>(),
+        )
+    };
+    let family = |is_ipv4: bool, last: u128| {
+        let (views, paused) = spans(is_ipv4);
+        let mut cut = ranges::whole(last, 0);
+        for (span, number) in views {
+            cut = ranges::lay(cut, span, |_| number);
+        }
+        for span in paused {
+            cut = ranges::lay(cut, span, |byte| byte | PAUSED);
+        }
+        ranges::starts(cut)
+    };
+    let v4 = family(true, u128::from(u32::MAX));
+    let v6 = family(false, u128::MAX);
+    ranges::image(&v4, &v6, |byte| byte).into()
+}
+
+/// A view of lists.
+pub(super) fn lists_of(named: &[NamedList]) -> Lists<'_> {
+    let mut lists = Lists::EMPTY;
+    for named in named {
+        let pushed = lists.push(named.image.list());
+        debug_assert!(pushed, "build_lists counted them");
+    }
+    lists
+}
+
+impl PolicySet {
+    /// The policies of its views, where it has any or lists are paused for some clients; see [`Views::policies`].
+    #[must_use]
+    pub fn policies(&self) -> Vec<Policy<'_>> {
+        if self.views.is_empty() && self.paused.is_empty() {
+            return Vec::new();
+        }
+        let numbers = 0..=self.views.len() as u8;
+        let mut policies = Vec::with_capacity(POLICIES_MAX);
+        policies.extend(numbers.clone().map(|number| self.policy_of(number)));
+        if !self.paused.is_empty() {
+            policies.extend(numbers.map(|number| Policy {
+                view: number_of_paused(number),
+                lists: Lists::EMPTY,
+                ..self.policy_of(number)
+            }));
+        }
+        policies
+    }
+
+    /// Who is answered by which of these, which are its [`policies`](Self::policies).
+    #[must_use]
+    pub fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
+        Views {
+            clients: Ranges::view(&self.view_clients).expect(COMPILED),
+            devices: &self.links.views,
+            carried: &self.links.carried,
+            policies,
+            count: 1 + self.views.len(),
+        }
+    }
+
+    /// The policy for a client that asks by this device. Not that for whom lists are paused.
+    fn policy_of(&self, number: u8) -> Policy<'_> {
+        let base = self.view();
+        let view = usize::from(number).checked_sub(1);
+        let Some(view) = view.and_then(|index| self.views.get(index)) else {
+            return base;
+        };
+        let own = view.lists.as_ref().filter(|_| !self.is_paused);
+        let policy = Policy {
+            view: number,
+            lists: own.map_or(base.lists, |lists| lists_of(lists)),
+            default_group: view.input.group,
+            ..base
+        };
+        let Some(bare) = &view.bare else {
+            return policy;
+        };
+        let allowed = Suffixes::view(&bare.rebind_allowed).expect(COMPILED);
+        Policy {
+            local: LocalData::view(&bare.local).expect(COMPILED),
+            routes: Routes::EMPTY,
+            rebind: Rebind::new(self.rebind_ranges, allowed),
+            ..policy
+        }
+    }
+
+    /// The names of its views, by their numbers from 1 on.
+    pub fn view_names(&self) -> impl Iterator<Item = &str> {
+        self.views.iter().map(|view| view.input.name.as_str())
+    }
+
+    /// Whether policy is another one for those who ask by some devices.
+    #[must_use]
+    pub fn has_views_by_device(&self) -> bool {
+        !self.links.views.is_empty()
+    }
+
+    /// Another number than that of a set whose views have other numbers.
+    #[must_use]
+    pub const fn views_id(&self) -> u32 {
+        self.views_id
+    }
+
+    /// The same set where no list says anything to these clients.
+    #[must_use]
+    pub fn without_lists_for(&self, paused: &[Prefix]) -> Self {
+        Self {
+            view_clients: compile_clients(&self.views, paused),
+            paused: paused.into(),
+            ..self.renewed()
+        }
+    }
+
+    /// The lists of a view that has its own.
+    pub(super) fn lists_in(&self, view: u8) -> &[NamedList] {
+        let view = usize::from(view).checked_sub(1);
+        let view = view.and_then(|index| self.views.get(index));
+        let own = view.and_then(|view| view.lists.as_ref());
+        own.unwrap_or(&self.lists)
+    }
+
+    /// Bytes that its views have for themselves.
+    pub(super) fn view_bytes(&self) -> usize {
+        let of_view = |view: &ViewSet| {
+            // A compiled list is that of the set.
+            let lists = view.lists.iter().flat_map(|lists| lists.iter());
+            let lists = lists.filter(|list| list.is_of_text());
+            let lists: usize = lists.map(NamedList::bytes).sum();
+            let bare = view.bare.as_ref();
+            lists + bare.map_or(0, |bare| bare.local.len() + bare.rebind_allowed.len())
+        };
+        self.view_clients.len() + self.views.iter().map(of_view).sum::<usize>()
+    }
+}

@@ -1,0 +1,156 @@
+//! Views: what does not fit together, and what they are for policy.
+
+use xdnsd_core::policy::ranges::PREFIXES_MAX;
+use xdnsd_core::policy::view::VIEWS_MAX;
+
+use super::Config;
+use super::error::ConfigText;
+use super::schema::{Filter, Upstream, View};
+use super::section::Placed;
+use super::types::{ClientNetwork, FilePath, FilterName, InterfaceName};
+use crate::compile::set::ViewInput;
+use crate::text;
+
+/// Views that cannot be told apart, that nobody is in, or that name what there is not.
+pub fn views(
+    source: &mut ConfigText,
+    views: &[Placed<View>],
+    upstreams: &[Placed<Upstream>],
+    filter: &Filter,
+) {
+    if views.len() >= VIEWS_MAX {
+        let problem = format!("{} views are too many", views.len());
+        source.fault("view", problem, format!("at most {}", VIEWS_MAX - 1));
+    }
+    for (index, placed) in views.iter().enumerate() {
+        let Placed { path, section } = placed;
+        let same = |earlier: &Placed<View>| earlier.section.name == section.name;
+        if views[..index].iter().any(same) {
+            let problem = format!("\"{}\" is the name of an earlier view", section.name);
+            source.fault(&format!("{path}.name"), problem, "a name of its own");
+        }
+        let who = [format!("{path}.clients"), format!("{path}.interfaces")];
+        let is_read = source.are_read(&[&who[0], &who[1]]);
+        if section.clients.is_empty() && section.interfaces.is_empty() && is_read {
+            let problem = format!("nobody is in the view \"{}\"", section.name);
+            source.fault(path, problem, "clients, or interfaces, or both");
+        }
+        lists(source, path, section, filter);
+        group(source, path, section, upstreams);
+    }
+    members(source, views);
+}
+
+/// Lists that are not there, or of no use.
+fn lists(source: &mut ConfigText, path: &str, view: &View, filter: &Filter) {
+    let texts = filter.block_files.iter().chain(&filter.allow_files);
+    let known: Vec<&FilePath> = texts.chain(&filter.compiled).collect();
+    let are_read = source.are_read(&[
+        "filter.block_files",
+        "filter.allow_files",
+        "filter.compiled",
+    ]);
+    for (index, list) in view.lists.iter().enumerate() {
+        let path = format!("{path}.lists[{index}]");
+        if view.lists[..index].contains(list) {
+            source.fault(&path, format!("{list} stands twice"), "each list once");
+        }
+        if are_read && !known.contains(&list) {
+            let shown: Vec<String> = known.iter().map(ToString::to_string).collect();
+            let allowed = match shown.as_slice() {
+                [] => "a file of [filter], which names none".to_owned(),
+                shown => shown.join(", "),
+            };
+            source.fault(&path, format!("{list} is no file of [filter]"), allowed);
+        }
+    }
+    let keys = [
+        ("lists", view.lists.is_empty()),
+        ("block", view.block.is_empty()),
+        ("allow", view.allow.is_empty()),
+    ];
+    for (key, is_empty) in keys {
+        if !view.filter && !is_empty {
+            let path = format!("{path}.{key}");
+            source.fault(&path, "not used with filter = false", "with filter = true");
+        }
+    }
+}
+
+/// A group that is not there.
+fn group(source: &mut ConfigText, path: &str, view: &View, upstreams: &[Placed<Upstream>]) {
+    let mut names = upstreams.iter().map(|placed| placed.section.name.as_str());
+    let names: Vec<&str> = names.by_ref().collect();
+    let wanted = view.upstreams.as_str();
+    if wanted.is_empty() || names.contains(&wanted) || !source.are_all("upstream", upstreams.len())
+    {
+        return;
+    }
+    let problem = format!(
+        "no group of upstream servers is named {}",
+        text::line(wanted)
+    );
+    source.fault(&format!("{path}.upstreams"), problem, names.join(", "));
+}
+
+/// Who would be in two views.
+fn members(source: &mut ConfigText, views: &[Placed<View>]) {
+    let mut clients: Vec<(ClientNetwork, &str)> = Vec::new();
+    let mut interfaces: Vec<(&InterfaceName, &str)> = Vec::new();
+    for Placed { path, section } in views {
+        let name = section.name.as_str();
+        for (index, client) in section.clients.iter().enumerate() {
+            let path = format!("{path}.clients[{index}]");
+            let earlier = clients.iter().find(|(known, _)| known == client);
+            if let Some((_, other)) = earlier {
+                let problem = format!("{client} is in the view \"{other}\" already");
+                source.fault(&path, problem, "each network in one view");
+            }
+            clients.push((*client, name));
+        }
+        for (index, interface) in section.interfaces.iter().enumerate() {
+            let path = format!("{path}.interfaces[{index}]");
+            let earlier = interfaces.iter().find(|(known, _)| *known == interface);
+            if let Some((_, other)) = earlier {
+                let problem = format!("{interface} is in the view \"{other}\" already");
+                source.fault(&path, problem, "each interface in one view");
+            }
+            interfaces.push((interface, name));
+        }
+    }
+    if clients.len() > PREFIXES_MAX {
+        let problem = format!("{} networks over all views are too many", clients.len());
+        source.fault("view", problem, format!("at most {PREFIXES_MAX}"));
+    }
+}
+
+/// Whether the group is that of a view, so that it is none for all other names.
+pub fn is_named<'v>(mut views: impl Iterator<Item = &'v View>, group: &Upstream) -> bool {
+    views.any(|view| view.upstreams == group.name)
+}
+
+impl Config {
+    /// As policy takes them.
+    pub(super) fn view_inputs(&self) -> Vec<ViewInput> {
+        let names = self.group_names();
+        let texts = |names: &[FilterName]| names.iter().map(ToString::to_string).collect();
+        let view = |view: &View| {
+            let group = names.iter().position(|name| *name == view.upstreams);
+            ViewInput {
+                name: view.name.to_string(),
+                clients: view.clients.iter().map(|network| network.0).collect(),
+                is_filtered: view.filter,
+                files: view
+                    .lists
+                    .iter()
+                    .map(|file| file.as_path().into())
+                    .collect(),
+                block_names: texts(&view.block),
+                allow_names: texts(&view.allow),
+                group: group.unwrap_or(0) as u16,
+                has_local_names: view.local_names,
+            }
+        };
+        self.views.iter().map(view).collect()
+    }
+}

@@ -1,0 +1,35 @@
+//! A set as workers take it.
+
+use xdnsd_core::engine::Settings;
+use xdnsd_core::forward::upstreams::UpstreamConfig;
+use xdnsd_core::policy::{Policy, Views};
+
+use crate::compile::set::PolicySet;
+use crate::worker::PolicySource;
+
+impl PolicySource for PolicySet {
+    fn policy(&self) -> Policy<'_> {
+        self.view()
+    }
+
+    fn policies(&self) -> Vec<Policy<'_>> {
+        Self::policies(self)
+    }
+
+    fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
+        Self::views(self, policies)
+    }
+
+    fn views_id(&self) -> u32 {
+        Self::views_id(self)
+    }
+
+    fn servers(&self) -> Option<&[UpstreamConfig]> {
+        // None at all where each of them is in the zone of an interface that is not there.
+        Some(Self::servers(self))
+    }
+
+    fn settings(&self) -> Option<&Settings> {
+        Some(Self::settings(self))
+    }
+}
