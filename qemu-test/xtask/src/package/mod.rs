@@ -64,7 +64,7 @@ impl Made {
             let file = folder.join(name);
             fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         }
-        // As policy wants pages, and as Cargo.toml names them.
+        // As policy wants pages: cargo-deb leaves those below target/release as they are.
         let mut gzip = Command::new("gzip");
         gzip.args(["-9", "--no-name", "--force", "--keep"]);
         gzip.current_dir(&folder);
