@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
 use xdnsd_core::time::Instant;
 
+use crate::os::device;
 use crate::text;
 use crate::worker::ServerReading;
 
@@ -120,7 +121,7 @@ pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Stri
         let share = (server.counts.asked * 100 + all / 2).checked_div(all);
         [
             text::line(&group_name(groups, server.group)).into_owned(),
-            server.address.to_string(),
+            device::written(server.address),
             server.state(server.is_silent()).to_owned(),
             server.rtt_ms.map_or("-".into(), |rtt| format!("{rtt} ms")),
             server.counts.asked.to_string(),
@@ -161,7 +162,7 @@ pub fn json(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Value
         );
         json!({
             "group": group_name(groups, server.group),
-            "server": server.address.to_string(),
+            "server": device::written(server.address),
             "state": server.state(server.is_silent()),
             "rtt_ms": server.rtt_ms,
             "asked": server.counts.asked,
@@ -196,7 +197,8 @@ impl UpstreamWatch {
         };
         let mut concerned = Vec::new();
         for server in servers {
-            let (address, name) = (server.address, group_name(groups, server.group));
+            let address = device::written(server.address);
+            let name = group_name(groups, server.group);
             let name = text::line(&name);
             match (since(server), server.is_silent()) {
                 (None, true) => {

@@ -18,6 +18,7 @@ pub mod capabilities;
 pub mod clock;
 pub mod datagrams;
 pub mod descriptors;
+pub mod device;
 pub mod ethtool;
 pub mod files;
 pub mod grace;

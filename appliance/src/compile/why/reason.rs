@@ -14,6 +14,7 @@ use crate::compile::lists::{ListPurpose, Ruled};
 use crate::compile::local::{GivenRecord, Origin};
 use crate::compile::rdata;
 use crate::compile::routes::parse_suffix;
+use crate::os::device;
 
 /// A source that has a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,7 +342,7 @@ impl Explainer<'_> {
         let servers = self.set.servers().iter();
         let servers: Vec<String> = servers
             .filter(|server| u16::from(server.group) == group)
-            .map(|server| server.address.to_string())
+            .map(|server| device::written(server.address))
             .collect();
         let what = format!("group `{shown}`: {}", servers.join(", "));
         let route = self.policy.route(name, qtype);

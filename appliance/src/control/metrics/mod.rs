@@ -25,7 +25,7 @@ use queues::QueueReading;
 
 use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
-use crate::os::{capabilities, seal, threads};
+use crate::os::{capabilities, device, seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketStats, WorkerStats};
 
 /// Reads something that the kernel counts. An error is shown as an absent metric.
@@ -536,7 +536,7 @@ impl Reading {
                     let Some((value, reason)) = value(server) else {
                         continue;
                     };
-                    let address = server.address.to_string();
+                    let address = device::written(server.address);
                     let group = group_name(&self.groups, server.group);
                     let labels = [
                         ("server", address.as_str()),

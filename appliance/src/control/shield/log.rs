@@ -4,13 +4,12 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::net::if_::if_indextoname;
 use serde_json::{Value, json};
 use xdnsd_abi::headers::{ethernet::ethertype, protocol, vlan};
 
 use crate::control::socket::{CommandError, Commands};
-use crate::os::clock;
 use crate::os::xdp::FrameEvent;
+use crate::os::{clock, device};
 use crate::text::json;
 
 /// What was seen since somebody asked last.
@@ -181,10 +180,7 @@ fn end(address: Option<IpAddr>, port: Option<u16>) -> String {
 impl Seen {
     fn of(event: &FrameEvent, now: &Now, every: u32) -> Self {
         let head = Head::parse(&event.head[..event.head_len]);
-        let name = if_indextoname(event.ifindex);
-        let name = name.ok().and_then(|name| name.into_string().ok());
-        // Of one that is gone the C library may give an empty one.
-        let name = name.filter(|name| !name.is_empty());
+        let name = device::name(event.ifindex);
         Self {
             ms: now.wall_ms(event.time_ns),
             interface: name.unwrap_or_else(|| event.ifindex.to_string()),

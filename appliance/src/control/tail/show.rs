@@ -11,6 +11,7 @@ use super::reader::SeenEntry;
 use crate::compile::name;
 use crate::compile::prefix::Prefix;
 use crate::control::presentation::{rcode_text, type_text};
+use crate::os::device;
 use crate::store::tap::entry::{AnswerReason, TapKind};
 use crate::text::json;
 
@@ -132,7 +133,7 @@ pub fn line(seen: &SeenEntry) -> Option<String> {
         line += &format!(" {micros} us");
     }
     if let Some(upstream) = seen.entry.upstream {
-        line += &format!(" from {upstream}");
+        line += &format!(" from {}", device::written(upstream));
     }
     Some(line)
 }
@@ -151,7 +152,7 @@ pub fn json_line(seen: &SeenEntry) -> Option<String> {
         "rcode": shown.rcode,
         "why": seen.entry.why.word(),
         "us": shown.micros.map(|micros| micros as u64),
-        "upstream": seen.entry.upstream.map(|upstream| upstream.to_string()),
+        "upstream": seen.entry.upstream.map(device::written),
     });
     Some(json::line(&value))
 }

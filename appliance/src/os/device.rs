@@ -1,0 +1,46 @@
+//! Network devices by their names.
+
+use std::net::SocketAddr;
+
+use nix::net::if_::if_indextoname;
+
+/// The name of the device that has this index now. `None`: there is none.
+#[must_use]
+pub fn name(index: u32) -> Option<String> {
+    let name = if_indextoname(index).ok()?.into_string().ok()?;
+    // Of one that is gone the C library may give an empty one.
+    Some(name).filter(|name| !name.is_empty())
+}
+
+/// The address as people write it: a zone (RFC 4007) by the name of its device, and by its index where that is gone.
+#[must_use]
+pub fn written(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => match name(v6.scope_id()) {
+            Some(zone) => format!("[{}%{zone}]:{}", v6.ip(), v6.port()),
+            None => address.to_string(),
+        },
+        SocketAddr::V4(_) | SocketAddr::V6(_) => address.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every network namespace has `lo`, which is its first device.
+    #[test]
+    fn a_zone_is_written_by_the_name_of_its_device() {
+        for (address, expected) in [
+            ("[fe80::53%1]:53", "[fe80::53%lo]:53"),
+            ("[fe80::53%4000000000]:53", "[fe80::53%4000000000]:53"),
+            ("[2001:db8::53]:53", "[2001:db8::53]:53"),
+            ("192.0.2.53:853", "192.0.2.53:853"),
+        ] {
+            let address = address.parse().expect("an address");
+            assert_eq!(written(address), expected);
+        }
+        assert_eq!(name(1).as_deref(), Some("lo"));
+        assert_eq!(name(4_000_000_000), None);
+    }
+}
