@@ -183,4 +183,31 @@ mod tests {
         assert!(Views::NONE.of([10, 0, 0, 1].into(), 7).is_none());
         assert!(Views::NONE.by_number(1).is_none());
     }
+
+    #[test]
+    fn tags_say_whose_frame_it_is_but_for_those_of_priority_alone() {
+        let carried = |vlans, device| Carried {
+            carrier: 3,
+            vlans,
+            device,
+        };
+        let views = Views {
+            carried: &[carried([10, 0], 11), carried([10, 20], 12)],
+            ..Views::NONE
+        };
+        for (carrier, vlans, device) in [
+            (3, &[][..], 3),
+            (3, &[0], 3),
+            (3, &[10], 11),
+            (3, &[0, 10], 11),
+            (3, &[10, 0], 11),
+            (3, &[10, 20], 12),
+            (3, &[20, 10], 0),
+            (3, &[20], 0),
+            (4, &[10], 0),
+        ] {
+            let found = views.device_of(carrier, vlans.iter().copied());
+            assert_eq!(found, device, "{carrier} {vlans:?}");
+        }
+    }
 }

@@ -673,3 +673,27 @@ fn an_entry_goes_on_ageing_or_is_stale() {
     // What was of unknown age when the file was written stays so.
     assert_eq!(head_of(&entry.restored(), Some(40)), (at(1_000), true));
 }
+
+/// Views are numbered by the config, which may be another one by then.
+#[test]
+fn an_answer_of_a_view_is_not_written() {
+    let entry = random_entry(&mut Random::new(7));
+    let encoder = Encoder {
+        marker: MARKER,
+        now: at(0),
+    };
+    let answer = Answer {
+        head: &entry.head,
+        body: &entry.body,
+    };
+    let mut buffer = [0; RECORD_MAX];
+    let mut encode = |view| {
+        let key = Key {
+            view,
+            ..entry.key()
+        };
+        encoder.encode(&mut buffer, &key, &answer)
+    };
+    assert!(encode(0).is_ok());
+    assert_eq!(encode(1), Err(EncodeError::OfView));
+}
