@@ -17,6 +17,7 @@ mod signals;
 mod soak;
 mod test;
 mod tidy;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;

@@ -7,12 +7,15 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{TARGET, run};
-use crate::workspace;
+use super::TARGET;
+use crate::tools::Tool;
 
 /// Debian's compiler (rustc-web), and where its `core` for eBPF (libstd-rust-web-dev-bpf) is looked for.
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
-const LINKER_VERSION: &str = "0.13.0";
+const LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.13.0",
+};
 /// The packages of the way that needs nothing but Debian.
 const PACKAGES: &str = "rustc-web libstd-rust-web-dev-bpf llvm-22-dev";
 
@@ -147,41 +150,17 @@ fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
 
 /// Our own linker, or the one in PATH if it is of the same version, or a new one.
 fn linker(llvm_major: u32, llvm: &Path) -> Result<PathBuf> {
-    let tools = workspace::target().join("tools");
-    let own = tools.join("bin/bpf-linker");
-    if is_right_linker(&own) {
-        return Ok(own);
-    }
-    let in_path = env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .map(|directory| directory.join("bpf-linker"))
-        .find(|path| is_right_linker(path));
-    if let Some(path) = in_path {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).map(|directory| directory.join(LINKER.name));
+    let mut known = std::iter::once(LINKER.program()).chain(in_path);
+    if let Some(path) = known.find(|path| LINKER.is_at(path)) {
         return Ok(path);
     }
-    eprintln!("eBPF: installing bpf-linker {LINKER_VERSION} (two minutes)");
-    let mut cargo = Command::new(
-        env::var_os("CARGO")
-            .as_deref()
-            .unwrap_or(OsStr::new("cargo")),
-    );
-    cargo
-        .args([
-            "install",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--no-default-features",
-        ])
-        .args(["--features", &format!("llvm-{llvm_major}"), "--root"])
-        .arg(&tools)
-        .env("LLVM_PREFIX", llvm);
-    run(&mut cargo).context("install bpf-linker")?;
-    Ok(own)
-}
-
-fn is_right_linker(path: &Path) -> bool {
-    let version = output(Command::new(path).arg("--version"));
-    version.is_ok_and(|text| text.trim() == format!("bpf-linker {LINKER_VERSION}"))
+    LINKER.own(|cargo| {
+        cargo.args(["--no-default-features", "--features"]);
+        cargo.arg(format!("llvm-{llvm_major}"));
+        cargo.env("LLVM_PREFIX", llvm);
+    })
 }
 
 fn output(command: &mut Command) -> Result<String> {

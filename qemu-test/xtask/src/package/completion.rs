@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::usage::Usage;
+use super::usage::Help;
 
 /// The function that completes, but for the table of commands. Behind an option with a value, and where no option begins, there are
 /// files.
@@ -32,10 +32,10 @@ complete -o default -F _xdnsd xdnsd
 "#;
 
 /// The script.
-pub fn bash(usage: &Usage) -> String {
+pub fn bash(help: &Help) -> String {
     let mut script =
         String::from("# Completion of xdnsd for bash.\n\ndeclare -gA _xdnsd_options=(\n");
-    for command in &usage.commands {
+    for command in &help.commands {
         let options = command.options().join(" ");
         // Memory takes everything.
         let _ = writeln!(script, "    [\"{}\"]=\"{options}\"", command.name);
@@ -53,7 +53,7 @@ mod tests {
 
     /// What bash offers behind these words, the last of which is being typed.
     fn offered(words: &[&str]) -> Vec<String> {
-        let script = bash(&usage::tests::usage())
+        let script = bash(&usage::tests::help())
             + "COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _xdnsd; printf '%s\\n' \"${COMPREPLY[@]}\"\n";
         let mut bash = Command::new("bash");
         bash.args(["-euc", &script, "bash", "xdnsd"]).args(words);

@@ -3,7 +3,7 @@
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
 
-use super::usage::Usage;
+use super::usage::Help;
 
 /// What the daemon reads, writes and listens at, as packages have it.
 const FILES: [(&str, &str); 3] = [
@@ -44,7 +44,7 @@ fn item(page: &mut Roff, head: Vec<Inline>, body: &[String]) {
 }
 
 /// xdnsd(8).
-pub fn commands(usage: &Usage) -> String {
+pub fn commands(help: &Help) -> String {
     let mut page = page("XDNSD", "8");
     title(&mut page, "NAME");
     page.text([roman(
@@ -58,7 +58,7 @@ pub fn commands(usage: &Usage) -> String {
         roman(" [options] [arguments]"),
     ]);
     title(&mut page, "COMMANDS");
-    for command in &usage.commands {
+    for command in &help.commands {
         let head = vec![
             bold(&command.name),
             roman(format!(" {}", command.arguments)),
@@ -66,7 +66,7 @@ pub fn commands(usage: &Usage) -> String {
         item(&mut page, head, &command.about);
     }
     title(&mut page, "NOTES");
-    for note in &usage.notes {
+    for note in &help.notes {
         page.control("PP", []).text([roman(note)]);
     }
     title(&mut page, "FILES");
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn commands_stand_with_what_they_take_and_do() {
-        let page = commands(&usage::tests::usage());
+        let page = commands(&usage::tests::help());
         for line in [
             ".TH XDNSD 8",
             ".SH COMMANDS",

@@ -14,18 +14,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::image::{Arch, server};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
+use crate::tools::Tool;
 use crate::workspace;
-use usage::Usage;
+use usage::Help;
 use xdnsd_lab::process::output_of;
 
 /// What packs it: the version that is tested.
-const CARGO_DEB: &str = "3.8.0";
+const CARGO_DEB: Tool = Tool {
+    name: "cargo-deb",
+    version: "3.8.0",
+};
 
 /// What `package` is told.
 #[derive(Debug, Args)]
@@ -54,11 +58,13 @@ impl Made {
         let folder = server.with_file_name("package");
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
         let print = |words: &[&str]| output_of(Command::new(server).args(words));
-        let usage = Usage::read(&print(&["help"])?, |name| print(&["help", name]))?;
+        let help = Help::read(&print(&["help"])?, |name| {
+            print(&Vec::from_iter(["help"].into_iter().chain(name.split(' '))))
+        })?;
         let files = [
-            (Self::COMMANDS, manual::commands(&usage)),
+            (Self::COMMANDS, manual::commands(&help)),
             (Self::CONFIG, manual::config(&print(&["reference"])?)),
-            (Self::WORDS, completion::bash(&usage)),
+            (Self::WORDS, completion::bash(&help)),
         ];
         for (name, text) in files {
             let file = folder.join(name);
@@ -95,7 +101,11 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
 
 /// Packs what has been built. Returns where the package is.
 fn pack(arch: Arch) -> Result<PathBuf> {
-    let mut pack = Command::new(cargo_deb()?);
+    let cargo_deb = CARGO_DEB.own(|cargo| {
+        // Built for a use or two: to optimise it takes longer than it saves.
+        cargo.args(["--locked", "--debug"]);
+    })?;
+    let mut pack = Command::new(cargo_deb);
     pack.current_dir(workspace::root())
         .args(["-p", "xdnsd", "--no-build", "--locked"]);
     pack.args(["--target", &format!("{}-unknown-linux-gnu", arch.name())]);
@@ -105,29 +115,4 @@ fn pack(arch: Arch) -> Result<PathBuf> {
     let package = said.lines().last().map(PathBuf::from);
     let package = package.filter(|package| package.is_file());
     package.with_context(|| format!("cargo-deb names no package: {said:?}"))
-}
-
-/// Our own cargo-deb, installed where there is none of this version.
-fn cargo_deb() -> Result<PathBuf> {
-    let tools = workspace::target().join("tools");
-    let program = tools.join("bin/cargo-deb");
-    let version = output_of(Command::new(&program).arg("--version"));
-    if version.is_ok_and(|version| version.trim() == format!("cargo-deb {CARGO_DEB}")) {
-        return Ok(program);
-    }
-    eprintln!("installing cargo-deb {CARGO_DEB} (two minutes)");
-    let mut cargo = workspace::cargo();
-    // Built for a use or two: to optimise it takes longer than it saves.
-    cargo.args([
-        "install",
-        "cargo-deb",
-        "--version",
-        CARGO_DEB,
-        "--locked",
-        "--debug",
-        "--root",
-    ]);
-    let status = cargo.arg(&tools).status().context("start cargo")?;
-    ensure!(status.success(), "cargo-deb {CARGO_DEB} does not install");
-    Ok(program)
 }

@@ -3,15 +3,15 @@
 use anyhow::{Context, Result, ensure};
 
 /// All commands, and what holds for all of them.
-pub struct Usage {
+pub struct Help {
     /// One after the other, as the help has them.
-    pub commands: Vec<Usages>,
+    pub commands: Vec<Usage>,
     /// The sentences below the list: exit status and the like.
     pub notes: Vec<String>,
 }
 
 /// How one command is written.
-pub struct Usages {
+pub struct Usage {
     /// Its words behind `xdnsd`.
     pub name: String,
     /// What stands behind them, as a pattern: `[--json] NAME`.
@@ -20,7 +20,7 @@ pub struct Usages {
     pub about: Vec<String>,
 }
 
-impl Usages {
+impl Usage {
     /// Its options.
     pub fn options(&self) -> Vec<&str> {
         let about = self.about.iter().filter(|line| line.starts_with("FILES:"));
@@ -37,7 +37,7 @@ fn is_option(word: &str) -> bool {
     word.len() > 2 && word.starts_with("--")
 }
 
-impl Usage {
+impl Help {
     /// Reads the list of commands, and of each what `about` prints for its name.
     ///
     /// # Errors
@@ -49,8 +49,7 @@ impl Usage {
         let mut commands = Vec::new();
         for line in listed {
             let name = name(line);
-            let page = about(first_word(&name))?;
-            commands.push(Usages::find(&page, &name)?);
+            commands.push(Usage::read(&about(&name)?, name)?);
         }
         ensure!(
             !commands.is_empty(),
@@ -64,20 +63,18 @@ impl Usage {
     }
 }
 
-impl Usages {
-    /// The command of this name on a page of `xdnsd help NAME`, which has those of the whole group.
-    fn find(page: &str, wanted: &str) -> Result<Self> {
+impl Usage {
+    /// Reads what `xdnsd help NAME` prints.
+    fn read(page: &str, name: String) -> Result<Self> {
         let mut lines = page.lines();
-        let line = lines.find_map(|line| {
-            let line = line.strip_prefix("xdnsd ")?;
-            (name(line) == wanted).then_some(line)
-        });
-        let line = line.with_context(|| format!("xdnsd help does not have {wanted}"))?;
+        let lead = format!("xdnsd {name}");
+        let arguments = lines.next().and_then(|line| line.strip_prefix(&lead));
+        let arguments = arguments.with_context(|| format!("xdnsd help {name}: {page:?}"))?;
         let about = lines.map_while(|line| line.strip_prefix("    "));
         Ok(Self {
-            name: wanted.to_owned(),
-            arguments: line[wanted.len()..].trim().to_owned(),
+            arguments: arguments.trim().to_owned(),
             about: about.map(str::to_owned).collect(),
+            name,
         })
     }
 }
@@ -91,10 +88,6 @@ fn name(line: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-fn first_word(name: &str) -> &str {
-    name.split(' ').next().unwrap_or_default()
-}
-
 #[cfg(test)]
 pub mod tests {
     use super::*;
@@ -106,43 +99,43 @@ pub mod tests {
             "xdnsd run [--user NAME] FILE\n    serve as FILE says\n",
         ),
         (
-            "cache",
-            "xdnsd cache flush [NAME]\n    remove\nxdnsd cache dump [--socket PATH] [--json] [NAME]\n    answers\n    --json: a line each\n",
+            "cache dump",
+            "xdnsd cache dump [--socket PATH] [--json] [NAME]\n    answers\n    --json: a line each\n",
         ),
         ("top", "xdnsd top\n    a screen\n    FILES: [--log FILE]\n"),
     ];
 
     /// A help of three commands.
-    pub fn usage() -> Usage {
+    pub fn help() -> Help {
         let page = |wanted: &str| {
             let page = PAGES.iter().find(|(name, _)| *name == wanted);
             page.map(|(_, page)| (*page).to_owned())
                 .context("asked for")
         };
-        Usage::read(HELP, page).expect("a help")
+        Help::read(HELP, page).expect("a help")
     }
 
     #[test]
     fn a_command_has_its_words_its_options_and_what_it_does() {
-        let usage = usage();
-        let names: Vec<&str> = usage
+        let help = help();
+        let names: Vec<&str> = help
             .commands
             .iter()
             .map(|command| command.name.as_str())
             .collect();
         assert_eq!(names, ["run", "cache dump", "top"]);
-        let dump = &usage.commands[1];
+        let dump = &help.commands[1];
         assert_eq!(dump.arguments, "[--socket PATH] [--json] [NAME]");
         assert_eq!(dump.about, ["answers", "--json: a line each"]);
         assert_eq!(dump.options(), ["--json", "--socket"]);
-        assert_eq!(usage.commands[2].options(), ["--log"]);
-        assert_eq!(usage.notes, ["Exit status: 0 done.", "More of it."]);
+        assert_eq!(help.commands[2].options(), ["--log"]);
+        assert_eq!(help.notes, ["Exit status: 0 done.", "More of it."]);
     }
 
     #[test]
     fn a_help_of_another_form_is_an_error() {
         let page = |_: &str| Ok(String::new());
-        assert!(Usage::read("no commands\n\nnotes\n", page).is_err());
-        assert!(Usage::read(HELP, page).is_err(), "no page has them");
+        assert!(Help::read("no commands\n\nnotes\n", page).is_err());
+        assert!(Help::read(HELP, page).is_err(), "no page has them");
     }
 }
