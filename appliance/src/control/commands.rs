@@ -181,7 +181,7 @@ fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
             Ok(())
         })
         .with("resume", move |words, out| {
-            let client = resume_of(words).map_err(CommandError::Refused)?;
+            let client = client_of(words).map_err(CommandError::Refused)?;
             let whom = client.map_or_else(String::new, |client| format!(" for {client}"));
             let said = match resumer.resume(client).map_err(CommandError::Refused)? {
                 true => "lists are in force again",
@@ -203,7 +203,7 @@ pub(super) fn pause_of(words: &[&str]) -> Result<Option<PauseRequest>, String> {
         return Ok(None);
     };
     let length = length_of(word)?;
-    let client = resume_of(client)?;
+    let client = client_of(client)?;
     Ok(Some(PauseRequest { length, client }))
 }
 
@@ -211,7 +211,7 @@ pub(super) fn pause_of(words: &[&str]) -> Result<Option<PauseRequest>, String> {
 ///
 /// # Errors
 /// What is wrong with the words.
-pub(super) fn resume_of(words: &[&str]) -> Result<Option<Prefix>, String> {
+pub(super) fn client_of(words: &[&str]) -> Result<Option<Prefix>, String> {
     match words {
         [] => Ok(None),
         [word] => {

@@ -14,7 +14,7 @@ pub fn check(request: &str) -> Result<(), String> {
     let checked = match words {
         ["why", words @ ..] => return why::question(words).map(drop),
         ["pause", words @ ..] => return commands::pause_of(words).map(drop),
-        ["resume", words @ ..] => return commands::resume_of(words).map(drop),
+        ["resume", words @ ..] => return commands::client_of(words).map(drop),
         ["shield", "deny" | "allow", words @ ..] => shield::prefix_of(words, true).map(drop),
         ["shield", "forget", words @ ..] => shield::prefix_of(words, false).map(drop),
         ["cache", "dump" | "flush", words @ ..] => commands::name_of(words).map(drop),

@@ -2,8 +2,8 @@
 
 use core::net::IpAddr;
 
+use super::ranges::AddressRanges;
 pub use super::ranges::PREFIXES_MAX;
-use super::ranges::Ranges;
 
 /// What a client gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +38,13 @@ pub struct AclError;
 /// Clients by prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Acl<'a> {
-    ranges: Ranges<'a>,
+    ranges: AddressRanges<'a>,
 }
 
 impl<'a> Acl<'a> {
     /// Everyone is answered.
     pub const OPEN: Self = Self {
-        ranges: Ranges::EMPTY,
+        ranges: AddressRanges::EMPTY,
     };
 
     /// Views `bytes` as an ACL. Empty bytes answer everyone.
@@ -52,7 +52,7 @@ impl<'a> Acl<'a> {
     /// # Errors
     /// The parts do not fit the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, AclError> {
-        let ranges = Ranges::view(bytes).ok_or(AclError)?;
+        let ranges = AddressRanges::view(bytes).ok_or(AclError)?;
         Ok(Self { ranges })
     }
 

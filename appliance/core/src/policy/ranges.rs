@@ -68,12 +68,12 @@ impl<'a> Family<'a> {
 
 /// Addresses of both families, by range.
 #[derive(Clone, Copy, Debug)]
-pub struct Ranges<'a> {
+pub struct AddressRanges<'a> {
     v4: Family<'a>,
     v6: Family<'a>,
 }
 
-impl<'a> Ranges<'a> {
+impl<'a> AddressRanges<'a> {
     /// No address has a byte.
     pub const EMPTY: Self = Self {
         v4: Family::EMPTY,

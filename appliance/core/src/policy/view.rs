@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use super::Policy;
 use super::on_link::Carried;
-use super::ranges::Ranges;
+use super::ranges::AddressRanges;
 
 pub use crate::limits::{POLICIES_MAX, VIEWS_MAX};
 
@@ -19,7 +19,7 @@ pub const PAUSED: u8 = 0x80;
 #[derive(Clone, Copy, Debug)]
 pub struct Views<'p> {
     /// The number of the view of an address, and [`PAUSED`].
-    pub clients: Ranges<'p>,
+    pub clients: AddressRanges<'p>,
     /// Devices, and the number of the view of who asks by them.
     pub devices: &'p [(u32, u8)],
     /// Devices whose frames come by others.
@@ -33,7 +33,7 @@ pub struct Views<'p> {
 impl<'p> Views<'p> {
     /// There is one policy for all.
     pub const NONE: Self = Self {
-        clients: Ranges::EMPTY,
+        clients: AddressRanges::EMPTY,
         devices: &[],
         carried: &[],
         policies: &[],
@@ -145,7 +145,7 @@ mod tests {
         let numbers = [0, 1, 2, 8, 9, 10];
         let policies = numbers.map(of_number);
         let views = Views {
-            clients: Ranges::view(&image).expect("well-formed"),
+            clients: AddressRanges::view(&image).expect("well-formed"),
             devices: &[(7, 2)],
             carried: &[],
             policies: &policies,

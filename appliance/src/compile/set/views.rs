@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use xdnsd_core::policy::ranges::Ranges;
+use xdnsd_core::policy::ranges::AddressRanges;
 use xdnsd_core::policy::view::{PAUSED, POLICIES_MAX, VIEWS_MAX, Views, number_of_paused};
 use xdnsd_core::policy::{Lists, LocalData, Policy, Rebind, Routes, Suffixes};
 
@@ -203,7 +203,7 @@ impl PolicySet {
     #[must_use]
     pub fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
         Views {
-            clients: Ranges::view(&self.view_clients).expect(COMPILED),
+            clients: AddressRanges::view(&self.view_clients).expect(COMPILED),
             devices: &self.links.views,
             carried: &self.links.carried,
             policies,

@@ -3,7 +3,7 @@
 use super::harness::*;
 use super::image;
 use super::policy::blocking;
-use crate::policy::ranges::Ranges;
+use crate::policy::ranges::AddressRanges;
 use crate::policy::{Kinds, LocalData, Routes};
 
 /// The family, who is in no view.
@@ -68,7 +68,7 @@ fn with_views(settings: Settings, scenario: impl FnOnce(&mut World<'_>) + Send) 
         let policies = keep(policies().to_vec());
         world.policy = policies[0];
         world.views = Views {
-            clients: Ranges::view(keep(clients())).unwrap(),
+            clients: AddressRanges::view(keep(clients())).unwrap(),
             devices: &[(GUEST_DEVICE, 1)],
             carried: &[],
             policies,
