@@ -1,7 +1,7 @@
-//! Answers to a local alias whose target is not local data: the alias is answered from here, its target from elsewhere.
+//! Answers to a local alias whose target is outside of local data: local aliases first, then the target's answer.
 //!
-//! Cache and table know the target only. So everyone who asks for it shares one answer, by whatever name, and the alias
-//! is put in front of it when a client is answered.
+//! Cache and pending table know the target only. So all aliases of a name share one answer, and each client's alias is put
+//! in front of it when the client is answered.
 
 use crate::answer::{Answer, Head, Rendered, Reply, Ttl};
 use crate::dns::build::{WriteError, Writer};
@@ -12,12 +12,12 @@ use crate::policy::local::End;
 use crate::policy::{Labels, Policy};
 use core::ops::Range;
 
-/// An answer in a message of its own, from whose first byte its pointers count.
+/// An answer in a message of its own, to which its compression pointers refer.
 pub(super) struct AnswerMessage<'h> {
     pub head: &'h Head,
     /// Header and question, then the records.
     pub message: &'h [u8],
-    /// Where the records are.
+    /// Range of the records in `message`.
     pub body: Range<usize>,
 }
 
@@ -31,7 +31,7 @@ impl<'h> AnswerMessage<'h> {
         }
     }
 
-    /// The answer apart from the message.
+    /// The answer without its message.
     pub(super) fn answer(&self) -> Answer<'h> {
         Answer {
             head: self.head,
@@ -40,14 +40,14 @@ impl<'h> AnswerMessage<'h> {
     }
 }
 
-/// A local alias that a client asked for.
+/// A client's question for a local alias.
 pub(super) struct AliasQuestion<'p> {
     pub name: &'p Name,
     pub qtype: u16,
     pub policy: &'p Policy<'p>,
 }
 
-/// The name to which the local aliases at `labels` lead, where local data does not have that name.
+/// Name at the end of the local aliases from `labels` on; `None` if local data answers by itself.
 pub(super) fn leads_to<'q>(
     policy: &Policy<'q>,
     labels: &Labels<'q>,
@@ -60,8 +60,8 @@ pub(super) fn leads_to<'q>(
 }
 
 impl AliasQuestion<'_> {
-    /// Completes `message`, which begins with the question of a client for the alias: the aliases, then what the target
-    /// has. SERVFAIL where that cannot be written, or where the alias leads elsewhere by now.
+    /// Completes `message`, which begins with the client's question, with the local aliases and the target's records. The
+    /// reply is SERVFAIL if they cannot be written, or if the alias leads elsewhere by now.
     pub(super) fn render(
         &self,
         message: &mut [u8],
@@ -82,7 +82,7 @@ impl AliasQuestion<'_> {
             ..Head::EMPTY
         };
         let (head, end) = written.unwrap_or((failed, question_end));
-        // The TTLs are as they should be.
+        // The TTLs are already final.
         let reply = Reply {
             ttl: Ttl::Aged(0),
             ..*reply
@@ -90,7 +90,7 @@ impl AliasQuestion<'_> {
         reply.render_in_place(message, question_end, &head, end)
     }
 
-    /// Writes the records behind the question. What is known of the answer, and where it ends.
+    /// Writes the records behind the question. Returns the head of the answer and the end of its records.
     fn write(
         &self,
         message: &mut [u8],

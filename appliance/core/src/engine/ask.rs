@@ -1,4 +1,4 @@
-//! Carries out what a question wants done when something has happened to it, and sends it upstream.
+//! Carries out the steps of a question, and sends it upstream.
 
 use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
@@ -13,24 +13,24 @@ use crate::forward::via::{NoPort, Via};
 use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX};
 use crate::time::Instant;
 
-/// Longest question that we send: header, name, type and class, OPT.
+/// Longest question that we send, in bytes: header, name, type and class, OPT.
 const ASK_MAX: usize = HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN + OPT_LEN;
 const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
 
-/// To which server a question goes, and how. No way: no source port could be had.
+/// Server of an attempt, and the port or stream to it. `via` is `None` if no source port could be had.
 struct Way {
     server: u8,
     via: Option<Via>,
 }
 
-/// What became of something that was to be sent.
+/// Result of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sending {
-    /// It went out.
+    /// Sent.
     Done,
-    /// It did not.
+    /// Not sent.
     Failed,
-    /// There is no way to the server.
+    /// Not sent: there is no route to the server.
     NoWay(Attempt),
 }
 
@@ -44,20 +44,20 @@ impl Sending {
     }
 }
 
-/// What of an event is left to its caller, who has an answer in hand.
+/// The part of a step that is left to a caller with an answer in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Rest {
-    /// Nothing: the question waits, or has ended.
+    /// Nothing: the question waits or has ended.
     Done,
-    /// The answer is given to those who wait.
+    /// Deliver the answer to the waiting clients.
     Deliver,
-    /// The sub-question is asked.
+    /// Ask the sub-question.
     Ask,
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Asks for the first time.
+    /// Asks upstream for the first time.
     pub(super) fn begin<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, index: u16) {
         if self.settings.random_case
             && let Some((question, _)) = self.tables.pending.get_mut(index)
@@ -68,7 +68,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.go_on(call, index, Event::Begin);
     }
 
-    /// As [`advance`](Self::advance), for events that bring no answer.
+    /// Like [`advance`](Self::advance), for events without an answer.
     pub(super) fn go_on<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -79,7 +79,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         debug_assert_eq!(rest, Rest::Done, "there is no answer in hand");
     }
 
-    /// Tells the question at `index` what has happened, and does what it wants done, until it waits.
+    /// Passes an event to the question at `index`, and carries out its steps until it waits.
     pub(super) fn advance<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -87,7 +87,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         event: Event,
     ) -> Rest {
         let mut event = event;
-        // Bound: each thing that is sent takes one of `ATTEMPTS`, and what cannot be sent waits.
+        // Bound: each send takes one of `ATTEMPTS`, and a question that cannot be sent waits.
         loop {
             let (pending, mut scene) = self.scene(call.context.now);
             let Some((question, _)) = pending.get_mut(index) else {
@@ -121,13 +121,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Does what is due.
+    /// Handles all deadlines that have passed.
     pub fn timeout<E: Effects<R>>(&mut self, call: &mut Call<'_, E>) {
         let now = call.context.now;
         while let Some(port) = self.tables.pending.linger_no_longer(now) {
             call.effects.close_port(port);
         }
-        // Bound: every question that is due gets a later deadline or ends.
+        // Bound: each question that is due gets a later deadline or ends.
         while let Some(index) = self.tables.pending.due(now) {
             self.go_on(call, index, Event::Deadline);
         }
@@ -161,7 +161,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Notes that a server cannot be asked: nothing leaves this machine for it.
+    /// Notes an attempt at a server without a route: nothing was sent.
     #[cold]
     fn note_no_way<E: Effects<R>>(
         &mut self,
@@ -176,7 +176,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return Sending::Failed;
         };
         let mut attempt = question.prepare(server, upstream, scene.now);
-        // Tells it from others that were not sent.
+        // A random ID tells the attempt from others that were not sent.
         attempt.id = call.effects.random() as u16;
         attempt.live = false;
         question.tries.push(attempt);
@@ -184,8 +184,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Sending::NoWay(attempt)
     }
 
-    /// Closes the port of what may be missed most easily: an answer that nobody waits for, or else one of a client that
-    /// has the most questions, whose question is asked again when its time comes. Whether there was one.
+    /// Frees a source port: the oldest lingering one, or else one of the client with the most questions, whose question is
+    /// asked again at its next deadline. Returns true if there was one.
     #[cold]
     fn free_a_port(&mut self, effects: &mut impl Effects<R>) -> bool {
         let pending = &mut self.tables.pending;
@@ -200,14 +200,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// In a stream, if there is a place in one.
+    /// Sends the question over a stream, if there is a slot.
     fn send_in_stream<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
         server: u8,
     ) -> Sending {
-        // A stream that is opened and not asked on would hold one of few places.
+        // Checked before a stream is opened: an unused one would hold one of few places.
         let to = self.may_be_asked(index, server);
         let bucket = self.tables.pending.room_in_streams(index);
         let Some((to, bucket)) = to.zip(bucket) else {
@@ -226,14 +226,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Sending::Done
     }
 
-    /// Where `server` is, if there can be one more attempt.
+    /// Address of `server`, if the question may have one more attempt.
     fn may_be_asked(&self, index: u16, server: u8) -> Option<core::net::SocketAddr> {
         let question = self.tables.pending.get(index)?;
         let upstream = self.upstreams.get(server)?;
         (!question.tries.is_full()).then_some(upstream.config.address)
     }
 
-    /// Notes a transaction with a random ID and sends the question. Whether it went out; if not, that counts as a timeout.
+    /// Notes an attempt with a random ID and sends the question. Returns true if it was sent; a failure counts as a
+    /// timeout.
     fn send<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, index: u16, way: &Way) -> bool {
         let Way { server, via } = *way;
         let is_random = self.settings.random_case && !via.is_some_and(Via::is_stream);
@@ -268,17 +269,17 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// A question as an upstream gets it.
+/// A question in the form in which it is sent upstream.
 struct Outgoing<'q> {
     question: &'q Question,
-    /// What is asked in its place.
+    /// Sub-question, asked in place of the question.
     sub: Option<&'q SubQuestion>,
-    /// AD asks a server whose path is trusted to say whether the answer is authentic (RFC 6840 section 5.7).
+    /// Set AD, which asks a server on a trusted path whether the answer is authentic (RFC 6840 section 5.7).
     wants_ad: bool,
 }
 
 impl Outgoing<'_> {
-    /// Writes the message: RD set, CD as the client had it, EDNS with DO as the client had it. Returns its length.
+    /// Writes the message: RD set, CD and DO as in the client's query. Returns its length in bytes.
     fn write(&self, message: &mut [u8; ASK_MAX], attempt: &Attempt) -> usize {
         let question = self.question;
         let (name, qtype): (&Name, u16) = match self.sub {

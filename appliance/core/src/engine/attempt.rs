@@ -1,4 +1,4 @@
-//! What comes to a port or a stream that is not an answer, and the end of ports.
+//! Unexpected messages and errors at a port or stream, and the end of ports.
 
 use super::{CacheAccess, Call, Effects, Engine};
 use crate::counters::Counter;
@@ -7,11 +7,11 @@ use crate::forward::tries::Attempt;
 use crate::forward::via::{ResponseOrigin, SourcePort, StreamLoss, Via};
 use crate::time::Instant;
 
-/// For how long a port may still receive an answer that nobody waits for any more.
+/// Time for which a port may still receive a late answer, in milliseconds.
 const LINGER_MS: u64 = 5_000;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Counts what no attempt waits for. The late answer of a server is measured, and its port is closed.
+    /// Counts a message that no attempt awaits. A server's late answer is measured, and closes its port.
     pub(super) fn not_awaited<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -35,9 +35,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.counters.count(counter);
     }
 
-    /// From the right server to the right port, but not the answer to what was asked. Through a stream nobody but the server
-    /// itself can have said it, and nothing else comes. Somebody who guesses at a port's ID has found the port: after a few
-    /// guesses another one is taken, or a stream, which nobody can guess.
+    /// Handles a message from the right server to the right port that does not answer the question. Over a stream it comes
+    /// from the server itself, which sends nothing else for this question. Over UDP somebody who guesses IDs has found the
+    /// port: after a few guesses the question moves to another port, or to a stream, where there is nothing to guess.
     pub(super) fn forged<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -57,7 +57,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// The stream of the question in `slot` ended without an answer to it.
+    /// Handles the end of the stream in `slot` before an answer came.
     pub fn lost<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, slot: u16, loss: StreamLoss) {
         let found = self
             .tables
@@ -77,7 +77,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.go_on(call, index, event);
     }
 
-    /// ICMP says that what was sent from this port did not arrive; `id` is that of the message where it was quoted so far.
+    /// Handles an ICMP error for the message sent from this port; `id` is the message's ID if the error quotes that much.
     /// The next server is asked at once.
     pub fn unreachable<E: Effects<R>>(
         &mut self,
@@ -102,7 +102,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// No other answer of this attempt is taken, and its port is closed.
+    /// Ends an attempt and closes its port: it gets no other answer.
     pub(super) fn end_attempt(
         &mut self,
         index: u16,
@@ -114,7 +114,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// No answer of this attempt is taken any more, though one may come.
+    /// Ends an attempt whose answer may still come.
     pub(super) fn leave_attempt(
         &mut self,
         index: u16,
@@ -131,14 +131,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         found.and_then(|(question, _)| question.tries.end(ended))
     }
 
-    /// Forgets a question. Who was asked as well and has had no time to answer is still measured if it does.
+    /// Removes a question. A server that was asked as well and has had no time to answer is still measured if it does.
     pub(super) fn end(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
         self.let_go(now, index, effects);
         self.tables.pending.remove(index);
     }
 
-    /// Nobody waits any more for what this question was sent to. Their ports stay open for a moment, so that a server that
-    /// is late is measured, and not taken for somebody else.
+    /// Stops waiting for all attempts of a question. Their ports stay open for a moment, so that a late server is measured
+    /// and not counted as forged.
     pub(super) fn let_go(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
         let Some((question, _)) = self.tables.pending.get_mut(index) else {
             return;
@@ -151,12 +151,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         for attempt in &attempts {
             let upstream = self.upstreams.get(attempt.upstream);
             let server = upstream.map(|upstream| upstream.config);
-            // In a stream a late answer says little about the server, and one that is not asked any more says nothing.
+            // Over a stream a late answer says little about the server; a server that is no longer configured is not
+            // measured.
             let Some(server) = server.filter(|_| !attempt.is_stream()) else {
                 leave(attempt, effects);
                 continue;
             };
-            // A server that always loses the race is measured, too.
+            // Notes the loser of a race, so that a server that always loses is measured as well.
             if !attempt.overdue {
                 self.upstreams.superseded(attempt, hash, now);
             }
@@ -166,7 +167,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Closes the ports of a question that begins anew, and leaves its streams.
+    /// Closes the ports and leaves the streams of a question that begins anew.
     pub(super) fn leave_ports(&mut self, index: u16, effects: &mut impl Effects<R>) {
         if let Some((question, _)) = self.tables.pending.get_mut(index) {
             let attempts = question.tries.take_live();
@@ -175,7 +176,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// No answer of this attempt is waited for any more.
+/// Stops waiting for the answer of this attempt.
 fn leave<R>(attempt: &Attempt, effects: &mut impl Effects<R>) {
     match attempt.via {
         Some(Via::Datagram { port }) => effects.leave_port(port),

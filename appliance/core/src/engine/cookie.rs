@@ -1,4 +1,4 @@
-//! Server cookies in the interoperable form (RFC 9018 section 4), and the check of those that come back.
+//! Interoperable server cookies (RFC 9018 section 4): how they are made and checked.
 //!
 //! ```text
 //! | version 1 | reserved 3 | timestamp 4 | hash 8 |
@@ -10,57 +10,58 @@ use core::net::IpAddr;
 use xdnsd_abi::hash::{NameHash, siphash24};
 use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS, COOKIE_RENEW_SECS};
 
-/// Version of the form.
+/// Version in a server cookie.
 const VERSION: u8 = 1;
-/// Length of our server cookie.
+/// Length of our server cookie in bytes.
 const SERVER_LEN: usize = 16;
-/// A cookie is valid for an hour,
+/// Age up to which a cookie is valid, in seconds: an hour.
 const AGE_MAX_SECS: u32 = COOKIE_AGE_MAX_SECS;
-/// gets a successor after half of that,
+/// Age from which a client gets a new cookie, in seconds: half of that.
 const RENEW_AFTER_SECS: u32 = COOKIE_RENEW_SECS;
-/// and may come from a clock that is five minutes ahead (RFC 9018 section 4.3).
+/// Longest time by which a cookie may come from the future, in seconds: five minutes, for clocks that differ (RFC 9018
+/// section 4.3).
 const AHEAD_MAX_SECS: u32 = COOKIE_AHEAD_MAX_SECS;
-/// A made secret is used for a day; the one of the day before is still accepted (RFC 7873 section 7.1).
+/// Lifetime of a derived secret in seconds: a day. The previous day's secret is still accepted (RFC 7873 section 7.1).
 const ROLLOVER_SECS: u32 = 86_400;
 
-/// What server cookies are made with.
+/// Secrets of server cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CookieSecrets {
-    /// Two secrets given by the operator: cookies are made with the first, those of the second are accepted, too. So
-    /// several servers can share them, and change them one after the other (RFC 9018 section 5).
+    /// Two secrets given by the operator: cookies are made with the first, and accepted with both. Several servers can
+    /// share them, and replace them one after the other (RFC 9018 section 5).
     Given {
-        /// New cookies are made with it.
+        /// Secret of new cookies.
         current: [u8; 16],
-        /// Is still accepted.
+        /// Secret that is still accepted.
         previous: [u8; 16],
     },
-    /// A key from which every day's secret is made.
+    /// Key from which each day's secret is derived.
     Made([u8; 16]),
 }
 
-/// How often an operator wanted another secret, and on which day the last time.
+/// Number of rotations of the secret that the operator asked for, and the day of the last one.
 ///
 /// ```text
 ///  63            32 31                 0
-///  | day of the last | how often        |      0: never
+///  | day of the last | count            |      0: never
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SecretRotations(u64);
 
 impl SecretRotations {
-    /// As [`Self::to_word`] gave it.
+    /// From the value of [`Self::to_word`].
     #[must_use]
     pub const fn of_word(word: u64) -> Self {
         Self(word)
     }
 
-    /// In one word, so that others see all of it or nothing.
+    /// As one word, which other threads read as a whole.
     #[must_use]
     pub const fn to_word(self) -> u64 {
         self.0
     }
 
-    /// Once more, at `now_secs` (Unix time).
+    /// With one more rotation at `now_secs` (Unix time).
     #[must_use]
     pub const fn one_more(self, now_secs: u32) -> Self {
         let day = (now_secs / ROLLOVER_SECS) as u64;
@@ -76,26 +77,26 @@ impl SecretRotations {
     }
 }
 
-/// When a cookie is checked.
+/// Time of a cookie's check.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// Unix time.
+    /// Unix time in seconds.
     pub secs: u32,
-    /// How often there was another secret by then.
+    /// Rotations of the secret up to then.
     pub turns: SecretRotations,
 }
 
-/// What the check of a cookie says.
+/// Result of a cookie's check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Checked {
-    /// The client has been at its address: we gave it this cookie there.
+    /// True if we gave the client this cookie at its present address, which is so proven.
     pub is_valid: bool,
-    /// What the reply's cookie option holds: the client's part and ours.
+    /// Cookie option of the reply: client cookie and server cookie.
     pub reply: [u8; 24],
 }
 
 impl CookieSecrets {
-    /// Checks the cookie that came from `address`, and makes the one to send back.
+    /// Checks the cookie that came from `address`, and makes the one of the reply.
     pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, moment: Moment) -> Checked {
         let now_secs = moment.secs;
         let [current, previous] = self.secrets(now_secs, moment.turns);
@@ -104,7 +105,7 @@ impl CookieSecrets {
             Some(timestamp) => (Some(timestamp), true),
             None => (by(&previous), false),
         };
-        // Serial number arithmetic: the clock may have been set back (RFC 9018 section 4.3, RFC 1982).
+        // Serial number arithmetic, since the clock may have been set back (RFC 9018 section 4.3, RFC 1982).
         let age_secs = timestamp.map(|then| now_secs.wrapping_sub(then) as i32);
         let is_valid = age_secs.is_some_and(|age_secs| {
             age_secs <= AGE_MAX_SECS as i32 && age_secs >= -(AHEAD_MAX_SECS as i32)
@@ -122,8 +123,8 @@ impl CookieSecrets {
         Checked { is_valid, reply }
     }
 
-    /// The secret that cookies are made with, and the one whose cookies are still good: that of the day before, or of before the
-    /// last turn where that was today.
+    /// The secret of new cookies, and the previous one, which is still accepted: that from before the last rotation if it
+    /// was today, else that of the day before.
     #[must_use]
     pub fn secrets(&self, now_secs: u32, turns: SecretRotations) -> [[u8; 16]; 2] {
         match self {
@@ -140,7 +141,7 @@ impl CookieSecrets {
     }
 }
 
-/// The secret of one day, after so many turns.
+/// Secret of a day after so many rotations.
 fn made_secret(key: &[u8; 16], day: u32, turns: u32) -> [u8; 16] {
     let mut hash = NameHash::new(key);
     hash.push(&(u64::from(turns) << 32 | u64::from(day)).to_be_bytes());
@@ -161,7 +162,7 @@ fn make(client: &[u8; 8], address: IpAddr, now_secs: u32, secret: &[u8; 16]) -> 
     server
 }
 
-/// The hash over everything in front of it. RFC 9018 section 4.4: in the byte order of SipHash's own test vectors.
+/// Hash over all fields before it, in the byte order of SipHash's own test vectors (RFC 9018 section 4.4).
 fn hash(
     client: &[u8; 8],
     server: &[u8; SERVER_LEN],
@@ -184,14 +185,14 @@ fn hash(
     hash.to_le_bytes()
 }
 
-/// When the cookie was made, if it was made with `secret` for `address`.
+/// Timestamp of the cookie; `None` unless it was made with `secret` for `address`.
 fn timestamp_of(cookie: &Cookie, address: IpAddr, secret: &[u8; 16]) -> Option<u32> {
     let server = cookie.server.get(..usize::from(cookie.server_len))?;
     let server: &[u8; SERVER_LEN] = server.try_into().ok()?;
     let timestamp = u32::from_be_bytes([server[4], server[5], server[6], server[7]]);
-    // The reserved bytes count as they came: another server of the same secret may use them.
+    // The reserved bytes are hashed as they came: another server with the same secret may use them.
     let expected = hash(&cookie.client, server, address, secret);
-    // Without a branch on the first byte that differs, so that time tells nothing.
+    // Compared in constant time: no branch on the first byte that differs.
     let difference = server[8..]
         .iter()
         .zip(expected)
@@ -221,7 +222,7 @@ mod tests {
         cookie
     }
 
-    /// Nobody has turned the secret.
+    /// A moment before any rotation.
     fn never(secs: u32) -> Moment {
         let turns = SecretRotations::default();
         Moment { secs, turns }
@@ -258,7 +259,7 @@ mod tests {
             renewed.reply,
             hex("2464c4abcf10c957010000005cf7a871d4a564a1442aca77")
         );
-        // A.3: reserved bits do not make a cookie foreign.
+        // A.3: reserved bits are no reason to refuse a cookie.
         let address = "203.0.113.203".parse().expect("an address");
         let old = cookie("fc93fc62807ddb86", "01abcdef5cf78f71a314227b6679ebf5");
         assert!(secret().check(&old, address, never(0x5cf7_8f71)).is_valid);
@@ -316,7 +317,7 @@ mod tests {
             returned.server[i] ^= 1;
         }
     }
-    /// Whoever has a cookie by the secret before is let in, and nobody who has one by an older one.
+    /// A cookie of the current or the previous secret is valid, one of an older secret is not.
     #[test]
     fn a_turn_makes_another_secret_and_the_one_before_is_good_until_the_next() {
         let here = "192.0.2.1".parse().expect("an address");
@@ -351,10 +352,10 @@ mod tests {
         let young = new(now + 60, twice);
         let middle = new(now, once);
         assert!(is_good(&middle, now + 60, twice));
-        // The day's end is another turn: the secret of before it is the one before.
+        // The day's end is another rotation: the secret of the day is the previous one.
         assert!(is_good(&young, now + 1_800, twice));
         assert!(!is_good(&middle, now + 1_800, twice));
-        // Given secrets are the operator's.
+        // Given secrets do not rotate.
         assert_eq!(
             secret().secrets(now, twice),
             secret().secrets(now, SecretRotations::default())

@@ -1,4 +1,4 @@
-//! Giving an answer, a stale one or a failure to every client that waits for a question.
+//! Delivery of an answer, a stale answer or a failure to every client that waits for a question.
 
 use super::alias::{AliasQuestion, AnswerMessage};
 use super::filter::Revalidation;
@@ -17,8 +17,7 @@ use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Gives the answer to everyone who waits; one that is truncated only to those who wait for a
-    /// datagram.
+    /// Sends the answer to all waiting clients; a truncated one to those over UDP only.
     pub(super) fn reply_all<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -37,7 +36,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             message: response.message(),
             body: response.body(),
         };
-        // As hits get it, of which the cache keeps no more than that it is long. Nor is a part of an RRset passed on.
+        // The same as a hit on the cache's mark: no record of a truncated RRset is passed on.
         let none = AnswerMessage {
             head: &Head {
                 rcode: response.head.rcode,
@@ -46,10 +45,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             body: 0..0,
             ..whole
         };
-        // Of such an answer the cache keeps the mark alone: who asks next over UDP gets TC, and so do those who wait.
+        // The cache holds a mark for such an answer: UDP clients get TC, now as well as from the cache.
         let name_len = waiting.question().name.as_wire().len();
         let is_long = response.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
-        // A truncated answer is for datagrams; those on streams wait on for the whole one.
+        // Clients on streams wait on for the whole answer.
         let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
         let mut renderer = Renderer {
             policy: call.context.of_view(waiting.question().view).policy,
@@ -80,7 +79,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Gives everyone who waits the answer of the cache, stale or not. Whether there was one.
+    /// Sends the cached answer, stale or fresh, to all waiting clients. Returns true if there was one.
     pub(super) fn reply_stale<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -117,7 +116,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// What the cache has for the question. Of a stale answer it is remembered that it could not be refreshed.
+    /// Finds the cached answer of the question. In a stale one it notes the failed refresh.
     fn find_stale(&mut self, context: &Context<'_>, index: u16) -> Option<(Head, Kept, Freshness)> {
         let question = self.tables.pending.get(index)?;
         let settings = &self.settings;
@@ -141,7 +140,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Ends a question so that another one has room.
+    /// Ends a question to make room for another.
     pub(super) fn end_for_room<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -155,7 +154,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Ends a question without a useful answer: stale if there is one, else the failure, which is kept for a moment.
+    /// Ends a question without a useful answer: clients get a stale answer if there is one, else the failure, which is
+    /// cached for `failure_ttl_secs`.
     pub(super) fn fail<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -186,7 +186,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             generation: waiting.question().generation,
             ..Head::EMPTY
         };
-        // For want of room it says nothing about the name.
+        // A failure for lack of room says nothing about the name.
         if head.ttl_secs > 0 && failure.ede != ede::NOT_READY {
             let key = waiting.question().key();
             let failed = Answer::bare(&head);
@@ -208,14 +208,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Writes the replies to those who wait, one after the other.
+/// Renders the replies to waiting clients, one after the other.
 struct Renderer<'r> {
     policy: &'r Policy<'r>,
     buffer: &'r mut [u8],
 }
 
 impl Renderer<'_> {
-    /// The reply that was written last.
+    /// The reply that was rendered last.
     fn message(&self, len: usize) -> &[u8] {
         &self.buffer[..len]
     }
@@ -252,7 +252,7 @@ impl Renderer<'_> {
         }
     }
 
-    /// BADCOOKIE for a client that speaks cookies, TC for one that does not: a long answer goes to proven addresses only.
+    /// Renders BADCOOKIE for a client with cookies, else TC: long answers are for proven addresses only.
     fn render_cookie_wanted<R>(&mut self, question: &Question, client: &Taken<R>) -> usize {
         let speaks = client.waiter.edns.is_some_and(|edns| edns.cookie.is_some());
         let (code, extra) = if speaks {
@@ -274,7 +274,7 @@ impl Renderer<'_> {
     }
 }
 
-/// What this waiting client gets.
+/// The reply to a waiting client.
 fn waiter_reply<R>(waiter: &Waiter<R>, head: &Head, ttl: Ttl, code: u16) -> Reply {
     Reply {
         id: waiter.id,

@@ -1,4 +1,4 @@
-//! What policy says of answers from upstream: names to which they lead, and private addresses.
+//! Policy for answers from upstream: blocked names along a chain, and private addresses.
 
 use super::local::Draft;
 use super::{CacheAccess, Call, Effects, Engine, Notice};
@@ -13,7 +13,7 @@ use crate::policy::rebind::Finding;
 use crate::policy::{BlockRecord, Blocked, Labels, Policy};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Replaces an answer that leads to a blocked name, or to a private address, by one that does not.
+    /// Replaces an answer that leads to a blocked name or a private address.
     pub(super) fn filter<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -61,18 +61,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// A second look at an answer that was kept under another policy.
+/// Check of a cached answer that was stored under another policy.
 pub(super) struct Revalidation<'a> {
     pub policy: &'a Policy<'a>,
-    /// Whom this policy asks.
+    /// Group of upstreams that this policy asks.
     pub group: u8,
-    /// This policy has let the question through, so the answer is one of its own from now on.
+    /// True if this policy forwards the question: an answer that stays gets its generation.
     pub is_decided: bool,
 }
 
 impl Revalidation<'_> {
-    /// The answer stays where this policy would keep it, too, and is forgotten where it withholds it, or would have asked
-    /// somebody else, or where the other one had withheld it.
+    /// Removes the answer if this policy withholds it or asks another group, or if the earlier policy had withheld it. Else
+    /// the answer stays.
     #[cold]
     pub(super) fn run(self, shard: &mut Shard, key: &HashedKey<'_>) {
         let policy = self.policy;
@@ -83,7 +83,7 @@ impl Revalidation<'_> {
         if head.generation == policy.generation {
             return;
         }
-        // Another group of upstreams may give another answer: that is what routes are for.
+        // Routes exist because another group of upstreams may give another answer.
         let is_of_group = head.group == self.group || head.group == Head::ANY_GROUP;
         let was_withheld = head.ede == ede::BLOCKED;
         if !is_of_group || was_withheld || !is_allowed(policy, key.key(), &found) {
@@ -94,7 +94,7 @@ impl Revalidation<'_> {
     }
 }
 
-/// Whether policy finds nothing to withhold in a kept answer.
+/// True if policy withholds nothing in a cached answer.
 fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, answer: &Answer<'_>) -> bool {
     let Some(kept) = Kept::new(key.name, answer.body) else {
         return false;
@@ -109,7 +109,7 @@ fn is_allowed(policy: &Policy<'_>, key: &Key<'_>, answer: &Answer<'_>) -> bool {
     matches!(inspected.inspect(policy), Inspection::Harmless)
 }
 
-/// What policy finds in an answer from upstream.
+/// Verdict of policy on an answer from upstream.
 enum Inspection {
     Harmless,
     Blocked(Blocked),
@@ -121,12 +121,12 @@ struct Inspected<'m> {
     qname: &'m [u8],
     qtype: u16,
     message: &'m [u8],
-    /// Of the answer section.
+    /// Records of the answer section.
     records: Records<'m>,
 }
 
 impl Inspected<'_> {
-    /// Looks at every record of the answer section: where it leads, and its addresses.
+    /// Inspects every record of the answer section: the name it leads to, and its addresses.
     fn inspect(&self, policy: &Policy<'_>) -> Inspection {
         let Some(qname) = Labels::new(self.qname) else {
             return Inspection::Harmless;
@@ -157,13 +157,13 @@ impl Inspected<'_> {
     }
 }
 
-/// Whether the names in an answer are looked up in the lists: not where a list allows the name that was asked for.
+/// True if the names in an answer are looked up in the lists: there are lists, and none allows QNAME.
 fn is_listed(policy: &Policy<'_>, qname: &Labels<'_>, qtype: u16) -> bool {
     !policy.lists.as_slice().is_empty() && !policy.lists.allows(qname, qtype)
 }
 
-/// The name to which a client goes on from this record, in lower case: an alias's, or that of a service (RFC 9460
-/// section 2.1: AliasMode or not). The root names no service.
+/// Name to which a client goes on from this record, in lower case: the target of an alias or of a service (RFC 9460 section
+/// 2.1, AliasMode or not). The root names no service.
 fn leads_to(message: &[u8], record: &Record) -> Option<Name> {
     let at = match record.rtype {
         rtype::CNAME => record.rdata_at,

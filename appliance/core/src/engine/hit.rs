@@ -1,4 +1,4 @@
-//! Answers from the cache that policy need not be asked about again.
+//! Hits that need no look at policy.
 
 use super::lookup::{Freshness, fresh_secs, freshness};
 use super::request::{Request, reply_to};
@@ -6,21 +6,20 @@ use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Fresh, Key, Ttl};
 use crate::counters::Counter;
 
-/// What the cache says before policy is asked.
+/// Result of the first look into the cache, before policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// The answer: policy has let the question through before.
+    /// Answered: the present policy has forwarded the question before.
     Answered(Outcome),
-    /// Nothing about this question, nor that its name does not exist: if policy forwards it, upstream is asked.
+    /// The cache has no answer, nor a denial of the name: if policy forwards the question, an upstream is asked.
     Nothing,
-    /// Something that is for policy to decide about first.
+    /// The cache has an entry, but policy decides first.
     Something,
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Answers what is fresh in the cache and was kept under this very policy. The question was asked for under it then,
-    /// so policy had nothing to say but to forward it, and would say the same again: names in local data and in lists are
-    /// not looked for.
+    /// Answers from a fresh entry that was stored under the present policy. The question was forwarded under that policy,
+    /// and would be forwarded again, so local data and lists need not be searched.
     pub(super) fn answer_from_same_policy(
         &mut self,
         context: &Context<'_>,
@@ -29,7 +28,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) -> Known {
         let (settings, notes_hits, noted) = (&self.settings, self.notes_hits, &mut self.noted);
         let rotation = self.rotation.wrapping_add(1);
-        // No alias is known yet: that is policy's to say.
+        // Keyed by QNAME: only policy knows of aliases.
         let key = Key::of(request.query, request.view).with_name_hash(name_hash);
         let found = self.cache.with_shard(key.hash(), |shard| {
             let Some(answer) = shard.find(&key) else {
@@ -41,11 +40,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 });
             };
             let head = answer.head;
-            // What was kept under an earlier policy is judged when it is asked for: nobody walks the cache at a change.
+            // An entry of an earlier policy is judged when a client asks for it: a reload does not walk the cache.
             if head.generation != context.policy.generation {
                 return Err(Known::Something);
             }
-            // Stale or aging: upstream is asked as well, and only policy knows which group.
+            // For a stale or aging entry upstream is asked as well, and only policy knows the group.
             let Freshness::Fresh {
                 age_secs,
                 aging: false,
@@ -53,7 +52,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             else {
                 return Err(Known::Something);
             };
-            // The program in the kernel knows of no views: it answers those clients alone who are in none.
+            // The program in the kernel knows no views, so it answers only clients that are in none.
             *noted = (notes_hits && key.key().view == 0).then(|| Fresh {
                 hash: key.hash(),
                 since: head.stored.add_secs(age_secs),

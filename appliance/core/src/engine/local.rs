@@ -1,4 +1,4 @@
-//! Answers that are made here: local data, special-use names, blocked names, ANY, and what a server says of itself.
+//! Answers made here: local data, special-use names, blocked names, ANY, and CHAOS queries about the server.
 
 use super::alias::leads_to;
 use super::request::{Request, reply_to};
@@ -15,14 +15,14 @@ use crate::policy::{Action, BlockRecord, Blocked, Decision, Labels, Policy};
 
 /// RFC 8482 section 4.2: the CPU field names the document, the OS field is empty.
 const ANY_RDATA: &[u8] = b"\x07RFC8482\x00";
-/// TTL of the answer to ANY in seconds, as the RFC's example has it.
+/// TTL of the answer to ANY in seconds, as in the RFC's example.
 const ANY_TTL_SECS: u32 = 3_789;
-/// TTL of the SOA of a local negative answer in seconds, where policy says no other.
+/// TTL of the SOA of a local negative answer in seconds, unless policy sets one.
 const LOCAL_NEGATIVE_TTL_SECS: u32 = 60;
-/// Longest CHAOS TXT string.
+/// Longest CHAOS TXT string in bytes.
 const TXT_MAX: usize = 255;
 
-/// The sections of an answer that is being made.
+/// An answer under construction.
 pub(super) struct Draft<'a> {
     pub writer: Writer<'a>,
     pub head: Head,
@@ -57,7 +57,7 @@ impl<'a> Draft<'a> {
         self.writer.record(owner, rtype, ttl_secs, rdata)
     }
 
-    /// What a blocked name has.
+    /// Writes the answer for a blocked name.
     pub fn blocked(
         &mut self,
         name: &[u8],
@@ -75,7 +75,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The SOA that says for how long a negative answer holds (RFC 2308 section 3).
+    /// Writes the SOA that gives a negative answer its TTL (RFC 2308 section 3).
     fn negative(&mut self, zone: &[u8], ttl_secs: u32) -> Result<(), WriteError> {
         self.head.authorities += 1;
         self.writer.soa(zone, ttl_secs, special::SOA_TAIL)
@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Whether the client is answered at all: `None`, it is.
+    /// Applies access control; `None` if the client is allowed.
     pub(super) fn admit(
         &mut self,
         context: &Context<'_>,
@@ -99,7 +99,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Answers in class CHAOS: who we are, if the config says so.
+    /// Answers a query of class CHAOS with version or identity, if the config sets them.
     pub(super) fn answer_chaos(&mut self, request: &mut Request<'_, R>) -> Outcome {
         let text = match request.query.name.as_wire() {
             b"\x07version\x04bind\0" | b"\x07version\x06server\0" => self.settings.version,
@@ -119,7 +119,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Answers ANY with as little as can be (RFC 8482).
+    /// Answers ANY with a minimal HINFO record (RFC 8482).
     pub(super) fn answer_any(&mut self, request: &mut Request<'_, R>) -> Outcome {
         self.make(request, |draft, query| {
             draft.head.authoritative = false;
@@ -127,7 +127,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Answers what policy decides here. `Err`: the upstream group to be asked, for `request.target` where there is one.
+    /// Answers what policy decides without an upstream. `Err`: the group of upstreams to ask, for `request.target` if it is
+    /// set.
     pub(super) fn answer_by_policy(
         &mut self,
         context: &Context<'_>,
@@ -149,7 +150,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 Some(target) => self.answer_alias(&asked, request, &target),
                 None => Ok(self.answer_local(&asked, request)),
             },
-            // The name has records; type 255 itself never exists.
+            // The name exists with other types; no record has type 255 itself.
             Decision::Local(Local::Nodata { .. }) if query.qtype == rtype::ANY => {
                 Ok(self.answer_any(request))
             }
@@ -166,7 +167,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Answers an alias whose target lies outside of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
+    /// Answers an alias whose target is outside of local data. `Err`: as for [`answer_by_policy`](Self::answer_by_policy).
     fn answer_alias(
         &mut self,
         asked: &LocalQuestion<'_, '_>,
@@ -229,8 +230,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         })
     }
 
-    /// Writes an answer into a buffer, then the client's message from it. One that cannot be written is SERVFAIL, with the
-    /// extended error that its draft has by then.
+    /// Writes an answer into a buffer and renders it into the client's message. If it cannot be written, the reply is
+    /// SERVFAIL with the draft's extended error.
     fn make(
         &mut self,
         request: &mut Request<'_, R>,
@@ -264,7 +265,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// What is answered from local data or by a special-use name.
+/// A question answered by local data or as a special-use name.
 struct LocalQuestion<'a, 'q> {
     policy: &'a Policy<'q>,
     labels: &'a Labels<'q>,
@@ -285,7 +286,7 @@ impl LocalQuestion<'_, '_> {
         let ttl_secs = negative_ttl_secs(self.policy);
         match end {
             End::Records | End::Upstream(_) => Ok(()),
-            // Who looks for the apex of a zone finds it: denied by this very record it would be none.
+            // A query for the SOA of a zone's apex gets that very record as answer, not as denial.
             End::Nodata(Some(zone)) if self.qtype == rtype::SOA && zone == self.labels.name() => {
                 draft.head.answers += 1;
                 draft.writer.soa(zone, ttl_secs, special::SOA_TAIL)
@@ -306,7 +307,7 @@ impl LocalQuestion<'_, '_> {
 
     fn write_special(&self, draft: &mut Draft<'_>, special: &Special) -> Result<(), WriteError> {
         let zone = self.labels.suffix(special.zone_depth);
-        // A machine of this network may have the name in a moment.
+        // A machine of this network may get the name soon.
         let denial_ttl_secs = self.policy.denial_ttl_secs;
         let denial_ttl_secs = denial_ttl_secs.filter(|_| special.kind.is_for_private_use());
         let denial_ttl_secs = denial_ttl_secs.unwrap_or(special::TTL_SECS);
@@ -328,12 +329,12 @@ impl LocalQuestion<'_, '_> {
     }
 }
 
-/// For how long local data denies a name.
+/// TTL of a denial by local data, in seconds.
 fn negative_ttl_secs(policy: &Policy<'_>) -> u32 {
     policy.denial_ttl_secs.unwrap_or(LOCAL_NEGATIVE_TTL_SECS)
 }
 
-/// A name of one label that local data does not have and upstream is not asked for: NXDOMAIN.
+/// Writes NXDOMAIN for a name of one label that local data lacks and policy does not forward.
 fn write_plain_name(draft: &mut Draft<'_>, policy: &Policy<'_>) -> Result<(), WriteError> {
     draft.head.rcode = rcode::NXDOMAIN;
     draft.negative(b"\0", negative_ttl_secs(policy))

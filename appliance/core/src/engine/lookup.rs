@@ -1,4 +1,4 @@
-//! The look-up of a question that policy has let through: one lock, and what the cache has to say.
+//! Cache look-up of a question that policy forwards, under one lock.
 
 use super::filter::Revalidation;
 use super::nxdomain::denial_of;
@@ -11,45 +11,45 @@ use crate::dns::header::flag;
 use crate::dns::rcode;
 use crate::time::Instant;
 
-/// An answer is asked for again when less than one part in this many of its TTL is left.
+/// An answer is refreshed when at most this fraction (1/N) of its TTL is left.
 const PREFETCH_PART: u32 = 10;
 
-/// How well a cached answer serves now.
+/// Freshness of a cached answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
     /// Within its TTL; `aging`: in the last tenth.
     Fresh { age_secs: u32, aging: bool },
-    /// Past its TTL, or of unknown age from before a restart.
-    /// `at_once`: clients do not wait for a fresh one. `refresh`: it is asked for, since that has not failed just now.
+    /// Past its TTL, or of unknown age from before a restart. `at_once`: clients get it without waiting for a fresh one.
+    /// `refresh`: upstream is asked for a fresh one, since the last try did not fail just now.
     Stale { at_once: bool, refresh: bool },
-    /// Too old for anything.
+    /// Past its use.
     Expired,
-    /// Within its TTL, but only known to be longer than a slot.
+    /// Within its TTL: a mark of an answer that is longer than a slot.
     TooLarge,
 }
 
-/// What the cache has for a question. An answer stands in the request's message already.
+/// Result of a cache look-up. For `Hit` and `Denied` the reply stands in the request's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// An answer that was given.
+    /// The reply is written.
     Hit {
         rendered: Rendered,
-        /// It is asked for again, although it was given.
+        /// The answer is to be refreshed.
         refresh: bool,
         stale: bool,
     },
-    /// That the name does not exist, whatever is asked for.
+    /// The name does not exist, for all types; the reply is written.
     Denied(Rendered),
-    /// A stale answer, to be used if no upstream answers in time.
+    /// A stale answer, for the case that no upstream answers in time.
     Stale,
-    /// That the answer is longer than a slot: to be fetched in a stream.
+    /// A mark: the answer is longer than a slot, and is fetched over a stream.
     Mark,
-    /// Nothing that serves.
+    /// No entry that serves.
     Miss,
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Answers from the cache into the request's message if that can be done at once.
+    /// Looks the question up, and writes the reply into the request's message if it can be given at once.
     pub(super) fn look_up(
         &mut self,
         context: &Context<'_>,
@@ -71,7 +71,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Who looks up, while the shard is locked.
+/// State of a look-up, while the shard is locked.
 struct Reader<'a, R> {
     context: &'a Context<'a>,
     settings: &'a Settings,
@@ -90,7 +90,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         let policy = self.context.policy;
         let key = request.key(placement.name_hash);
         let mut found = shard.find(&key);
-        // Under the same lock: between two of them another worker could put another answer here.
+        // Under the same lock: if it were taken again, another worker could have replaced the answer.
         if found.is_some_and(|answer| answer.head.generation != policy.generation) {
             let revalidation = Revalidation {
                 policy,
@@ -110,7 +110,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
             .unwrap_or(Lookup::Miss)
     }
 
-    /// Gives what was found, if it serves.
+    /// Writes the reply from the entry that was found, if it serves.
     fn serve(&mut self, answer: &Answer<'_>, request: &mut Request<'_, R>) -> Lookup {
         let head = answer.head;
         let (ttl, code, refresh, stale) = match freshness(head, self.context.now, self.settings) {
@@ -122,7 +122,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
                 true,
             ),
             Freshness::Stale { .. } => return Lookup::Stale,
-            // Without recursion nobody is asked for the rest, so that TC would be a promise.
+            // Without RD nobody is asked for the rest, so TC would promise what a retry over TCP does not get.
             Freshness::TooLarge if request.is_tcp() || !request.wants_recursion() => {
                 return Lookup::Mark;
             }
@@ -152,7 +152,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         }
     }
 
-    /// Gives a denial of the name, if it holds.
+    /// Writes the reply from a denial of the name, if it is fresh and of the present policy.
     fn deny(&self, answer: &Answer<'_>, request: &mut Request<'_, R>) -> Option<Lookup> {
         let head = answer.head;
         let fresh = freshness(head, self.context.now, self.settings);
@@ -168,10 +168,10 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
     }
 }
 
-/// How well the answer serves.
+/// Freshness of the answer at `now`.
 pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Freshness {
     let age_secs = now.secs_since(head.stored);
-    // What comes from a snapshot of unknown age is never fresh, however young it looks.
+    // An entry of unknown age from a snapshot is never fresh, however young it looks.
     if age_secs < head.ttl_secs && !head.restored {
         if head.is_mark() {
             return Freshness::TooLarge;
@@ -195,7 +195,7 @@ pub(super) fn freshness(head: &Head, now: Instant, settings: &Settings) -> Fresh
     Freshness::Expired
 }
 
-/// For how long after it was stored the answer is given without that upstream is asked, in seconds.
+/// Time after storing for which the answer is given without asking upstream, in seconds.
 pub(super) const fn fresh_secs(head: &Head, settings: &Settings) -> u32 {
     if settings.prefetch {
         head.ttl_secs - head.ttl_secs / PREFETCH_PART
@@ -204,8 +204,8 @@ pub(super) const fn fresh_secs(head: &Head, settings: &Settings) -> u32 {
     }
 }
 
-/// Whether the answer may be given past its TTL: a failure may not, nor what policy has withheld, because policy may be
-/// another by now.
+/// True if the answer may be served past its TTL: not a failure, and not an answer that policy has withheld, since policy
+/// may have changed.
 fn may_be_stale(head: &Head) -> bool {
     matches!(head.rcode, rcode::NOERROR | rcode::NXDOMAIN)
         && head.ede != ede::BLOCKED

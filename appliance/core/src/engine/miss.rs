@@ -1,4 +1,4 @@
-//! A query that the cache cannot answer: its client waits, and a question goes upstream if none is on its way.
+//! Cache misses: the client waits, and a question goes upstream unless one is in flight.
 
 use super::lookup::Lookup;
 use super::request::{Placement, Request, query_flags, reply_to};
@@ -17,30 +17,30 @@ use crate::time::Instant;
 use core::net::IpAddr;
 use xdnsd_abi::hash;
 
-/// A question that is to be taken on.
+/// A question that is about to be taken on.
 struct Candidate<'p> {
     placement: &'p Placement,
-    /// What the cache has for it.
+    /// Result of the cache look-up.
     missed: Lookup,
     /// Fair share bucket of the client.
     bucket: u8,
-    /// The domain.
+    /// Buckets of the name's domain.
     zone: DomainBuckets,
 }
 
-/// A place among those who wait.
+/// Place of a client among those that wait.
 struct Seat {
-    /// The question in flight that is waited for; `None`: it is to be taken on.
+    /// Question in flight that the client joins; `None` if it needs a new one.
     present: Option<u16>,
     /// Fair share bucket of the client.
     bucket: u8,
-    /// Whether its QNAME is another name than that in flight.
+    /// True if QNAME is an alias of the name in flight.
     has_alias: bool,
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Puts the client among those who wait, and asks an upstream if nobody has yet. First of all it is clear that the
-    /// client has a place to wait in: nobody is asked for a client that is refused.
+    /// Lets the client wait, and asks an upstream if no question for the name is in flight. A place for the client is made
+    /// sure of first, so that no upstream is asked for a client that is refused.
     pub(super) fn miss<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -48,7 +48,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         request: &mut Request<'_, R>,
         missed: Lookup,
     ) -> Outcome {
-        // Who asks what somebody has asked already waits for the same answer: one question goes upstream for all.
+        // Clients that ask the same share one question.
         let present = self.tables.pending.find(&request.key(placement.name_hash));
         if let Some(outcome) = self.refuse_miss(call.context, request, present) {
             return outcome;
@@ -83,7 +83,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Ok(index)
         });
         match joined {
-            // Once the client waits: a question that cannot be sent may end, with a reply, before this returns.
+            // After the client has joined: a question that cannot be sent may end with a reply before this returns.
             Ok(index) if present.is_none() => self.begin(call, index),
             Ok(_) => {}
             Err(
@@ -99,7 +99,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Outcome::Pending
     }
 
-    /// Answers for whom upstream is not asked: who does not want it, and who has had too much of what is new.
+    /// Refuses a query for which no upstream is asked: one without RD, or one over the client's limit of misses.
     fn refuse_miss(
         &mut self,
         context: &Context<'_>,
@@ -115,7 +115,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// The client as it waits.
+    /// The client's entry among those that wait.
     fn waiter(&self, context: &Context<'_>, request: &Request<'_, R>) -> Waiter<R> {
         let query = request.query;
         let name_end = query.question_end - QUESTION_FIXED_LEN;
@@ -133,8 +133,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Answers a query without RD of which nothing is kept: the local aliases that lead to it, where it is such a name, or
-    /// REFUSED (RFC 8914 section 4.21).
+    /// Answers a query without RD that the cache cannot answer: the local aliases for an alias, else REFUSED (RFC 8914
+    /// section 4.21).
     fn refuse_recursion(&mut self, context: &Context<'_>, request: &mut Request<'_, R>) -> Outcome {
         if request.target.is_none() {
             return self.refuse(request, rcode::REFUSED.into(), ede::NOT_AUTHORITATIVE);
@@ -146,12 +146,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         Outcome::Reply(rendered.len)
     }
 
-    /// SERVFAIL for lack of room: the client may ask again.
+    /// Answers SERVFAIL for lack of room; the client may ask again.
     fn refuse_full(&mut self, request: &mut Request<'_, R>) -> Outcome {
         self.refuse(request, rcode::SERVFAIL.into(), ede::NOT_READY)
     }
 
-    /// A question that nobody has asked yet. Its domain is hashed here, so one that joins another does not pay for that.
+    /// Describes a new question. The domain is hashed here, so that a query that joins a question in flight does not pay
+    /// for it.
     fn candidate<'p>(
         &self,
         placement: &'p Placement,
@@ -167,8 +168,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Whether upstream is not asked for a new name, for what is in flight under its domain or for its group of servers. What is
-    /// in the cache, be it stale, is no new name, and who is where it says floods nobody in another's name.
+    /// True if a new name is refused because too much is in flight under its domain or for its group of servers. A name in
+    /// the cache, even a stale one, is not new; a client with a proven address is exempt, as it cannot flood under a forged
+    /// one.
     fn is_one_too_many<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -190,7 +192,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if !pending.is_crowded(candidate.zone, room, bounds) {
             return false;
         }
-        // A client that has many questions gives one up for a client that has few.
+        // A client with many questions gives one up for a client with few.
         let victim = pending.victim_for(candidate.bucket);
         self.counters.count(match victim {
             Some(_) => Counter::PendingFull,
@@ -200,9 +202,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         victim.is_none()
     }
 
-    /// Makes sure that one more client can wait. Whether it can. All places are taken: the oldest question of the client that
-    /// has the most ends, among those that somebody waits for; never the one that is waited for here. Who has filled the
-    /// table of questions pays with one of its own first, and with it with a place to wait in.
+    /// Makes room for one more waiting client; true if there is room. If all places for clients are taken, the oldest
+    /// question of the client with the most questions ends, among those with waiting clients and never the one that is
+    /// joined here. A client that has itself filled the table of questions first gives up one of its own, and so a place to
+    /// wait in.
     fn make_room<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, seat: &Seat) -> bool {
         let full = seat.present.is_none() && self.tables.pending.is_full();
         if let Some(victim) = full.then(|| self.tables.pending.victim()).flatten()
@@ -225,7 +228,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Asks upstream although nobody waits, unless somebody asks already or the table is full.
+    /// Asks upstream for a fresh answer without a waiting client, unless the question is in flight or the table is full.
     pub(super) fn refresh<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -246,7 +249,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Takes a question on. The table is full: the oldest question of the client that has the most ends for it.
+    /// Inserts a question into the table. If the table is full, the oldest question of the client with the most questions
+    /// ends.
     fn take_on<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -289,7 +293,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// The fair share bucket of a client: keyed, so that nobody can choose to share another's.
+/// Fair share bucket of a client, by a keyed hash, so that no client can choose another's bucket.
 fn bucket(policy: &Policy<'_>, address: IpAddr, seed: &[u8; 16]) -> u8 {
     let octets = match policy.on_link.fairness_unit(address) {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),

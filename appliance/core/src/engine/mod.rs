@@ -1,4 +1,4 @@
-//! The forwarder as a state machine: queries come in, answers and upstream questions go out.
+//! Forwarding engine: a state machine that takes queries and responses, and gives answers and upstream questions.
 //!
 //! ```text
 //!            query(call, …)                        response(call, …)
@@ -10,7 +10,7 @@
 //!             timeout(call) ─┘ ◄─────────────────────────────┘
 //!                            └─► Effects::reply ─► every client that waits
 //! ```
-//! It does no I/O, reads no clock and makes no random numbers: all of that is the caller's.
+//! The engine does no I/O, reads no clock and makes no random numbers: the caller does all three.
 
 mod alias;
 mod ask;
@@ -50,54 +50,54 @@ use crate::rate::{Accounts, RateLimits};
 use crate::time::Instant;
 use core::net::{IpAddr, SocketAddr};
 
-/// How a query came, and so how large its answer may be.
+/// Transport of a query, which bounds the size of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// A datagram: 512 bytes, or what EDNS says, at most [`crate::limits::UDP_MESSAGE_MAX`].
+    /// UDP: 512 bytes, or the client's EDNS size up to [`crate::limits::UDP_MESSAGE_MAX`].
     Udp,
-    /// A stream: up to 65,535 bytes.
+    /// TCP: up to 65,535 bytes.
     Tcp,
 }
 
-/// Who asks. `R` is the caller's own way back to the client.
+/// Source of a query. `R` is the caller's type for the way back to the client.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<R> {
-    /// Handed back with an answer that comes later.
+    /// Passed to [`Effects::reply`] with an answer that comes later.
     pub reply_path: R,
-    /// The source address of its query, canonical.
+    /// Source address of the query, in canonical form.
     pub address: IpAddr,
-    /// The index of the device that its query came by; 0: nobody knows.
+    /// Index of the interface that received the query; 0 if unknown.
     pub device: u32,
-    /// How it asked.
+    /// Transport of the query.
     pub transport: Transport,
 }
 
-/// What became of a query.
+/// Result of [`Engine::query`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer stands in the query's own buffer and is this long.
+    /// The answer stands in the query's buffer and has this many bytes.
     Reply(usize),
-    /// It comes later, through [`Effects::reply`].
+    /// The answer comes later, through [`Effects::reply`].
     Pending,
-    /// There will be none.
+    /// The query gets no answer.
     Silence,
 }
 
-/// What holds for a while: the time, and the policy in force.
+/// State that stays the same for the length of a call: the time and the policy in force.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'p> {
-    /// The present moment by the caller's monotonic clock.
+    /// Present time by the caller's monotonic clock.
     pub now: Instant,
-    /// Seconds since 1970 by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
+    /// Unix time in seconds by the wall clock, for the age of DNS cookies (RFC 9018 section 4.3).
     pub unix_secs: u32,
-    /// Local data, lists, routes, access: of all clients who are in no view.
+    /// Policy of all clients that are in no view: local data, lists, routes, access.
     pub policy: &'p Policy<'p>,
-    /// Whose policy is another one.
+    /// Views, whose clients have a policy of their own.
     pub views: &'p Views<'p>,
 }
 
 impl<'p> Context<'p> {
-    /// One call of the engine under it.
+    /// A call of the engine under this context.
     pub const fn call<'c, E>(&'c self, effects: &'c mut E) -> Call<'c, E>
     where
         'p: 'c,
@@ -108,7 +108,7 @@ impl<'p> Context<'p> {
         }
     }
 
-    /// What holds for this client.
+    /// The context with the policy of this client's view.
     #[inline(always)]
     fn of_client<R>(&self, client: &Client<R>) -> Self {
         let found = if self.views.is_empty() {
@@ -119,7 +119,7 @@ impl<'p> Context<'p> {
         self.under(found)
     }
 
-    /// What holds for those who wait for a question of this view, whoever the present call is for.
+    /// The context with the policy of this view, for the clients that wait for a question of it.
     fn of_view(&self, view: u8) -> Self {
         self.under(self.views.by_number(view))
     }
@@ -133,94 +133,93 @@ impl<'p> Context<'p> {
     }
 }
 
-/// What one call of the engine has to do with: what holds for it, and who carries out what it asks for.
+/// Arguments of one call of the engine: its context, and the receiver of its effects.
 #[derive(Debug)]
 pub struct Call<'c, E> {
-    /// The time, and the policy in force.
+    /// Time and policy in force.
     pub context: &'c Context<'c>,
     /// The caller's [`Effects`].
     pub effects: &'c mut E,
 }
 
-/// What the operator should read in the log, beside the counter: rarely, not per packet.
+/// Event for the operator's log, beside its counter: rare, never one per packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// An answer from upstream had a private address (DNS rebinding) and was withheld.
     Rebind,
 }
 
-/// What the engine asks its caller to do.
+/// Actions that the engine asks of its caller.
 pub trait Effects<R> {
-    /// Opens a source port for one datagram to `to` and its answer, drawn at random from those that are free, and returns
-    /// its name.
-    /// `question` comes back with what arrives there.
+    /// Opens a source port for one datagram to `to` and its answer, drawn at random from the free ones, and returns its
+    /// name. The caller passes `question` back with each response to that port.
     ///
     /// # Errors
-    /// None can be had.
+    /// No port can be had.
     fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
-    /// Closes a source port: nothing is received through it any more.
+    /// Closes a source port: it receives nothing more.
     fn close_port(&mut self, port: u16);
-    /// Closes a source port before its answer has come. It may still come: no other question has this port for a while, or
-    /// it would look like a forged answer to that one.
+    /// Closes a source port whose answer may still come. The caller keeps the port from other questions for a while, since
+    /// a late answer would look like a forged one to them.
     fn leave_port(&mut self, port: u16);
-    /// Sends `message` to an upstream. Returns whether it went out; a failure counts as an upstream that did not answer.
+    /// Sends `message` to an upstream. Returns true if it was sent; a failure counts as a timeout of the upstream.
     fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
     /// Sends `message` to a client.
     fn reply(&mut self, reply_path: &R, message: &[u8]);
-    /// Takes a place in a stream to an upstream, for one question whose answer did not fit a datagram, and returns its slot.
-    /// `bucket` is the fair share bucket of the client that asked.
+    /// Takes a slot in a stream to an upstream for one question, and returns its number. `bucket` is the fair share bucket
+    /// of the client.
     ///
     /// # Errors
-    /// None can be had.
+    /// No slot can be had.
     fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Result<u16, NoPort>;
-    /// Gives the place in a stream back: its answer is not waited for any more.
+    /// Releases a slot: its answer is no longer awaited.
     fn leave_stream(&mut self, slot: u16);
     /// Remembers `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);
-    /// Random bits from the operating system's generator: message IDs and ports must not be guessed.
+    /// Random bits from the operating system's generator, for message IDs and letter case, which must be unpredictable.
     fn random(&mut self) -> u32;
 }
 
-/// The cache as the engine reaches it: shards behind the caller's locks.
+/// Access to the cache, whose shards are behind locks of the caller.
 pub trait CacheAccess {
-    /// Runs `f` on the shard that `hash` belongs to.
+    /// Runs `f` on the shard of `hash`.
     fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T;
-    /// The key of the hash, chosen at start.
+    /// Key of the name hash, chosen at start.
     fn seed(&self) -> [u8; 16];
 }
 
-/// What can be set.
+/// Settings of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// TTLs of what is kept.
+    /// Bounds of the TTLs of cached answers.
     pub ttl: TtlBounds,
     /// Serve answers past their TTL when no upstream answers (RFC 8767).
     pub serve_stale: bool,
-    /// For how long after its TTL an answer may be served, in seconds.
+    /// Longest time past its TTL for which an answer may be served, in seconds.
     pub stale_max_secs: u32,
-    /// After how long without an upstream's answer a stale one is given, in milliseconds.
+    /// Time after which clients get a stale answer if no upstream has answered, in milliseconds.
     pub stale_after_ms: u64,
-    /// After how long without any answer SERVFAIL is given, in milliseconds.
+    /// Time after which clients get SERVFAIL if no upstream has answered, in milliseconds.
     pub give_up_ms: u64,
-    /// For how long a failure is kept, in seconds (RFC 9520: at least 1, at most 300).
+    /// Time for which a failure is cached, in seconds (RFC 9520: at least 1, at most 300).
     pub failure_ttl_secs: u32,
-    /// Ask again in the last tenth of a TTL when a client asks.
+    /// Refresh an answer when a client asks for it in the last tenth of its TTL.
     pub prefetch: bool,
     /// Rotate the addresses of an RRset from answer to answer.
     pub rotate: bool,
-    /// How many questions may be in flight under one domain, and for one group of servers.
+    /// Most questions in flight under one domain, and for one group of servers.
     pub bounds: CrowdLimits,
-    /// Secret of our DNS cookies (RFC 7873); `None`: cookies are not answered.
+    /// Secrets of our DNS cookies (RFC 7873); `None` if cookies are off.
     pub cookies: Option<CookieSecrets>,
-    /// How much a client may ask over UDP without a valid cookie.
+    /// Rate limits per client, for queries over UDP without a valid cookie.
     pub rates: RateLimits,
-    /// Answers longer than this many bytes go over UDP only to clients with a valid cookie.
+    /// Longest answer in bytes over UDP to a client without a valid cookie.
     pub nocookie_udp_size: usize,
-    /// How long a TCP connection may be idle, in units of 100 ms (RFC 7828).
+    /// Idle timeout of a TCP connection, in units of 100 ms (RFC 7828).
     pub tcp_idle_100ms: u16,
-    /// What `version.bind` and `version.server` say in class CHAOS; `None`: REFUSED.
+    /// Text of `version.bind` and `version.server` in class CHAOS; `None` if they are REFUSED.
     pub version: Option<&'static str>,
-    /// What `id.server` and `hostname.bind` say; `None`: REFUSED.
+    /// Text of `id.server` and `hostname.bind`; `None` if they are REFUSED.
     pub identity: Option<&'static str>,
     /// Ask upstreams with random letter case (draft-vixie-dnsext-dns0x20).
     pub random_case: bool,
@@ -230,7 +229,7 @@ pub struct Settings {
 pub const STALE_TTL_SECS: u32 = 30;
 
 impl Settings {
-    /// What holds where the configuration is silent.
+    /// Defaults of the configuration.
     pub const DEFAULT: Self = Self {
         ttl: TtlBounds {
             min_secs: 0,
@@ -261,24 +260,24 @@ impl Default for Settings {
     }
 }
 
-/// The memory of an engine that is too large for a stack: it belongs into a static.
+/// Memory of an engine. Too large for a stack: it belongs in a static.
 #[derive(Debug)]
 pub struct Tables<R> {
     live: Live<R>,
     scratch: [u8; TCP_MESSAGE_MAX],
 }
 
-/// What every step of the engine may change.
+/// Tables that every step of the engine may change.
 #[derive(Debug)]
 struct Live<R> {
     /// Questions in flight.
     pending: PendingTable<R>,
-    /// The reply being written.
+    /// Buffer of the reply that is being written.
     reply: [u8; TCP_MESSAGE_MAX],
 }
 
 impl<R: Copy + PartialEq> Tables<R> {
-    /// With no question in flight.
+    /// Tables without questions in flight.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -297,28 +296,29 @@ impl<R: Copy + PartialEq> Default for Tables<R> {
     }
 }
 
-/// The forwarder of one worker.
+/// Forwarding engine of one worker.
 #[derive(Debug)]
 pub struct Engine<'a, R, C> {
     tables: &'a mut Live<R>,
-    /// Where an answer from upstream is written: header, question, body. Lent to the code that works on it, and empty meanwhile.
+    /// Buffer for an answer from upstream: header, question, body. It is lent to the code that works on the answer, and is
+    /// empty meanwhile.
     scratch: &'a mut [u8],
     cache: C,
     counters: &'a Counters,
     upstreams: Upstreams,
     settings: Settings,
-    /// Where it stands what clients have had.
+    /// Returns the rate accounts of clients.
     accounts: fn() -> Accounts<'a>,
-    /// Counts replies, so that RRsets rotate.
+    /// Number of replies so far, by which RRsets are rotated.
     rotation: u16,
-    /// Whether hits are noted.
+    /// True if hits are noted for [`take_noted`](Self::take_noted).
     notes_hits: bool,
-    /// The latest query's answer, if it is one that others get as well.
+    /// Validity of the answer to the latest query, if it was noted.
     noted: Option<Fresh>,
 }
 
 impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
-    /// An engine with nothing in flight, that asks nobody.
+    /// An engine without questions in flight and without upstream servers.
     #[must_use]
     pub fn new(
         tables: &'a mut Tables<R>,
@@ -340,30 +340,31 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         }
     }
 
-    /// Whether what it gives from the cache is noted for [`take_noted`](Self::take_noted) from now on. At first it is not.
+    /// Switches the noting of hits for [`take_noted`](Self::take_noted) on or off. It is off at first.
     pub const fn note_hits(&mut self, notes_hits: bool) {
         self.notes_hits = notes_hits;
     }
 
-    /// The same, that keeps the limits of [`Settings::rates`] by these accounts. Others may come to be there.
+    /// The engine with these accounts for the limits of [`Settings::rates`]. The function is called anew for each use,
+    /// since accounts may come later.
     #[must_use]
     pub fn with_accounts(self, accounts: fn() -> Accounts<'a>) -> Self {
         Self { accounts, ..self }
     }
 
-    /// What was noted of the latest query: `None`, it was not answered as everybody else is.
+    /// Takes the note about the latest query; `None` if its answer was not a hit that others get as well.
     pub const fn take_noted(&mut self) -> Option<Fresh> {
         self.noted.take()
     }
 
-    /// The same, that asks these servers. [`take_servers`](Self::take_servers) replaces them later.
+    /// The engine with these upstream servers. [`take_servers`](Self::take_servers) replaces them later.
     #[must_use]
     pub fn with_upstreams(self, upstreams: Upstreams) -> Self {
         Self { upstreams, ..self }
     }
 
-    /// Takes over other settings. What clients and connections rely on stays: cookies, how long a connection may be idle, and
-    /// who we say that we are.
+    /// Replaces the settings, except those that clients and connections rely on: cookies, the idle timeout of TCP, version
+    /// and identity.
     pub const fn take_settings(&mut self, settings: &Settings) {
         let Settings {
             cookies,
@@ -381,17 +382,17 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         };
     }
 
-    /// The upstream servers.
+    /// Upstream servers.
     #[must_use]
     pub const fn upstreams(&self) -> &Upstreams {
         &self.upstreams
     }
 
-    /// Takes over other upstream servers. What is known of those that stay is kept; questions in flight begin anew, with
-    /// the servers that policy names for them, at the next [`timeout`](Self::timeout).
+    /// Replaces the upstream servers. The state of servers that stay is kept. Questions in flight begin anew at the next
+    /// [`timeout`](Self::timeout), with the group that policy names for them.
     ///
     /// # Errors
-    /// There are more than fit; nothing has changed.
+    /// There are more servers than fit; nothing has changed.
     pub fn take_servers<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -404,13 +405,13 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         self.upstreams.configure(servers)?;
         let now = call.context.now;
         for index in 0..PENDING as u16 {
-            // What is still answered is the answer of a server that may be another's by now.
+            // An answer that still comes may be from a server that has another index by now.
             self.leave_ports(index, call.effects);
             let pending = &mut self.tables.pending;
             let Some(group) = pending.get(index).map(|question| {
                 let name = pending.asked_name(index).unwrap_or(&question.name);
                 let policy = call.context.of_view(question.view).policy;
-                // Policy may not ask for it any more. Somebody waits for an answer nevertheless.
+                // Policy may no longer forward the question, but a client waits for an answer.
                 let group = group_of(policy, name, question.qtype);
                 group.unwrap_or(policy.default_group as u8)
             }) else {
@@ -421,8 +422,8 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         Ok(())
     }
 
-    /// Ends all questions of views: the numbers of views are those of others from now on. Who waits gets a stale answer or
-    /// SERVFAIL, and may ask again.
+    /// Ends all questions of views, because the numbers of views change their meaning. Waiting clients get a stale answer
+    /// or SERVFAIL, and may ask again.
     pub fn leave_views<E: Effects<R>>(&mut self, call: &mut Call<'_, E>) {
         for index in 0..PENDING as u16 {
             let question = self.tables.pending.get(index);
@@ -435,13 +436,13 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         }
     }
 
-    /// Questions in flight.
+    /// Number of questions in flight.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.tables.pending.len()
     }
 
-    /// Nothing has to be done before this instant unless a message comes.
+    /// Next time at which [`timeout`](Self::timeout) has work; `None` if no question is in flight.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.tables.pending.is_empty() {
@@ -451,7 +452,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         }
     }
 
-    /// What a question sees when something happens to it, and the table that it stands in.
+    /// The table of questions, and beside it the state that a question needs to handle an event.
     const fn scene(&mut self, now: Instant) -> (&mut PendingTable<R>, Scene<'_>) {
         let scene = Scene {
             upstreams: &mut self.upstreams,
@@ -461,7 +462,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         (&mut self.tables.pending, scene)
     }
 
-    /// By how many places addresses are moved in the next answer.
+    /// Number of places by which the next answer's addresses are rotated.
     const fn next_rotation(&mut self) -> u16 {
         next_rotation(&mut self.rotation, &self.settings)
     }
@@ -472,7 +473,7 @@ const fn next_rotation(rotation: &mut u16, settings: &Settings) -> u16 {
     if settings.rotate { *rotation } else { 0 }
 }
 
-/// The group that upstream is asked in for `name`; `None`: policy asks nobody.
+/// Group of upstreams for `name`; `None` if policy does not forward it.
 fn group_of(policy: &Policy<'_>, name: &Name, qtype: u16) -> Option<u8> {
     match policy.decide(&Labels::new(name.as_wire())?, qtype) {
         Decision::Forward { group } => Some(group as u8),

@@ -1,12 +1,12 @@
-//! Names that do not exist: what was said for type A holds for all types (RFC 2308 section 5, RFC 8020 section 2), unless
-//! something contradicts.
+//! Denials of a name: NXDOMAIN for type A holds for all types (RFC 2308 section 5, RFC 8020 section 2), unless there is
+//! evidence of the name.
 //!
-//! Some servers deny a name for want of a type that they do not know (RFC 4074 section 4.2). So what is said for another
-//! type than A, which all of them know, holds for that type alone; and of a name that has been seen to exist, each type is
-//! believed by itself. What shows that a name exists: an answer for any of its types, with any flags, that is in the cache
-//! or comes later; and one with TTL 0, which is not kept, leaves a mark.
+//! Some servers deny a name because they do not know the type (RFC 4074 section 4.2). So NXDOMAIN for a type other than A,
+//! which all servers know, holds for that type alone; and once a name has been seen to exist, each type is believed by
+//! itself. Evidence of a name is an answer for any of its types, with any flags, that is in the cache or comes later. An
+//! answer with TTL 0 is not cached, and leaves a mark.
 //!
-//! Denial and mark are kept under [`HashedKey::any_type`]; the mark under the one without flags.
+//! Denial and mark are stored under [`HashedKey::any_type`], the mark under the key without flags.
 
 use super::request::Request;
 use crate::answer::{Answer, HashedKey, Head};
@@ -15,7 +15,7 @@ use crate::dns::edns::ede;
 use crate::dns::{rcode, rtype};
 use crate::time::Instant;
 
-/// Types that names have beside A. An answer for one of them, however old, shows that the name exists.
+/// Types beside A whose cached answers, of any age, show that the name exists.
 const OTHER_TYPES: [u16; 9] = [
     rtype::AAAA,
     rtype::HTTPS,
@@ -28,12 +28,12 @@ const OTHER_TYPES: [u16; 9] = [
     rtype::CNAME,
 ];
 
-/// Whether the answer says of the name itself that it does not exist, and not of an alias's target, nor by our own policy.
+/// True if the answer denies the name itself: not the target of an alias, and not by our own policy.
 fn denies_name(head: &Head) -> bool {
     head.rcode == rcode::NXDOMAIN && head.answers == 0 && head.ede != ede::BLOCKED
 }
 
-/// Whether the shard, which is that of the name, has an answer for `key` with any flags that shows that the name exists.
+/// True if the shard, which is that of the name, holds a NOERROR answer for `key` with any flags.
 fn shows_name(shard: &Shard, key: &HashedKey<'_>) -> bool {
     key.with_any_flags().any(|key| {
         let head = shard.head(&key);
@@ -41,19 +41,19 @@ fn shows_name(shard: &Shard, key: &HashedKey<'_>) -> bool {
     })
 }
 
-/// The key of the mark of a name that exists.
+/// Key of a name's mark.
 const fn mark_of<'a>(key: &HashedKey<'a>) -> HashedKey<'a> {
     key.any_type().without_flags()
 }
 
-/// Whether the name was seen to exist so lately that a denial from before would still hold.
+/// True if the name was seen to exist recently enough that an earlier denial would still be valid.
 fn is_marked(shard: &Shard, key: &HashedKey<'_>, now: Instant) -> bool {
     let head = shard.head(&mark_of(key));
     head.is_some_and(|head| head.rcode == rcode::NOERROR && now < head.expires())
 }
 
-/// Keeps for all types that the name does not exist, or ends that where the answer shows that it does. The shard is that
-/// of the name. A mark holds as long as the longest denial, for `mark_secs`.
+/// Stores NXDOMAIN for all types of the name, or removes such a denial if the answer shows that the name exists. The shard
+/// is that of the name. A mark lasts for `mark_secs`, as long as the longest denial.
 pub(super) fn note_existence(
     shard: &mut Shard,
     key: &HashedKey<'_>,
@@ -63,8 +63,8 @@ pub(super) fn note_existence(
     let head = answer.head;
     if denies_name(head) {
         let other = |qtype| shows_name(shard, &key.with_qtype(qtype));
-        // Only for A, which every server knows, and against no evidence: see above. What is not kept for A is for no other
-        // type, either.
+        // Believed only for A, which every server knows, and without evidence to the contrary: see above. A denial that is
+        // not cached for A is not cached for other types either.
         let is_believed = key.key().qtype == rtype::A
             && head.ttl_secs > 0
             && !is_marked(shard, key, head.stored)
@@ -92,8 +92,8 @@ pub(super) fn note_existence(
     }
 }
 
-/// What is kept for all types of the name in question, where it says that the name does not exist, and nothing shows that it
-/// does. A DS is asked of somebody else than the other types (RFC 4035 section 3.1.4.1), who has not denied it.
+/// The denial for all types of the request's name, unless an answer shows that the name exists. DS is excluded: it is asked
+/// of the parent zone's servers (RFC 4035 section 3.1.4.1), which have not denied the name.
 pub(super) fn denial_of<'s, R>(
     shard: &'s mut Shard,
     name_hash: u64,

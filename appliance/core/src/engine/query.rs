@@ -1,4 +1,4 @@
-//! From a client's query to an answer at once, or to a question in flight.
+//! Path of a query: to an answer at once, or to a question in flight.
 
 use super::hit::Known;
 use super::lookup::Lookup;
@@ -14,8 +14,8 @@ use crate::dns::{rcode, rtype};
 use crate::rate::RateKind;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Takes the query that stands in `message[..len]`. An answer that can be given at once is written over it; the buffer
-    /// should hold [`UDP_MESSAGE_MAX`] bytes (TCP: 65,535), or answers are truncated to what it holds.
+    /// Answers the query in `message[..len]`. An immediate answer is written over it. The buffer should hold
+    /// [`UDP_MESSAGE_MAX`] bytes (TCP: 65,535); a longer answer is truncated to the buffer.
     ///
     /// [`UDP_MESSAGE_MAX`]: crate::limits::UDP_MESSAGE_MAX
     pub fn query<E: Effects<R>>(
@@ -28,7 +28,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let context = &call.context.of_client(client);
         let call = &mut context.call(&mut *call.effects);
         self.noted = None;
-        // Read where it stands: a name is long, and this is on the way of every hit.
+        // Borrowed, because a copy of the name would cost every hit.
         let parsed = Query::parse(&message[..len]);
         let query = match &parsed {
             Ok(query) => query,
@@ -44,7 +44,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if let Some(outcome) = self.limit(context, &mut request, RateKind::Query) {
             return outcome;
         }
-        // Before the cache and policy: such a question is in neither.
+        // Before cache and policy, which know class IN and plain types alone.
         let outcome = match self.refuse_kind(&mut request) {
             Some(outcome) => outcome,
             None => self.answer(call, &mut request),
@@ -75,7 +75,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(_) if request.query.qtype == rtype::ANY => return self.answer_any(request),
             Err(group) => group,
         };
-        // From here on it is about the name that a local alias leads to, which is another one than the cache was asked for.
+        // From here on the question is about the target of a local alias, where there is one. The look-up above was for
+        // QNAME.
         let has_alias = request.target.is_some();
         if has_alias {
             hash_of_name = name_hash(request.name().as_wire(), &self.cache.seed());
@@ -85,7 +86,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             group,
         };
         let found = if known == Known::Nothing && !has_alias {
-            // It may have come since: then it is asked for once more, and nothing else.
+            // An answer that another worker has stored since costs one more question upstream at most.
             Lookup::Miss
         } else {
             self.look_up(context, &placement, request)
@@ -130,7 +131,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         render_bare(request, &head, &reply)
     }
 
-    /// Answers a well-formed query with a code and nothing else, in place.
+    /// Answers a well-formed query with an RCODE and no records, in place.
     pub(super) fn refuse(
         &mut self,
         request: &mut Request<'_, R>,
@@ -150,7 +151,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Answers with a header and OPT alone, in place.
+/// Answers with header, question and OPT, without records, in place.
 pub(super) fn render_bare<R>(request: &mut Request<'_, R>, head: &Head, reply: &Reply) -> Outcome {
     let end = request.query.question_end;
     let rendered = reply.render(request.message, end, &Answer::bare(head));

@@ -1,6 +1,7 @@
-//! Clients that ask for more than they may: their queries, and what has to be asked upstream for them.
+//! Rate limits per client: queries, and questions that go upstream for them.
 //!
-//! Hits are never limited before misses are: a miss is a query as well, and the config allows no fewer queries than misses.
+//! Hits are never limited before misses: a miss is a query as well, and the config allows at least as many queries as
+//! misses.
 
 use super::query::render_bare;
 use super::request::{Request, reply_to};
@@ -12,7 +13,7 @@ use crate::dns::header::flag;
 use crate::rate::{Limit, RateKind, unit};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Counts a query, or a question that is to be taken on, against its client. `Some`: that was too much.
+    /// Charges a query, or a question that is to be taken on, to its client. `Some`: over the limit.
     #[inline(always)]
     pub(super) fn limit(
         &self,
@@ -30,7 +31,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// Counts a message that cannot be read against its client. Whether that was too much.
+    /// Charges an unreadable message to its client. Returns true if that is over the limit.
     pub(super) fn is_too_much(&self, context: &Context<'_>, client: &Client<R>) -> bool {
         self.is_limited(RateKind::Query)
             && client.transport == Transport::Udp
@@ -66,7 +67,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Tells the client to come back over TCP. Who speaks cookies gets one with it.
+/// Answers with TC, so that the client comes back over TCP. A client with cookies gets a valid one as well.
 fn slip<R>(request: &mut Request<'_, R>) -> Outcome {
     let head = Head::EMPTY;
     let mut reply = reply_to(request, &head, Ttl::Aged(0), ede::NONE);

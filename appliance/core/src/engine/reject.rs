@@ -13,18 +13,18 @@ use crate::policy::Action;
 /// A message in a buffer that has room for its reply.
 pub(super) struct MessageBuffer<'m> {
     pub message: &'m mut [u8],
-    /// Bytes of the message.
+    /// Length of the message in bytes.
     pub len: usize,
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Answers kinds of questions that no policy, cache or upstream is asked about.
+    /// Answers queries that go neither to policy nor to cache or upstreams; `None` for all others.
     pub(super) fn refuse_kind(&mut self, request: &mut Request<'_, R>) -> Option<Outcome> {
         let query = request.query;
         if query.edns.is_some_and(|edns| edns.version != 0) {
             return Some(self.refuse(request, rcode::BADVERS, ede::NONE));
         }
-        // RFC 7873 section 5.2.2; without cookies the option is one that is not known.
+        // RFC 7873 section 5.2.2. With cookies off the option is ignored like an unknown one.
         if query.edns.is_some_and(|edns| edns.cookie_is_malformed)
             && self.settings.cookies.is_some()
         {
@@ -37,14 +37,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 return Some(self.refuse(request, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
             }
         }
-        // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3): nothing that a forwarder has.
+        // Zone transfers and the retired mailbox meta types (RFC 1035 section 3.2.3), which a forwarder does not serve.
         if (rtype::IXFR..rtype::ANY).contains(&query.qtype) {
             return Some(self.refuse(request, rcode::REFUSED.into(), ede::NOT_SUPPORTED));
         }
         None
     }
 
-    /// Answers what is not a well-formed query, in place.
+    /// Answers a message that is not a well-formed query, in place.
     #[cold]
     pub(super) fn reject(
         &mut self,
@@ -62,7 +62,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             QueryError::Reject { rcode, keep } => (rcode, keep, None),
             QueryError::CookieOnly(edns) => (rcode::FORMERR, HEADER_LEN, Some(edns)),
         };
-        // Who may not ask learns nothing from a broken message either.
+        // A client without access learns nothing from a malformed message either.
         match context.policy.admit(client.address) {
             Action::Drop | Action::Local => {
                 self.counters.count(Counter::AclDropped);
@@ -85,8 +85,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         write(message, keep, code, opt.as_ref())
     }
 
-    /// The answer to a client that asks for a cookie and nothing else: NOERROR, or BADCOOKIE where it has one that is not
-    /// ours any more (RFC 7873 section 5.4). `None`: we give no cookies.
+    /// Reply to a query for a cookie alone: NOERROR, or BADCOOKIE if the client's server cookie is not valid (RFC 7873
+    /// section 5.4). `None` if cookies are off.
     fn give_cookie(
         &self,
         context: &Context<'_>,
@@ -112,7 +112,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// Writes the header over the query's, keeps the first `keep` bytes, and puts OPT behind them.
+/// Writes the reply: the header, then the first `keep` bytes as they came, then OPT.
 fn write(message: &mut [u8], keep: usize, code: u8, opt: Option<&OptReply>) -> Outcome {
     let Some(received) = Header::parse(message) else {
         return Outcome::Silence;

@@ -1,4 +1,4 @@
-//! A query with what is known of its reply before there is an answer, and the reply's shape once there is.
+//! A query with the properties of its reply that are known before the answer, and the reply itself.
 
 use super::alias::{AliasQuestion, AnswerMessage};
 use super::cookie::{Checked, Moment, SecretRotations};
@@ -17,7 +17,7 @@ use xdnsd_abi::rate::control;
 /// Shortest UDP answer that every client takes (RFC 1035 section 4.2.1).
 const UDP_WITHOUT_EDNS: usize = 512;
 
-/// Where a question belongs: its name's hash says where in the cache and among those in flight, its group who is asked.
+/// Place of a question: the hash of its name finds it in the cache and among those in flight; its group has the servers.
 pub(super) struct Placement {
     /// Keyed hash of the name.
     pub name_hash: u64,
@@ -25,30 +25,30 @@ pub(super) struct Placement {
     pub group: u8,
 }
 
-/// A well-formed query with what is decided about its reply before it is answered.
+/// A well-formed query with the decisions about its reply.
 pub(super) struct Request<'q, R> {
     /// The query.
     pub query: &'q Query,
-    /// Who asks.
+    /// Source of the query.
     pub client: &'q Client<R>,
-    /// The query as it came. Its answer is written over it.
+    /// The message of the query. The answer is written over it.
     pub message: &'q mut [u8],
-    /// What its EDNS asks for; `None`: no EDNS.
+    /// EDNS properties of the reply; `None` if the query has no EDNS.
     pub edns: Option<ClientEdns>,
-    /// The longest reply that it may get.
+    /// Longest reply that the client may get, in bytes.
     pub limit: usize,
-    /// Whether its client is where it says: it has a valid cookie, or a connection.
+    /// True if the client's address is proven, by a valid cookie or a TCP connection.
     pub is_proven: bool,
-    /// Whether longer replies than `Settings::nocookie_udp_size` are for clients with a cookie, and it has none.
+    /// True if cookies are on and the query came over UDP without a valid one: `Settings::nocookie_udp_size` applies.
     pub lacks_cookie: bool,
-    /// The view of its client.
+    /// Number of the client's view.
     pub view: u8,
-    /// The name to which local aliases lead, and whose records are to be found.
+    /// Target of local aliases, whose records are looked up in place of QNAME's.
     pub target: Option<Name>,
 }
 
 impl<R> Request<'_, R> {
-    /// The name whose records are to be found.
+    /// Name whose records are looked up.
     pub(super) fn name(&self) -> &Name {
         self.target.as_ref().unwrap_or(&self.query.name)
     }
@@ -57,12 +57,12 @@ impl<R> Request<'_, R> {
         self.client.transport == Transport::Tcp
     }
 
-    /// Whether the client wants upstream to be asked for it (RFC 1035 section 4.1.1, RD).
+    /// True if the query has RD set, so that upstreams may be asked (RFC 1035 section 4.1.1).
     pub(super) fn wants_recursion(&self) -> bool {
         self.query.header.has(flag::RD)
     }
 
-    /// The key under which they are kept; `name_hash` is that of [`name`](Self::name).
+    /// Cache key of the question; `name_hash` is the hash of [`name`](Self::name).
     pub(super) fn key(&self, name_hash: u64) -> HashedKey<'_> {
         let key = Key {
             name: self.name().as_wire(),
@@ -73,7 +73,7 @@ impl<R> Request<'_, R> {
 }
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// What can be said of the reply before the answer is known.
+    /// Builds the request: all of the reply that is known before the answer.
     #[inline(always)]
     pub(super) fn request<'q>(
         &self,
@@ -110,7 +110,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 }
 
 impl<R, C> Engine<'_, R, C> {
-    /// What a client's cookie says now. `None`: we give no cookies.
+    /// Checks a client's cookie at the present time; `None` if cookies are off.
     #[inline(always)]
     pub(super) fn check_cookie(
         &self,
@@ -127,7 +127,7 @@ impl<R, C> Engine<'_, R, C> {
     }
 }
 
-/// Counts an answer with this code and nothing else.
+/// Counts a reply that has an RCODE and no records.
 pub(super) fn count_refusal(counters: &Counters, code: u8) {
     match code {
         rcode::FORMERR => counters.count(Counter::FormerrGiven),
@@ -138,7 +138,7 @@ pub(super) fn count_refusal(counters: &Counters, code: u8) {
     }
 }
 
-/// Flags of the query that its reply repeats, and AD where the client understands it (RFC 6840 section 5.7).
+/// Flags that the reply copies from the query, and AD if the client understands it (RFC 6840 section 5.7).
 pub(super) fn query_flags(query: &Query) -> u16 {
     let authentic = if query.dnssec_ok() {
         flag::AD
@@ -148,7 +148,7 @@ pub(super) fn query_flags(query: &Query) -> u16 {
     query.header.flags & (flag::RD | flag::CD) | authentic
 }
 
-/// What the client gets for an answer with this head. `code` is an extended error or [`ede::NONE`].
+/// The reply to the request for an answer with this head. `code` is an extended error or [`ede::NONE`].
 pub(super) fn reply_to<R>(request: &Request<'_, R>, head: &Head, ttl: Ttl, code: u16) -> Reply {
     let flags = query_flags(request.query);
     Reply {
@@ -166,7 +166,7 @@ pub(super) fn reply_to<R>(request: &Request<'_, R>, head: &Head, ttl: Ttl, code:
 }
 
 impl<R: Copy + PartialEq> Live<R> {
-    /// Answers an alias from the cached records of its target.
+    /// Renders the answer to an alias from the cached records of its target.
     pub(super) fn render_alias(
         &mut self,
         policy: &Policy<'_>,
@@ -194,7 +194,7 @@ impl<R: Copy + PartialEq> Live<R> {
     }
 }
 
-/// The longest reply in bytes that the client may get.
+/// Longest reply to the client in bytes.
 fn reply_limit(query: &Query, transport: Transport) -> usize {
     match transport {
         Transport::Tcp => TCP_MESSAGE_MAX,

@@ -1,4 +1,4 @@
-//! From what came back from upstream to those who wait for it.
+//! Path of a response: from an upstream's message to the clients that wait for its answer.
 
 use super::ask::Rest;
 use super::nxdomain::note_existence;
@@ -15,18 +15,18 @@ use crate::forward::via::ResponseOrigin;
 use crate::time::Instant;
 use core::mem;
 
-/// For how long it is known of an answer that it is longer than a slot of the cache.
+/// Longest TTL of a mark for an answer that is longer than a cache slot, in seconds.
 const TOO_LARGE_TTL_SECS: u32 = 60;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Takes what came from an upstream, or pretends to.
+    /// Handles a message that comes from an upstream, or claims to.
     pub fn response<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         origin: &ResponseOrigin,
         message: &mut [u8],
     ) {
-        // Whoever does not see the question must guess port and ID; where it comes from is looked at first.
+        // An off-path attacker has to guess port and ID; the source address is checked first.
         let id = Header::parse(message).map(|header| header.id);
         let found = self.tables.pending.attempt_by(origin.via, origin.question);
         let is_asked = |attempt: &Attempt| {
@@ -41,7 +41,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         let sent = self.sent_in_random_case(index, &attempt);
         let repeats_case = sent.as_ref().is_none_or(|sent| settle(message, sent));
-        // Lent for this call: nobody writes over the answer while it is in hand.
+        // Lent for this call, so that nothing overwrites the answer while it is in use.
         let scratch = mem::take(&mut self.scratch);
         match self.read(
             call.context.now,
@@ -71,7 +71,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         self.scratch = scratch;
     }
 
-    /// Reads a message as an answer to what was asked for the question at this index, in random letter case as `sent`.
+    /// Reads a message as an answer to the question at this index, which was sent as `sent` if in random letter case.
     fn read<'t>(
         &self,
         now: Instant,
@@ -96,7 +96,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         sanitize(message, &expected, now, scratch)
     }
 
-    /// The name as it was sent in this attempt, where that was in random letter case.
+    /// Name as this attempt sent it; `None` if it was not in random letter case.
     fn sent_in_random_case(&self, index: u16, attempt: &Attempt) -> Option<Name> {
         let pending = &self.tables.pending;
         let (question, name) = (pending.get(index)?, pending.asked_name(index)?);
@@ -104,7 +104,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt.random_case.then(sent)
     }
 
-    /// A response to our question: it helps, or somebody else is asked.
+    /// Handles a response to our question: it is delivered, or the question goes on.
     fn accept<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -120,29 +120,29 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             };
             question.learn(attempt, seen, &mut scene);
         }
-        // A failure, a referral, or TC: the question goes on, or has ended already.
+        // After a failure, a referral or TC the question goes on or has ended already.
         if self.advance(call, index, event_of(attempt, &response)) != Rest::Deliver {
             return;
         }
-        // Before anything is made of it: AD counts only where the path to the server is trusted.
+        // First of all: AD counts only if the path to the server is trusted.
         let upstream = self.upstreams.get(attempt.upstream);
         let trusted = upstream.is_some_and(|upstream| upstream.config.trusted);
         response.head.authentic_data &= trusted;
-        // Nothing is kept of half a chain: the whole comes through here again.
+        // Half a chain is not cached: the whole chain comes through here again.
         if response.ends_in_alias && self.follow(call, index, &response) {
             return;
         }
-        // Filtered first: what policy withholds reaches neither the cache nor a client.
+        // Filtered first, so that what policy withholds reaches neither cache nor clients.
         self.filter(call, index, &mut response);
         self.keep(index, &response);
         self.reply_all(call, index, &response);
-        // Clients on streams get whole answers.
+        // Clients on streams wait for the whole answer.
         let question = self.tables.pending.get(index);
         let others_wait = response.truncated && question.is_some_and(|one| one.has_waiters());
         self.go_on(call, index, Event::Delivered { others_wait });
     }
 
-    /// Puts the answer into the cache; for one that is longer than a slot, the mark that it is.
+    /// Stores the answer in the cache, or a mark if it is longer than a slot.
     fn keep(&mut self, index: u16, response: &Response<'_>) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
@@ -150,9 +150,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let key = question.key();
         let mark_secs = self.settings.ttl.negative_max_secs;
         let head = Head {
-            // Another policy has not decided about the question yet: it will, before the answer is given again.
+            // If policy has changed meanwhile, the generation is an old one, and the answer is judged before it is given
+            // again.
             generation: question.generation,
-            // Sub-questions may have led to several.
+            // Sub-questions may have asked several groups.
             group: if question.has_sub() {
                 Head::ANY_GROUP
             } else {
@@ -187,7 +188,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// What a response to `attempt` is to its question.
+/// The event that a response to `attempt` is to its question.
 fn event_of(attempt: &Attempt, response: &Response<'_>) -> Event {
     let failure = Failure {
         rcode: response.head.rcode,
@@ -196,11 +197,11 @@ fn event_of(attempt: &Attempt, response: &Response<'_>) -> Event {
     if attempt.edns && matches!(failure.rcode, rcode::FORMERR | rcode::NOTIMP) {
         return Event::NotUnderstood(*attempt, failure);
     }
-    // Another server would say the same.
+    // Another server would give the same answer.
     if response.is_endless && is_useful(failure.rcode) {
         return Event::Endless;
     }
-    // A referral, or truncated although it came by TCP: this server cannot answer.
+    // A referral, or TC over a stream: this server cannot answer.
     if response.is_referral || response.truncated && attempt.is_stream() {
         return Event::Useless(Failure::SERVFAIL);
     }
@@ -214,13 +215,13 @@ fn event_of(attempt: &Attempt, response: &Response<'_>) -> Event {
     }
 }
 
-/// Whether an answer with this code says something about the name.
+/// True for an RCODE that says something about the name.
 const fn is_useful(code: u8) -> bool {
     matches!(code, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN)
 }
 
-/// What is kept of an answer that is longer than a slot: UDP clients get TC at once, the others are answered in full by
-/// an upstream, over a stream.
+/// Mark stored in place of an answer that is longer than a slot: UDP clients get TC at once; for others a stream to an
+/// upstream fetches the whole answer.
 fn too_large(head: &Head) -> Head {
     Head {
         ttl_secs: head.ttl_secs.min(TOO_LARGE_TTL_SECS),
@@ -231,8 +232,8 @@ fn too_large(head: &Head) -> Head {
     }
 }
 
-/// Whether the question came back letter by letter as it was sent, or not at all. If it did, it stands there in lower case
-/// afterwards: names of the answer are pointers to it.
+/// Returns true if the message has no question, or has the name exactly as it was sent. In that case the name is changed to
+/// lower case, because names of the answer are pointers to it.
 fn settle(message: &mut [u8], sent: &Name) -> bool {
     if Header::parse(message).is_some_and(|header| header.counts[0] == 0) {
         return true;
@@ -240,7 +241,7 @@ fn settle(message: &mut [u8], sent: &Name) -> bool {
     let sent = sent.as_wire();
     match message.get_mut(HEADER_LEN..HEADER_LEN + sent.len()) {
         Some(place) if place == sent => {
-            // Length bytes are at most 63 and so never letters.
+            // Length bytes are at most 63, and letters begin at 65.
             place.make_ascii_lowercase();
             true
         }

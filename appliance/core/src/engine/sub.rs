@@ -1,8 +1,8 @@
-//! Answers that are not whole without that of another question: it is asked, and the client gets one whole answer.
+//! Answers that need the answer to a sub-question, before the client gets one complete answer.
 //!
-//! The one case so far is an answer that ends with an alias. A resolver follows aliases to their end (RFC 1034 section
-//! 4.3.1); an upstream that is not a resolver, or that knows the alias alone, does not. The chain is cached and checked by policy
-//! as if it had come in one answer.
+//! The only case so far is an answer that ends in an alias. A resolver follows aliases to their end (RFC 1034 section
+//! 4.3.1); an upstream that is not a resolver, or that knows the alias alone, does not. Cache and policy treat the chain
+//! like one answer.
 
 use super::ask::Rest;
 use super::{CacheAccess, Call, Effects, Engine, group_of};
@@ -14,8 +14,8 @@ use crate::forward::question::{Event, STEPS_MAX};
 use heapless::Vec;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Asks for what the alias at the end of `response` leads to. Whether the question goes on, or has failed; if not, the
-    /// client gets the answer as it is: its target is nothing that upstream is asked for, or its chain is too long.
+    /// Asks for the target of the alias at the end of `response`. Returns true if the question goes on or has failed. If
+    /// false, the client gets the answer as it is: policy does not forward the target, or the chain is too long to keep.
     pub(super) fn follow<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -26,7 +26,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let Some(question) = pending.get(index) else {
             return false;
         };
-        // Counted over the whole chain: one that bites its tail ends.
+        // Counted over the whole chain, so that a loop ends.
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
         let target = last_target(response);
         let policy = call.context.of_view(question.view).policy;
@@ -50,8 +50,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         true
     }
 
-    /// Asks `sub` instead of the question itself. All places are taken: the oldest such question of the client that has the
-    /// most ends for it, as questions do.
+    /// Asks `sub` in place of the question itself. If all places are taken, the oldest such question of the client with the
+    /// most questions ends.
     fn ask_sub<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -59,7 +59,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         sub: &SubQuestion,
         group: u8,
     ) {
-        // Late answers to the question itself are of no use any more: a later part of the chain is asked for.
+        // Late answers to the question itself are useless: a later part of the chain is asked for.
         self.let_go(call.context.now, index, call.effects);
         if !self.tables.pending.wait_for(index, sub, group) {
             self.counters.count(Counter::PendingFull);
@@ -73,7 +73,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// The target of the last alias, in lower case.
+/// Target of the last alias, in lower case.
 fn last_target(response: &Response<'_>) -> Option<Name> {
     let aliases = response
         .records()
@@ -83,7 +83,7 @@ fn last_target(response: &Response<'_>) -> Option<Name> {
     Some(target.to_lower())
 }
 
-/// The answer section. `None`: it is longer than [`CHAIN_PREFIX_BYTES`].
+/// The answer section; `None` if it is longer than [`CHAIN_PREFIX_BYTES`].
 fn chain_prefix(response: &Response<'_>) -> Option<ChainPrefix> {
     let start = response.body().start;
     let (mut end, mut ttl_secs) = (start, u32::MAX);
