@@ -1,24 +1,24 @@
-//! Records that say what an earlier one of their RRset says: RFC 2181 section 5 forbids them.
+//! Duplicate records of an RRset, which RFC 2181 section 5 forbids.
 
 use crate::dns::Name;
 use crate::dns::record::{Layout, Record};
 use heapless::Vec;
 
-/// Different records of one RRset that are remembered. Full: what comes behind them is compared with these alone.
+/// Most distinct records of one RRset that are remembered. When full, later records are compared with these alone.
 const REMEMBERED_MAX: usize = 128;
-/// Comparisons for one response: as many as one RRset takes that fills the memory. Whoever fills 64 KiB with records of many
-/// names could ask for two hundred times as many; what comes behind these is kept as it is.
+/// Most comparisons for one response: as many as one RRset takes that fills the memory. A response of 64 KiB with records
+/// of many names could cause two hundred times as many; records behind the limit are kept unchecked.
 pub(super) const COMPARISONS_MAX: u32 = (REMEMBERED_MAX * (REMEMBERED_MAX - 1) / 2) as u32;
 
-/// The different records of one RRset.
+/// Distinct records of one RRset.
 pub(super) struct Distinct<'r> {
     response: &'r [u8],
-    /// Where their RDATA begins and ends. A message has at most 65,535 bytes.
+    /// Start and end of their RDATA. A message has at most 65,535 bytes.
     rdata: Vec<(u16, u16), REMEMBERED_MAX>,
 }
 
 impl<'r> Distinct<'r> {
-    /// Of an RRset in `response`.
+    /// For an RRset in `response`.
     pub(super) const fn of(response: &'r [u8]) -> Self {
         Self {
             response,
@@ -26,7 +26,7 @@ impl<'r> Distinct<'r> {
         }
     }
 
-    /// Whether `record` says something new. Each comparison is taken off `comparisons_left`; without any left it does.
+    /// True if `record` is no duplicate. Each comparison takes one off `comparisons_left`; at 0 every record counts as new.
     pub(super) fn is_new(&mut self, record: &Record, comparisons_left: &mut u32) -> bool {
         let own = (record.rdata_at as u16, record.end as u16);
         let is_repeat = |&earlier: &(u16, u16)| {
@@ -39,19 +39,19 @@ impl<'r> Distinct<'r> {
         if self.rdata.iter().any(is_repeat) {
             return false;
         }
-        // Full: it is not remembered.
+        // When full, the record is not remembered.
         let _ = self.rdata.push(own);
         true
     }
 }
 
-/// Whether the RDATA of two records of one type says the same. It is given by where it begins and ends.
+/// True if the RDATA of two records of one type, given by start and end, is equal.
 fn same_rdata(response: &[u8], rtype: u16, one: (u16, u16), other: (u16, u16)) -> bool {
     let bytes = |(at, end): (u16, u16)| &response[usize::from(at)..usize::from(end)];
     if bytes(one) == bytes(other) {
         return true;
     }
-    // The second name of two that are alike is written as a pointer to the first.
+    // Equal names may differ in bytes: the second is written as a pointer to the first.
     let layout = Layout::of(rtype, bytes(one));
     if !layout.ends_with_one_name() {
         return false;
@@ -61,7 +61,7 @@ fn same_rdata(response: &[u8], rtype: u16, one: (u16, u16), other: (u16, u16)) -
         let name = Name::parse(response, usize::from(at) + layout.names_at());
         name.ok().map(|(name, _)| name)
     };
-    // Unreadable records count as different here; the copy refuses them.
+    // Unreadable records count as different here; copying refuses them.
     head(one) == head(other) && name(one).is_some_and(|one| Some(one) == name(other))
 }
 
@@ -114,7 +114,7 @@ mod tests {
         );
     }
 
-    /// As many records as a message holds, all different: the work does not grow with the square of their number.
+    /// As many different records as a message holds: the work does not grow with the square of their number.
     #[test]
     fn more_records_than_are_remembered_cost_no_more_each() {
         let (message, records) = addresses(0..4_000);
@@ -128,8 +128,8 @@ mod tests {
         assert!(u32::MAX - left <= 4_000 * 128, "{}", u32::MAX - left);
     }
 
-    /// Two RRsets of one response, each with a record that repeats its first one. Where the first is long, nothing is left
-    /// for the second.
+    /// Two RRsets of one response, each with a duplicate of its first record. If the first RRset is long, no comparison is
+    /// left for the second.
     #[test]
     fn the_comparisons_are_counted_over_the_whole_response() {
         let repeats_kept = |long: usize| {
@@ -141,7 +141,7 @@ mod tests {
                 .expect("it fits");
             let mut records = 0;
             let mut alias = |number: usize| {
-                // Two letters, so that no two are alike.
+                // Two letters, so that all are different.
                 let target = [2, b'a' + (number / 26) as u8, b'a' + (number % 26) as u8, 0];
                 writer
                     .record(qname, rtype::CNAME, 60, &target)
@@ -182,7 +182,7 @@ mod tests {
             usize::from(answer.expect("an answer").head.answers) - long - 2
         };
         assert_eq!(repeats_kept(10), 0, "both are left out");
-        // 127 different ones take 8,001 comparisons, their repeat takes one, and the addresses two.
+        // 127 distinct ones take 8,001 comparisons, their duplicate takes one, and the addresses two.
         assert_eq!(repeats_kept(REMEMBERED_MAX - 1), 0);
         assert_eq!(
             repeats_kept(REMEMBERED_MAX),

@@ -1,16 +1,16 @@
-//! An answer: what is known of it besides its records, and these.
+//! An answer: its records, and a head with all other properties.
 
 use crate::dns::edns::ede;
 use crate::dns::rcode;
 use crate::time::Instant;
 
-/// An answer as it is kept and given: what is known of it, and its records.
+/// An answer as it is cached and rendered.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// What is known of it.
+    /// Properties of the answer besides its records.
     pub head: &'a Head,
-    /// The message after the question: records with their original TTLs, without OPT, their compression pointers
-    /// counted from the message's first byte (header 12, then the question).
+    /// The message behind the question: records with their original TTLs, without OPT. Compression pointers count from the
+    /// message's first byte (header of 12 bytes, then the question).
     pub body: &'a [u8],
 }
 
@@ -22,7 +22,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// What is known of an answer besides its records.
+/// Properties of an answer besides its records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// RCODE (RFC 1035 section 4.1.1). Valid values: 0 to 15.
@@ -31,31 +31,32 @@ pub struct Head {
     pub authentic_data: bool,
     /// AA (RFC 1035 section 4.1.1).
     pub authoritative: bool,
-    /// Records of the answer section.
+    /// Number of records in the answer section.
     pub answers: u16,
-    /// Records of the authority section. Of the additional section none is kept.
+    /// Number of records in the authority section. Additional records are not kept.
     pub authorities: u16,
-    /// How long the answer is fresh, from `stored` on. 0: it is for those who wait, and not kept.
+    /// Time for which the answer is fresh, from `stored` on, in seconds. 0: it is for the clients that wait, and not
+    /// cached.
     pub ttl_secs: u32,
-    /// When it was stored.
+    /// Time at which it was stored.
     pub stored: Instant,
-    /// It comes from a snapshot and its age is unknown: always stale.
+    /// True if it comes from a snapshot with unknown age: always stale.
     pub restored: bool,
-    /// Info code of an Extended DNS Error (RFC 8914). Valid values: assigned ones, or [`ede::NONE`].
+    /// Info code of an Extended DNS Error (RFC 8914): an assigned one, or [`ede::NONE`].
     pub ede: u16,
-    /// The generation of the policy that last approved it. 0: it came from a snapshot, or under `Policy::OPEN`.
+    /// Generation of the policy that last approved it. 0: it comes from a snapshot, or was stored under `Policy::OPEN`.
     pub generation: u32,
-    /// The group of upstreams that gave it. Valid values: indices of groups, or [`Head::ANY_GROUP`].
+    /// Index of the group of upstreams that gave it, or [`Head::ANY_GROUP`].
     pub group: u8,
-    /// Age in seconds at the last failed refresh. 0: none failed.
+    /// Age at the last failed refresh, in seconds; 0 if none failed.
     pub failed_secs: u32,
 }
 
-// One byte is left. With two more it is 40 bytes long, and each slot of the cache eight longer.
+// One byte is left. Two more bytes would make it 40 bytes long, and each slot of the cache eight bytes longer.
 const _: () = assert!(size_of::<Head>() == 32);
 
 impl Head {
-    /// The value of `group` where nobody knows: an answer from a snapshot.
+    /// Value of `group` if the group is unknown (snapshot) or there are several.
     pub const ANY_GROUP: u8 = u8::MAX;
 
     /// NOERROR without records or extended error.
@@ -80,14 +81,14 @@ impl Head {
         failed_secs: 0,
     };
 
-    /// Whether it is a mark in place of an answer: of one that is longer than a slot, or of a name that exists where its key is for any
-    /// type. Nothing else that is kept says NOERROR without records.
+    /// True if it is a mark in place of an answer: of an answer that is longer than a slot, or, under a key for any type,
+    /// of a name that exists. No other cached answer is NOERROR without records.
     #[must_use]
     pub const fn is_mark(&self) -> bool {
         self.rcode == rcode::NOERROR && self.answers == 0 && self.authorities == 0
     }
 
-    /// When the answer stopped being fresh, or will.
+    /// Time at which the answer stops being fresh.
     #[must_use]
     pub const fn expires(&self) -> Instant {
         if self.restored {

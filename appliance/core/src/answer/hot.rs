@@ -1,4 +1,4 @@
-//! An answer in words, for the program in the kernel that gives it: see [`xdnsd_abi::hot`].
+//! Encoding of an answer in words for the program in the kernel, see [`xdnsd_abi::hot`].
 
 use crate::dns::edns::{OPT_LEN, OptReply};
 use crate::dns::header::{HEADER_LEN, Header, flag};
@@ -10,23 +10,24 @@ use xdnsd_abi::hot::{
     self, AnswerShape, AnswerWords, BODY_MAX, NAME_WORDS, RECORDS_MAX, kind, word,
 };
 
-/// What the reply does not say of an answer that was just given from the cache, and that the next client gets as well.
+/// Properties of an answer that was just given from the cache and that the next client gets as well, as far as the reply
+/// does not show them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fresh {
-    /// The hash of its key.
+    /// Hash of its key.
     pub hash: u64,
-    /// When its TTLs became what they are in the reply.
+    /// Time to which the TTLs in the reply belong.
     pub since: Instant,
-    /// Until when it is given without that upstream is asked.
+    /// Time until which it is given without asking upstream.
     pub until: Instant,
-    /// Whether clients that understand AD get it.
+    /// True if clients that understand AD get it.
     pub authentic_data: bool,
-    /// Whether addresses of one RRset change their order from reply to reply.
+    /// True if the addresses of an RRset are rotated from reply to reply.
     pub rotates: bool,
 }
 
-/// The answer that was given in `reply`, but for the words that say when and under what it holds. `None`: it is not one for the
-/// program in the kernel, because it is too long, was shortened, says something to this client alone, or is another one next time.
+/// Encodes the answer in `reply`, except for the words about its time and validity. `None` if the program in the kernel
+/// cannot give it: it is too long, truncated, for this client alone, or different next time.
 #[must_use]
 pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<AnswerWords> {
     let header = Header::parse(reply)?;
@@ -68,7 +69,7 @@ pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<AnswerWords> {
     Some(words)
 }
 
-/// A name in wire form as the program has it. `None`: it is too long.
+/// Encodes a name in wire form; `None` if it is too long.
 #[must_use]
 pub fn hot_name(wire: &[u8]) -> Option<[u64; NAME_WORDS]> {
     let mut lower = [0; hot::NAME_MAX];
@@ -80,8 +81,8 @@ pub fn hot_name(wire: &[u8]) -> Option<[u64; NAME_WORDS]> {
     Some(words)
 }
 
-/// Where the TTLs are, counted from the start of `body`, which the records fill. `None`: there are too many, or they are in
-/// another order next time.
+/// Offsets of the TTLs from the start of `body`, which the records fill; `None` if there are too many records or their
+/// order changes.
 fn ttls(records: Records<'_>, body: core::ops::Range<usize>, rotates: bool) -> Option<u64> {
     let mut places = [0; RECORDS_MAX];
     let mut end = body.start;
@@ -98,8 +99,8 @@ fn ttls(records: Records<'_>, body: core::ops::Range<usize>, rotates: bool) -> O
     Some(u64::from_ne_bytes(places))
 }
 
-/// The bits of the kind for the OPT record of ours that ends the reply, and its length. Its cookie is no part of the answer: each
-/// client gets its own back. `None`: it has another option.
+/// Kind bits and length of our OPT record at the end of the reply; `None` if it has an option other than a cookie. The
+/// cookie is no part of the answer: each client gets its own back.
 fn opt_at_end(reply: &[u8]) -> Option<(u64, usize)> {
     let cookies = [None, reply.last_chunk().copied()];
     let ours = cookies.into_iter().flat_map(|cookie| {
@@ -122,7 +123,7 @@ const fn bit(set: bool, bit: u64) -> u64 {
     if set { bit } else { 0 }
 }
 
-/// Bytes as words in the order of memory, filled up with zeros. `None`: there are more.
+/// Writes bytes into words in memory order, padded with zeros; `None` if there are too many.
 fn fill(words: &mut [u64], bytes: &[u8]) -> Option<()> {
     if bytes.len() > size_of_val(words) {
         return None;
@@ -267,7 +268,7 @@ mod tests {
         assert!(is_hot(&reply(&[(rtype::A, 4)], None, 3)), "NXDOMAIN");
     }
 
-    /// Whoever asks with a cookie has a name made hot as well, and each client gets its own back.
+    /// A query with a cookie makes a name hot as well, and each client gets its own cookie back.
     #[test]
     fn a_clients_cookie_is_no_part_of_the_answer() {
         for dnssec_ok in [false, true] {

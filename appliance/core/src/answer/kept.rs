@@ -1,4 +1,4 @@
-//! An answer of the cache as a whole message again.
+//! A cached answer, restored to a whole message.
 
 use crate::dns::QUESTION_FIXED_LEN;
 use crate::dns::header::HEADER_LEN;
@@ -6,13 +6,13 @@ use crate::limits::CACHE_LARGE_BYTES;
 use core::ops::Range;
 use heapless::Vec;
 
-/// The longest message that a slot of the cache makes.
+/// Longest message that a slot of the cache makes, in bytes.
 const MESSAGE_MAX: usize = HEADER_LEN + QUESTION_FIXED_LEN + CACHE_LARGE_BYTES;
-/// A length byte that is reserved (RFC 6891 section 5): no name begins or goes on there.
+/// A reserved length byte (RFC 6891 section 5): no name begins or continues there.
 const NO_LABEL: u8 = 0x80;
 
-/// A body behind its question, so that its compression pointers lead where they should. In memory of its own: it outlives the
-/// lock of its shard, and no other answer is lost for it.
+/// A body behind its question, so that its compression pointers are right. It is a copy, so it outlives the lock of its
+/// shard and leaves the engine's scratch buffer alone.
 #[derive(Debug)]
 pub struct Kept {
     message: Vec<u8, MESSAGE_MAX>,
@@ -20,8 +20,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// Puts `body` behind a question for `name`. A pointer to anywhere else leads to no name. `None`: they do not fit a
-    /// slot, so they were none of the cache's.
+    /// Puts `body` behind a question for `name`. A pointer to anywhere else finds no name. `None` if they do not fit a
+    /// slot, and so do not come from the cache.
     #[must_use]
     pub fn new(name: &[u8], body: &[u8]) -> Option<Self> {
         let mut message = Vec::new();
@@ -35,13 +35,13 @@ impl Kept {
         Some(Self { message, body_at })
     }
 
-    /// The message. What stands in its header and behind QNAME says nothing.
+    /// The message. Header, QTYPE and QCLASS in it have no meaning.
     #[must_use]
     pub fn message(&self) -> &[u8] {
         &self.message
     }
 
-    /// Where the body stands in it.
+    /// Range of the body in the message.
     #[must_use]
     pub fn body(&self) -> Range<usize> {
         self.body_at..self.message.len()

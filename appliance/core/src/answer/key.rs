@@ -1,13 +1,13 @@
-//! What an answer is found by, and its hash.
+//! Key of a cached answer, and its hash.
 
 use crate::dns::Query;
 use crate::dns::header::flag;
 use xdnsd_abi::hash;
 
-/// The question that an answer belongs to. QCLASS is always IN.
+/// Question of a cached answer. QCLASS is always IN.
 ///
-/// DO and CD are part of it: an answer with signatures is another answer (RFC 4035 section 3.2.1), and one that
-/// upstream did not validate must not reach a client that relies on it (section 4.7).
+/// DO and CD are part of the key: an answer with signatures is a different answer (RFC 4035 section 3.2.1), and an answer
+/// that upstream did not validate must not reach a client that relies on validation (section 4.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key<'a> {
     /// QNAME in wire form with its root byte, ASCII letters in lower case (RFC 4343), not compressed.
@@ -18,25 +18,25 @@ pub struct Key<'a> {
     pub dnssec_ok: bool,
     /// CD: the client validates by itself (RFC 4035).
     pub checking_disabled: bool,
-    /// The view of the client: what one view was answered no other gets.
+    /// Number of the client's view: views share no answers.
     pub view: u8,
 }
 
-/// The bits of a key's hash that are those of its name's hash. What is known of one name can so be kept in one place.
+/// Bits of a key's hash that equal those of its name's hash. They select the shard, so all keys of a name are in one.
 pub const NAME_MASK: u64 = 0xffff;
 
-/// The QTYPE under which it is kept whether a name exists, whatever is asked for. RFC 6895 section 3.1 reserves it.
+/// QTYPE of entries about the name as a whole: a denial, or a mark that it exists. Reserved by RFC 6895 section 3.1.
 pub const ANY_TYPE: u16 = 0;
 
-/// The keyed hash of a name, from which those of all its keys are made. SipHash-1-3 (the first half of 128 bits) under a
-/// seed from the system's generator: names are chosen by attackers, who must not know which of them meet in one set.
+/// Keyed hash of a name, from which the hashes of its keys are made: SipHash-1-3 (the first half of 128 bits) under a seed
+/// from the system's generator. Attackers choose names, and must not know which of them share a set.
 #[must_use]
 pub fn name_hash(name: &[u8], seed: &[u8; 16]) -> u64 {
     hash::of_bytes(name, seed)
 }
 
 impl<'a> Key<'a> {
-    /// The key of the answer to `query` of a client of this view.
+    /// Key of the answer to `query` from a client of this view.
     #[must_use]
     #[inline(always)]
     pub fn of(query: &'a Query, view: u8) -> Self {
@@ -49,14 +49,14 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// With its hash under this seed.
+    /// The key with its hash under this seed.
     #[must_use]
     pub fn hashed(self, seed: &[u8; 16]) -> HashedKey<'a> {
         self.with_name_hash(name_hash(self.name, seed))
     }
 
-    /// With its hash, where that of the name is known. [`NAME_MASK`] of it is the name's alone; the other bits differ by
-    /// type and flags, in a way that depends on the secret too.
+    /// The key with its hash, made from the name's hash. The bits of [`NAME_MASK`] depend on the name alone; the others
+    /// differ by type and flags, in a way that depends on the seed too.
     #[must_use]
     #[inline(always)]
     pub const fn with_name_hash(self, name_hash: u64) -> HashedKey<'a> {
@@ -71,14 +71,14 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// DO, CD and the view in one byte.
+    /// DO, CD and view in one byte.
     pub(crate) const fn flags(&self) -> u8 {
         bit(self.dnssec_ok, field::DNSSEC_OK)
             | bit(self.checking_disabled, field::CHECKING_DISABLED)
             | self.view << field::VIEW_SHIFT
     }
 
-    /// The key whose [`flags`](Self::flags) were `flags`.
+    /// The key for these [`flags`](Self::flags).
     pub(crate) const fn from_parts(name: &[u8], qtype: u16, flags: u8) -> Key<'_> {
         Key {
             name,
@@ -90,7 +90,7 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A key with its hash: what a shard is asked for. The two cannot come from different keys.
+/// A key with its hash, for look-ups in a shard. Both always belong together.
 #[derive(Clone, Copy, Debug)]
 pub struct HashedKey<'a> {
     key: Key<'a>,
@@ -106,34 +106,34 @@ impl<'a> HashedKey<'a> {
         &self.key
     }
 
-    /// The hash of the whole key: where it is in the cache and among questions in flight.
+    /// Hash of the whole key, which finds it in the cache and among questions in flight.
     #[must_use]
     #[inline(always)]
     pub const fn hash(&self) -> u64 {
         self.hash
     }
 
-    /// The key of another type for the same name, with the same flags.
+    /// Key of another type for the same name, with the same flags.
     #[must_use]
     #[inline(always)]
     pub const fn with_qtype(&self, qtype: u16) -> Self {
         Key { qtype, ..self.key }.with_name_hash(self.name_hash)
     }
 
-    /// The key under which it is kept whether the name exists.
+    /// Key of the entry about the name as a whole.
     #[must_use]
     #[inline(always)]
     pub const fn any_type(&self) -> Self {
         self.with_qtype(ANY_TYPE)
     }
 
-    /// This key without DO and CD.
+    /// The key with DO and CD clear.
     #[must_use]
     pub const fn without_flags(&self) -> Self {
         self.with_flags(0)
     }
 
-    /// This key with each of the four values that DO and CD can have.
+    /// The key with each of the four values of DO and CD.
     pub fn with_any_flags(self) -> impl Iterator<Item = Self> {
         (0..=field::DNSSEC_OK | field::CHECKING_DISABLED).map(move |flags| self.with_flags(flags))
     }
@@ -143,7 +143,7 @@ impl<'a> HashedKey<'a> {
         Key::from_parts(self.key.name, self.key.qtype, flags).with_name_hash(self.name_hash)
     }
 
-    /// `key` where `hash` puts it, so that a test can crowd a set.
+    /// `key` with this hash, so that a test can fill a set.
     #[cfg(test)]
     pub(crate) const fn placed(key: Key<'a>, hash: u64) -> Self {
         Self {
@@ -160,13 +160,13 @@ pub(crate) mod field {
 
     pub const DNSSEC_OK: u8 = 1;
     pub const CHECKING_DISABLED: u8 = 2;
-    /// The number of the view stands above them.
+    /// Position of the view's number, above DO and CD.
     pub const VIEW_SHIFT: u8 = 2;
 
     const _: () = assert!(POLICIES_MAX <= 1 << (8 - VIEW_SHIFT));
 }
 
-/// `mask` where `set`, or else 0.
+/// `mask` if `set`, else 0.
 pub(crate) const fn bit(set: bool, mask: u8) -> u8 {
     if set { mask } else { 0 }
 }

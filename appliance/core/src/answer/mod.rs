@@ -1,5 +1,5 @@
-//! The answer to a question, apart from where it is kept and who asks: its key, what is known of it besides its records,
-//! and how it is read from an upstream, checked, and written for a client.
+//! Answers, independent of storage and clients: their keys and heads, and how they are read from an upstream, checked, and
+//! rendered for a client.
 //!
 //! ```text
 //!  upstream's response ── sanitize ──► Head + body ── render ──► client's reply
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The *body* is everything behind the question. Its compression pointers count from the message's first byte, so it fits
-//! behind any client's question of the same name, in whatever letter case.
+//! behind any client's question of the same name, in any letter case.
 
 mod check;
 mod distinct;

@@ -8,8 +8,8 @@ use crate::dns::{Name, class};
 /// A pointer to the question's name.
 const TO_QUESTION: [u8; 2] = [0xc0, HEADER_LEN as u8];
 
-/// The records of one owner. That is looked at for each record, and several times, so what is usual is not compared: an owner
-/// that is the name in question is written as a pointer to it.
+/// Records of one owner. The check runs several times for each record, so the usual case is fast: an owner that is QNAME is
+/// written as a pointer to it.
 #[derive(Clone, Copy)]
 pub(super) struct Owned<'r> {
     response: &'r [u8],
@@ -18,7 +18,7 @@ pub(super) struct Owned<'r> {
 }
 
 impl<'r> Owned<'r> {
-    /// The records of `owner` in a response whose question, if it has any records, was found to be one for `asked`.
+    /// Records of `owner` in a response whose question, if it has one, was found to be for `asked`.
     pub(super) fn by(owner: &'r Name, response: &'r [u8], asked: &Name) -> Self {
         Self {
             response,
@@ -27,7 +27,7 @@ impl<'r> Owned<'r> {
         }
     }
 
-    /// Whether `record` is one of them, of class IN and of type `wanted`.
+    /// True if `record` has this owner, class IN and type `wanted`.
     pub(super) fn has(&self, record: &Record, wanted: u16) -> bool {
         record.rtype == wanted && record.class == class::IN && self.stands_at(record.owner)
     }

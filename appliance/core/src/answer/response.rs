@@ -1,10 +1,10 @@
-//! An upstream's response after it was sanitized, in the buffer that it was written into.
+//! A sanitized response of an upstream, in the buffer into which it was written.
 
 use super::{Answer, Head};
 use crate::dns::record::Records;
 use core::ops::Range;
 
-/// A sanitized response. It borrows the buffer that it stands in: while it is in hand, nothing else can be written there.
+/// A sanitized response. It borrows its buffer, so that nothing else is written there while it is in use.
 ///
 /// ```
 /// # use xdnsd_core::answer::{Expected, sanitize};
@@ -17,7 +17,7 @@ use core::ops::Range;
 /// # }
 /// ```
 ///
-/// The compiler holds it:
+/// The compiler enforces it:
 ///
 /// ```compile_fail,E0499
 /// # use xdnsd_core::answer::{Expected, sanitize};
@@ -32,41 +32,42 @@ use core::ops::Range;
 pub struct Response<'t> {
     pub(super) scratch: &'t mut [u8],
     pub(super) body: Range<usize>,
-    /// What the cache keeps beside the body. `ttl_secs` 0: not to be kept.
+    /// Head for the cache. `ttl_secs` 0: not to be cached.
     pub head: Head,
     /// TC: the whole answer has to be fetched over TCP.
     pub truncated: bool,
-    /// Whether the response carried EDNS.
+    /// True if the response had an OPT record.
     pub has_edns: bool,
-    /// It ends with an alias, without records of the alias's target or a proof that there are none: the target has to be asked for.
+    /// True if it ends in an alias without records of the target, nor a proof that there are none: the target has to be
+    /// asked for.
     pub ends_in_alias: bool,
-    /// Its aliases go in a circle, or further than [`CHAIN_MAX`](super::CHAIN_MAX): what it says of the name leads nowhere.
+    /// True if its aliases form a loop or exceed [`CHAIN_MAX`].
     pub is_endless: bool,
-    /// A referral: NS records, neither an answer nor an SOA (RFC 2308 section 2.2), and AA is clear.
+    /// True if it is a referral: NS records, neither an answer nor an SOA (RFC 2308 section 2.2), and AA is clear.
     pub is_referral: bool,
 }
 
 impl Response<'_> {
-    /// Header, question and body. The header says nothing.
+    /// Header, question and body. The header has no meaning.
     #[must_use]
     pub fn message(&self) -> &[u8] {
         &self.scratch[..self.body.end]
     }
 
-    /// Where the body stands in the message.
+    /// Range of the body in the message.
     #[must_use]
     pub fn body(&self) -> Range<usize> {
         self.body.clone()
     }
 
-    /// The records of the answer section.
+    /// Records of the answer section.
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         let count = usize::from(self.head.answers);
         Records::new(self.message(), self.body.start, count)
     }
 
-    /// The answer in it, as the cache keeps it.
+    /// The answer as the cache stores it.
     #[must_use]
     pub fn answer(&self) -> Answer<'_> {
         Answer {
@@ -75,11 +76,11 @@ impl Response<'_> {
         }
     }
 
-    /// Writes another answer to the same question in its place: `write` gets the whole buffer, and returns what is known of
-    /// the new answer and where it ends.
+    /// Replaces the answer by another one to the same question: `write` gets the whole buffer, and returns the head of the
+    /// new answer and its end.
     ///
     /// # Errors
-    /// Those of `write`; then the buffer holds no answer any more.
+    /// Those of `write`; the buffer then holds no answer.
     pub fn replace<E>(
         &mut self,
         write: impl FnOnce(&mut [u8]) -> Result<(Head, usize), E>,

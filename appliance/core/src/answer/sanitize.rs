@@ -1,7 +1,7 @@
-//! An upstream's response, which is untrusted: only what answers the question's own chain is kept.
+//! Sanitizing of an upstream's response, which is untrusted: only records that answer the question's own chain are kept.
 //!
-//! The result stands in a scratch buffer: header and question as we asked them, then the kept records, compressed anew. The
-//! part behind the question is what the cache keeps ("body").
+//! The result stands in a scratch buffer: header, question as we asked it, then the kept records, compressed anew. The
+//! cache stores the part behind the question, the *body*.
 
 use super::Head;
 use super::distinct::{COMPARISONS_MAX, Distinct};
@@ -17,26 +17,26 @@ use crate::limits::{NAME_MAX, TCP_MESSAGE_MAX};
 use crate::time::Instant;
 use heapless::Vec;
 
-/// Bytes of the aliases that an answer begins with. A longer chain is not followed further.
+/// Longest prefix of aliases in bytes. An alias at the end of a longer chain is not followed.
 pub const CHAIN_PREFIX_BYTES: usize = 384;
-/// CNAME and DNAME steps that one answer may take. A longer chain is a failure, from any server.
+/// Most CNAME and DNAME steps of one answer. A longer chain is a failure, whichever server gives it.
 pub const CHAIN_MAX: usize = 16;
-/// TTLs with the high bit set count as 0 (RFC 2181 section 8).
+/// A TTL with the high bit set counts as 0 (RFC 2181 section 8).
 const TTL_SIGN: u32 = 0x8000_0000;
 
-/// Bounds for the TTL of what is kept, in seconds.
+/// Bounds of cached TTLs, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TtlBounds {
     /// Shorter TTLs are raised to this.
     pub min_secs: u32,
     /// Longer TTLs are lowered to this.
     pub max_secs: u32,
-    /// NXDOMAIN and NODATA are kept no longer than this (RFC 2308 section 5).
+    /// Longest TTL of NXDOMAIN and NODATA (RFC 2308 section 5).
     pub negative_max_secs: u32,
 }
 
 impl TtlBounds {
-    /// The TTL to keep: 0 stays 0, because such an answer is never kept (RFC 1035 section 3.2.1).
+    /// TTL for the cache. 0 stays 0, because such an answer is never cached (RFC 1035 section 3.2.1).
     fn clamp(&self, ttl_secs: u32) -> u32 {
         if ttl_secs == 0 {
             0
@@ -46,7 +46,7 @@ impl TtlBounds {
     }
 }
 
-/// The TTL of a record as it is meant.
+/// TTL of a record in seconds, with the rule for the high bit applied.
 const fn meant_ttl_secs(record: &Record) -> u32 {
     if record.ttl_secs & TTL_SIGN == 0 {
         record.ttl_secs
@@ -55,58 +55,58 @@ const fn meant_ttl_secs(record: &Record) -> u32 {
     }
 }
 
-/// Why a response is not taken.
+/// Reason why a response is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseError {
-    /// Not a response, or not to the question that was asked: it may be spoofed.
+    /// Not a response, or not to our question: it may be spoofed.
     Foreign,
-    /// A response to our question, but not well-formed.
+    /// A malformed response to our question.
     Malformed,
 }
 
-/// The question that a response has to answer, and how what it says is kept.
+/// Question that a response has to answer, and rules for its records.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    /// QNAME as it was sent, in lower case.
+    /// QNAME in lower case.
     pub name: &'a Name,
-    /// QTYPE as it was sent.
+    /// QTYPE of the question.
     pub qtype: u16,
-    /// Whether DO was set.
+    /// True if DO was set.
     pub dnssec_ok: bool,
-    /// QNAME as it was sent, where that was in random letter case: nobody's spelling.
+    /// QNAME in the random letter case in which it was sent; `None` if it was not sent so.
     pub sent: Option<&'a Name>,
-    /// Bounds for the TTLs of what is kept.
+    /// Bounds of the TTLs.
     pub bounds: &'a TtlBounds,
-    /// The client's question, where aliases led from it to this one. `None`: it is the same.
+    /// The client's question, if aliases lead from it to this one; else `None`.
     pub original: Option<Original<'a>>,
 }
 
-/// A question whose answer begins with aliases that other responses gave.
+/// A question whose answer begins with aliases from other responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Original<'a> {
-    /// Its QNAME in lower case.
+    /// QNAME in lower case.
     pub qname: &'a Name,
-    /// The aliases.
+    /// Aliases from the other responses.
     pub prefix: &'a ChainPrefix,
 }
 
-/// The aliases that an answer begins with, as they stand behind the question.
+/// Aliases at the beginning of an answer, in the form in which they stand behind the question.
 #[derive(Clone, Debug)]
 pub struct ChainPrefix {
-    /// How many records they are.
+    /// Number of records.
     pub answers: u16,
-    /// The shortest of their TTLs, in seconds.
+    /// Shortest TTL of the records, in seconds.
     pub ttl_secs: u32,
-    /// Whether all of them came with AD from a trusted server.
+    /// True if all of them came with AD from a trusted server.
     pub authentic_data: bool,
-    /// The records.
+    /// Records in wire form.
     pub body: Vec<u8, CHAIN_PREFIX_BYTES>,
 }
 
-/// Checks `response` against the question and writes what is kept of it into `scratch`.
+/// Checks `response` against the question, and writes the records to keep into `scratch`.
 ///
 /// # Errors
-/// Why it is not taken.
+/// [`ResponseError`] if the response is refused.
 pub fn sanitize<'t>(
     response: &[u8],
     expected: &Expected<'_>,
@@ -120,7 +120,7 @@ pub fn sanitize<'t>(
     let truncated = header.has(flag::TC);
     let sections = match Sections::locate(response, &header, question_end) {
         Some(sections) => sections,
-        // A truncated message may end anywhere; all of it is asked for again over TCP.
+        // A truncated message may end anywhere; the whole answer is asked for over TCP.
         None if truncated => Sections::empty(question_end),
         None => return Err(ResponseError::Malformed),
     };
@@ -130,13 +130,13 @@ pub fn sanitize<'t>(
     let useful = matches!(rcode, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN);
     let negative = !chain.answered && !chain.is_too_long && !chain.is_endless && useful;
     sanitizer.authorities(&chain, negative)?;
-    // Half an answer would be given as a whole one for the rest of its TTL.
+    // A truncated answer would be given as a whole one for the rest of its TTL.
     let keepable = !truncated && useful && !chain.is_endless;
     let is_open = keepable && rcode == rcode::NOERROR && !chain.answered && !sanitizer.has_soa;
-    // NOERROR without data or SOA says nothing about the type: an alias is followed, anything else may be a referral.
+    // NOERROR without data or SOA says nothing about the type: an alias is followed; anything else may be a referral.
     let is_alias = chain.target != *expected.name;
     let is_referral = is_open && !is_alias && !header.has(flag::AA) && sanitizer.has_referral();
-    // A chain is authentic where each part of it is.
+    // A chain is authentic if all of its parts are.
     let original = expected.original;
     let prefix_is_authentic = original.is_none_or(|original| original.prefix.authentic_data);
     let head = Head {
@@ -165,9 +165,8 @@ pub fn sanitize<'t>(
     })
 }
 
-/// The response code with what EDNS adds to it. BADVERS says what FORMERR does: the server does not understand EDNS as we
-/// speak it. YXDOMAIN is what a DNAME that makes too long a name says (RFC 6672 section 2.2), and nothing else here. All
-/// others are failures.
+/// RCODE with EDNS's extension. BADVERS counts as FORMERR: the server does not understand our EDNS. YXDOMAIN stands for a
+/// DNAME that makes too long a name (RFC 6672 section 2.2), and for nothing else here. All other codes are failures.
 fn whole_rcode(header: &Header, edns: Option<&Edns>, chain: &Chain) -> u8 {
     match (edns.map_or(0, |edns| edns.extended_rcode), header.rcode()) {
         (0, rcode::NOERROR | rcode::NXDOMAIN | rcode::YXDOMAIN) if chain.is_too_long => {
@@ -180,7 +179,7 @@ fn whole_rcode(header: &Header, edns: Option<&Edns>, chain: &Chain) -> u8 {
     }
 }
 
-/// The response's header and the offset behind its question, if it is a response to what was expected.
+/// Header of the response and end of its question, if it is a response to the expected question.
 fn check_question(
     response: &[u8],
     expected: &Expected<'_>,
@@ -190,7 +189,7 @@ fn check_question(
         return Err(ResponseError::Foreign);
     }
     let sent_name = expected.name.as_wire();
-    // Some servers answer without the question where they have nothing to say (RFC 6891 section 7 tells of FORMERR).
+    // Some servers omit the question in a response without records (RFC 6891 section 7 mentions FORMERR).
     let says_nothing = !matches!(header.rcode(), rcode::NOERROR | rcode::NXDOMAIN);
     if header.counts[..3] == [0; 3] && says_nothing {
         return Ok((header, HEADER_LEN));
@@ -210,10 +209,10 @@ fn check_question(
     }
 }
 
-/// The owner and the type of an OPT record.
+/// Owner and type of an OPT record.
 const OPT_START: [u8; 3] = [0, 0, rtype::OPT as u8];
 
-/// Where the sections stand.
+/// Positions of the sections.
 #[derive(Clone, Copy, Debug)]
 struct Sections {
     answers_at: usize,
@@ -234,8 +233,8 @@ impl Sections {
         }
     }
 
-    /// Walks the whole message once; `None` where a record is broken. The OPT may be, even if it ends with the message: the
-    /// answer is used without it, if there is one.
+    /// Walks the whole message once; `None` if a record is malformed. A malformed OPT record, even one that runs past the
+    /// message's end, is ignored if there is an answer.
     fn locate(response: &[u8], header: &Header, question_end: usize) -> Option<Self> {
         let [_, answers, authorities, additionals] = header.counts.map(usize::from);
         let authorities_at = section_end(response, question_end, answers)?;
@@ -244,7 +243,7 @@ impl Sections {
         for record in Records::new(response, additionals_at, additionals) {
             let Ok(record) = record else {
                 let is_opt = response.get(at..at + OPT_START.len()) == Some(&OPT_START);
-                // What has nothing else may be what the OPT's response code was about.
+                // A message with no other record may owe its meaning to the OPT record's extended RCODE.
                 if !is_opt || answers + authorities == 0 {
                     return None;
                 }
@@ -262,14 +261,14 @@ impl Sections {
             answers,
             authorities_at,
             authorities,
-            // Which of several is meant nobody knows.
+            // Of several OPT records none is used.
             edns: edns.filter(|_| opts == 1),
         })
     }
 }
 
-/// Reads an upstream's OPT record. Of one whose options are broken no more counts than a response code that says that the
-/// answer is none; `None`: there is nothing in it, and the answer is used as if it was not there.
+/// Reads an upstream's OPT record. If its options are malformed, only a nonzero extended RCODE counts, which says that the
+/// message is no answer; else `None`, and the answer is used as if there were no OPT.
 fn read_opt(response: &[u8], record: &Record) -> Option<Edns> {
     if let Ok(edns) = Edns::parse(response, record) {
         return Some(edns);
@@ -282,8 +281,8 @@ fn read_opt(response: &[u8], record: &Record) -> Option<Edns> {
     })
 }
 
-/// Where the section of `count` records from `at` on ends; `None` where a record is broken. An owner name that cannot be
-/// read might have been the name in question: without it the answer would be another.
+/// End of the section of `count` records from `at` on; `None` if a record is malformed. An unreadable owner name counts as
+/// malformed, because it might be QNAME, and the answer would be incomplete.
 fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
     let mut end = at;
     for record in Records::new(response, at, count) {
@@ -294,45 +293,45 @@ fn section_end(response: &[u8], at: usize, count: usize) -> Option<usize> {
     Some(end)
 }
 
-/// The end of the chain of CNAMEs.
+/// End of a chain of aliases.
 struct Chain {
-    /// The last name.
+    /// Last name of the chain.
     target: Name,
-    /// Whether records of the asked type stand there.
+    /// True if records of the asked type stand there.
     answered: bool,
-    /// A DNAME makes a name of it that is longer than names may be.
+    /// True if a DNAME makes a name that exceeds 255 bytes.
     is_too_long: bool,
-    /// It goes in a circle, or further than [`CHAIN_MAX`].
+    /// True if the chain is a loop or exceeds [`CHAIN_MAX`].
     is_endless: bool,
 }
 
-/// Where an alias leads.
+/// Next step of a chain.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is no heap for a box, and one is alive at a time"
 )]
 enum Step {
-    /// There is none.
+    /// There is no alias.
     End,
-    /// To this name, in the letter case in which it was written.
+    /// The alias leads to this name, in the response's letter case.
     To(Name),
-    /// To a name that is too long.
+    /// The DNAME makes a name that is too long.
     TooLong,
 }
 
-/// A response while it is sanitized.
+/// State of sanitizing a response.
 struct Sanitizer<'a> {
     response: &'a [u8],
     expected: &'a Expected<'a>,
     sections: Sections,
     writer: Writer<'a>,
     body_at: usize,
-    /// Records kept: answers, authorities.
+    /// Numbers of kept records: answers, authorities.
     kept: [u16; 2],
     min_ttl_secs: u32,
-    /// Whether the SOA of a negative answer was kept.
+    /// True if the SOA of a negative answer was kept.
     has_soa: bool,
-    /// Records that may still be compared with each other.
+    /// Comparisons of records that are left for this response.
     comparisons_left: u32,
 }
 
@@ -350,10 +349,9 @@ impl<'a> Sanitizer<'a> {
         writer
             .question(qname.as_wire(), expected.qtype, class::IN)
             .map_err(|_| ResponseError::Malformed)?;
-        // The question was written label by label; as a target it is known as a whole.
         let body_at = writer.position();
         let prefix = expected.original.map(|original| original.prefix);
-        // It was cut out from behind the same question, so its pointers hold.
+        // The prefix was cut from behind the same question, so its pointers are right.
         prefix
             .map_or(Ok(()), |prefix| writer.put(&prefix.body))
             .map_err(|_| ResponseError::Malformed)?;
@@ -388,7 +386,7 @@ impl<'a> Sanitizer<'a> {
         .flatten()
     }
 
-    /// Keeps the chain from QNAME on, and what stands at its end.
+    /// Keeps the chain from QNAME on, and the records at its end.
     fn answers(&mut self) -> Result<Chain, ResponseError> {
         let mut chain = Chain {
             target: *self.expected.name,
@@ -396,11 +394,12 @@ impl<'a> Sanitizer<'a> {
             is_too_long: false,
             is_endless: false,
         };
-        // The target in the letter case in which it was written.
+        // Target in the response's letter case.
         let mut written = chain.target;
         let wants_alias = self.expected.qtype == rtype::CNAME;
         for _ in 0..CHAIN_MAX {
-            // Data at a name outdoes an alias there: a server that sends both is believed about what was asked.
+            // Data at a name takes precedence over an alias there: a server that sends both is believed about the type that
+            // was asked.
             if !wants_alias && self.keep_rrset(&chain.target, self.expected.qtype)? {
                 chain.answered = true;
                 return Ok(chain);
@@ -425,9 +424,10 @@ impl<'a> Sanitizer<'a> {
         Ok(chain)
     }
 
-    /// Keeps the alias at `owner`, which is written as `written`: its CNAME, and the DNAME that made it, because the CNAME
-    /// has no signature. A CNAME that is missing, or is not the one that the DNAME makes, is made here (RFC 6672 section
-    /// 3.4), with the TTL of the DNAME (section 3.1). So is one that has labels of our question in random letter case.
+    /// Keeps the alias at `owner`, whose form in the response is `written`: its CNAME, and the DNAME that made it, because
+    /// the CNAME has no signature. A CNAME that is missing, or is not the one that the DNAME makes, is synthesized (RFC
+    /// 6672 section 3.4) with the TTL of the DNAME (section 3.1). So is one that contains labels of our question in random
+    /// letter case.
     fn follow(&mut self, owner: &Name, written: &Name) -> Result<Step, ResponseError> {
         let found = self.cname_at(owner)?;
         let cname = found.as_ref().map(|(_, target)| target);
@@ -461,7 +461,7 @@ impl<'a> Sanitizer<'a> {
         }
     }
 
-    /// Whether the first `len` bytes of `cname` are those of our question in random letter case.
+    /// True if the first `len` bytes of `cname` equal our question in random letter case.
     fn has_sent_case(&self, cname: &Name, len: usize) -> bool {
         self.expected
             .sent
@@ -479,7 +479,7 @@ impl<'a> Sanitizer<'a> {
         Ok(Some((cname, target)))
     }
 
-    /// The name that is all RDATA of `record`.
+    /// The name that makes up the whole RDATA of `record`.
     fn target_of(&self, record: &Record) -> Result<Name, ResponseError> {
         match Name::parse(self.response, record.rdata_at) {
             Ok((target, end)) if end == record.end => Ok(target),
@@ -487,8 +487,8 @@ impl<'a> Sanitizer<'a> {
         }
     }
 
-    /// The DNAME above `owner` that made `cname`, or else the first one there is; its owner; and the name that it makes
-    /// of `written`, if that is not too long.
+    /// The DNAME above `owner` that made `cname`, or else the first DNAME above it; its owner; and the name that it makes
+    /// of `written`, or `None` if that is too long.
     fn maker_of(
         &self,
         owner: &Name,
@@ -497,7 +497,7 @@ impl<'a> Sanitizer<'a> {
     ) -> Result<Option<(Record, Name, Option<Name>)>, ResponseError> {
         let mut first = None;
         let is_dname = |record: &Record| record.rtype == rtype::DNAME && record.class == class::IN;
-        // Bound: an honest answer has no more of them than its chain has steps, and reading names is dear.
+        // Bound: an honest answer has at most one DNAME for each step of its chain, and reading names is expensive.
         for dname in self.answer_records().filter(is_dname).take(CHAIN_MAX) {
             let parent = record::owner(self.response, &dname);
             let parent = parent.map_err(|_| ResponseError::Malformed)?.to_lower();
@@ -516,9 +516,9 @@ impl<'a> Sanitizer<'a> {
         Ok(first)
     }
 
-    /// Keeps the RRset and, if the client wants them, its signatures, all with the shortest of their TTLs (RFC 2181
-    /// section 5.2); only signatures that are asked for keep those of what they sign (RFC 4034 section 3). No record is kept
-    /// twice (section 5). Returns whether there was one.
+    /// Keeps the RRset and, if the client wants DNSSEC records, its signatures, all with the shortest of their TTLs (RFC
+    /// 2181 section 5.2). RRSIGs that are asked for by type keep the TTLs of what they sign (RFC 4034 section 3).
+    /// Duplicates are left out (RFC 2181 section 5). Returns true if there was a record.
     fn keep_rrset(&mut self, owner: &Name, wanted: u16) -> Result<bool, ResponseError> {
         let response = self.response;
         let set = Owned::by(owner, response, self.expected.name);
@@ -546,7 +546,7 @@ impl<'a> Sanitizer<'a> {
         Ok(true)
     }
 
-    /// Whether the RRSIG `record` signs type `covered` (RFC 4034 section 3.1.1).
+    /// True if the RRSIG `record` covers type `covered` (RFC 4034 section 3.1.1).
     fn covers(&self, record: &Record, covered: u16) -> bool {
         read_u16(self.response, record.rdata_at) == Some(covered)
     }
@@ -572,7 +572,7 @@ impl<'a> Sanitizer<'a> {
             let mut ttl_secs = meant_ttl_secs(&record);
             if record.rtype == rtype::SOA {
                 let minimum = read_u32(self.response, record.end.saturating_sub(4)).unwrap_or(0);
-                // What a client may conclude from the record is what we do (RFC 2308 section 5).
+                // We keep the answer as long as a client may from the same record (RFC 2308 section 5).
                 ttl_secs = ttl_secs.min(minimum);
                 self.has_soa = true;
             }
@@ -581,7 +581,7 @@ impl<'a> Sanitizer<'a> {
         Ok(())
     }
 
-    /// Whether the authority section names servers of the zone that the name is in.
+    /// True if the authority section has NS records of a zone that contains QNAME.
     fn has_referral(&self) -> bool {
         let servers = |record: &Record| record.rtype == rtype::NS && record.class == class::IN;
         self.authority_records()
@@ -618,9 +618,9 @@ impl<'a> Sanitizer<'a> {
         self.min_ttl_secs = self.min_ttl_secs.min(ttl_secs);
     }
 
-    /// For how long the answer may be kept: as long as its shortest-lived record; 0: not at all.
+    /// TTL of the answer in the cache: that of its shortest-lived record; 0 if it is not cached.
     const fn ttl_secs(&self, negative: bool) -> u32 {
-        // RFC 2308 section 5: without an SOA a negative answer is not kept.
+        // RFC 2308 section 5: a negative answer without an SOA is not cached.
         let is_kept = if negative {
             self.has_soa
         } else {
@@ -630,7 +630,7 @@ impl<'a> Sanitizer<'a> {
     }
 }
 
-/// `name` with `target` in the place of `parent`, below which it is; `None`: that is too long.
+/// `name` with its suffix `parent` replaced by `target`; `None` if the result is too long.
 fn substitute(name: &Name, parent: &Name, target: &Name) -> Option<Name> {
     let (name, parent, target) = (name.as_wire(), parent.as_wire(), target.as_wire());
     let prefix = name.get(..name.len().checked_sub(parent.len())?)?;

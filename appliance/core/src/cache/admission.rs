@@ -1,28 +1,29 @@
-//! Which entry of a set goes, so that names that are asked for once do not put out those that are asked for again.
+//! Admission and eviction within a set: names that are asked for once do not evict those that are asked for again.
 //!
-//! A new entry is *young*. Young ones go first, the oldest of them before the others, as many as there may come: so a flood or
-//! a scan replaces itself. One that was asked for meanwhile is *kept* when its turn comes; among those that are kept CLOCK
-//! decides. Of what was put out the tag stays as a *ghost*: who comes back while it is remembered is kept at once. That is
-//! S3-FIFO (Yang and others, SOSP 2023) within a set, with one bit where it has two.
+//! A new entry is *young*. Young entries are evicted first, the oldest before the others, however many there are, so a
+//! flood or a scan replaces itself. A young entry that was asked for becomes *kept* when its turn to go comes; CLOCK
+//! chooses among the kept ones. An evicted entry leaves its tag behind as a *ghost*; if its key comes back while the ghost
+//! is there, it is kept at once. This is S3-FIFO (Yang and others, SOSP 2023) within a set, with one reference bit in place
+//! of two.
 //!
-//! Answers without a record (NXDOMAIN, NODATA) are a kind of their own: a young one goes for the next one, so names that do not
-//! exist put out none that do, and nobody has asked for more than [`DENIALS`] of a set again. A denial that is kept is like
-//! every other entry.
+//! Answers without records (NXDOMAIN, NODATA) are a kind of their own: a young one is evicted for the next one, so names
+//! that do not exist do not evict names that do, and at most [`DENIALS`] of a set are young and not asked for again. A kept
+//! denial is like any other entry.
 
 use crate::answer::Head;
 use crate::limits::CACHE_WAYS;
 
 const _: () = assert!(CACHE_WAYS <= u8::BITS as usize, "one bit per slot");
 
-/// Young denials of a set that nobody has asked for again, at most: a quarter.
+/// Most denials of a set that are young and not asked for again: a quarter.
 pub(super) const DENIALS: u32 = CACHE_WAYS as u32 / 4;
 
-/// What an entry says of its name.
+/// Kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EntryKind {
-    /// Records, or a mark of ours.
+    /// Records, or a mark.
     Records,
-    /// NXDOMAIN or NODATA.
+    /// NXDOMAIN or NODATA, without a record in the answer section.
     Denial,
 }
 
@@ -37,45 +38,45 @@ impl EntryKind {
     }
 }
 
-/// What an entry has earned.
+/// Standing of an entry towards eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// It was asked for since it was last passed over.
+    /// True if it was asked for since CLOCK last passed it.
     pub referenced: bool,
-    /// It is kept.
+    /// True if it is kept, false if it is young.
     pub kept: bool,
 }
 
 impl Standing {
-    /// Of an entry that nobody knows.
+    /// Standing of an entry without a ghost.
     pub const NEW: Self = Self {
         referenced: false,
         kept: false,
     };
-    /// Of one that has come back.
+    /// Standing of an entry that comes back to its ghost.
     pub const BACK: Self = Self {
         referenced: false,
         kept: true,
     };
 }
 
-/// What is known of a set's entries beside that they were asked for. All zero bits: nothing is.
+/// State of a set's eviction, beside the reference bits. All zero bits: no entries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Admission {
-    /// One bit per slot: young.
+    /// One bit per slot: the entry is young.
     young: u8,
-    /// One bit per slot: a denial.
+    /// One bit per slot: the entry is a denial.
     denials: u8,
-    /// The slot that CLOCK looks at next among those that are kept.
+    /// Next slot that CLOCK looks at, among the kept entries.
     hand: u8,
-    /// The slot from which on young ones are looked for: they stand in the order in which they came.
+    /// Slot at which the search for a young entry begins. Young entries stand in order of arrival.
     young_hand: u8,
-    /// The next place for a ghost.
+    /// Next place for a ghost.
     ghost_hand: u8,
 }
 
 impl Admission {
-    /// Nothing is known.
+    /// State of an empty set.
     pub const NEW: Self = Self {
         young: 0,
         denials: 0,
@@ -84,13 +85,14 @@ impl Admission {
         ghost_hand: 0,
     };
 
-    /// Whether there are as many young denials as there may be.
+    /// True if the set has as many young denials as it may have.
     pub const fn has_its_denials(&self, referenced: u8) -> bool {
         (self.young & self.denials & !referenced).count_ones() >= DENIALS
     }
 
-    /// The way whose entry goes for a new one of `kind`. Young ones that were asked for are kept from now on. A young one of the
-    /// same kind goes; then one of the other kind where it has more than one; then what CLOCK picks.
+    /// Picks the slot whose entry is evicted for a new one of `kind`. Young entries that were asked for become kept first.
+    /// Evicted is a young entry of the same kind; else one of the other kind if there is more than one; else CLOCK's
+    /// choice.
     pub fn victim(&mut self, referenced: &mut u8, kind: EntryKind, ways: usize) -> usize {
         let promoted = self.young & *referenced;
         self.young &= !promoted;
@@ -117,7 +119,7 @@ impl Admission {
         self.advance_hand(referenced, kept)
     }
 
-    /// CLOCK: the first entry of `kept` that was not asked for since the hand last passed it. The hand stays there.
+    /// CLOCK: finds the first entry of `kept` that was not asked for since the hand last passed it. The hand stays there.
     fn advance_hand(&mut self, referenced: &mut u8, kept: u8) -> usize {
         for _ in 0..CACHE_WAYS {
             let way = first_from(kept, self.hand);
@@ -128,11 +130,11 @@ impl Admission {
             *referenced &= !(1 << way);
             self.hand += 1;
         }
-        // All were asked for: the round took every bit away and ended where it began.
+        // All were asked for: the round has cleared every bit and ends where it began.
         first_from(kept, self.hand)
     }
 
-    /// An entry has come to `way`. The hands move off it, so that it has a whole round in which to be asked for.
+    /// Notes a new entry at `way`. The hands move past it, so that it has a whole round in which it can be asked for.
     pub fn enter(
         &mut self,
         referenced: &mut u8,
@@ -155,7 +157,7 @@ impl Admission {
         }
     }
 
-    /// The entry at `way` has gone; how it stood.
+    /// Notes that the entry at `way` is gone, and returns its standing.
     pub const fn leave(&mut self, referenced: &mut u8, way: usize) -> Standing {
         let bit = 1 << way;
         let standing = Standing {
@@ -168,7 +170,7 @@ impl Admission {
         standing
     }
 
-    /// The place for the next ghost: that of the oldest one.
+    /// Place for the next ghost, which overwrites the oldest one.
     pub fn next_ghost(&mut self, ways: usize) -> usize {
         let place = usize::from(self.ghost_hand) % ways;
         self.ghost_hand = ((place + 1) % ways) as u8;
@@ -176,12 +178,12 @@ impl Admission {
     }
 }
 
-/// The bits of the first `ways` ways.
+/// Bits of the first `ways` slots.
 const fn first_ways(ways: usize) -> u8 {
     (0xff_u16 >> (8 - ways)) as u8
 }
 
-/// The first way of `ways`, which is not empty, from `from` on and around.
+/// First slot among `ways`, which is not empty, from `from` on and around.
 const fn first_from(ways: u8, from: u8) -> usize {
     let behind = ways & (0xff_u16 << from) as u8;
     let chosen = if behind != 0 { behind } else { ways };

@@ -1,7 +1,7 @@
-//! The cache of answers: fixed capacity, in statics, without allocation.
+//! Cache of answers: fixed capacity, in statics, without allocation.
 //!
-//! A shard is what one lock guards. It is a set-associative table: names that meet in one set evict each other and no
-//! others, and the hash is keyed, so nobody outside knows which do. Time and randomness come from the caller.
+//! A shard is the part behind one lock. It is a set-associative table: names of one set evict each other and no others, and
+//! the hash is keyed, so nobody outside knows which names share a set. Time and randomness come from the caller.
 //!
 //! ```text
 //!  hash  63            32 31        16 15        4 3     0

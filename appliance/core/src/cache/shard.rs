@@ -1,4 +1,4 @@
-//! One shard: a table of small slots and a table of large ones.
+//! A shard: a table of small slots and a table of large ones.
 
 use super::admission::Standing;
 use super::table::Table;
@@ -11,25 +11,25 @@ use crate::limits::{
 type Small = Table<CACHE_SMALL_SETS, CACHE_SMALL_BYTES>;
 type Large = Table<CACHE_LARGE_SETS, CACHE_LARGE_BYTES>;
 
-/// What became of an insertion.
+/// Result of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
-    /// In a slot that was free.
+    /// Stored in a free slot.
     Added,
-    /// In place of the key's earlier answer.
+    /// Stored in place of the key's earlier answer.
     Replaced,
-    /// In place of another key's answer, which was evicted.
+    /// Stored in place of another key's answer, which was evicted.
     Evicted,
-    /// Not stored, nothing changed: longer than a large slot, or the limit is 0.
+    /// Not stored, and nothing changed: the answer is longer than a large slot, or the limit is 0.
     TooLarge,
 }
 
-/// What one lock guards. Where it is full, an insertion evicts one other answer, from the set that the hash names.
+/// Part of the cache behind one lock. When full, an insertion evicts one other answer of the set that the hash selects.
 ///
-/// An answer goes where it fits: into a small slot, or a large one. A small answer whose small set is full takes a
-/// free large slot before it evicts another. A key is never in both tables.
+/// An answer goes into a small slot if it fits, else into a large one. A small answer whose small set is full takes a free
+/// large slot before it evicts another. A key is in one table at most.
 ///
-/// All zero bits make an empty shard, so a static of them lies in .bss; and what the limit withholds is never touched.
+/// All zero bits are an empty shard, so a static shard lies in .bss, and memory beyond the limit is never touched.
 #[derive(Debug)]
 pub struct Shard {
     small: Small,
@@ -37,10 +37,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Slots of a shard.
+    /// Number of slots of a shard.
     pub const SLOTS: usize = Small::SLOTS + Large::SLOTS;
 
-    /// An empty shard that uses all of its slots.
+    /// An empty shard without a limit.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -53,8 +53,8 @@ impl Shard {
         }
     }
 
-    /// Forgets everything and uses at most `entries` slots from now on: whole sets of both sizes in the proportion of
-    /// the full shard, or, below one set, so many large slots. 0: nothing is stored.
+    /// Removes all answers and sets the limit to `entries` slots: whole sets of both sizes in the proportion of the full
+    /// shard, or, for less than a set, as many large slots. 0: nothing is stored.
     pub fn limit(&mut self, entries: usize) {
         let sets = entries.min(Self::SLOTS) / CACHE_WAYS;
         let large_sets = (sets * CACHE_LARGE_SETS).div_ceil(CACHE_SMALL_SETS + CACHE_LARGE_SETS);
@@ -67,9 +67,9 @@ impl Shard {
         self.small.limit((sets - large_sets) * CACHE_WAYS);
     }
 
-    /// The key's answer, fresh or expired: the caller decides by its [`Head`]. Notes that it was asked for.
+    /// Finds the key's answer, fresh or expired (its [`Head`] tells), and sets its reference bit.
     ///
-    /// The key belongs to this shard, see [`shard_of`].
+    /// The key must belong to this shard, see [`shard_of`].
     pub fn find(&mut self, key: &HashedKey<'_>) -> Option<Answer<'_>> {
         if let Some(id) = self.small.find(key) {
             self.small.reference(id);
@@ -80,7 +80,7 @@ impl Shard {
         Some(self.large.get(id))
     }
 
-    /// What is known of the key's answer. Does not note that it was asked for.
+    /// Head of the key's answer. Leaves the reference bit alone.
     #[must_use]
     pub fn head(&self, key: &HashedKey<'_>) -> Option<&Head> {
         if let Some(id) = self.small.find(key) {
@@ -90,8 +90,8 @@ impl Shard {
         Some(self.large.get(id).head)
     }
 
-    /// Stores an answer in place of the key's earlier one. `head.stored` is the present moment: entries that have
-    /// expired by then and that nobody asks for are the first to go.
+    /// Stores an answer in place of the key's earlier one. `head.stored` has to be the present time: entries that have
+    /// expired by then and are not asked for are evicted first.
     pub fn insert(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>) -> Inserted {
         let name_len = key.key().name.len();
         let bytes = name_len + answer.body.len();
@@ -108,7 +108,8 @@ impl Shard {
         }
     }
 
-    /// Puts the answer, which fits one of the tables, into a free slot or a victim's. Whether it was a victim's.
+    /// Stores the answer, which fits one of the tables, in a free slot or in place of another entry. Returns true if it
+    /// evicted one.
     fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) -> bool {
         let is_small = self.small.fits(key.key().name.len() + answer.body.len());
         if is_small && self.small.add(key, answer, earlier) || self.large.add(key, answer, earlier)
@@ -123,7 +124,7 @@ impl Shard {
         true
     }
 
-    /// Changes what is known of the key's answer, if there is one.
+    /// Changes the head of the key's answer, if there is one.
     pub fn amend(&mut self, key: &HashedKey<'_>, change: impl FnOnce(&mut Head)) {
         if let Some(id) = self.small.find(key) {
             change(self.small.head_mut(id));
@@ -132,12 +133,12 @@ impl Shard {
         }
     }
 
-    /// Removes the key's answer, if there is one.
+    /// Removes the key's answer; true if there was one.
     pub fn remove(&mut self, key: &HashedKey<'_>) -> bool {
         self.take(key).is_some()
     }
 
-    /// Removes the key's answer and says how it stood.
+    /// Removes the key's answer and returns its standing.
     fn take(&mut self, key: &HashedKey<'_>) -> Option<Standing> {
         if let Some(id) = self.small.find(key) {
             return Some(self.small.take(id));
@@ -145,7 +146,7 @@ impl Shard {
         self.large.find(key).map(|id| self.large.take(id))
     }
 
-    /// Removes everything; says how many answers that were.
+    /// Removes all answers and returns their number.
     pub fn clear(&mut self) -> usize {
         let entries = self.len();
         self.small.clear();
@@ -153,20 +154,20 @@ impl Shard {
         entries
     }
 
-    /// Answers in the shard, counted anew.
+    /// Number of answers in the shard, counted at each call.
     #[must_use]
     pub fn len(&self) -> usize {
         self.small.len() + self.large.len()
     }
 
-    /// True where there is no answer.
+    /// True if the shard has no answer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What is in the slot at `index` (below [`SLOTS`](Self::SLOTS)); `None` for a free slot.
-    /// For dump and snapshot, which take a few slots at a time and let the lock go in between.
+    /// Entry in the slot at `index` (below [`SLOTS`](Self::SLOTS)); `None` if the slot is free. For dump and snapshot,
+    /// which read a few slots at a time and release the lock in between.
     #[must_use]
     pub fn slot(&self, index: usize) -> Option<(Key<'_>, Answer<'_>)> {
         match index.checked_sub(Small::SLOTS) {
@@ -176,11 +177,11 @@ impl Shard {
     }
 }
 
-/// The bits of a hash that name its shard.
+/// Bits of a hash that select the shard.
 const SHARD_MASK: u64 = CACHE_SHARDS as u64 - 1;
 
-/// The shard that a hash belongs to: below [`CACHE_SHARDS`]. All keys of a name are in one, so that one lock is enough to
-/// look at several of them.
+/// Shard of a hash, below [`CACHE_SHARDS`]. All keys of a name are in one shard, so one lock covers look-ups of several of
+/// them.
 #[must_use]
 pub const fn shard_of(hash: u64) -> usize {
     (hash & SHARD_MASK) as usize
@@ -190,7 +191,7 @@ const _: () = assert!(
     SHARD_MASK & !NAME_MASK == 0,
     "a name's keys are in one shard"
 );
-// The goal's figure; a builder who sets other capacities has other memory.
+// Holds for the default capacity; a build with other capacities takes other memory.
 const _: () = assert!(
     size_of::<Shard>() * CACHE_SHARDS <= 5 * 1024 * 1024 || CACHE_ENTRIES != 8192,
     "8,192 answers within 5 MiB"

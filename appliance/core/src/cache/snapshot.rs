@@ -1,4 +1,4 @@
-//! The snapshot file's codec, to and from slices: how the cache survives a restart. No I/O and no clock.
+//! Codec of the snapshot file, by which the cache survives a restart. Works on slices, without I/O and clock.
 //!
 //! ```text
 //!  0        8         10           12      20      24             32         33      36    40
@@ -7,12 +7,12 @@
 //!           | marker | length | postcard ..., CRC of it |
 //! ```
 //!
-//! All integers are little-endian, as postcard's. The marker is drawn at random for each file (Avro's object container
-//! files do the same): after damage a reader goes on at the next marker, and since no one knew the marker when the
-//! answers came in, no answer can carry a forged record for the reader to find there.
+//! All integers are little-endian, as postcard's. The marker is drawn at random for each file, as in Avro's object
+//! container files. After damage a reader continues at the next marker. Nobody knew the marker when the answers came in, so
+//! no answer can contain a forged record.
 //!
-//! What a file says is untrusted. A record is given out only if its CRC holds, its name is a key's name, and its
-//! body walks ([`body_is_well_formed`]); one that is broken costs itself and no other.
+//! A file is untrusted. A record is returned only if its CRC is right, its name is a valid key name, and its body is
+//! well-formed ([`body_is_well_formed`]). A broken record loses no other record.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use serde::{Deserialize, Serialize};
@@ -21,9 +21,9 @@ use crate::answer::{Answer, Head, Key, bit, body_is_well_formed, is_key_name};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::time::Instant;
 
-/// "xdnsd snapshot".
+/// First bytes of every snapshot.
 const MAGIC: [u8; 8] = *b"XDNSDSNP";
-/// Version of header and records. Another version is not read: a cache can be built anew.
+/// Version of header and records. A file of another version is refused; the cache fills again.
 const VERSION: u16 = 1;
 
 mod header {
@@ -37,9 +37,9 @@ mod header {
     pub const CLOCK: usize = 32;
     pub const CRC: Range<usize> = 36..40;
 
-    /// The count of a file whose writer did not know it.
+    /// Value of `COUNT` if the writer did not know the number of records.
     pub const COUNT_UNKNOWN: u32 = u32::MAX;
-    /// Value of the byte at [`CLOCK`] where the clock was synchronised.
+    /// Value of the byte at [`CLOCK`] if the clock was synchronised.
     pub const CLOCK_SYNCHRONISED: u8 = 1;
 }
 
@@ -50,7 +50,7 @@ mod frame {
     pub const PAYLOAD: usize = 10;
 }
 
-/// Bits of a record's flags; the lower ones are the key's.
+/// Bits of a record's flags. The lowest are those of the key.
 mod flag {
     use crate::answer::field;
 
@@ -61,57 +61,58 @@ mod flag {
     pub const ALL: u8 = KEY | AUTHENTIC_DATA | AUTHORITATIVE | RESTORED;
 }
 
-/// Largest RCODE that a header holds (RFC 1035 section 4.1.1).
+/// Largest RCODE of a header (RFC 1035 section 4.1.1).
 const RCODE_MAX: u8 = 15;
-/// Bytes of postcard's longest varint of 16 and of 32 bits, of the CRC.
+/// Longest varints of postcard for 16 and 32 bits, and length of the CRC, in bytes.
 const VARINT_U16_MAX: usize = 3;
 const VARINT_U32_MAX: usize = 5;
 const CRC_LEN: usize = 4;
-/// Longest payload: two lengths and five other varints of 16 bits, TTL and age, two single bytes, name and body, CRC.
+/// Longest payload in bytes: two lengths and five other varints of 16 bits, TTL and age, two single bytes, name and body,
+/// CRC.
 const PAYLOAD_MAX: usize =
     7 * VARINT_U16_MAX + 2 * VARINT_U32_MAX + 2 + CACHE_LARGE_BYTES + CRC_LEN;
 const _: () = assert!(PAYLOAD_MAX <= u16::MAX as usize);
 
-/// A buffer of so many bytes takes any record.
+/// Buffer size in bytes that is enough for any record.
 pub const RECORD_MAX: usize = frame::PAYLOAD + PAYLOAD_MAX;
 
 static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
-/// Stands before each record of a file. Random, from the system's generator, drawn for each file.
+/// Marker before each record of a file, drawn at random for each file from the system's generator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marker(pub [u8; 8]);
 
-/// What the file says of itself.
+/// Header of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotHeader {
-    /// Stands before each record.
+    /// Marker before each record.
     pub marker: Marker,
-    /// How many records follow, where the writer knew.
+    /// Number of records, if the writer knew it.
     pub records: Option<u32>,
-    /// When the file was written: seconds since 1970 by the wall clock.
+    /// Time of writing: Unix time in seconds by the wall clock.
     pub saved_secs: u64,
-    /// Whether that clock could be believed.
+    /// True if that clock was synchronised.
     pub clock_synchronised: bool,
 }
 
-/// Why a file gives no header.
+/// Reason why a header cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {
-    /// Does not begin as a snapshot does.
+    /// The file does not begin like a snapshot.
     Foreign,
-    /// Written in another format, later than ours or given up.
+    /// The file has another version of the format, later or abandoned.
     Version(u16),
-    /// Ends inside the header.
+    /// The file ends inside the header.
     Truncated,
-    /// A snapshot of ours whose header does not add up. Its records can be read ([`open`]), its age is unknown.
+    /// The header of a snapshot is damaged. The records can be read ([`open`]); their age is unknown.
     Damaged,
 }
 
 impl SnapshotHeader {
-    /// Bytes of an encoded header.
+    /// Length of an encoded header in bytes.
     pub const LEN: usize = header::CRC.end;
 
-    /// The header's bytes.
+    /// Encodes the header.
     #[must_use]
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
@@ -130,11 +131,11 @@ impl SnapshotHeader {
         bytes
     }
 
-    /// Reads the header at the beginning of a file. Where the CRC holds for a header of our version, the bytes that
-    /// are the same in every file (magic, version, length) may be damaged.
+    /// Decodes the header at the beginning of a file. If the CRC is right for a header of our version, bytes that are the
+    /// same in every file (magic, version, length) may be damaged.
     ///
     /// # Errors
-    /// [`HeaderError`] says what is in the way.
+    /// [`HeaderError`] if there is no readable header.
     pub fn decode(file: &[u8]) -> Result<Self, HeaderError> {
         let Some(bytes) = file.first_chunk::<{ Self::LEN }>() else {
             let known = file.len().min(MAGIC.len());
@@ -168,8 +169,7 @@ impl SnapshotHeader {
         }
     }
 
-    /// How old the file is, if that can be known: both clocks, then and now, were synchronised, and now is not before
-    /// then.
+    /// Age of the file in seconds; `None` unless both clocks, then and now, are synchronised, and now is not before then.
     #[must_use]
     pub fn age_secs(&self, now_secs: u64, now_synchronised: bool) -> Option<u32> {
         if !(self.clock_synchronised && now_synchronised) {
@@ -180,26 +180,26 @@ impl SnapshotHeader {
     }
 }
 
-/// Writes what stands at the beginning of every file of this version.
+/// Writes the first fields, which are the same in every file of this version.
 fn write_prefix(bytes: &mut [u8; SnapshotHeader::LEN]) {
     bytes[header::MAGIC].copy_from_slice(&MAGIC);
     bytes[header::VERSION].copy_from_slice(&VERSION.to_le_bytes());
     bytes[header::HEADER_LEN].copy_from_slice(&(SnapshotHeader::LEN as u16).to_le_bytes());
 }
 
-/// The CRC over a header.
+/// CRC of a header.
 fn checksum(bytes: &[u8; SnapshotHeader::LEN]) -> u32 {
     CRC32.checksum(&bytes[..header::CRC.start])
 }
 
-/// The bytes at `field`, which is `N` long.
+/// Bytes at `field`, whose length is `N`.
 fn array<const N: usize>(bytes: &[u8], field: core::ops::Range<usize>) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&bytes[field]);
     value
 }
 
-/// A record as postcard sees it. A change here is a new [`VERSION`].
+/// A record in postcard's form. A change here needs a new [`VERSION`].
 #[derive(Serialize, Deserialize)]
 struct Stored<'a> {
     name: &'a [u8],
@@ -208,11 +208,11 @@ struct Stored<'a> {
     rcode: u8,
     answers: u16,
     authorities: u16,
-    /// 0: no record of an additional section is kept. Its place stays until the next [`VERSION`].
+    /// Always 0: no additional records are kept. The field stays until the next [`VERSION`].
     additionals: u16,
     ede: u16,
     ttl_secs: u32,
-    /// Since the answer came in.
+    /// Seconds since the answer was stored.
     age_secs: u32,
     body: &'a [u8],
 }
@@ -239,14 +239,14 @@ impl<'a> Stored<'a> {
         }
     }
 
-    /// Whether this can be an answer of ours: asked of what is written as of what is read.
+    /// True if the record can be an answer of ours. Checked when a record is written and when it is read.
     fn is_well_formed(&self) -> bool {
         let records = usize::from(self.answers) + usize::from(self.authorities);
         self.flags & !flag::ALL == 0
             && self.rcode <= RCODE_MAX
             && self.additionals == 0
             && is_key_name(self.name)
-            // And fits a slot.
+            // Also checks that name and body fit a slot.
             && body_is_well_formed(self.name, records, self.body)
     }
 
@@ -274,23 +274,23 @@ impl<'a> Stored<'a> {
     }
 }
 
-/// Why an entry was not encoded.
+/// Reason why an entry was not encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeError {
-    /// The buffer is shorter than the record; [`RECORD_MAX`] bytes never are.
+    /// The buffer is too short; [`RECORD_MAX`] bytes are enough for any record.
     BufferTooShort,
-    /// A reader would refuse it: not a key's name, or a body that does not walk.
+    /// A reader would refuse it: the name is no valid key name, or the body is malformed.
     Malformed,
-    /// It is of a view: which one that is, is the config's business, and that may be another one by then.
+    /// It belongs to a view. The config assigns the numbers of views, and may do so otherwise by the time the file is read.
     OfView,
 }
 
-/// Writes the records of one file.
+/// Encoder for the records of one file.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder {
-    /// The file's marker.
+    /// Marker of the file.
     pub marker: Marker,
-    /// The moment in the file's header, by the clock of the answers.
+    /// Time in the file's header, by the clock of the answers.
     pub now: Instant,
 }
 
@@ -298,7 +298,7 @@ impl Encoder {
     /// Writes one record to the beginning of `buffer`, and returns its length.
     ///
     /// # Errors
-    /// [`EncodeError`]; then `buffer` holds nothing of use.
+    /// [`EncodeError`]; the content of `buffer` is then undefined.
     pub fn encode(
         &self,
         buffer: &mut [u8],
@@ -324,23 +324,23 @@ impl Encoder {
     }
 }
 
-/// An entry from a file, well-formed. Whether it is true nobody knows: it is to be served as stale and refreshed.
+/// An entry read from a file, well-formed. Its truth is unknown: it is to be served as stale and refreshed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotRecord<'a> {
-    /// The question.
+    /// Key of the entry.
     pub key: Key<'a>,
-    /// The answer's records.
+    /// Records of the answer.
     pub body: &'a [u8],
-    /// The head, but for when it was stored.
+    /// Head of the answer, except for the time at which it was stored.
     saved: Head,
-    /// How old the answer was when the file was written.
+    /// Age of the answer when the file was written, in seconds.
     age_secs: u32,
 }
 
 impl SnapshotRecord<'_> {
-    /// The head to insert the entry with at `now`. `file_age_secs` is the file's ([`SnapshotHeader::age_secs`]): where it is
-    /// known the entry is as old as it is; where not, now or when the file was written, the entry is `restored`, always
-    /// stale. The caller's epoch should lie so far back that an entry of that age would be of no use.
+    /// Head with which the entry is inserted at `now`. `file_age_secs` comes from [`SnapshotHeader::age_secs`]. If it is
+    /// known, the entry has its true age; if it is unknown, or was when the file was written, the entry is `restored` and
+    /// so always stale. The caller's epoch has to be far enough back that an entry of that age is useless.
     #[must_use]
     pub fn head(&self, now: Instant, file_age_secs: Option<u32>) -> Head {
         match file_age_secs {
@@ -357,18 +357,18 @@ impl SnapshotRecord<'_> {
     }
 }
 
-/// Why a stretch of the file gave no record.
+/// Reason why a part of the file gave no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// Does not add up. The reader goes on at the next marker.
+    /// A damaged record. The reader continues at the next marker.
     Damaged,
-    /// Adds up, but cannot be an answer of ours. The reader goes on after it.
+    /// An intact record that cannot be an answer of ours. The reader continues behind it.
     Malformed,
-    /// No further record: the file was cut here, or its last record is damaged.
+    /// The end of a truncated file, or a damaged last record.
     Torn,
 }
 
-/// Reads records one after the other. Ends after [`Broken::Torn`], or without it at the end of a whole file.
+/// Iterator over the records of a file. Ends after [`Broken::Torn`], or without it at the end of a complete file.
 #[derive(Clone, Debug)]
 pub struct SnapshotRecords<'a> {
     rest: &'a [u8],
@@ -376,7 +376,7 @@ pub struct SnapshotRecords<'a> {
 }
 
 impl<'a> SnapshotRecords<'a> {
-    /// Reads the records in `bytes`: a file without its header.
+    /// Reads the records in `bytes`, a file without its header.
     #[must_use]
     pub const fn new(bytes: &'a [u8], marker: Marker) -> Self {
         Self {
@@ -385,7 +385,7 @@ impl<'a> SnapshotRecords<'a> {
         }
     }
 
-    /// The record at the beginning of the rest, and what is behind it; `None` where marker, length or CRC do not hold.
+    /// The first record of the rest, and the bytes behind it; `None` if marker, length or CRC are wrong.
     fn first(&self) -> Option<(Stored<'a>, &'a [u8])> {
         let (header, rest) = self.rest.split_first_chunk::<{ frame::PAYLOAD }>()?;
         if header[frame::MARKER] != self.marker.0 {
@@ -400,7 +400,7 @@ impl<'a> SnapshotRecords<'a> {
         unused.is_empty().then_some((stored, rest))
     }
 
-    /// Drops the broken record at the beginning of the rest, up to the next marker.
+    /// Skips the broken record at the beginning of the rest, up to the next marker.
     fn skip(&mut self) -> Broken {
         let next = self
             .rest
@@ -439,10 +439,10 @@ impl<'a> Iterator for SnapshotRecords<'a> {
     }
 }
 
-/// Opens a whole file: its header, `None` where that is damaged, and its records.
+/// Opens a file. Returns its records, and its header, or `None` if the header is damaged.
 ///
 /// # Errors
-/// [`HeaderError`] where the file is not ours to read; never [`HeaderError::Damaged`].
+/// [`HeaderError`] if the file is no snapshot of our version; never [`HeaderError::Damaged`].
 pub fn open(file: &[u8]) -> Result<(Option<SnapshotHeader>, SnapshotRecords<'_>), HeaderError> {
     let header = match SnapshotHeader::decode(file) {
         Ok(header) => Some(header),
@@ -452,7 +452,7 @@ pub fn open(file: &[u8]) -> Result<(Option<SnapshotHeader>, SnapshotRecords<'_>)
         }
     };
     let records = &file[SnapshotHeader::LEN..];
-    // The header's own marker may be what is damaged: the first record has it too.
+    // The damage may be in the header's marker, which the first record repeats.
     let first = || {
         records
             .first_chunk()

@@ -1,4 +1,4 @@
-//! One slot size of a shard: sets of slots, each set with the tags of its slots beside each other.
+//! Table of one slot size in a shard: sets of slots, each set with the tags of its slots side by side.
 //!
 //! ```text
 //!  set    | tag 0 .. tag 7 | referenced | admission |   what a look-up reads first: one cache line
@@ -6,7 +6,7 @@
 //!  slot   | head | QTYPE | flags | name length | ghost | name, body |
 //! ```
 //!
-//! What a full set gives up for a new entry is said in [`super::admission`].
+//! [`super::admission`] describes which entry a full set evicts.
 
 use heapless::Vec;
 
@@ -15,10 +15,10 @@ use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
 
-/// One answer with its key. The bytes are those of the name, then those of the body.
+/// An answer with its key. `bytes` holds the name, then the body.
 ///
-/// The order of the fields is that of memory: what a look-up compares lies in front of the bytes, in one or two cache lines, where
-/// the compiler would put the single bytes behind them.
+/// `repr(C)`, so that the fields that a look-up compares stand before the bytes, within one or two cache lines. Rust's own
+/// order would put the single bytes behind them.
 #[derive(Debug)]
 #[repr(C)]
 struct Slot<const BYTES: usize> {
@@ -26,8 +26,8 @@ struct Slot<const BYTES: usize> {
     qtype: u16,
     flags: u8,
     name_len: u8,
-    /// Nothing of the entry, but of the set: the tag of an entry that was put out; 0: none. It costs no memory: a slot without
-    /// it is as long.
+    /// Belongs to the set and not to the entry: the tag of an evicted entry; 0 if none. It fits into padding, so it costs
+    /// no memory.
     ghost: u16,
     bytes: Vec<u8, BYTES, u16>,
 }
@@ -67,7 +67,7 @@ impl<const BYTES: usize> Slot<BYTES> {
         }
     }
 
-    /// Name and body have to fit: the shard has looked.
+    /// Stores an entry. The shard has checked that name and body fit.
     fn store(&mut self, key: &Key, answer: &Answer<'_>) {
         self.head = *answer.head;
         self.qtype = key.qtype;
@@ -85,14 +85,14 @@ impl<const BYTES: usize> Slot<BYTES> {
     }
 }
 
-/// What a look-up reads before any slot.
+/// State of a set that a look-up reads before any slot.
 #[derive(Clone, Copy, Debug)]
 struct Set {
-    /// Of each slot; 0: free.
+    /// Tag of each slot; 0 if the slot is free.
     tags: [u16; CACHE_WAYS],
-    /// One bit per slot: found since it was last passed over.
+    /// One bit per slot: the entry was found since it was last passed over.
     referenced: u8,
-    /// Which entries are to go.
+    /// State of eviction.
     admission: Admission,
 }
 
@@ -104,27 +104,27 @@ impl Set {
     };
 }
 
-/// The slot at `way` of `set`.
+/// Position of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SlotId {
     set: usize,
     way: usize,
 }
 
-/// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. A full set evicts the entry that expired longest ago among those
-/// not asked for again, or else the one that [`Admission`] picks.
+/// Sets of [`CACHE_WAYS`] slots of `BYTES` bytes. When full, a set evicts the entry that expired first among those not
+/// asked for again, or else the one that [`Admission`] picks.
 #[derive(Debug)]
 pub(super) struct Table<const SETS: usize, const BYTES: usize> {
     sets: [Set; SETS],
     slots: [[Slot<BYTES>; CACHE_WAYS]; SETS],
-    /// Sets at the end that are not used. Counted so that all zero means the whole table.
+    /// Number of unused sets at the end. Counted this way so that all zero bits are the whole table.
     sets_withheld: usize,
-    /// Ways at the end of each set that are not used.
+    /// Number of unused slots at the end of each set.
     ways_withheld: usize,
 }
 
 impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
-    /// Slots of the table.
+    /// Number of slots of the table.
     pub const SLOTS: usize = SETS * CACHE_WAYS;
 
     pub const fn new() -> Self {
@@ -137,7 +137,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         }
     }
 
-    /// Forgets everything and uses at most `slots` slots from now on, in whole sets where that is at least one.
+    /// Removes all entries and sets the limit to `slots` slots, in whole sets if it is at least one set.
     pub fn limit(&mut self, slots: usize) {
         self.clear();
         let sets = (slots / CACHE_WAYS).clamp(usize::from(slots > 0), SETS);
@@ -153,16 +153,16 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         CACHE_WAYS - self.ways_withheld
     }
 
-    /// True where an entry of so many bytes fits a slot, and there is a slot.
+    /// True if an entry of this many bytes fits a slot, and the table has slots.
     pub const fn fits(&self, bytes: usize) -> bool {
         bytes <= BYTES && self.sets_used() > 0
     }
 
-    /// Where the key's entry is. Tags are compared before any slot is touched.
+    /// Finds the key's entry. Tags are compared before any slot is read.
     pub fn find(&self, key: &HashedKey<'_>) -> Option<SlotId> {
         let set = set_of(key.hash(), self.sets_used());
         let tag = tag_of(key.hash());
-        // The tags of a set stand in one cache line; a slot is touched where its tag agrees, which one other key in 65,535 does.
+        // The tags of a set share a cache line. A slot is read only if its tag matches, as one in 65,535 other keys' does.
         let slots = self.slots.get(set)?;
         let ways = self.sets[set].tags.iter().zip(slots);
         let way = ways
@@ -171,22 +171,22 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         Some(SlotId { set, way })
     }
 
-    /// Notes that the entry was asked for.
+    /// Sets the entry's reference bit.
     pub fn reference(&mut self, id: SlotId) {
         self.sets[id.set].referenced |= 1 << id.way;
     }
 
-    /// What is known of the answer there, to change it.
+    /// Head of the answer, for changes.
     pub fn head_mut(&mut self, id: SlotId) -> &mut Head {
         &mut self.slots[id.set][id.way].head
     }
 
-    /// The answer in a slot that [`find`](Self::find) gave.
+    /// Answer in a slot that [`find`](Self::find) has returned.
     pub fn get(&self, id: SlotId) -> Answer<'_> {
         self.slots[id.set][id.way].answer()
     }
 
-    /// The entry at `index`, counted over all slots.
+    /// Entry at `index` among all slots; `None` if the slot is free.
     pub fn slot(&self, index: usize) -> Option<(Key<'_>, Answer<'_>)> {
         let (set, way) = (index / CACHE_WAYS, index % CACHE_WAYS);
         if self.sets.get(set)?.tags[way] == 0 {
@@ -196,7 +196,8 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         Some((slot.key(), slot.answer()))
     }
 
-    /// Puts the answer into a free slot of its set, if it may have one. Whether it did. `earlier`: how the key's last answer stood.
+    /// Stores the answer in a free slot of its set, if it may have one; returns true if it did. `earlier` is the standing
+    /// of the key's earlier answer.
     pub fn add(
         &mut self,
         key: &HashedKey<'_>,
@@ -211,7 +212,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         true
     }
 
-    /// Puts the answer into its set, which has a slot, in place of another entry.
+    /// Stores the answer in its set in place of another entry. The table must have a slot.
     pub fn replace(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) {
         let standing = earlier.unwrap_or_else(|| self.standing(key.hash()));
         let kind = EntryKind::of(answer.head);
@@ -219,7 +220,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         self.put(id, key, answer, standing);
     }
 
-    /// A free slot of the hash's set, if an entry of this kind may have it.
+    /// A free slot of the hash's set; `None` if there is none or an entry of this kind may not have it.
     fn free(&self, hash: u64, kind: EntryKind, standing: Standing) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
         let Set {
@@ -234,8 +235,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         (!is_bound).then_some(SlotId { set, way })
     }
 
-    /// How a new entry of the hash stands: whether one of its tag was put out of its set lately. The ghost is laid: the entry is
-    /// about to come back.
+    /// Standing of a new entry: `BACK` if the set has a ghost of its tag, which is removed.
     fn standing(&mut self, hash: u64) -> Standing {
         let (set, tag) = (set_of(hash, self.sets_used()), tag_of(hash));
         let ways = self.ways_used();
@@ -252,7 +252,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         }
     }
 
-    /// The slot of the hash's set whose entry goes for one of this kind. There is a set.
+    /// Slot of the hash's set whose entry is evicted for one of this kind. The set must have a slot.
     fn victim(&mut self, hash: u64, kind: EntryKind, now: Instant) -> SlotId {
         let set = set_of(hash, self.sets_used());
         let ways = self.ways_used();
@@ -270,9 +270,9 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         SlotId { set, way }
     }
 
-    /// Among the expired entries that nobody has asked for since they were passed over, the one that expired first. Expired
-    /// entries that are asked for are what clients get while upstream is silent (RFC 8767): for them it counts whether they are
-    /// asked for.
+    /// Finds the entry that expired first among those that were not asked for since they were last passed over. Expired
+    /// entries that are asked for are what clients get while upstream is silent (RFC 8767), so their reference bit protects
+    /// them.
     fn longest_expired(&self, set: usize, now: Instant) -> Option<usize> {
         let (slots, held) = (&self.slots[set], &self.sets[set]);
         let expired = |way: &usize| {
@@ -284,7 +284,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
             .min_by_key(|way| slots[*way].head.expires())
     }
 
-    /// Puts an entry into a slot of its set, in place of what was there, of which a ghost stays.
+    /// Stores an entry in a slot. The entry that was there leaves a ghost.
     pub fn put(
         &mut self,
         id: SlotId,
@@ -313,19 +313,19 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         slots[id.way].store(key.key(), answer);
     }
 
-    /// Frees a slot and says how its entry stood.
+    /// Frees a slot and returns the standing of its entry.
     pub fn take(&mut self, id: SlotId) -> Standing {
         let set = &mut self.sets[id.set];
         set.tags[id.way] = 0;
         set.admission.leave(&mut set.referenced, id.way)
     }
 
-    /// Frees every slot.
+    /// Frees all slots.
     pub fn clear(&mut self) {
         self.sets.fill(Set::FREE);
     }
 
-    /// How many slots are in use, counted anew.
+    /// Number of entries, counted at each call.
     pub fn len(&self) -> usize {
         self.sets
             .iter()
@@ -335,12 +335,12 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
     }
 }
 
-/// The set among `sets` that a hash belongs to, by multiply and shift: `sets` need not be a power of two.
+/// Set of a hash among `sets`, by multiply and shift; `sets` need not be a power of two.
 pub(super) const fn set_of(hash: u64, sets: usize) -> usize {
     (((hash >> 32) * sets as u64) >> 32) as usize
 }
 
-/// The tag of a hash: never 0, which marks a free slot.
+/// Tag of a hash; never 0, which marks a free slot.
 pub(super) const fn tag_of(hash: u64) -> u16 {
     match (hash >> 16) as u16 {
         0 => 1,
@@ -348,5 +348,5 @@ pub(super) const fn tag_of(hash: u64) -> u16 {
     }
 }
 
-// Set and tag are taken from bits that differ by type and flags, or all types of a name would meet in one set.
+// Set and tag come from bits that differ by type and flags; otherwise all types of a name would share a set.
 const _: () = assert!(NAME_MASK <= 0xffff);

@@ -1,20 +1,20 @@
-//! Whether bytes that claim to be a kept answer can be served: every name and record is read as an upstream's would be.
+//! Check of an answer from an untrusted file: every name and record is read like an upstream's.
 
 use super::kept::Kept;
 use crate::dns::name::{self, Name};
 use crate::dns::record::{self, Layout, MalformedRdata, Record, Records};
 
-/// True for a name as a key has it: one name without compression and nothing behind it, ASCII letters in lower case.
+/// True for a valid key name: one uncompressed name with nothing behind it, ASCII letters in lower case.
 #[must_use]
 pub fn is_key_name(name: &[u8]) -> bool {
     name::plain_end(name, 0) == Ok(name.len()) && !name.iter().any(u8::is_ascii_uppercase)
 }
 
-/// True where `body` consists of exactly `records` well-formed records: every owner name, and every name inside the
-/// RDATA of the types that have [some](Layout), keeps to the bounds of name and message, and compression pointers go
-/// strictly backwards and never into the header or between the question's name and the body.
+/// True if `body` consists of exactly `records` well-formed records: every owner name, and every name inside the RDATA of
+/// types that have [some](Layout), stays within the bounds of name and message, and compression pointers go strictly
+/// backwards and never into the header or between the question's name and the body.
 ///
-/// `name` is the question's. Both together must fit a slot of the cache.
+/// `name` is the question's. Name and body together must fit a slot of the cache.
 #[must_use]
 pub fn body_is_well_formed(name: &[u8], records: usize, body: &[u8]) -> bool {
     let Some(kept) = Kept::new(name, body) else {

@@ -1,4 +1,4 @@
-//! Which bytes are let into the cache from a file.
+//! Bytes that are accepted from a file as an answer.
 
 use std::vec;
 use std::vec::Vec;
@@ -131,7 +131,7 @@ fn cut_at_every_length() {
 #[test]
 fn under_another_name_the_pointers_are_wrong() {
     let (body, records) = body();
-    // One byte less of question: what pointed to the body's names now points one byte into them.
+    // One byte less of question: pointers to the body's names now point one byte into them.
     assert!(!body_is_well_formed(
         b"\x02ww\x07example\x03com\0",
         records,
@@ -271,8 +271,8 @@ fn rdata_keeps_to_its_type() {
     assert!(!is_well_formed(&[running_over, owned(owner, 1, &[0; 4])]));
 }
 
-/// True where we are stricter than hickory: it lets pointers into the header and the question's tail through, and
-/// takes the RDATA of some types as it is.
+/// True if we are stricter than hickory, which accepts pointers into the header and the question's tail, and does not parse
+/// the RDATA of some types.
 fn is_strict(message: &Message, bytes: &[u8]) -> bool {
     const OPAQUE: [u16; 14] = [3, 4, 7, 8, 9, 14, 17, 18, 21, 24, 26, 36, 39, 46];
     let no_name = |pair: &[u8]| {

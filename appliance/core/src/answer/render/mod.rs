@@ -1,4 +1,4 @@
-//! From what the cache keeps to the message that one client gets.
+//! Rendering: from a cached answer to the message that one client gets.
 
 use super::{Answer, Head};
 use crate::dns::edns::OptReply;
@@ -7,17 +7,17 @@ use crate::dns::record::{FIXED_LEN, Record};
 use crate::dns::{read_u16, rtype};
 use core::ops::Range;
 
-/// Which TTL the records of a reply carry.
+/// TTLs of the records of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ttl {
-    /// What they were stored with, less this age in seconds.
+    /// The stored TTLs, less this age in seconds.
     Aged(u32),
-    /// This, for all of them (stale answers, RFC 8767 section 4).
+    /// This TTL in seconds for all records (stale answers, RFC 8767 section 4).
     Fixed(u32),
 }
 
 impl Ttl {
-    /// The TTL to write for a record that was stored with `stored_secs`.
+    /// TTL to write for a record that was stored with `stored_secs`.
     #[must_use]
     pub const fn of(self, stored_secs: u32) -> u32 {
         match self {
@@ -27,36 +27,36 @@ impl Ttl {
     }
 }
 
-/// What one client gets.
+/// Properties of the reply to one client.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
-    /// The query's ID.
+    /// ID of the query.
     pub id: u16,
-    /// RD and CD as the query had them, and AD where the client may have it.
+    /// RD and CD of the query, and AD if the client may have it.
     pub flags: u16,
-    /// How the TTLs are written.
+    /// TTLs of the records.
     pub ttl: Ttl,
-    /// The longest message that the client may get, in bytes.
+    /// Longest message that the client may get, in bytes.
     pub limit: usize,
-    /// The OPT record, if and only if the query had one (RFC 6891 section 6.1.1).
+    /// OPT record, if and only if the query has one (RFC 6891 section 6.1.1).
     pub opt: Option<OptReply>,
-    /// Whether addresses of one RRset change their order from reply to reply; the number says by how much.
+    /// Number of places by which the addresses of an RRset are rotated; 0: not rotated.
     pub rotate: u16,
 }
 
-/// A message that was completed.
+/// Result of rendering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Rendered {
-    /// Its length in bytes.
+    /// Length of the message in bytes.
     pub len: usize,
-    /// Whether records were left out, so that TC is set.
+    /// True if records were left out, so that TC is set.
     pub truncated: bool,
 }
 
 impl Reply {
-    /// Completes `message`, whose first `question_end` bytes end with the client's own question: appends the answer's
-    /// records, OPT, and writes the header.
+    /// Completes `message`, whose first `question_end` bytes are room for the header and the client's own question: appends
+    /// the answer's records and OPT, and writes the header.
     pub fn render(&self, message: &mut [u8], question_end: usize, answer: &Answer<'_>) -> Rendered {
         let cut = self.cut(question_end, answer, message.len());
         let end = question_end + cut.len;
@@ -64,7 +64,7 @@ impl Reply {
         self.finish(message, question_end, answer.head, &cut)
     }
 
-    /// As [`render`](Self::render), where the records stand behind the question already and end at `body_end`.
+    /// Like [`render`](Self::render), for records that stand behind the question already and end at `body_end`.
     pub fn render_in_place(
         &self,
         message: &mut [u8],
@@ -77,7 +77,7 @@ impl Reply {
         self.finish(message, question_end, head, &cut)
     }
 
-    /// What of the answer fits, where the buffer has `room` bytes.
+    /// The part of the answer that fits the reply, in a buffer of `room` bytes.
     fn cut(&self, question_end: usize, answer: &Answer<'_>, room: usize) -> Cut {
         let opt_len = self.opt.as_ref().map_or(0, OptReply::len);
         let limit = self.limit.min(room).saturating_sub(opt_len);
@@ -93,7 +93,7 @@ impl Reply {
         }
     }
 
-    /// Writes what does not come from the cache: TTLs, the order of addresses, OPT, the header.
+    /// Writes all that does not come from the cache: TTLs, order of addresses, OPT, header.
     fn finish(&self, message: &mut [u8], question_end: usize, head: &Head, cut: &Cut) -> Rendered {
         let counts = cut.counts;
         let mut end = question_end + cut.len;
@@ -125,7 +125,7 @@ impl Reply {
     }
 }
 
-/// What of an answer's records a client gets.
+/// Part of an answer's records that a client gets.
 struct Cut {
     counts: [u16; 2],
     len: usize,
@@ -155,7 +155,7 @@ fn fit(body: &[u8], question_end: usize, counts: [u16; 2], room: usize) -> Cut {
     cut
 }
 
-/// The RRset at `at` of `body` (at most `left` records): how many records, and where it ends.
+/// RRset at `at` of `body`, of at most `left` records: its number of records and its end.
 fn rrset(body: &[u8], question_end: usize, at: usize, left: u16) -> Option<(u16, usize)> {
     let first = Record::parse(body, at).ok()?;
     let mut count = 1;
@@ -173,8 +173,8 @@ fn rrset(body: &[u8], question_end: usize, at: usize, left: u16) -> Option<(u16,
     Some((count, end))
 }
 
-/// Whether two records of a body that we compressed ourselves have one owner: the later one is then a pointer, to what
-/// the first one points to or to the first one itself.
+/// True if two records of a body that we compressed have one owner: the later owner is then a pointer, to the target of the
+/// first owner's pointer or to the first owner itself.
 fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -> bool {
     let pointer = |record: &Record| -> Option<usize> {
         let word = read_u16(body, record.owner)?;
@@ -182,15 +182,15 @@ fn same_owner(body: &[u8], question_end: usize, first: &Record, next: &Record) -
     };
     match (pointer(first), pointer(next)) {
         (Some(one), Some(other)) => one == other,
-        // A pointer counts from the message's first byte, a place in the body from the question's end.
+        // A pointer counts from the message's first byte, an offset in the body from the question's end.
         (None, Some(other)) => other == question_end + first.owner,
-        // The writer remembers a bounded number of names: behind those, both are written out.
+        // The writer remembers a bounded number of names; later ones are written out in full.
         (None, None) => body[first.owner..first.ttl_at - 4] == body[next.owner..next.ttl_at - 4],
         (Some(_), None) => false,
     }
 }
 
-/// Rewrites the TTL of every record behind the question, and finds the addresses that may be rotated on the way.
+/// Rewrites the TTL of every record behind the question, and returns the addresses that may be rotated.
 fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 2], ttl: Ttl) -> AddressRun {
     let mut rewriter = TtlRewriter {
         message,
@@ -203,10 +203,10 @@ fn write_ttls(message: &mut [u8], question_end: usize, counts: [u16; 2], ttl: Tt
     addresses
 }
 
-/// Goes through the records of a message.
+/// Cursor over the records of a message.
 struct TtlRewriter<'m> {
     message: &'m mut [u8],
-    /// Where the next record begins.
+    /// Offset of the next record.
     at: usize,
     ttl: Ttl,
 }
@@ -224,12 +224,12 @@ impl TtlRewriter<'_> {
         run
     }
 
-    /// Rewrites the TTL of the next record, and notes whether it is an address. Returns where it ends; `None`: there is no
+    /// Rewrites the TTL of the next record, and notes whether it is an address. Returns its end; `None` if there is no
     /// record.
     #[inline(always)]
     fn record(&mut self, run: &mut AddressRun) -> Option<usize> {
-        // The owner of nearly every record is a pointer. Then one check is enough for all fields, which counts: this runs
-        // for every record of every reply.
+        // The owner of nearly every record is a pointer, and then one bounds check covers all fields. That matters: this
+        // runs for every record of every reply.
         let (at, len) = (self.at, self.message.len());
         let head = self.message.get_mut(at..);
         let head = head.and_then(<[u8]>::first_chunk_mut);
@@ -250,10 +250,10 @@ impl TtlRewriter<'_> {
     }
 }
 
-/// Bytes of a record in front of its RDATA where its owner is a pointer.
+/// Length of a record before its RDATA, if its owner is a pointer, in bytes.
 const POINTER_HEAD_LEN: usize = 2 + FIXED_LEN;
 
-/// The beginning of a record whose owner is a pointer.
+/// Start of a record whose owner is a pointer.
 ///
 /// ```text
 ///  0       2      4       6     10         12
@@ -288,18 +288,18 @@ impl<'m> PointerHead<'m> {
     }
 }
 
-/// The last RRset of the answer section whose records are equally long and hold no name that can be the target of a
-/// pointer: addresses, with a pointer as owner.
+/// Last RRset of addresses in the answer section whose owners are pointers. Its records have equal length and contain no
+/// name that a pointer could refer to, so they can be rotated.
 #[derive(Default)]
 struct AddressRun {
     records: Range<usize>,
     count: usize,
-    /// Owner and type of its records. 0, which no record with a pointer has: what comes next is another run.
+    /// Owner and type of its records; 0, which no record with a pointer has, if the next record begins another run.
     owner_and_type: u32,
 }
 
 impl AddressRun {
-    /// Goes on with the next record of the section, whose owner is a pointer.
+    /// Takes in the next record of the section, whose owner is a pointer.
     #[inline(always)]
     fn take(&mut self, owner_and_type: u32, record: Range<usize>) {
         if self.owner_and_type == owner_and_type {
@@ -316,18 +316,18 @@ impl AddressRun {
         }
     }
 
-    /// A record of another kind came.
+    /// Ends the run: the next record is of another kind.
     const fn interrupt(&mut self) {
         self.owner_and_type = 0;
     }
 }
 
-/// Rotates the records of `run` by `by` records.
+/// Rotates the records of `run` by `by` places.
 fn rotate(message: &mut [u8], run: &AddressRun, by: u16) {
     if run.count < 2 {
         return;
     }
-    // All are equally long: addresses of one type behind pointers.
+    // All have equal length: addresses of one type behind pointers.
     let record_len = run.records.len() / run.count;
     message[run.records.clone()].rotate_left(usize::from(by) % run.count * record_len);
 }

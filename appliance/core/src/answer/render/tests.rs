@@ -1,4 +1,4 @@
-//! Which records of a reply are rotated, and whose TTLs are aged.
+//! Rotation of a reply's records, and ageing of their TTLs.
 
 use super::*;
 use crate::dns::record::Records;
@@ -30,7 +30,7 @@ fn aaaa(last: u8) -> Vec<u8> {
     record(TO_QUESTION, rtype::AAAA, &address)
 }
 
-/// Renders `body` 7 s after it was stored, rotated by one. The last byte of each record, and its TTL.
+/// Renders `body` 7 s after it was stored, rotated by one. Returns the last byte and the TTL of each record.
 fn rendered(counts: [u16; 2], body: &[u8]) -> Vec<(u8, u32)> {
     let mut message = vec![0; QUESTION_END + body.len()];
     message[12..QUESTION_END].copy_from_slice(QUESTION);
@@ -57,7 +57,7 @@ fn rendered(counts: [u16; 2], body: &[u8]) -> Vec<(u8, u32)> {
         .collect()
 }
 
-/// What it is about, the counts, the records, and the last bytes of those that are given.
+/// Description, counts, records, and the last bytes of the rendered ones.
 type Case<'c> = (&'c str, [u16; 2], Vec<Vec<u8>>, &'c [u8]);
 
 #[test]
@@ -115,7 +115,7 @@ fn the_addresses_of_one_rrset_are_rotated_and_all_ttls_are_aged() {
     }
 }
 
-/// The body is our own, so this is never met: what says that it is longer than the message is no record.
+/// Never happens with our own bodies: a record that claims to be longer than the message counts as absent.
 #[test]
 fn a_record_that_reaches_over_the_end_is_none() {
     for len in 5..=255 {

@@ -1,4 +1,4 @@
-//! What a flood, a scan, a loop, and names that do not exist leave of what others ask for.
+//! Effect of a flood, a scan, a loop and names that do not exist on the entries that others ask for.
 
 use std::boxed::Box;
 
@@ -41,7 +41,7 @@ fn denial(stored: Instant) -> Head {
     }
 }
 
-/// Asks for a name; an answer is stored if there is none. Whether there was.
+/// Asks for a name, and stores an answer if there is none. Returns true if there was one.
 fn ask(shard: &mut Shard, number: usize, head: &Head) -> bool {
     let name = name(number);
     let hashed = key(&name).hashed(&SEED);
@@ -59,7 +59,7 @@ fn ask(shard: &mut Shard, number: usize, head: &Head) -> bool {
     false
 }
 
-/// How many of 1,000 requests for those names are answered while others ask.
+/// Number of answered requests out of 1,000 for those names while others ask.
 fn answered_beside(others: Others, seed: u64) -> usize {
     let mut shard = Box::new(Shard::new());
     let mut random = Random::new(seed);
@@ -102,8 +102,8 @@ fn a_flood_of_names_that_exist_or_a_scan_puts_out_nothing_that_is_asked_for() {
     }
 }
 
-/// A loop that is not much longer than what is remembered comes back before it is forgotten, and so is asked for again as the
-/// others are: it costs them something.
+/// A loop that is not much longer than the memory of ghosts comes back before it is forgotten, and counts as asked for
+/// again: it costs the others something.
 #[test]
 fn a_loop_puts_out_little_that_is_asked_for() {
     for (names, least) in [(Shard::SLOTS * 3 / 2, 930), (Shard::SLOTS * 5, 995)] {

@@ -1,4 +1,4 @@
-//! What goes when a set is full.
+//! Eviction from a full set.
 
 use std::boxed::Box;
 use std::collections::HashSet;
@@ -89,7 +89,7 @@ pub(super) fn full(ttl_secs: u32) -> Crowd {
     crowd
 }
 
-/// The numbers that are gone after an insertion.
+/// Numbers that are gone after an insertion.
 fn evicted(crowd: &mut Crowd, number: usize, now: Instant, len: usize) -> Vec<usize> {
     let before = crowd.numbers();
     assert_eq!(crowd.insert(number, now, 60, len), Inserted::Evicted);
@@ -194,7 +194,7 @@ fn a_ghost_is_forgotten_when_as_many_others_have_gone_as_there_are_slots() {
     for number in 20..29 {
         evicted(&mut crowd, number, at(100), 10);
     }
-    // Of those that went, 0 is the oldest.
+    // Among those left, 0 is the oldest.
     evicted(&mut crowd, 0, at(100), 10);
     for number in 30..39 {
         evicted(&mut crowd, number, at(100), 10);

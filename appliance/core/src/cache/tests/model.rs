@@ -106,7 +106,7 @@ fn compare_with_model(
     outcomes
 }
 
-/// Looks the key up: what is found is what was `stored` last.
+/// Looks the key up, and compares with the version that was stored last.
 fn find(
     shard: &mut Shard,
     key: &crate::answer::HashedKey<'_>,

@@ -64,7 +64,7 @@ impl Entry {
         buffer
     }
 
-    /// What a record says, read at an unknown age: but for what `head` changes then, that is all.
+    /// Entry of a record that is read with unknown age: all fields except those that `head` changes then.
     fn read(record: &SnapshotRecord) -> Self {
         Self {
             name: record.key.name.to_vec(),
@@ -76,7 +76,7 @@ impl Entry {
         }
     }
 
-    /// As it comes back when its age is unknown.
+    /// The entry as it comes back with unknown age.
     fn restored(&self) -> Self {
         Self {
             head: Head {
@@ -145,7 +145,7 @@ fn small_file() -> (Vec<Entry>, Vec<u8>) {
     (entries, file)
 }
 
-/// What a reader makes of a file: the entries, and what was broken.
+/// Entries of a file, and its broken parts.
 fn read(file: &[u8]) -> (Vec<Entry>, Vec<Broken>) {
     let (_, records) = open(file).expect("a file of ours");
     read_records(records)
@@ -318,7 +318,7 @@ fn a_burst_costs_the_records_that_it_touches() {
         let start = SnapshotHeader::LEN + random.below(file.len() - SnapshotHeader::LEN);
         let end = (start + 1 + random.below(4096)).min(file.len());
         let mut damaged = file.clone();
-        // Zeros, as an erased or never written block of flash reads; every byte of a record differs somewhere.
+        // Zeros, like an erased or unwritten block of flash; every byte of a record differs somewhere.
         damaged[start..end].fill(0);
         let touched = |index: usize| {
             file[start..end] != damaged[start..end] && {
@@ -341,7 +341,7 @@ fn foreign_and_future_files_are_told_apart() {
     assert_eq!(open(b"GIF89a").err(), Some(HeaderError::Foreign));
     assert_eq!(open(&[0; 100]).err(), Some(HeaderError::Foreign));
     assert_eq!(open(&[0xff; 100]).err(), Some(HeaderError::Foreign));
-    // A future version has a CRC of its own, here any; its layout may be another.
+    // A future version has another CRC, here any, and maybe another layout.
     let (_, mut file) = small_file();
     file[8] = 2;
     file[36] ^= 0xff;
@@ -462,8 +462,7 @@ fn what_a_reader_would_refuse_is_not_written() {
     }
 }
 
-/// The fields of a record as postcard writes them, whatever they are: name, QTYPE, flags, RCODE, counts, EDE, TTL, age,
-/// body.
+/// Fields of a record as postcard writes them, with any values: name, QTYPE, flags, RCODE, counts, EDE, TTL, age, body.
 type Fields<'a> = (&'a [u8], u16, u8, u8, [u16; 3], u16, u32, u32, &'a [u8]);
 
 /// A record whose marker, length and CRC are right.
@@ -477,7 +476,7 @@ fn forge(fields: &Fields) -> Vec<u8> {
     record
 }
 
-/// What reading the record says; an honest one behind it must be read all the same.
+/// Reads the record; an intact one behind it must be read all the same.
 fn read_one(fields: &Fields) -> Option<Broken> {
     let honest = random_entry(&mut Random::new(2));
     let file = [forge(fields), honest.record()].concat();
@@ -670,11 +669,11 @@ fn an_entry_goes_on_ageing_or_is_stale() {
         "no further back than the clock"
     );
     assert_eq!(head_of(&entry, None), (at(1_000), true));
-    // What was of unknown age when the file was written stays so.
+    // An entry of unknown age when the file was written stays one.
     assert_eq!(head_of(&entry.restored(), Some(40)), (at(1_000), true));
 }
 
-/// Views are numbered by the config, which may be another one by then.
+/// The config assigns the numbers of views, and may have changed.
 #[test]
 fn an_answer_of_a_view_is_not_written() {
     let entry = random_entry(&mut Random::new(7));
