@@ -8,7 +8,7 @@ use super::form::{BARE, Form, Words};
 use crate::compile::name;
 use crate::text;
 
-/// What it counts, decides and keeps.
+/// Commands that print what the daemon counts, decides and keeps.
 pub(super) const FORMS: &[Form] = &[
     Form {
         name: "stats",
@@ -76,14 +76,14 @@ pub(super) const FORMS: &[Form] = &[
     },
 ];
 
-/// That it begins anew with its files.
+/// The command that reloads config and files.
 pub(super) const LAST: &[Form] = &[Form {
     name: "reload",
     about: "read config and files again, wait until that is in force, and print what has changed",
     ..ASKS
 }];
 
-/// One that asks a running daemon.
+/// Template of a command that asks a running daemon.
 pub(super) const ASKS: Form = Form {
     usage: " [--socket PATH]",
     flags: &[AT_SOCKET],
@@ -91,7 +91,7 @@ pub(super) const ASKS: Form = Form {
     ..BARE
 };
 
-/// Counters for people are put together here, from two looks at them.
+/// `stats` without a format is made here, from two looks at the counters.
 fn stats(mut words: Words) -> Result<Command, String> {
     let is_text = words.option(PROMETHEUS.name).is_some();
     let is_json = words.options.iter().any(|(name, _)| *name == JSON.name);
@@ -105,18 +105,18 @@ fn stats(mut words: Words) -> Result<Command, String> {
     Ok(Command::Stats { socket })
 }
 
-/// A request is one line of words: a name with a space in it would be two.
+/// Builds the request: one line of words, in which a name with a space would be two.
 fn ask(words: Words) -> Result<Command, String> {
     let first = words.arguments.first().cloned();
     let command = ask_about_anything(words)?;
     if let Some(word) = first.as_ref().and_then(|word| word.to_str()) {
-        // Of the others the daemon knows more.
+        // Only the first argument is a name; the daemon checks the others.
         name::parse(word).map_err(|error| format!("`{}` {error}", text::line(word)))?;
     }
     Ok(command)
 }
 
-/// The same where the first argument is no name: the daemon knows what it has to be. For programs `json` stands before it.
+/// Like [`ask`], but the first argument is no name and the daemon checks it. With `--json` the request begins with `json`.
 pub(super) fn ask_about_anything(mut words: Words) -> Result<Command, String> {
     let socket = words.socket();
     let is_json = words.option(JSON.name).is_some();
@@ -128,7 +128,7 @@ pub(super) fn ask_about_anything(mut words: Words) -> Result<Command, String> {
         let word = argument.to_str().filter(|word| word.chars().all(is_word));
         let word =
             word.ok_or_else(|| format!("`{shown}` is not a {}", ["name", "word"][index.min(1)]))?;
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = write!(request, " {word}");
     }
     Ok(Command::Ask { request, socket })

@@ -3,7 +3,7 @@
 /// An option of a command.
 pub(super) struct Flag {
     pub name: &'static str,
-    /// What its value is; empty: it has none.
+    /// Placeholder of its value in the usage. Empty if it takes none.
     pub value: &'static str,
     pub may_repeat: bool,
 }

@@ -1,4 +1,4 @@
-//! How a command is written, and the words behind its name, told apart.
+//! The form of a command, and the parsing of the words after its name.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,29 +8,29 @@ use super::flag::{AT_SOCKET, Flag};
 use super::hint::did_you_mean;
 use crate::text;
 
-/// Where the control socket is by default, as in the config.
+/// Default path of the control socket, as in the config.
 pub(super) const SOCKET: &str = "/run/xdnsd/control.sock";
 
-/// A command: how it is written and what may stand behind it.
+/// A command: its usage and the arguments it takes.
 pub(super) struct Form {
     pub name: &'static str,
-    /// What stands behind the name.
+    /// Usage after the name.
     pub usage: &'static str,
     pub about: &'static str,
-    /// More about it than the help of all has room for: lines.
+    /// Additional lines for the help of this command alone.
     pub more: &'static str,
-    /// What `--json` prints; empty: it has no such option.
+    /// What `--json` prints. Empty if the command has no such option.
     pub json: &'static str,
     pub flags: &'static [Flag],
-    /// The arguments, as the usage has them, of which the first `least` are needed.
+    /// Arguments as in the usage; the first `least` are required.
     pub arguments: &'static [&'static str],
     pub least: usize,
-    /// Whether the last argument may stand again and again.
+    /// True if the last argument may be repeated.
     pub is_open: bool,
     pub make: fn(Words) -> Result<Command, String>,
 }
 
-/// One without options and arguments.
+/// Template of a command without options and arguments.
 pub(super) const BARE: Form = Form {
     name: "",
     usage: "",
@@ -44,7 +44,7 @@ pub(super) const BARE: Form = Form {
     make: |_| Ok(Command::Version),
 };
 
-/// What stood behind a command, sorted.
+/// Words after a command's name, sorted into options and arguments.
 pub(super) struct Words {
     pub command: &'static str,
     /// Options by name, with their values, in order.
@@ -58,7 +58,7 @@ impl Words {
         Some(self.options.remove(at).1)
     }
 
-    /// An option whose value is text.
+    /// Takes an option whose value is text.
     pub fn text(&mut self, flag: &Flag) -> Result<Option<String>, String> {
         let Some(value) = self.option(flag.name) else {
             return Ok(None);
@@ -69,20 +69,20 @@ impl Words {
             .map_err(|_| format!("{} is not text", flag.name))
     }
 
-    /// The control socket of the daemon that is asked.
+    /// Takes the path of the daemon's control socket.
     pub fn socket(&mut self) -> PathBuf {
         let socket = self.option(AT_SOCKET.name);
         socket.unwrap_or_else(|| SOCKET.into()).into()
     }
 
-    /// The first argument; the form has made sure that it is there.
+    /// Takes the first argument; the form has checked that it is there.
     pub fn first(&mut self) -> PathBuf {
         self.arguments.remove(0).into()
     }
 }
 
 impl Form {
-    /// How it is written, in one line.
+    /// Usage in one line.
     pub fn line(&self) -> String {
         format!("xdnsd {}{}", self.name, self.usage)
     }
@@ -128,7 +128,7 @@ impl Form {
         Ok(sorted)
     }
 
-    /// An option and its value, which stands behind it or behind a `=`.
+    /// Reads an option and its value, which follows it or a `=`.
     fn option(
         &self,
         word: &OsString,
@@ -167,7 +167,7 @@ impl Form {
         }
     }
 
-    /// Whether there are as many arguments as there should be, and something in each.
+    /// Checks the number of arguments, and that none is empty.
     fn count(&self, arguments: &[OsString]) -> Result<(), String> {
         if let Some(missing) = self.arguments[..self.least].get(arguments.len()) {
             return Err(self.wrong(&format!("needs {} {missing}", article(missing))));

@@ -6,7 +6,7 @@ use super::flag::{ALLOW, JSON, OFFLINE, USER};
 use super::form::{BARE, Form, Words};
 use super::{Command, help_about};
 
-/// Those that are about the config and its files.
+/// Commands for the config and its files.
 pub(super) const FORMS: &[Form] = &[
     Form {
         name: "run",
@@ -78,7 +78,7 @@ pub(super) const FORMS: &[Form] = &[
     },
 ];
 
-/// Those that are about the program.
+/// Commands for the program itself.
 pub(super) const LAST: &[Form] = &[
     Form {
         name: "version",
@@ -120,7 +120,7 @@ fn user(words: &mut Words) -> Option<String> {
     Some(user.to_string_lossy().into_owned())
 }
 
-/// Policy reads the words once more: an argument must not look like an option to it.
+/// `compile` reads the words once more: an argument must not look like an option to it.
 fn compile_lists(words: Words) -> Result<Command, String> {
     let mut all = Vec::new();
     for (name, value) in words.options {

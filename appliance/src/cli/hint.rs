@@ -1,8 +1,8 @@
-//! The hint for an unknown command: which one was meant.
+//! Hints for an unknown command: the one that was probably meant.
 
 use crate::config::nearest;
 
-/// Other programs' words for commands, each with ours.
+/// Names of commands in other programs, each with ours.
 pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("configtest", "check"),
     ("daemon", "run"),
@@ -22,7 +22,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("validate", "check"),
 ];
 
-/// The hint for a word that is missing in the commands `names`.
+/// Hint for a word that is not among the commands `names`.
 pub(super) fn not_a_command(word: &str, names: &[&str]) -> String {
     if word.contains('/') || word.ends_with(".toml") {
         return format!("`{word}` is not a command: a FILE stands behind one: xdnsd run FILE");
@@ -42,7 +42,7 @@ pub(super) fn not_a_command(word: &str, names: &[&str]) -> String {
     )
 }
 
-/// `, did you mean ...?` where a known word is near.
+/// `, did you mean ...?` if a known word is similar.
 pub(super) fn did_you_mean(word: &str, known: &[&str]) -> String {
     let near = nearest(word, known);
     near.map(|near| format!(", did you mean `{near}`?"))

@@ -25,76 +25,76 @@ use hint::not_a_command;
 
 pub use tail::Tail;
 
-/// What is to be done.
+/// A parsed command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// `xdnsd run`: serve until a signal ends it.
     Run {
-        /// The config.
+        /// Path of the config.
         file: PathBuf,
-        /// The account to serve under, if not the one that started the process.
+        /// Account to serve under. `None`: the one that started the process.
         user: Option<String>,
     },
     /// Validate a config.
     Check {
-        /// The config.
+        /// Path of the config.
         file: PathBuf,
-        /// Without looking at this machine's interfaces.
+        /// Skip the checks against this machine's interfaces.
         offline: bool,
-        /// For programs.
+        /// Print JSON.
         json: bool,
-        /// The account whose rights count, if not those of the one that checks.
+        /// Account whose rights are checked. `None`: the one that runs the check.
         user: Option<String>,
     },
-    /// Ask the daemon of a config whether it answers.
+    /// Ask the daemon of the config at this path whether it answers.
     Health(PathBuf),
-    /// Say over HTTP what the daemon of a config says.
+    /// Serve the state of the daemon of the config at this path over HTTP.
     Web(PathBuf),
     /// Ask a running daemon over its control socket.
     Ask {
-        /// The request's line.
+        /// Line of the request.
         request: String,
-        /// Its control socket.
+        /// Path of its control socket.
         socket: PathBuf,
     },
-    /// Show the counters of a running daemon to people.
+    /// Show the counters of a running daemon as text.
     Stats {
-        /// Its control socket.
+        /// Path of its control socket.
         socket: PathBuf,
     },
-    /// Show what becomes of frames as it happens.
+    /// Show verdicts on frames as they happen.
     Log {
-        /// Its control socket.
+        /// Path of its control socket.
         socket: PathBuf,
-        /// For programs.
+        /// Print JSON.
         json: bool,
     },
     /// Show queries as they come.
     Tail {
-        /// Its control socket.
+        /// Path of its control socket.
         socket: PathBuf,
-        /// What of them, and where.
+        /// Filter and outputs.
         tail: Tail,
     },
-    /// Show on a screen what is asked now.
+    /// Show current queries, full-screen.
     Top {
-        /// Its control socket.
+        /// Path of its control socket.
         socket: PathBuf,
-        /// One screen, and no more.
+        /// Print one screen and exit.
         once: bool,
     },
-    /// Compile blocklists; the arguments are policy's.
+    /// Compile blocklists; the arguments are parsed by `compile`.
     CompileLists(Vec<OsString>),
     /// Print the reference of the config.
     Reference,
     /// Print the memory budget.
     Memory {
-        /// For programs.
+        /// Print JSON.
         json: bool,
     },
     /// Print the version.
     Version,
-    /// Print this.
+    /// Print this help.
     Help(String),
 }
 
@@ -117,7 +117,7 @@ pub fn help() -> String {
     let mut out = String::from("xdnsd: a DNS forwarder for routers on XDP and AF_XDP\n\n");
     for form in forms() {
         let usage = form.usage.replace(" [--socket PATH]", "");
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = if form.name == "stats" {
             writeln!(
                 out,
@@ -141,10 +141,10 @@ pub fn help() -> String {
            --json is for programs; xdnsd help COMMAND lists its names. More may be added; those there are keep their meaning.\n"
 }
 
-/// Reads the words behind the program's name.
+/// Parses the words after the program's name.
 ///
 /// # Errors
-/// What is wrong with them, and how it is written.
+/// What is wrong with the words, and the usage.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut words: Vec<OsString> = arguments.into_iter().collect();
     match words.first().and_then(|word| word.to_str()) {
@@ -160,7 +160,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
         Some(_) | None => {}
     }
     if asks_for_help(&words) {
-        // Of the whole group where its second word is not there, and of none where it is wrong.
+        // Help for the whole group if its second word is missing; none if it is wrong.
         let (first, is_whole) = (words[..1].to_vec(), second_word(&words[1..]).is_some());
         return match form_of(&mut words) {
             Ok(form) => Ok(Command::Help(form.in_full())),
@@ -172,10 +172,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, S
     (form.make)(form.sort(words)?)
 }
 
-/// Takes the command's name off. Options may stand between its words.
+/// Removes the command's name, whose words may have options between them.
 ///
 /// # Errors
-/// It is not a command, or a part of one.
+/// The words name no command, or only part of one.
 fn form_of(words: &mut Vec<OsString>) -> Result<&'static Form, String> {
     let mut name = text::bytes(words.remove(0).as_encoded_bytes());
     if forms().all(|form| form.name != name) && group_of(&name).next().is_none() {
@@ -200,13 +200,13 @@ fn form_of(words: &mut Vec<OsString>) -> Result<&'static Form, String> {
     }
 }
 
-/// The commands of more words than these, which they begin with.
+/// Commands of more words that begin with `words`.
 fn group_of(words: &str) -> impl Iterator<Item = &'static Form> {
     let lead = format!("{words} ");
     forms().filter(move |form| form.name.starts_with(&lead))
 }
 
-/// Where the first word stands that is neither an option nor an option's value.
+/// Index of the first word that is neither an option nor an option's value.
 fn second_word(words: &[OsString]) -> Option<usize> {
     let has_value = |word: &OsString| word == AT_SOCKET.name || word == ALLOW.name;
     let mut at = 0;
@@ -226,12 +226,12 @@ fn is_help(word: &OsString) -> bool {
     word == "--help" || word == "-h"
 }
 
-/// `help` as an option, unless it stands behind `--`.
+/// True if `help` is among the options, before any `--`.
 fn asks_for_help(words: &[OsString]) -> bool {
     words.iter().take_while(|word| *word != "--").any(is_help)
 }
 
-/// How the commands of this name, or of this first word, are written.
+/// Usage of the commands with this name, or with this first word.
 fn help_about(words: &[OsString]) -> Result<Command, String> {
     if words.is_empty() {
         return Ok(Command::Help(help()));

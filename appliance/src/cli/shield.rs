@@ -1,14 +1,14 @@
-//! Commands that show the shield of a running daemon and tell it something.
+//! Commands that show and change the shield of a running daemon.
 
 use super::Command;
 use super::ask::{ASKS, ask_about_anything};
 use super::flag::{AT_SOCKET, JSON};
 use super::form::{Form, Words};
 
-/// What is said of a prefix, for programs.
+/// JSON description of a prefix set by an operator.
 const SAID_JSON: &str = r#"{"prefix", "verdict": "deny", "allow" or null, "secs_left": null where it has no end, "notes": [where it does not hold]}"#;
 
-/// The shield's.
+/// Commands of the shield.
 pub(super) const FORMS: &[Form] = &[
     Form {
         name: "shield status",

@@ -1,4 +1,4 @@
-//! Commands that show queries as they come.
+//! Commands that show queries live.
 
 use std::path::PathBuf;
 
@@ -27,13 +27,13 @@ const fn value(name: &'static str, value: &'static str) -> Flag {
     }
 }
 
-/// The least size at which a file is moved away.
+/// Minimum size at which a log file is rotated, in bytes.
 const ROTATE_MIN: u64 = 4096;
-/// How many files stay by default.
+/// Default number of rotated files that are kept.
 const KEEP_DEFAULT: u32 = 5;
 const KEEP_MAX: u32 = 999;
 
-/// Those that read the tap.
+/// Commands that read the tap.
 pub(super) const FORMS: &[Form] = &[
     Form {
         name: "tail",
@@ -67,22 +67,22 @@ pub(super) const FORMS: &[Form] = &[
     },
 ];
 
-/// What `tail` shows, and where.
+/// Filter and outputs of `tail`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// Of which clients.
+    /// Clients to show. `None`: all.
     pub client: Option<Prefix>,
-    /// Of which names: wire form in lower case.
+    /// Names to show, in wire form and lower case. `None`: all.
     pub name: Option<Vec<u8>>,
-    /// Only what a list withholds.
+    /// Show only queries that a list blocks.
     pub blocked: bool,
-    /// For programs.
+    /// Print JSON.
     pub json: bool,
-    /// A file for the lines; how long it may be, 0: as long as it is; how many that were moved away stay.
+    /// Log file, its maximum size in bytes (0: unlimited), and the number of rotated files to keep.
     pub log: Option<(PathBuf, u64, u32)>,
-    /// Where messages go.
+    /// Output for dnstap messages.
     pub dnstap: Option<PathBuf>,
-    /// Where frames go.
+    /// Output for captured frames.
     pub pcap: Option<PathBuf>,
 }
 

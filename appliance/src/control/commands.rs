@@ -1,4 +1,4 @@
-//! What can be asked of a running daemon over the control socket.
+//! Commands of the control socket.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::os::clock;
 use crate::store::{SharedCache, SnapshotHandle};
 use crate::text::{self, json};
 
-/// A wish that lists say nothing.
+/// Request to pause lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PauseRequest {
-    /// For so long.
+    /// Length of the pause.
     pub length: Duration,
-    /// To these clients; `None`: to everybody.
+    /// Clients to pause lists for. `None`: everybody.
     pub client: Option<Prefix>,
 }
 
-/// For whom lists say nothing.
+/// A current pause of lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PauseState {
-    /// `None`: for everybody.
+    /// Clients that it is for. `None`: everybody.
     pub client: Option<Prefix>,
-    /// For so many seconds.
+    /// Seconds left.
     pub secs: u64,
 }
 
@@ -47,9 +47,9 @@ impl fmt::Display for PauseState {
     }
 }
 
-/// What requests have done by who reads the files of policy.
+/// Requests that are carried out by the thread that reads the files of policy.
 pub trait PolicyReader: Clone + Send + Sync + 'static {
-    /// Has the config and its files read again, and gives the lines that say what came of it.
+    /// Reads the config and its files again. Returns lines that describe the result.
     ///
     /// # Errors
     /// What was refused.
@@ -61,20 +61,20 @@ pub trait PolicyReader: Clone + Send + Sync + 'static {
     /// It takes too long.
     fn why(&self, question: WhyQuestion) -> Result<PolicyTrace, String>;
 
-    /// Has lists say nothing as is wanted, or changes nothing. Says for whom they are paused.
+    /// Pauses lists as `wanted`; `None` changes nothing. Returns the current pauses.
     ///
     /// # Errors
     /// It takes too long, or there are too many clients.
     fn pause(&self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String>;
 
-    /// Has them in force again, for one client or for all. Whether they were paused.
+    /// Ends the pause of one client, or all of them. True if there was one.
     ///
     /// # Errors
     /// It takes too long.
     fn resume(&self, client: Option<Prefix>) -> Result<bool, String>;
 }
 
-/// Every request; `snapshot` is there where the config names one.
+/// All commands; `snapshot` is `Some` if the config names one.
 #[must_use]
 pub fn all(
     telemetry: Arc<Telemetry>,
@@ -137,7 +137,7 @@ pub fn all(
         })
 }
 
-/// What shows something, for programs: `json` before the request's name.
+/// Adds the commands that print JSON: `json` before the command's name.
 fn as_json(
     telemetry: &Arc<Telemetry>,
     cache: &'static SharedCache,
@@ -165,7 +165,7 @@ fn as_json(
         })
 }
 
-/// Adds those that have lists say nothing for a while.
+/// Adds the commands that pause lists.
 fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
     let resumer = reader.clone();
     commands
@@ -191,10 +191,10 @@ fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
         })
 }
 
-/// The longest pause: who wants to do without lists takes them out of the config.
+/// Longest pause: for more, lists are taken out of the config.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// For how long lists are to be paused and for whom, if the request says so.
+/// Parses the words of a pause. `None` without words.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -207,7 +207,7 @@ pub(super) fn pause_of(words: &[&str]) -> Result<Option<PauseRequest>, String> {
     Ok(Some(PauseRequest { length, client }))
 }
 
-/// The client that a request is about; `None`: all of them.
+/// Parses the client that a request is about. `None`: all of them.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -236,7 +236,7 @@ fn length_of(word: &str) -> Result<Duration, String> {
     length.ok_or_else(|| format!("`{word}` is not a time from 1s to 24h, such as 30s, 5m or 2h"))
 }
 
-/// A request that takes no words.
+/// Checks that no words follow.
 pub(super) fn no_more(words: &[&str]) -> Result<(), CommandError> {
     match words {
         [] => Ok(()),
@@ -244,7 +244,7 @@ pub(super) fn no_more(words: &[&str]) -> Result<(), CommandError> {
     }
 }
 
-/// The name that a request is about; none: all names.
+/// Parses the name that a request is about; the root, for all names, if there is none.
 ///
 /// # Errors
 /// What is wrong with the words.

@@ -1,4 +1,4 @@
-//! The cache as `xdnsd cache dump` shows it.
+//! Text and JSON of the cache, for `xdnsd cache dump`.
 
 use std::io::Write;
 
@@ -17,18 +17,18 @@ use crate::os::clock;
 use crate::store::{HOT, HotQuestion, SharedCache, Walk};
 use crate::text::json;
 
-/// Writes a line for each answer for `below` and the names below it, and behind it one for each of its records.
+/// Writes a line for each answer to `below` and the names below it, followed by one for each of its records.
 ///
 /// # Errors
-/// `out` takes no more.
+/// Writing to `out` fails.
 pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), CommandError> {
     dump_where(cache, out, "", |key| is_within(key.name, below.as_wire()))
 }
 
-/// The same for the answers that are `wanted`, with `lead` before each of them.
+/// Writes the answers that are `wanted`, with `lead` before each of them.
 ///
 /// # Errors
-/// `out` takes no more.
+/// Writing to `out` fails.
 pub fn dump_where(
     cache: &SharedCache,
     out: &mut dyn Write,
@@ -50,10 +50,10 @@ pub fn dump_where(
     Ok(())
 }
 
-/// Writes a line of JSON for each answer for `below` and the names below it.
+/// Writes a line of JSON for each answer to `below` and the names below it.
 ///
 /// # Errors
-/// `out` takes no more.
+/// Writing to `out` fails.
 pub fn dump_json(
     cache: &SharedCache,
     below: &Name,
@@ -89,7 +89,7 @@ pub fn entries_json(cache: &SharedCache, is_wanted: impl Fn(&Key<'_>) -> bool) -
     entries
 }
 
-/// How often the XDP program has given which answers.
+/// Counts of answers given by the XDP program.
 struct Hits(Vec<HotQuestion>);
 
 impl Hits {
@@ -97,9 +97,9 @@ impl Hits {
         Self(HOT.asked())
     }
 
-    /// To this entry's questions, with EDNS and without; `None`: it gives none.
+    /// Answers to this entry's questions, with EDNS and without; `None` if the program has it not.
     fn of(&self, key: &Key<'_>) -> Option<u64> {
-        // The program answers nobody of another view.
+        // The program does not answer clients in another view.
         if self.0.is_empty() || key.view != 0 {
             return None;
         }
@@ -156,17 +156,17 @@ fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
     })
 }
 
-/// How old an answer is.
+/// Age of an answer.
 enum Age {
     Fresh {
-        /// What a client would get.
+        /// TTL that a client would get.
         ttl_secs: u32,
     },
     Stale {
-        /// For so long.
+        /// Seconds since it expired.
         secs: u32,
     },
-    /// It comes from a snapshot.
+    /// It was restored from a snapshot.
     Unknown,
 }
 
@@ -186,12 +186,12 @@ fn age_of(head: &Head, now: Instant) -> Age {
     }
 }
 
-/// What an entry without records stands for.
+/// Meaning of an entry without records.
 #[derive(Clone, Copy)]
 enum EntryMark {
-    /// The name was seen to exist, so that a denial for one type holds for no other.
+    /// The name is known to exist, so that a denial of one type holds for no other.
     Exists,
-    /// The answer is longer than those that are kept.
+    /// The answer is too long for the cache.
     TooLong,
 }
 
@@ -230,8 +230,8 @@ fn qtype_text(key: &Key<'_>) -> String {
     }
 }
 
-/// One entry as `xdnsd cache dump` shows it:
-/// `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`. What was denied for A and holds for every type is
+/// One entry as `xdnsd cache dump` shows it: `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`. A denial for
+/// A that holds for every type is an entry of its own, of type `*`.
 /// an entry of its own, of type `*`.
 fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     let (name, rtype) = (name_text(key), qtype_text(key));
@@ -277,7 +277,7 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     )
 }
 
-/// The records of an entry, with the TTLs that a client would get: answers, then authorities.
+/// Records of an entry with the TTLs that a client would get: answers, then authorities.
 fn record_texts(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Vec<String> {
     let Some(kept) = Kept::new(key.name, body) else {
         return Vec::new();
@@ -357,7 +357,7 @@ mod tests {
             "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes"
         );
         assert!(entry_text(&key, &fresh, BODY, at(335)).contains("stale for 35 upstream"));
-        // Half seconds: its TTL is that of its records, which is what a client gets.
+        // In half seconds: the entry's TTL is that of its records, as a client gets it.
         let half = at(13) + 500;
         assert!(entry_text(&key, &fresh, BODY, half).contains(" ttl 287 "));
         assert_eq!(entry_json(&key, &fresh, BODY, half)["ttl_secs"], 287);
@@ -400,7 +400,7 @@ mod tests {
         );
     }
 
-    /// One denial is two entries, and a mark is no answer: both are said, or they are taken for a fault.
+    /// One denial is two entries, and a mark is no answer: both are labelled, or they would look like a fault.
     #[test]
     fn what_an_entry_without_a_type_or_without_records_stands_for_is_said() {
         let key = |qtype| Key {

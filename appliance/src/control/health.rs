@@ -1,9 +1,9 @@
-//! `xdnsd health`: whether a daemon answers, for a watchdog outside of it (procd, busybox init, a cron job): a
-//! process that is stopped or that hangs holds its sockets, and the kernel goes on to give it queries.
+//! `xdnsd health`: whether a daemon answers, for a watchdog outside of it (procd, busybox init, a cron job): a process that is
+//! stopped or hangs keeps its sockets, and the kernel goes on to give it queries.
 //!
-//! It is asked twice, each with a bound: as a client asks, and over the control socket, where it looks at its own threads.
-//! One answer is enough to let it live: a client may be refused silence by the config, and the control socket may be busy
-//! with a reload.
+//! The daemon is asked in two ways, each with a timeout: like a client, and over the control socket, where it looks at its own
+//! threads. One answer is enough to let it live: the config may refuse clients without an answer, and the control socket may be
+//! busy with a reload.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -20,33 +20,33 @@ use crate::os::clock;
 use crate::text;
 use crate::worker::engines;
 
-/// How long one answer is waited for.
+/// Timeout for one answer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long a daemon that answers is asked which files it does not take. Nothing hangs on it, and whoever looks from outside looks
+/// Timeout for asking a healthy daemon which files it does not take. The verdict does not depend on it, and watchdogs ask
 /// often.
 const FILES_PATIENCE: Duration = Duration::from_secs(1);
-/// How often it is asked for. Another address each time, as far as there are any.
+/// Number of queries, each to another address if there are several.
 const TRIES: usize = 6;
-/// How long a thread is looked at before it counts as hanging: it turns at least once a second.
+/// Time without progress after which a thread counts as hanging: it makes a turn at least once a second.
 const STILL: Duration = Duration::from_secs(3);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long the main thread may take over one thing.
+/// Time that the main thread may take for one thing, in milliseconds.
 const MAIN_THREAD_MAX_MS: u64 = 60_000;
 /// `localhost A`, which needs no upstream.
 const QUERY: [u8; 27] = *b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
 
-/// When the main thread last looked after things, in milliseconds of the monotonic clock.
+/// Time of the main thread's last turn, in milliseconds of the monotonic clock.
 pub static MAIN_THREAD_MS: AtomicU64 = AtomicU64::new(0);
 
-/// How a daemon is.
+/// Health of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It answers.
     Well,
     /// It runs and does not answer.
     Hangs(String),
-    /// Nobody is there, or nobody can be asked.
+    /// No daemon is there, or it cannot be asked.
     Unknown(String),
 }
 
@@ -80,7 +80,7 @@ pub fn ask(config: &Config) -> Health {
     }
 }
 
-/// Whether it answers a query of this machine; `None`: there is nothing to ask.
+/// True if it answers a query of this machine; `None` if there is no address to ask.
 fn ask_as_client(plan: &Plan) -> Option<bool> {
     let mut servers = plan
         .endpoints
@@ -95,7 +95,7 @@ fn ask_as_client(plan: &Plan) -> Option<bool> {
     Some(false)
 }
 
-/// Asks once.
+/// Asks one server once.
 fn answers(server: SocketAddr) -> io::Result<()> {
     let any = match server {
         SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -119,8 +119,8 @@ fn ask_itself(socket: &Path) -> io::Result<()> {
     socket::ask(socket, "health", &mut io::sink())
 }
 
-/// Files that a daemon which answers does not take as they are, a line each, as far as it says so; and that its control socket
-/// hangs, where it does.
+/// Files that a healthy daemon does not take as they are, one per line, as far as it says so. Also reports a control socket
+/// that hangs.
 #[must_use]
 pub fn not_taken(config: &Config) -> String {
     let Some(socket) = config.control.socket.as_deref() else {
@@ -136,12 +136,12 @@ pub fn not_taken(config: &Config) -> String {
     }
 }
 
-/// Whether nothing was heard for so long as was waited.
+/// True if the error is a timeout.
 fn is_silence(error: &io::Error) -> bool {
     [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind())
 }
 
-/// What it means that the control socket gave no word of health, after so long in all.
+/// Verdict if the control socket gave no word of health; `waited` is the time in all.
 fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     let why = error.to_string();
     let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
@@ -156,7 +156,7 @@ fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     ]) {
         Health::Unknown(why)
     } else if why.starts_with("unknown request") {
-        // An older one, which answers.
+        // An older release, which answers.
         Health::Well
     } else if is_silence(error) {
         Health::Hangs(format!(
@@ -169,10 +169,10 @@ fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     }
 }
 
-/// What the daemon finds when it looks at itself.
+/// The daemon's look at its own threads.
 ///
 /// # Errors
-/// What does not go on.
+/// The thread that does not go on.
 pub fn look() -> Result<(), String> {
     let deadline = Instant::now() + STILL;
     let still = engines::still(|| {
@@ -196,7 +196,7 @@ mod tests {
     use crate::testing::Folder;
     use std::os::unix::net::UnixListener;
 
-    /// A query was waited for before.
+    /// The time for the query counts as well.
     #[test]
     fn the_time_that_is_told_is_the_whole_one() {
         let judged = |kind: ErrorKind, waited| judge(Path::new("/x"), waited, &kind.into());
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(judge(Path::new("/x"), Duration::ZERO, &older), Health::Well);
     }
 
-    /// It answers queries, and its control socket hangs: a watchdog is not held up for as long as somebody who asks.
+    /// It answers queries while its control socket hangs: a watchdog is not delayed as long as other clients.
     #[test]
     fn a_control_socket_that_hangs_is_told_and_holds_nobody_up() {
         let folder = Folder::new();
@@ -243,7 +243,7 @@ mod tests {
         let answered = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut query = [0; 64];
-                // The one that nobody read, and the one that is waited for.
+                // One that is never read, and one that is waited for.
                 for _ in 0..2 {
                     let (len, client) = server.recv_from(&mut query).expect("a query");
                     server.send_to(&query[..len], client).expect("sent");

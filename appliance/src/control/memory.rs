@@ -25,7 +25,7 @@ use crate::worker::{
     WorkerStats,
 };
 
-/// What everything together may take.
+/// Maximum for everything together.
 pub const BUDGET_BYTES: usize = limits::MEMORY_MIB * 1024 * 1024;
 
 /// One line of the budget.
@@ -35,7 +35,7 @@ pub struct BudgetLine {
     pub what: &'static str,
     /// Bytes of one.
     pub bytes: usize,
-    /// How many there are.
+    /// Number of them.
     pub count: usize,
 }
 
@@ -55,7 +55,8 @@ impl BudgetLine {
 const DESCRIPTOR: usize = size_of::<libc::xdp_desc>();
 const ADDRESS: usize = size_of::<u64>();
 
-/// The rings of all sockets, where as many share a worker as can, or where each has one for itself (`os::xsk::Shape`).
+/// Rings of all sockets: the larger of all shared, as many per worker as possible, and each with a worker for itself
+/// (`os::xsk::Shape`).
 const RX_BYTES: usize = most(
     limits::SOCKETS * Shape::LEAST.rx,
     limits::WORKERS * Shape::of(1).rx,
@@ -69,20 +70,19 @@ const fn most(one: usize, other: usize) -> usize {
     if one > other { one } else { other }
 }
 
-/// Threads besides the workers, with the same stack: the one that looks after interfaces, and the one that reads the
-/// files of policy.
+/// Threads with a worker's stack, besides the workers: the one for interfaces, and the one that reads the files of policy.
 const OTHER_THREADS: usize = 2;
-/// Threads with a small stack: the two of control, snapshot, and the first, which uses no more of its own.
+/// Threads with a small stack: the two of control, snapshot, and the first, which needs no more.
 const SMALL_THREADS: usize = 4;
-/// What the start-up puts on the heap and keeps: config, telemetry, names of interfaces and servers, libraries.
+/// Heap that the start allocates and keeps: config, telemetry, names of interfaces and servers, libraries.
 const HEAP_BYTES: usize = 256 * 1024;
 /// Bytes of a BPF map's entry beside key and value (the kernel's `struct htab_elem` and bucket, rounded up).
 const MAP_ENTRY: usize = 64;
-/// Bytes of the kernel's `struct lpm_trie_node` with key and value, rounded up. Between two prefixes stands a third one.
+/// Bytes of the kernel's `struct lpm_trie_node` with key and value, rounded up. There is a third node between two prefixes.
 const TRIE_NODE: usize = 64;
-/// The maps of one XDP program: XSKMAP, heartbeats, destinations and their addresses, guarded ports, protected
-/// addresses, and of 16 CPUs the counters and the scratch for limits.
-/// The clients that brought a SYN cookie back have a line of their own.
+/// Maps of one XDP program: XSKMAP, heartbeats, destinations and their addresses, guarded ports, protected addresses, and the
+/// counters and the scratch for limits of 16 CPUs.
+/// Clients that returned a SYN cookie have a line of their own.
 const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<u64>())
     + (2 * LISTEN_MAX + GUARDED_MAX) as usize
         * (size_of::<Listen>() + size_of::<PathCheck>() + MAP_ENTRY)
@@ -94,8 +94,8 @@ const MAPS_BYTES: usize = QUEUES_MAX as usize * (size_of::<usize>() + size_of::<
 const HOT_MAPS_BYTES: usize =
     hot::BYTES + (hot::HotOutcome::COUNT as usize * size_of::<u64>() + hot::SCRATCH_BYTES) * 16;
 
-/// The budget. Whoever adds a static, a buffer or a thread adds its line. What a kernel socket holds is not ours: it is
-/// bounded by `net.core.rmem_max` and `wmem_max`.
+/// The budget. A new static, buffer or thread needs a line here. The memory of kernel sockets is not ours: it is bounded by
+/// `net.core.rmem_max` and `wmem_max`.
 pub const LINES: &[BudgetLine] = &[
     BudgetLine::new(
         "UMEM of a worker",
@@ -184,7 +184,7 @@ pub const LINES: &[BudgetLine] = &[
     BudgetLine::new("stations of bridges", bridge::BYTES, 1),
 ];
 
-/// All lines together.
+/// Sum of all lines.
 #[must_use]
 pub const fn total() -> usize {
     let mut total = 0;
@@ -196,7 +196,7 @@ pub const fn total() -> usize {
     total
 }
 
-/// What the compiler says where the capacities take more than they may: it prints a text, and no numbers of ours.
+/// Message of the compiler if the capacities exceed the budget: it prints a text, without our numbers.
 const TOO_MUCH: Text = too_much(total());
 
 const fn too_much(total: usize) -> Text {
@@ -214,7 +214,7 @@ const _: () = if total() > BUDGET_BYTES {
     panic!("{}", TOO_MUCH.as_str());
 };
 
-/// A text that is put together while compiling. What does not fit is left out.
+/// A text composed at compile time. What does not fit is left out.
 struct Text {
     bytes: [u8; Self::BYTES_MAX],
     len: usize,
@@ -240,7 +240,7 @@ impl Text {
         self
     }
 
-    /// In decimal.
+    /// Appends the number in decimal.
     const fn number(mut self, number: usize) -> Self {
         const DIGITS: &str = "0123456789";
         let mut unit = 1;
@@ -286,7 +286,7 @@ pub fn report() -> String {
     out
 }
 
-/// The same as JSON.
+/// The lines and the total as JSON.
 #[must_use]
 pub fn json() -> Value {
     let line = |line: &BudgetLine| json!({ "what": line.what, "bytes": line.bytes, "count": line.count, "total": line.total() });

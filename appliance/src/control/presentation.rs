@@ -41,7 +41,7 @@ pub fn type_text(rtype: u16) -> String {
     known.map_or_else(|| format!("TYPE{rtype}"), |(_, name)| (*name).to_owned())
 }
 
-/// The number of a type that a question may have: by its name, or as `TYPE123`.
+/// Number of a type that a question may have, from its name or `TYPE123`.
 #[must_use]
 pub fn type_number(word: &str) -> Option<u16> {
     let is_meant = |name: &str| name.eq_ignore_ascii_case(word);
@@ -54,7 +54,7 @@ pub fn type_number(word: &str) -> Option<u16> {
         .or_else(|| rdata::type_number(word))
 }
 
-/// A header's RCODE by its name.
+/// Name of a header's RCODE.
 #[must_use]
 pub fn rcode_text(rcode: u8) -> String {
     let names = [

@@ -1,4 +1,4 @@
-//! Records as people read them: the lines of a zone file (RFC 1035 section 5.1, RFC 9460 section 2.1, RFC 3597 section 5).
+//! Records in the presentation format of zone files (RFC 1035 section 5.1, RFC 9460 section 2.1, RFC 3597 section 5).
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,13 +8,13 @@ use xdnsd_core::dns::{Name, rtype};
 
 use super::presentation::type_text;
 
-/// SSHFP, TLSA and CAA: numbers of which only this page knows (RFC 4255, RFC 6698, RFC 8659).
+/// SSHFP, TLSA and CAA: numbers that only this file uses (RFC 4255, RFC 6698, RFC 8659).
 const SSHFP: u16 = 44;
 const TLSA: u16 = 52;
 const CAA: u16 = 257;
 
-/// The record of `message` with `ttl_secs` as its TTL: `www.example. 287 IN A 192.0.2.1`. One that breaks its type's rules,
-/// and one of a type that is not known here, has its bytes in hexadecimal: any reader of zone files takes that.
+/// The record of `message` with `ttl_secs` as its TTL: `www.example. 287 IN A 192.0.2.1`. A record that is malformed or of an
+/// unknown type is written in hexadecimal, which any reader of zone files takes.
 #[must_use]
 pub fn record_text(message: &[u8], record: &Record, ttl_secs: u32) -> String {
     let owner = Name::parse(message, record.owner);
@@ -29,7 +29,7 @@ pub fn record_text(message: &[u8], record: &Record, ttl_secs: u32) -> String {
     format!("{owner} {ttl_secs} {class} {rtype} {rdata}")
 }
 
-/// RFC 3597 section 5.
+/// Unknown RDATA (RFC 3597 section 5).
 fn generic(rdata: &[u8]) -> String {
     let text = format!("\\# {} {}", rdata.len(), hex(rdata));
     text.trim_end().to_owned()
@@ -37,13 +37,13 @@ fn generic(rdata: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{byte:02X}");
         text
     })
 }
 
-/// RFC 4648 section 4.
+/// Base64 (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     const PAD: char = '=';
@@ -68,7 +68,7 @@ fn base64(bytes: &[u8]) -> String {
 fn quoted(bytes: &[u8]) -> String {
     let mut text = String::from("\"");
     for &byte in bytes {
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = match byte {
             b'"' | b'\\' => write!(text, "\\{}", char::from(byte)),
             0x20..=0x7e => write!(text, "{}", char::from(byte)),
@@ -79,7 +79,7 @@ fn quoted(bytes: &[u8]) -> String {
     text
 }
 
-/// What is left of a record's RDATA. `None` from any of its functions: it ends too early.
+/// Cursor over a record's RDATA. Its functions return `None` if the RDATA ends too early.
 struct RdataFields<'m> {
     message: &'m [u8],
     at: usize,
@@ -96,7 +96,7 @@ impl<'m> RdataFields<'m> {
         }
     }
 
-    /// RDATA of `rtype`, all of it. `None`: it breaks the rules of its type, or the type is not known here.
+    /// Text of all RDATA of `rtype`. `None` if it is malformed, or the type is unknown here.
     fn text(mut self, rtype: u16) -> Option<String> {
         let text = match rtype {
             rtype::A => Ipv4Addr::from(self.bytes::<4>()?).to_string(),
@@ -173,7 +173,7 @@ impl<'m> RdataFields<'m> {
         self.take(self.end - self.at)
     }
 
-    /// At least a byte.
+    /// The rest in hexadecimal, at least a byte.
     fn hex(&mut self) -> Option<String> {
         self.rest().filter(|rest| !rest.is_empty()).map(hex)
     }
@@ -184,13 +184,13 @@ impl<'m> RdataFields<'m> {
         Some(name.to_string())
     }
 
-    /// A character-string (RFC 1035 section 3.3).
+    /// Reads a character-string (RFC 1035 section 3.3).
     fn string(&mut self) -> Option<&'m [u8]> {
         let len = self.u8()?;
         self.take(len.into())
     }
 
-    /// All that are left, at least one.
+    /// Reads all character-strings that are left, at least one.
     fn strings(&mut self) -> Option<String> {
         let mut words = vec![quoted(self.string()?)];
         while self.at < self.end {
@@ -199,8 +199,8 @@ impl<'m> RdataFields<'m> {
         Some(words.join(" "))
     }
 
-    /// A SvcParam (RFC 9460 section 14.3.2). One whose value cannot be written in its own way is written as that of a key
-    /// without a name.
+    /// Reads a SvcParam (RFC 9460 section 14.3.2). A value without a valid form of its own is written like that of an unnamed
+    /// key.
     fn param(&mut self) -> Option<String> {
         let (key, len) = (self.u16()?, self.u16()?);
         let value = self.take(len.into())?;
@@ -224,7 +224,7 @@ impl<'m> RdataFields<'m> {
     }
 }
 
-/// Names of protocols, if none has a letter that would have to be escaped twice (RFC 9460 appendix A.1).
+/// Protocol names, unless one has a letter that would have to be escaped twice (RFC 9460 appendix A.1).
 fn alpn(value: &[u8]) -> Option<String> {
     let is_plain = |byte: &u8| byte.is_ascii_graphic() && !b",\"\\;()".contains(byte);
     let mut names = Vec::new();
@@ -258,7 +258,7 @@ mod tests {
     use hickory_proto::serialize::binary::BinEncodable;
     use hickory_proto::serialize::txt::RDataParser;
 
-    /// A message of one record, and what is said of it.
+    /// A message with one record, as text.
     fn told(rtype: u16, rdata: &[u8]) -> String {
         let mut message = b"\x01a\x04test\0".to_vec();
         message.extend(rtype.to_be_bytes());
@@ -269,7 +269,7 @@ mod tests {
         record_text(&message, &record, 7)
     }
 
-    /// What stands behind the type.
+    /// The part after the type.
     fn rdata_told(rtype: u16, rdata: &[u8]) -> String {
         let prefix = format!("a.test. 7 IN {} ", type_text(rtype));
         let text = told(rtype, rdata);
@@ -277,7 +277,7 @@ mod tests {
         rest.unwrap_or_else(|| panic!("{text}")).to_owned()
     }
 
-    /// Words of a line, as our own config reads them.
+    /// RDATA that our own config reads from these words.
     fn compiled(rtype: u16, text: &str) -> Vec<u8> {
         let words = crate::compile::zonefile::split(text).expect("words");
         rdata::parse(rtype, &words).unwrap_or_else(|problem| panic!("{text}: {problem}"))
@@ -311,7 +311,7 @@ mod tests {
         }
     }
 
-    /// Types that the config takes as bytes alone: another reader of zone files is asked.
+    /// Types that the config takes only as bytes: compared with another reader of zone files.
     #[test]
     fn others_read_the_same_bytes() {
         for (number, wire) in [
@@ -332,7 +332,7 @@ mod tests {
         }
     }
 
-    /// RFC 6672 section 2.2, RFC 4034 section 5.3: types that neither reads.
+    /// RFC 6672 section 2.2, RFC 4034 section 5.3: types that neither can read.
     #[test]
     fn aliases_of_trees_and_digests_of_keys_are_told_as_their_rfcs_have_them() {
         assert_eq!(rdata_told(rtype::DNAME, b"\x01b\x04test\0"), "b.test.");
@@ -358,7 +358,7 @@ mod tests {
             let expected = format!("\\# {} {}", wire.len(), hex(wire));
             assert_eq!(rdata_told(number, wire), expected.trim_end());
         }
-        // Values that have no form of their own.
+        // Values without a form of their own.
         let https = |param: &[u8]| rdata_told(rtype::HTTPS, &[b"\0\x01\0", param].concat());
         assert_eq!(https(b"\0\x01\0\x03\x02h,"), "1 . key1=\"\\002h,\"");
         assert_eq!(https(b"\0\x03\0\x01\x09"), "1 . key3=\"\\009\"");

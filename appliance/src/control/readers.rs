@@ -1,4 +1,4 @@
-//! Who reads of queries as they come: the daemon's side, which takes the reader's memory in.
+//! Readers of the tap, the daemon's side: it takes the reader's memory in.
 
 use super::socket::{Commands, TAP as REQUEST};
 use crate::os::shared_memory::SharedMemory;
@@ -6,10 +6,10 @@ use crate::store::tap::Tap;
 use crate::store::tap::entry::wanted;
 use crate::store::tap::ring::{RINGS, RingLayout};
 
-/// What both sides write and read. Another number: they are not of one release.
+/// Version of the layout, which both sides write and read. Differs between incompatible releases.
 const LAYOUT: usize = 1;
 
-/// The request of a reader.
+/// Request of a reader.
 #[must_use]
 pub fn request(wanted: u8, shape: RingLayout) -> String {
     let (slots, slot_bytes) = (shape.slots(), shape.slot_bytes());

@@ -1,10 +1,9 @@
-//! The words of a request, before anybody is asked.
+//! Checks the words of a request before the daemon is asked.
 
 use super::socket::CommandError;
 use super::{commands, shield, why};
 
-/// What is wrong with the words of a request, as far as that shows before the daemon is asked. It
-/// tells others of the same.
+/// Finds what is wrong with the words of a request, as far as that shows without the daemon. It shares the daemon's parsers.
 ///
 /// # Errors
 /// In words.
@@ -30,7 +29,7 @@ pub fn check(request: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    /// One rule for all: what the daemon would refuse by its words alone is told before it is asked, and nothing else.
+    /// The same rule for all: the client refuses exactly what the daemon would refuse by the words alone.
     #[test]
     fn wrong_words_are_known_before_anybody_is_asked() {
         for request in [

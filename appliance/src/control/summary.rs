@@ -1,12 +1,12 @@
-//! Counters for people, as `xdnsd stats` shows them: what was asked and answered, in all and at the moment.
+//! Counters as `xdnsd stats` shows them: totals of queries and answers, and current rates.
 //!
-//! Put together by who asks, from what Prometheus would get: the daemon keeps no earlier reading for it.
+//! Made by the client from Prometheus' text: the daemon keeps no earlier reading for it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// What a row counts, by metrics without prefix and suffix.
+/// A row: its title, and its metrics without prefix and suffix.
 type Row = (&'static str, &'static [&'static str]);
 
 const QUERIES: &[&str] = &["queries_xdp", "queries_udp", "queries_tcp"];
@@ -50,12 +50,12 @@ const ROWS: &[Row] = &[
     ("  dropped", RATE_DROPPED),
 ];
 
-/// Counters by name, added up over what tells samples apart.
+/// Counters by name, summed over their labels.
 #[derive(Debug)]
 pub struct Sums<'t>(HashMap<&'t str, u64>);
 
 impl<'t> Sums<'t> {
-    /// Of Prometheus' text.
+    /// Parses Prometheus' text.
     #[must_use]
     pub fn of(text: &'t str) -> Self {
         let mut sums = HashMap::new();
@@ -66,7 +66,7 @@ impl<'t> Sums<'t> {
             let name = series.split('{').next().unwrap_or_default();
             let name = name.strip_prefix("xdnsd_").unwrap_or(name);
             let mut name = name.strip_suffix("_total").unwrap_or(name);
-            // What became of frames has one name, and its reason beside it.
+            // All counts of frames have one name; their reason is a label.
             if name == "xdp_frames" {
                 name = reason(series).unwrap_or(name);
             }
@@ -75,7 +75,7 @@ impl<'t> Sums<'t> {
         Self(sums)
     }
 
-    /// All of these together.
+    /// Sum of these counters.
     #[must_use]
     pub fn sum(&self, names: &[&str]) -> u64 {
         let values = names.iter().filter_map(|name| self.0.get(name));
@@ -83,20 +83,20 @@ impl<'t> Sums<'t> {
     }
 }
 
-/// The reason that a series is about.
+/// Value of the label `reason`.
 fn reason(series: &str) -> Option<&str> {
     let (_, behind) = series.split_once("reason=\"")?;
     Some(behind.split_once('"')?.0)
 }
 
-/// The table of two looks that are `elapsed` apart.
+/// Table of two readings that are `elapsed` apart.
 #[must_use]
 pub fn table(earlier: &Sums<'_>, later: &Sums<'_>, elapsed: Duration) -> String {
     let mut out = format!("{:<32}{:>16}{:>14}\n", "", "in all", "per second");
     let moved = |names| later.sum(names).saturating_sub(earlier.sum(names));
     for (what, names) in ROWS {
         let rate = moved(names) as f64 / elapsed.as_secs_f64().max(0.001);
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(out, "{what:<32}{:>16}{rate:>14.1}", later.sum(names));
     }
     let all = percent(later.sum(HITS), later.sum(LOOKED_UP));

@@ -1,6 +1,6 @@
-//! The threads of the control socket, from the socket's making to the end: one serves, one carries out what has files read or
-//! written. The socket's folder may be on a file system that does not answer: the main thread touches nothing of it, and waits
-//! for these threads no longer than it has to.
+//! The threads of the control socket, from its creation to the end: one serves, one carries out requests that read or write
+//! files. The socket's folder may be on a file system that does not answer: the main thread does not touch it, and waits for
+//! these threads with a timeout.
 
 use std::io;
 use std::path::Path;
@@ -15,31 +15,31 @@ use super::socket::{self, Commands, Control, Group, SocketFile, serve_waiting};
 use crate::os::{capabilities, threads};
 use crate::text::Sentence;
 
-/// How long a start waits for the socket: a process that has it serves already, and is not to be disturbed.
+/// Time that a start waits for the socket: a process that has it serves already, and must not be disturbed.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long the end waits until the socket's name is gone. A name that stays is replaced by the next start.
+/// Time that the end waits until the socket's name is removed. A name that stays is replaced by the next start.
 const STOP_MAX: Duration = Duration::from_secs(1);
-/// The first pause before a socket that could not be had is tried again.
+/// First pause before a failed socket is tried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The longest.
+/// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What the thread says of each try.
+/// Report of the thread about each attempt.
 #[derive(Debug)]
 enum BindReport {
-    /// It listens, and serves as soon as it has the commands.
+    /// It listens, and serves once it has the commands.
     Bound(SocketFile),
-    /// It is tried again, and the log has said why.
+    /// It will be tried again; the log has the reason.
     Failed,
     /// Another process answers there: it serves already.
     Taken(Sentence),
 }
 
-/// The way to the threads. Belongs to the main thread.
+/// Handle of the threads. Belongs to the main thread.
 pub struct Door {
     told: Receiver<BindReport>,
     commands: Sender<Commands>,
-    /// The socket's name, where it listens.
+    /// The socket's name, if it listens.
     file: Option<SocketFile>,
 }
 
@@ -47,11 +47,11 @@ impl Door {
     /// Starts the threads for the socket at `path`, which `place` of the config names, and which a group may use.
     ///
     /// # Errors
-    /// There can be no more threads.
+    /// The system is out of threads.
     pub fn start(path: Box<Path>, place: String, group: Option<Group>) -> Result<Self, Sentence> {
         Self::start_with(move || {
             if let Some(folder) = path.parent() {
-                // /run is empty after a boot. If it fails, so does the bind, which says why.
+                // /run is empty after a boot. If this fails, so does the bind, with the reason.
                 let _ = std::fs::create_dir_all(folder);
             }
             Control::bind_for(&path, group.as_ref())
@@ -70,7 +70,7 @@ impl Door {
             let Some((server, file)) = bound(&mut bind, &tell).map(Control::split) else {
                 return;
             };
-            // Without anybody to take the name, or the commands, the process is about to end.
+            // If nobody takes the name or sends the commands, the process is about to end.
             let is_told = tell.send(BindReport::Bound(file)).is_ok();
             let commands: Option<Commands> = inbox.recv().ok().filter(|_| is_told);
             if let Some(commands) = commands.map(Arc::new)
@@ -93,7 +93,7 @@ impl Door {
         })
     }
 
-    /// Waits until it is known whether another process serves already, but not for ever.
+    /// Waits, up to [`START_MAX`], until it is known whether another process serves already.
     ///
     /// # Errors
     /// One does.
@@ -114,13 +114,13 @@ impl Door {
         }
     }
 
-    /// Gives the thread what it serves.
+    /// Gives the threads the commands to serve.
     pub fn serve(&self, commands: Commands) {
-        // It has ended only where `poll` is about to say so.
+        // Fails if the thread has ended, which `poll` is about to report.
         let _ = self.commands.send(commands);
     }
 
-    /// Takes what the thread has said.
+    /// Takes the thread's reports.
     ///
     /// # Errors
     /// Another process answers at the socket.
@@ -140,7 +140,7 @@ impl Door {
         Ok(())
     }
 
-    /// Removes the socket's name, where that does not take too long.
+    /// Removes the socket's name, and waits [`STOP_MAX`] at most.
     pub fn stop(mut self) {
         let _ = self.poll();
         if let Some(file) = self.file.take() {
@@ -159,7 +159,7 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Sentenc
         .map_err(|error| format!("{name} thread: {error}"))
 }
 
-/// Tries until it listens. `None`: another process does, which was told.
+/// Tries until it listens. `None` if another process does, which was reported.
 fn bound(
     bind: &mut impl FnMut() -> io::Result<Control>,
     tell: &Sender<BindReport>,
@@ -185,8 +185,8 @@ fn bound(
     }
 }
 
-/// Has a thread do `work` and waits for that no longer than `max`. The threads with an engine have ended: their stacks are
-/// free. Whether it was done in time.
+/// Runs `work` on a thread and waits up to `max` for it. The threads with an engine have ended, so their stacks are free. False
+/// if it takes longer.
 fn within(max: Duration, work: impl FnOnce() + Send + 'static) -> bool {
     let (living, over) = mpsc::channel::<()>();
     let spawned =
@@ -211,12 +211,12 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(20);
 
-    /// Its folder is on a file system that does not answer.
+    /// The socket's folder is on a file system that does not answer.
     #[test]
     fn a_control_socket_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
         let (go, folder) = mpsc::channel::<()>();
         let mut door = Door::start_with(move || {
-            // Until the test is over.
+            // Blocks until the test is over.
             let _ = folder.recv();
             Err(io::ErrorKind::AddrInUse.into())
         })

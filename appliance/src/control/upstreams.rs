@@ -1,7 +1,6 @@
-//! Upstream servers as an operator sees them: `xdnsd upstreams`, and a line in the log when one falls silent and when it answers
-//! again.
+//! State of upstream servers: `xdnsd upstreams`, and a line in the log when a server falls silent and when it answers again.
 //!
-//! Each worker finds out by itself how a server does. Here stands what all of them know together.
+//! Each worker measures servers by itself; this module joins their findings.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -15,19 +14,19 @@ use crate::os::device;
 use crate::text;
 use crate::worker::ServerReading;
 
-/// What is known of a server.
+/// State of a server, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerState {
     address: SocketAddr,
-    /// The number of its group.
+    /// Number of its group.
     group: u8,
-    /// As the worker knows it that had the latest answer.
+    /// RTT at the worker that had the latest answer.
     rtt_ms: Option<u32>,
     counts: ServerCounts,
     answered: Option<Instant>,
-    /// How it failed last, and when, in seconds since 1970.
+    /// Last failure, and its time in seconds since 1970.
     failure: Option<(FailureKind, u64)>,
-    /// When a worker last saw it fail that takes it for silent.
+    /// Last failure seen by a worker that takes the server for silent.
     silent: Option<Instant>,
 }
 
@@ -48,7 +47,7 @@ impl ServerState {
         (self.address, self.group) == (other.address, other.group)
     }
 
-    /// Takes what another worker knows.
+    /// Adds the findings of another worker.
     fn join(&mut self, other: &Self) {
         if other.answered > self.answered {
             (self.answered, self.rtt_ms) = (other.answered, other.rtt_ms);
@@ -64,8 +63,8 @@ impl ServerState {
         self.counts.failed += other.counts.failed;
     }
 
-    /// Whether it does not answer: a worker says so, and no answer has come to any since. A worker that seldom asks is not
-    /// believed for ever, neither way.
+    /// True if the server is silent: a worker takes it for silent, and no worker has had an answer since that failure. So the
+    /// finding of a worker that seldom asks does not count for ever, either way.
     fn is_silent(&self) -> bool {
         self.silent.is_some() && self.silent > self.answered
     }
@@ -79,7 +78,7 @@ impl ServerState {
     }
 }
 
-/// What all workers know together, in the order of the config.
+/// States joined over all workers, in the order of the config.
 #[must_use]
 pub fn servers<'r>(readings: impl IntoIterator<Item = &'r ServerReading>) -> Vec<ServerState> {
     let mut servers: Vec<ServerState> = Vec::new();
@@ -92,14 +91,14 @@ pub fn servers<'r>(readings: impl IntoIterator<Item = &'r ServerReading>) -> Vec
     servers
 }
 
-/// The name of a group: its number where a reload has just taken the name away.
+/// Name of a group, or its number if a reload has just removed the name.
 #[must_use]
 pub fn group_name(groups: &[String], group: u8) -> String {
     let name = groups.get(usize::from(group));
     name.map_or_else(|| group.to_string(), Clone::clone)
 }
 
-/// The servers as a table with a line each; `unix_secs` is now.
+/// Table of the servers, a line each; `unix_secs` is the current time.
 #[must_use]
 pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> String {
     const HEAD: [&str; 9] = [
@@ -143,7 +142,7 @@ pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Stri
     for row in rows {
         let cells = row.iter().zip(&widths);
         let line: String = cells.fold(String::new(), |mut line, (cell, width)| {
-            // Memory takes everything.
+            // Writing to a `String` cannot fail.
             let _ = write!(line, "{cell:<width$}  ");
             line
         });
@@ -153,7 +152,7 @@ pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Stri
     out
 }
 
-/// The servers as JSON: a list of objects; `unix_secs` is now.
+/// JSON list of the servers, an object each; `unix_secs` is the current time.
 #[must_use]
 pub fn json(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Value {
     let object = |server: &ServerState| {
@@ -174,15 +173,15 @@ pub fn json(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Value
     servers.iter().map(object).collect()
 }
 
-/// What the log has said of the servers.
+/// State of the servers that was logged.
 #[derive(Debug, Default)]
 pub struct UpstreamWatch {
-    /// Those that are silent, and when that was first seen.
+    /// Silent servers, and when that was first seen.
     silent: Vec<(ServerState, Instant)>,
 }
 
 impl UpstreamWatch {
-    /// What is new, in lines for the log. A server that the config names no more is forgotten.
+    /// Changes, in lines for the log. Servers that the config no longer names are forgotten.
     pub fn look(
         &mut self,
         servers: &[ServerState],
@@ -259,7 +258,7 @@ mod tests {
         Instant::from_millis(secs * 1000)
     }
 
-    /// One that failed `secs` after the epoch, for the third time.
+    /// A server that failed `secs` after the epoch, for the third time.
     fn silent(address: &str, group: u8, secs: u64) -> ServerReading {
         ServerReading {
             is_up: false,

@@ -1,4 +1,4 @@
-//! Why a question is answered as it is, as `xdnsd why` shows it.
+//! `xdnsd why`: explains the answer to a question.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::compile::why::{Handling, Location, PolicyTrace, Statement, WhyQuestio
 use crate::store::SharedCache;
 use crate::text;
 
-/// Reads `NAME [TYPE] [CLIENT]`.
+/// Parses `NAME [TYPE] [CLIENT]`.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -52,15 +52,15 @@ pub fn question(words: &[&str]) -> Result<WhyQuestion, String> {
     })
 }
 
-/// The index of the interface that a client is named with; 0: there is none.
+/// Index of the interface in a client's address; 0 if it has none.
 fn device_of(word: &str) -> u32 {
     let zone = word.split_once('%').map_or("", |(_, zone)| zone);
     let index = if_nametoindex(zone).ok();
     index.or_else(|| zone.parse().ok()).unwrap_or(0)
 }
 
-/// The address of a client. One that is link-local may name its interface, as `ip neigh` and others show it (RFC 4007 section 11):
-/// the view that it is in may depend on it.
+/// Address of a client. A link-local one may name its interface, as `ip neigh` and others show it (RFC 4007 section 11): its
+/// view may depend on it.
 fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
     let Some((address, zone)) = word.split_once('%') else {
         return Ok(word.parse().ok());
@@ -77,10 +77,10 @@ fn client_address(word: &str) -> Result<Option<IpAddr>, String> {
     }
 }
 
-/// Writes what becomes of the question, who says so, and what the cache has.
+/// Writes the outcome for the question, the source that decides it, and the entries of the cache.
 ///
 /// # Errors
-/// `out` takes no more.
+/// Writing to `out` fails.
 pub fn write(
     why: &PolicyTrace,
     cache: &SharedCache,
@@ -152,13 +152,13 @@ pub fn json(why: &PolicyTrace, cache: &SharedCache) -> Value {
     })
 }
 
-/// Whether an answer that is kept is one to the question.
+/// True if a cache entry answers the question.
 fn is_meant(why: &PolicyTrace, key: &Key<'_>) -> bool {
     let is_asked = key.qtype == why.question.qtype || key.qtype == ANY_TYPE;
     is_asked && key.name == why.target && key.view == why.view
 }
 
-/// What a source says.
+/// Text of a source's statement.
 fn said(reason: &Statement) -> String {
     let given = reason.record.as_ref().map(given_text);
     given.unwrap_or_else(|| reason.what.clone())
@@ -180,7 +180,7 @@ fn handling_text(handling: Handling, qtype: u16) -> String {
     }
 }
 
-/// What a blocked name is answered with.
+/// Answer for a blocked name.
 fn block_text(record: BlockRecord, qtype: u16) -> String {
     match record {
         BlockRecord::Nxdomain => "NXDOMAIN".into(),
@@ -210,7 +210,7 @@ fn place_text(place: &Location) -> String {
     text.map_or(place_text.clone(), |text| format!("{place_text}: {text}"))
 }
 
-/// A record of local data as people read it.
+/// A record of local data in presentation format.
 fn given_text(given: &GivenRecord) -> String {
     let mut message = given.owner.clone();
     message.extend(given.rtype.to_be_bytes());

@@ -1,10 +1,11 @@
-//! What the process may do from its start on: which system calls it may make, and where it may write.
+//! Confinement of the process from its start on: which system calls it may make, and where it may write.
 //!
 //! ```text
 //!  config read ─► folders made and opened ─► Landlock: this thread and those to come ─► seccomp: all threads ─► the first thread
 //! ```
-//! What somebody who has got in would want is a program, another process, a file of somebody else, or code of his own. None of it is
-//! to be had: whatever the account may besides.
+//! Somebody who has broken in would want to run a program, control another process, read another's files or run code of his
+//! own.
+//! All of these are denied, whatever else the account may do.
 
 use std::io;
 use std::path::Path;
@@ -18,12 +19,12 @@ use crate::os::landlock::{self, WritablePath};
 use crate::os::system_calls::{self, Otherwise};
 use crate::os::{holder, sysctl, threads};
 
-/// How long the folders may take to be found: one may be on a file system that does not answer.
+/// Timeout for finding the folders: one may be on a file system that does not answer.
 const FOLDERS_MAX: Duration = Duration::from_secs(3);
-/// The kernel's settings that are written to while SYN cookies are given.
+/// Kernel settings that are written while SYN cookies are given.
 const SETTINGS: [&str; 2] = ["net.ipv4.tcp_syncookies", "net.ipv4.tcp_timestamps"];
 
-/// Gives up what serving does not take, as `[security]` of the config says. What cannot be given up is said, and stays.
+/// Drops what serving does not need, as `[security]` of the config says. Logs what cannot be dropped and goes on with it.
 pub fn confine(config: &Config) {
     if config.security.landlock == LandlockWord::On {
         let ports = config.interfaces.iter().map(|interface| interface.port);
@@ -59,23 +60,23 @@ pub fn confine(config: &Config) {
 fn restrict_files(config: &Config) -> io::Result<()> {
     let written = Written::of(config);
     let (found, places) = mpsc::channel();
-    // It may wait for ever, and then stays behind.
+    // The thread may wait for ever; then it is left behind.
     let find = threads::builder("folders").spawn(move || {
         let _ = found.send(written.places());
     })?;
     let places = places
         .recv_timeout(FOLDERS_MAX)
         .map_err(|_| io::Error::other("the folders that are written to do not answer"))?;
-    // Its stack is gone before others are made.
+    // Its stack is freed before others are made.
     let _ = find.join();
     landlock::restrict(&places)
 }
 
-/// What this process makes or writes to.
+/// Files that this process creates or writes.
 struct Written {
-    /// Files, each with others beside it.
+    /// Files; temporary ones are made beside them.
     files: Vec<Box<Path>>,
-    /// Where it stands what the kernel's settings were.
+    /// File that keeps the kernel's original settings.
     state: Option<Box<Path>>,
     gives_cookies: bool,
 }
@@ -93,9 +94,9 @@ impl Written {
         }
     }
 
-    /// What of it is there, or can be made. What cannot is said by who writes to it.
+    /// Paths that exist or can be made. Failures are reported by the code that writes to them.
     fn places(mut self) -> Vec<WritablePath> {
-        // One that was killed may have left what is to be put back.
+        // A killed process may have left settings to restore.
         let is_left = |state: &Path| state.symlink_metadata().is_ok();
         let sets = self.gives_cookies || self.state.as_deref().is_some_and(is_left);
         self.files.extend(self.state.filter(|_| sets));

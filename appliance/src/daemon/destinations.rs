@@ -1,4 +1,4 @@
-//! What of an interface's traffic is ours: the entries of the maps that its program looks into.
+//! Destinations that are ours, by interface: the entries of the maps that its program looks into.
 
 use std::fs;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::config::{
 };
 use crate::os::xdp;
 
-/// What every host can be sent (RFC 9293 section 3.7.1).
+/// MSS that every host accepts (RFC 9293 section 3.7.1).
 const MSS_MIN_V4: u16 = 536;
 const MSS_MIN_V6: u16 = 1220;
 const ETHERNET_MTU: usize = 1500;
@@ -50,14 +50,14 @@ pub fn listen_entries(
     let entry = |endpoint: &Endpoint| {
         let interface = &config.interfaces[endpoint.interface];
         let device = devices.named(&endpoint.device)?;
-        // A device without MAC addresses has no Ethernet frames, and the kernel drops what comes for a tentative address.
+        // A device without MAC addresses has no Ethernet frames, and the kernel drops packets to a tentative address.
         let mac = device
             .mac
             .filter(|_| !device.tentative.contains(&endpoint.addr))?;
         let check = match interface.route_check {
             RouteCheck::Always => true,
             RouteCheck::Never => false,
-            // The kernel checks no IPv6 source.
+            // The kernel does not check IPv6 sources.
             RouteCheck::Auto => {
                 devices.has_vlans(name) || device.is_strict && endpoint.addr.is_ipv4()
             }
@@ -84,14 +84,13 @@ pub fn listen_entries(
     on_this.filter_map(entry).collect()
 }
 
-/// Whether anything is served on the interface `name`.
+/// True if anything is served on the interface `name`.
 pub fn is_served(name: &str, config: &Config, plan: &Plan) -> bool {
     let is_here = |endpoint: &Endpoint| config.interfaces[endpoint.interface].name.as_str() == name;
     plan.endpoints.iter().any(is_here)
 }
 
-/// The TCP ports of these that SYN cookies guard: their own first, then those of the config; and how many more there are than
-/// the map has room for.
+/// Destinations guarded by SYN cookies: the ports of `ours` first, then those of the config. Also how many did not fit the map.
 pub fn guarded_entries(ours: &[ListenEntry], shield: &Shield) -> (Vec<(Listen, PathCheck)>, usize) {
     if shield.syn_cookies == SynCookiesWord::Off {
         return (Vec::new(), 0);
@@ -124,7 +123,7 @@ pub fn guarded_entries(ours: &[ListenEntry], shield: &Shield) -> (Vec<(Listen, P
     (entries, left)
 }
 
-/// The addresses behind the interface `name` that are protected, each with a port.
+/// Protected addresses behind the interface `name`, each with a port.
 pub fn protected_entries(
     name: &str,
     config: &Config,
@@ -138,7 +137,7 @@ pub fn protected_entries(
             IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 96, true),
             IpAddr::V6(v6) => (v6, 0, false),
         };
-        // Where VLAN devices stand on it a tag may be hidden.
+        // Under VLAN devices the tag may be hidden from the program.
         let egress_ifindex = match devices.has_vlans(name) {
             true => device.index,
             false => 0,
@@ -182,7 +181,7 @@ fn guarded_check(ours: &ListenEntry) -> PathCheck {
     ours.check.with_mss(mss(mtu(&ours.device), is_ipv4))
 }
 
-/// What fits a packet of the device, as Linux announces it (RFC 6691); at least what every host takes.
+/// MSS for the device's MTU, as Linux announces it (RFC 6691), and at least what every host accepts.
 fn mss(mtu: usize, is_ipv4: bool) -> u16 {
     let (headers, least) = match is_ipv4 {
         true => (ipv4::HEADER_LEN + tcp::HEADER_LEN, MSS_MIN_V4),
@@ -192,14 +191,14 @@ fn mss(mtu: usize, is_ipv4: bool) -> u16 {
     mss.max(least)
 }
 
-/// The MTU of a device; Ethernet's where the kernel does not say.
+/// MTU of a device; Ethernet's if the kernel does not say.
 fn mtu(device: &str) -> usize {
     let text = fs::read_to_string(format!("/sys/class/net/{device}/mtu"));
     let mtu = text.ok().and_then(|text| text.trim().parse().ok());
     mtu.unwrap_or(ETHERNET_MTU)
 }
 
-/// The devices of listeners that check sources as the kernel does, and whether it does.
+/// Devices of listeners, each with whether the kernel checks sources there.
 pub fn sources_checked(config: &Config, plan: &Plan, devices: &Devices) -> Vec<(String, bool)> {
     let follows = |endpoint: &&Endpoint| {
         let interface = &config.interfaces[endpoint.interface];

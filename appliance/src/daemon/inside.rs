@@ -1,5 +1,5 @@
-//! What the XDP program of one interface answers by itself: SYNs, hot names, who has asked too much. All leave by one way out, or
-//! none does.
+//! What the XDP program of one interface answers itself: SYNs, hot names, queries beyond a client's limit. All answers leave
+//! the same way: either all can be sent or none.
 
 use xdnsd_core::time::Instant;
 
@@ -9,32 +9,32 @@ use super::tier0::{InterfaceTier0, Tier0};
 use super::way_out::{Sight, WayOut};
 use crate::os::xdp::{Attached, Program};
 
-/// All of it, and the way out.
+/// The parts of the program that answer, and the test whether their answers leave.
 #[derive(Default)]
 pub struct Inside {
-    /// The shield on it.
+    /// Shield on the interface.
     pub guard: Guard,
-    /// Hot names on it.
+    /// Hot names on the interface.
     pub hot: InterfaceTier0,
-    /// Limits per client.
+    /// Limits per client on the interface.
     rates: rates::InterfaceLimits,
     way_out: WayOut,
 }
 
-/// What is wanted of it.
+/// What the config wants of them.
 pub struct Demand<'a> {
-    /// By the shield.
+    /// Settings of the shield.
     pub guard: &'a ShieldSettings<'a>,
-    /// Hot names.
+    /// Settings of hot names.
     pub tier0: &'a Tier0,
-    /// Queues are to be zero-copy ones.
+    /// True if zero copy is wanted for the queues.
     pub zero_copy: bool,
-    /// When this look is.
+    /// Time of this look.
     pub now: Instant,
 }
 
 impl Inside {
-    /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
+    /// Sets up a program that was just attached. `Err`: part of it is not available, and the program passes those frames.
     pub fn begin(
         &mut self,
         interface: &str,
@@ -46,20 +46,20 @@ impl Inside {
         self.way_out
             .begin(interface, attached, orders.zero_copy, is_used);
         let guarded = self.guard.begin(program, orders.guard);
-        // In front of hot names, whose answers count.
+        // Limits come before hot names, whose answers count.
         self.rates.look(orders.now, interface, program, false);
         self.hot.begin(orders.tier0, program);
         self.show_way_out(orders.now, program);
         guarded
     }
 
-    /// Whether hot answers of this program count against their clients.
+    /// True if hot answers of this program count against their clients.
     #[must_use]
     pub fn counts_answers(&self, program: &Program) -> bool {
         self.rates.counts_answers(program)
     }
 
-    /// The program is gone, and its counters with it.
+    /// The program was detached; its counters are gone.
     pub fn end(&mut self) {
         self.way_out.end();
         self.guard.end();
@@ -67,11 +67,11 @@ impl Inside {
         self.rates.end();
     }
 
-    /// Looks whether answers leave, and lets the program give those that do: once a second. What the guard is to do is told later.
+    /// Once a second: checks whether answers leave, and switches on what may answer. The guard gets its orders later.
     pub fn look(&mut self, now: Instant, interface: &str, program: &mut Program) {
         self.way_out.look(now, interface, program);
         self.show_way_out(now, program);
-        // Limits may have come by a reload, when nobody looks at the way out.
+        // A reload may bring limits while the way out is not being tested.
         let answers = self.way_out.is_used() && self.way_out.sight(now) == Sight::Open;
         self.rates.look(now, interface, program, answers);
     }

@@ -1,11 +1,11 @@
-//! The thread that looks after the interfaces, so that the main thread waits for no driver.
+//! The thread for interfaces, so that the main thread waits for no driver.
 //!
 //! ```text
 //!  main ◄── eventfd, the newest news ── interfaces: netlink, programs, AF_XDP sockets ──► inboxes of the workers
 //! ```
-//! A driver that is given a program may stop its queues and wait for the card, and it holds the kernel's RTNL lock while it
-//! does. To attach a program to another interface, to bind an AF_XDP socket or (before Linux 6.9) to list the devices takes that
-//! lock, too. Threads for each interface would all wait there, so there is one for all of them.
+//! A driver that is given a program may stop its queues and wait for the card, and holds the kernel's RTNL lock meanwhile. To
+//! attach a program to another interface, to bind an AF_XDP socket or (before Linux 6.9) to list the devices takes the same
+//! lock. Threads for each interface would all wait there, so there is one for all of them.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,41 +21,41 @@ use crate::config::Plan;
 use crate::os::threads;
 use crate::worker::QueueName;
 
-/// How often interfaces are looked after although nothing has changed: nobody is told of sysctls and numbers of queues.
+/// Period of rounds without a change, in milliseconds: sysctls and numbers of queues have no notification.
 const ROUND_MS: u16 = 1_000;
-/// The pause between a change and the round for it, in milliseconds: an interface comes with its addresses and routes, and
-/// changes that never end are ten rounds a second.
+/// Pause between a change and its round, in milliseconds: an interface comes with its addresses and routes. Endless changes
+/// make ten rounds a second.
 const SETTLE_MS: u16 = 100;
-/// How long the thread has to end. One that waits for a driver is left behind: programs and sockets go with the process.
+/// Time that the thread has to end. One that waits for a driver is left behind: programs and sockets go with the process.
 const STOP_MAX: Duration = Duration::from_secs(2);
 /// Time between two looks at the thread.
 const LOOK: Duration = Duration::from_secs(1);
-/// Looks that may find it in the same round, until the log says so.
+/// Looks that find it in the same round before the log says so.
 const SAME_MAX: u8 = 10;
 
-/// What one round found.
+/// Result of one round.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// What of the config meets this machine by now, if it may be something else.
+    /// Newest plan: the part of the config that this machine can serve. `None` if unchanged.
     pub plan: Option<Plan>,
-    /// Which interfaces and queues each worker serves that has any.
+    /// Interfaces and queues by worker, for workers that have any.
     pub queues: Vec<(usize, QueueName)>,
 }
 
-/// What the main thread has not taken yet. A newer plan takes the place of an older one.
+/// Results that the main thread has not taken yet. A newer plan replaces an older one.
 #[derive(Debug, Default)]
 struct News {
     latest: Round,
-    /// Rounds that are over.
+    /// Number of finished rounds.
     rounds: u64,
 }
 
 #[derive(Debug)]
 struct Shared {
     news: Mutex<News>,
-    /// Tells the main thread of news.
+    /// Signals news to the main thread.
     event: EventFd,
-    /// Tells the thread that it is to end, or not to wait for its next round.
+    /// Wakes the thread to end or to begin its next round.
     wake: EventFd,
     is_stopped: AtomicBool,
 }
@@ -76,7 +76,7 @@ impl Shared {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `round` reads what makes `changes` readable.
+    /// Calls `round` until the thread is to end. `round` reads `changes` until it is no longer readable.
     fn run(&self, changes: Option<&OwnedFd>, tick: PollTimeout, mut round: impl FnMut() -> Round) {
         while !self.is_stopped.load(Ordering::Acquire) {
             self.tell(round());
@@ -90,7 +90,7 @@ impl Shared {
         let mut wake = [readable(self.wake.as_fd())];
         if let Some(changes) = changes {
             let mut fds = [wake[0].clone(), readable(changes.as_fd())];
-            // Interrupted or failed: a round too many.
+            // Interrupted or failed: one round too many, which does no harm.
             let _ = poll(&mut fds, tick);
             if fds[1].any().unwrap_or(false) {
                 let _ = poll(&mut wake, PollTimeout::from(SETTLE_MS));
@@ -98,13 +98,13 @@ impl Shared {
         } else {
             let _ = poll(&mut wake, tick);
         }
-        // Fails where there is nothing to read.
+        // Fails if there is nothing to read.
         let _ = self.wake.read();
     }
 
     fn tell(&self, round: Round) {
         let mut news = self.news();
-        // The first two are waited for.
+        // The main thread waits for the first two rounds.
         let is_new = news.rounds < 2 || round.plan.is_some() || round.queues != news.latest.queues;
         news.rounds += 1;
         if round.plan.is_some() {
@@ -113,13 +113,13 @@ impl Shared {
         news.latest.queues = round.queues;
         drop(news);
         if is_new {
-            // Fails only when the counter is about to overflow, and then the event is there anyway.
+            // Fails only if the counter is about to overflow, and then the event is pending anyway.
             let _ = self.event.write(1);
         }
     }
 }
 
-/// The way to the thread. Belongs to the main thread, which never waits for it but at the end.
+/// Handle of the thread. Belongs to the main thread, which waits for it only at the end.
 #[derive(Debug)]
 pub struct Interfaces {
     shared: Arc<Shared>,
@@ -129,11 +129,11 @@ pub struct Interfaces {
 }
 
 impl Interfaces {
-    /// Starts the thread. It calls `round` now, every second, and soon after `changes` is readable, which `round` has to read
-    /// empty. It drops both at its end.
+    /// Starts the thread. It calls `round` now, every second, and soon after `changes` becomes readable; `round` has to read
+    /// that descriptor until it is empty. The thread drops both when it ends.
     ///
     /// # Errors
-    /// There can be no more threads or descriptors.
+    /// The system is out of threads or descriptors.
     pub fn start(
         changes: Option<OwnedFd>,
         round: impl FnMut() -> Round + Send + 'static,
@@ -162,27 +162,27 @@ impl Interfaces {
         })
     }
 
-    /// How many rounds are over.
+    /// Number of finished rounds.
     #[must_use]
     pub fn rounds(&self) -> u64 {
         self.shared.news().rounds
     }
 
-    /// Has the thread begin its next round as soon as it can.
+    /// Makes the thread begin its next round as soon as it can.
     pub fn look_again(&self) {
         self.waker().look_again();
     }
 
-    /// For others, who have it look again.
+    /// A waker for other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
         Waker(Arc::clone(&self.shared))
     }
 
-    /// What is new. The plan is given once.
+    /// Takes the news. A plan is given once.
     #[must_use]
     pub fn take(&self) -> Round {
-        // Fails where there is nothing to read.
+        // Fails if there is nothing to read.
         let _ = self.shared.event.read();
         let mut news = self.shared.news();
         Round {
@@ -191,7 +191,7 @@ impl Interfaces {
         }
     }
 
-    /// Says in the log, once, that a round takes long, and when it is over.
+    /// Logs, once, that a round takes long, and logs when it is over.
     ///
     /// # Errors
     /// The thread has ended.
@@ -211,7 +211,8 @@ impl Interfaces {
         Ok(())
     }
 
-    /// Detaches every program, where that does not take too long: from here on the kernel's sockets have everything.
+    /// Stops the thread, which detaches every program, and waits [`STOP_MAX`] at most. From here on the kernel's sockets serve
+    /// alone.
     pub fn stop(self) {
         self.shared.is_stopped.store(true, Ordering::Release);
         let _ = self.shared.wake.write(1);
@@ -221,26 +222,26 @@ impl Interfaces {
     }
 }
 
-/// Readable when there are news.
+/// Readable while there is news.
 impl AsFd for Interfaces {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.shared.event.as_fd()
     }
 }
 
-/// Has the thread begin its next round as soon as it can, from any other one.
+/// Makes the thread begin its next round, from any other thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
 impl Waker {
     /// See [`Interfaces::look_again`].
     pub fn look_again(&self) {
-        // Fails only when the counter is about to overflow, and then the event is there anyway.
+        // Fails only if the counter is about to overflow, and then the event is pending anyway.
         let _ = self.0.wake.write(1);
     }
 }
 
-/// How often the thread was found in the round where it was before.
+/// Counts looks that found the thread in the same round.
 #[derive(Debug, Default)]
 struct RoundWatch {
     last: Option<Instant>,
@@ -249,8 +250,8 @@ struct RoundWatch {
 }
 
 impl RoundWatch {
-    /// `Some(true)`: it has been in the same round for long. `Some(false)`: it was, and goes on. Counts looks and not seconds:
-    /// where the whole process was stopped, nobody could go on.
+    /// `Some(true)`: it has been in the same round for long. `Some(false)`: it was, and goes on. Counts looks, not seconds: the
+    /// thread of a process that was stopped does not hang.
     fn look(&mut self, now: Instant, rounds: u64) -> Option<bool> {
         if self
             .last
@@ -286,7 +287,7 @@ mod tests {
         vec![(0, name)]
     }
 
-    /// A driver that does not come back: the main thread has what was before, and ends.
+    /// With a driver that never returns, the main thread keeps what it had before, and can end.
     #[test]
     fn an_interface_that_hangs_keeps_the_main_thread_neither_from_its_turns_nor_from_its_end() {
         let (go, driver) = mpsc::channel::<()>();
@@ -296,7 +297,7 @@ mod tests {
             rounds += 1;
             if rounds == 2 {
                 hang.send(()).expect("the test waits for it");
-                // Until the test is over.
+                // Blocks until the test is over.
                 let _ = driver.recv();
             }
             Round {
@@ -342,7 +343,7 @@ mod tests {
         interfaces.stop();
     }
 
-    /// No tick at all: what begins a round is the change.
+    /// Without a tick: only the change begins a round.
     #[test]
     fn a_change_begins_a_round_and_a_burst_of_changes_is_one() {
         let (noted, changes) = nix::unistd::pipe2(nix::fcntl::OFlag::O_NONBLOCK).expect("a pipe");
@@ -362,7 +363,7 @@ mod tests {
             write(&changes);
             assert_eq!(round(), Ok(1));
         }
-        // The second one comes while the first one settles.
+        // The second change comes while the first one settles.
         write(&changes);
         std::thread::sleep(Duration::from_millis(u64::from(SETTLE_MS) / 10));
         write(&changes);
@@ -428,7 +429,7 @@ mod tests {
             assert_eq!(looks.look(now, rounds), None, "not time yet");
         }
         assert_eq!(said, [(u32::from(SAME_MAX), true), (25, false)]);
-        // It was stopped with the whole process.
+        // The whole process was stopped.
         let mut looks = RoundWatch::default();
         assert_eq!(looks.look(start, 1), None);
         assert_eq!(looks.look(start + LOOK * 1_000, 1), None);

@@ -1,5 +1,5 @@
-//! What stands in the way of the files and the socket that this process is to make, as far as that shows before: `check` says
-//! what a start would.
+//! Obstacles to the files and the socket that this process is to make, as far as they show in advance: `check` reports what a
+//! start would.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::store::Store;
 
 use super::shield;
 
-/// The keys whose paths cannot be had, each with the reason.
+/// Keys whose paths are unusable, each with the reason.
 #[must_use]
 pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let snapshot = config.cache.snapshot.as_deref();
@@ -21,7 +21,7 @@ pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let state = config.shield.state_file.as_deref();
     let state = state.and_then(|path| match gives_cookies {
         true => shield::state_obstacle(path, config.shield.tcp_options),
-        // Nothing is written there, and so nobody minds whether that could be done.
+        // Nothing is written there, so it does not matter whether it could be.
         false => {
             place::no_file(path).map(|obstacle| obstacle.so("it is where settings would be kept"))
         }
@@ -35,7 +35,7 @@ pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let mut found: Vec<_> = found
         .filter_map(|(key, obstacle)| Some((key, obstacle?)))
         .collect();
-    // A path that cannot be had at all is told as that.
+    // A path that is unusable by itself is reported only as that.
     let is_told = |key: &str| found.iter().any(|(told, _)| *told == key);
     let shared: Vec<_> = shared(config)
         .into_iter()
@@ -45,7 +45,7 @@ pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
     found
 }
 
-/// Keys whose path another key has as well: whoever comes second finds something else there, or takes it away.
+/// Keys whose path another key has as well: the second user would find the other's file there, or replace it.
 fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let mut known: Vec<(PathBuf, &'static str)> = Vec::new();
     let mut found = Vec::new();
@@ -65,7 +65,7 @@ fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
             .collect(),
         prefixes.map(|path| (path, "a list of shield")).collect(),
     ];
-    // Several may read the same.
+    // Several keys may read the same file.
     known.extend(
         read.concat()
             .into_iter()
@@ -97,7 +97,7 @@ fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
     found
 }
 
-/// A path by which two that mean the same file are the same, so far as its folder is there.
+/// Canonical form of a path, as far as its folder exists: two paths to the same file become equal.
 fn whole(path: &Path) -> PathBuf {
     let folder = path.parent().and_then(|folder| folder.canonicalize().ok());
     match (folder, path.file_name()) {
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::testing::Folder;
 
-    /// Whoever comes first has it, and the other is without, or replaces it.
+    /// One of two keys with the same path would lose its file, or replace the other's.
     #[test]
     fn two_keys_with_one_path_are_told() {
         let folder = Folder::new();

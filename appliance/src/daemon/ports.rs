@@ -1,7 +1,7 @@
-//! Source ports by the sk_lookup program: loads it, and hands each worker its part.
+//! Source ports by the sk_lookup program: loads it, and gives each worker its part.
 //!
-//! It belongs to the thread for interfaces, so that no other thread waits for the kernel. Until the program is loaded, where it cannot
-//! be, and for a worker that cannot have its part, each question has a connected socket of its own.
+//! Runs on the thread for interfaces, so that no other thread waits for the kernel. Before the program is loaded, if it cannot
+//! be, and for a worker that has no part of it, each question has a connected socket of its own.
 
 use log::{Level, info, log};
 use xdnsd_core::time::Instant;
@@ -12,17 +12,17 @@ use crate::text::Sentence;
 use crate::worker::engines::ENGINES;
 use crate::worker::{Inbox, LookupPorts, LookupProgram, WorkerCommand};
 
-/// The first pause before what could not be had is tried again, in milliseconds.
+/// First pause before another attempt, in milliseconds.
 const RETRY_MS: u64 = 60_000;
-/// The longest: a kernel that has no such programs will have none.
+/// Longest pause, in milliseconds: a kernel without such programs will not get them.
 const RETRY_MAX_MS: u64 = 3_600_000;
 
-/// The program, as it is handed out.
+/// The loaded program, as a source of the workers' parts.
 pub trait PortProgram {
-    /// What `worker` is told.
+    /// Makes the command that gives `worker` its part.
     ///
     /// # Errors
-    /// Its part cannot be had.
+    /// The part cannot be made.
     fn part(&mut self, worker: u8) -> Result<WorkerCommand, Sentence>;
 }
 
@@ -32,20 +32,21 @@ impl PortProgram for LookupProgram {
     }
 }
 
-/// The program, as far as it could be had. It stays as long as one worker has its part: the others' have none of it.
+/// The program and who uses it. It stays loaded while any worker has its part; the failure of one worker does not affect the
+/// others.
 pub struct SourcePorts<P> {
     wanted: UpstreamPorts,
     load: fn() -> Result<P, Sentence>,
     program: Option<P>,
-    /// Who has its part.
+    /// True for each worker that has its part.
     handed: [bool; ENGINES],
     retry: Retry,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: Sentence,
 }
 
 impl<P: PortProgram> SourcePorts<P> {
-    /// Nothing is loaded yet: [`Self::poll`] does that, with `load`.
+    /// Nothing is loaded yet: [`Self::poll`] calls `load`.
     pub fn new(wanted: UpstreamPorts, load: fn() -> Result<P, Sentence>) -> Self {
         Self {
             wanted,
@@ -57,8 +58,8 @@ impl<P: PortProgram> SourcePorts<P> {
         }
     }
 
-    /// Has every worker behind `inboxes`, which need not run yet, ask through ports of the program, where there can be one.
-    /// What cannot be had is tried again, later each time.
+    /// Gives every worker behind `inboxes`, which need not run yet, its part of the program if it is wanted. Failures are tried
+    /// again, with growing pauses.
     pub fn poll(&mut self, inboxes: &[Inbox], now: Instant) {
         let is_done = self.wanted == UpstreamPorts::Connected || self.handed == [true; ENGINES];
         if is_done || !self.retry.may_try(now) {
@@ -120,7 +121,7 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
-    /// Workers whose part cannot be had, and how often the program was loaded and dropped.
+    /// Workers whose part fails, and how often the program was loaded and dropped.
     static WORLD: Mutex<(Vec<u8>, u32, u32)> = Mutex::new((Vec::new(), 0, 0));
 
     struct Loaded;
@@ -155,8 +156,8 @@ mod tests {
         taken.count()
     }
 
-    /// Workers that have their part rely on a program that is attached: one that is not would leave their questions without
-    /// an answer.
+    /// Workers that have their part rely on the attached program: if it were dropped, their questions would stay without an
+    /// answer.
     #[test]
     fn what_one_worker_cannot_have_takes_nothing_from_the_others_and_is_tried_again() {
         let inboxes: Result<Vec<Inbox>, _> = (0..ENGINES).map(|_| Inbox::new()).collect();

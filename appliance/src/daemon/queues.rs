@@ -1,10 +1,10 @@
-//! The queues of an interface, as the kernel has them now.
+//! Numbers of an interface's queues, as the kernel has them now.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// RX and TX queues. virtio-net gets more RX queues than TX queues when a program is attached.
+/// Numbers of RX and TX queues. virtio-net gets more RX queues than TX queues when a program is attached.
 ///
 /// # Errors
 /// There is no such interface, or no sysfs.
@@ -19,7 +19,7 @@ pub(super) fn count(interface: &str) -> io::Result<(u32, u32)> {
     Ok((rx, tx))
 }
 
-/// Whether there is a queue of each kind with this number.
+/// True if an RX queue and a TX queue with this number exist.
 pub(super) fn has(interface: &str, number: u32) -> bool {
     let folder = folder(interface);
     let is_there = |kind| folder.join(format!("{kind}-{number}")).exists();

@@ -1,7 +1,7 @@
-//! Limits per client kept by the XDP programs: the accounts in the kernel, and on each interface whether a program looks into them,
-//! and answers by itself.
+//! Limits per client kept by the XDP programs: the accounts in the kernel, and for each interface whether its program looks
+//! into them and answers itself.
 //!
-//! Wherever one does not, user space keeps the limits alone: nothing depends on it but what a flood costs.
+//! Elsewhere user space keeps the limits alone: the same answers, at a higher cost in a flood.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,31 +14,31 @@ use crate::os::xdp::{AccountsMap, Program};
 use crate::store::{HOT, rates};
 use crate::worker::PolicySource as _;
 
-/// A program that was refused is tried again after this time, in milliseconds, and later each time.
+/// First pause before a refused program is tried again, in milliseconds.
 const AGAIN_MS: u64 = 60_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const AGAIN_MAX_MS: u64 = 3_600_000;
 
-/// The accounts in the kernel, made when the first interface needs them.
+/// Accounts in the kernel, made when the first interface needs them.
 static ACCOUNTS: Mutex<Option<AccountsMap>> = Mutex::new(None);
 
-/// Has the programs keep to this policy from now on.
+/// Tells the programs that this policy is in force.
 pub fn show_policy(set: &PolicySet) {
     let on_link = set.policy().on_link;
     let were_kept = are_kept();
     let mut limits = set.settings().rates;
     if set.has_views_by_device() {
-        // The program for hot names knows nobody then, and all would share the rate.
+        // The program for hot names knows no clients then, and all would share the rate.
         limits.newcomers = 0;
     }
     rates::set_policy(&limits, on_link.networks());
     if are_kept() && !were_kept {
-        // Until the programs count them.
+        // Hot answers wait until the programs count them.
         HOT.hold();
     }
 }
 
-/// Whether queries are limited.
+/// True if queries are limited.
 #[must_use]
 pub fn are_kept() -> bool {
     rates::are_queries_limited()
@@ -47,27 +47,27 @@ pub fn are_kept() -> bool {
 /// Limits on one interface.
 #[derive(Debug, Default)]
 pub struct InterfaceLimits {
-    /// The program looks into the accounts.
+    /// True if the program looks into the accounts.
     is_on: bool,
-    /// When one that was refused is tried again.
+    /// When a refused program is tried again.
     refused: Retry,
-    /// It answers by itself.
+    /// True if the program answers by itself.
     answers: bool,
 }
 
 impl InterfaceLimits {
-    /// Whether the program gives no hot answer that is not counted.
+    /// True unless limits are kept and the program gives hot answers without counting them.
     #[must_use]
     pub fn counts_answers(&self, program: &Program) -> bool {
         self.is_on || !are_kept() || !program.asks_for_hot()
     }
 
-    /// The program is gone.
+    /// The program was detached.
     pub fn end(&mut self) {
         *self = Self::default();
     }
 
-    /// Once a second: has the program do what the policy in force wants, and answer by itself where answers leave.
+    /// Once a second: makes the program do what the policy in force wants, and answer by itself if answers leave.
     pub fn look(&mut self, now: Instant, interface: &str, program: &mut Program, answers: bool) {
         rates::refresh();
         let is_wanted = are_kept();
@@ -88,7 +88,7 @@ impl InterfaceLimits {
     }
 }
 
-/// Has the program look into the accounts, or not any more.
+/// Switches the program's use of the accounts.
 fn turn(is_on: bool, program: &mut Program) -> Result<(), String> {
     let mut accounts = ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     if is_on && accounts.is_none() {

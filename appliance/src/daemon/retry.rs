@@ -1,18 +1,18 @@
-//! When something that failed is tried again: later each time, so that what stays broken costs nothing.
+//! Retries with growing pauses, so that what stays broken costs nothing.
 
 use xdnsd_core::time::Instant;
 
-/// The next try of one thing.
+/// Time of the next attempt at one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retry {
-    /// `None`: it has not failed.
+    /// `None` if it has not failed.
     at: Option<Instant>,
     pause_ms: u64,
 }
 
 impl Retry {
-    /// It failed: again after `first_ms`, and twice as long each time, up to `max_ms`. What went well for as long as that
-    /// after the latest pause begins anew, whether anybody has said so or not.
+    /// Records a failure: the next attempt is due after `first_ms`, and after twice as long each time, up to `max_ms`. If the
+    /// latest pause has been over for `max_ms`, the pauses start again at `first_ms`, even if success was not reported.
     pub fn fail(&mut self, now: Instant, first_ms: u64, max_ms: u64) {
         let is_long_ago = self.at.is_none_or(|at| at + max_ms <= now);
         self.pause_ms = if is_long_ago {
@@ -23,18 +23,18 @@ impl Retry {
         self.at = Some(now + self.pause_ms);
     }
 
-    /// It went well.
+    /// Records a success.
     pub fn succeed(&mut self) {
         *self = Self::default();
     }
 
-    /// Whether it may be tried: it never failed, or the pause is over.
+    /// True if an attempt is allowed: it never failed, or the pause is over.
     #[must_use]
     pub fn may_try(&self, now: Instant) -> bool {
         self.at.is_none_or(|at| at <= now)
     }
 
-    /// Whether it failed and the pause is over.
+    /// True if it failed and the pause is over.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.at.is_some_and(|at| at <= now)

@@ -1,12 +1,12 @@
-//! `xdnsd run`: makes the threads, wires them together, and waits for a signal.
+//! `xdnsd run`: starts the threads, connects them, and waits for a signal.
 //!
 //! ```text
 //!  main: signals ── interfaces: XDP, AF_XDP    worker 0..n ── engine ── cache shards
 //!                   control: UNIX socket      snapshot: disk      statistics: log
 //! ```
-//! The main thread waits for signals and events, and for what may never come only so long: a start goes on without it, and
-//! an end leaves it behind. While it waits at the start, and from the first signal to the end, SIGTERM and SIGINT end the
-//! process at once.
+//! The main thread waits for signals and events. It waits with a timeout for whatever may never come: a start goes on without
+//! it, and an end leaves it behind. During such a wait at the start, and from the first signal to the end, SIGTERM and SIGINT
+//! end the process at once.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -51,27 +51,27 @@ use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, SOCKET_STATS, TCP, WORKER_STATS};
 use crate::worker::{Inbox, LookupProgram, QueueName, look_at_ports};
 
-/// How often the main thread looks after things.
+/// Period of the main loop, in milliseconds.
 const LOOP_MS: u16 = 1_000;
-/// How long a start waits for the interfaces: for as long, the kernel's sockets of one worker serve alone.
+/// Time that a start waits for the interfaces; meanwhile the kernel's sockets of one worker serve alone.
 const INTERFACES_MAX: Duration = Duration::from_secs(30);
-/// How long requests over the control socket wait for the source ports of the sk_lookup program, once all else serves.
+/// Time that requests over the control socket wait for the source ports of the sk_lookup program, once all else serves.
 const PORTS_MAX: Duration = Duration::from_secs(5);
-/// Rounds of the thread for interfaces until it has tried to have all: interfaces first, and then those ports.
+/// Rounds in which the thread for interfaces tries everything once: interfaces first, then those ports.
 const ROUNDS: u64 = 2;
-/// The least time between two looks at SYNs, in milliseconds: a rate over a shorter one is chance.
+/// Minimum time between two looks at SYNs, in milliseconds: a rate over a shorter time is chance.
 const GUARD_MS: u64 = 500;
-/// The first pause before a worker that could not be started is tried again, in milliseconds.
+/// First pause before a failed start of a worker is tried again, in milliseconds.
 const WORKER_MS: u64 = 1_000;
-/// The longest.
+/// Longest pause, in milliseconds.
 const WORKER_MAX_MS: u64 = 60_000;
-/// Signals that ask other servers for something: dnsmasq for statistics and for a new log file, which scripts that rotate logs
-/// send as well. They end nothing.
+/// Signals that have a meaning to other servers: dnsmasq writes statistics or opens a new log file, and scripts that rotate
+/// logs send them. They are blocked, so that they do not end the process.
 const UNUSED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// Serves `config`, which was read from `path`, until SIGTERM or SIGINT. SIGHUP reads it again.
 ///
-/// It starts with what there is: interfaces, addresses and servers' zones that are not there yet are served when they come.
+/// It starts with what there is: interfaces, addresses and servers' zones that are missing are served when they come.
 ///
 /// # Errors
 /// Nothing can be served by this process, or a worker has ended or hangs.
@@ -82,9 +82,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     }
     look_at_ports(clock::now());
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
-    // Before the first thread, and before anything from outside is looked at.
+    // Before the first thread, and before anything from outside is read.
     ends_at_once(|| confine(&config));
-    // Before anything that takes queries: a process that serves already is not disturbed.
+    // Before anything that takes queries, so that a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
     let named_at = config.locate("control.socket");
     let door = socket.map(|path| Door::start(path.into(), named_at, group_of(&config)));
@@ -101,7 +101,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     ended
 }
 
-/// The group that may use the control socket.
+/// Group that may use the control socket.
 fn group_of(config: &Config) -> Option<Group> {
     let control = &config.control;
     (!control.group.is_empty()).then(|| Group {
@@ -110,14 +110,14 @@ fn group_of(config: &Config) -> Option<Group> {
     })
 }
 
-/// What the main thread looks after.
+/// State of the main thread.
 struct Daemon {
     interfaces: Interfaces,
-    /// What an operator has it do.
+    /// Switches of the operator.
     operation: Operation,
-    /// The shield's log.
+    /// Log of the shield.
     events: Events,
-    /// What of it is set while cookies are given.
+    /// Kernel settings that are changed while SYN cookies are given.
     kernel: CookieSettings,
     listening: Listening,
     policy: PolicyThread,
@@ -126,21 +126,21 @@ struct Daemon {
     telemetry: Arc<Telemetry>,
     door: Option<Door>,
     notify: Notify,
-    /// How many workers are shown, and which queues with each.
+    /// Number of workers in the metrics; below, the queues of each.
     shown_workers: usize,
     queues: Vec<(usize, QueueName)>,
     growth: Growth,
-    /// The log has said where it serves.
+    /// True once the log has said where it serves.
     is_ready: bool,
-    /// Writes the snapshot, where the config names one.
+    /// Writer of the snapshot, if the config names one.
     snapshot: Option<SnapshotWriter>,
-    /// What the log has said of upstream servers.
+    /// State of the upstream servers that was logged.
     servers: upstreams::UpstreamWatch,
 }
 
 impl Daemon {
-    /// Starts one worker, which answers from the kernel's sockets, and what has to be there before it: the cache, as the
-    /// snapshot has it, and the policy's files. The thread for interfaces is started behind it.
+    /// Starts one worker, which answers from the kernel's sockets, after what it needs: the cache, as the snapshot has it, and
+    /// the policy's files. Then it starts the thread for interfaces.
     fn new(path: &Path, config: &Config, door: Option<Door>) -> Result<Self, Sentence> {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
@@ -157,8 +157,8 @@ impl Daemon {
 
         let mut listening = Listening::new(config, &plan);
         let mut workers = Workers::new(config, &plan, cookie_key)?;
-        // It answers from the kernel's sockets while the kernel checks the XDP program, which takes longer than all the rest on
-        // a slow processor, and has the processor to itself until it does.
+        // This worker answers from the kernel's sockets while the kernel checks the XDP program, which takes a slow processor
+        // longer than all the rest. Until then it has the processor to itself.
         workers.start(0, &mut listening, policy.set())?;
         ends_at_once(|| workers.wait_serving())?;
         let supervisor = Supervisor::new(config.clone(), prefixes.clone());
@@ -167,7 +167,7 @@ impl Daemon {
         let telemetry = Arc::new(register(&supervisor, &prefixes, policy.watch()));
         let interfaces =
             start_interfaces(config, supervisor, workers.inboxes(), policy.requester())?;
-        // That thread alone has XDP programs to load from here on.
+        // From here on only the thread for interfaces loads XDP programs.
         capabilities::keep(capabilities::FIRST);
         Ok(Self {
             operation: Operation::new(switches, interfaces.waker()),
@@ -190,7 +190,7 @@ impl Daemon {
         })
     }
 
-    /// What can be asked for over the control socket.
+    /// Commands of the control socket.
     fn commands(&self) -> Commands {
         let handle = self.snapshot.as_ref().map(SnapshotWriter::handle);
         let reader = self.policy.requester();
@@ -201,7 +201,7 @@ impl Daemon {
         with_shield(commands, Arc::clone(&self.telemetry), self.prefixes.clone())
     }
 
-    /// Starts all workers that are needed by now, and waits until they serve. Whether it is to go on.
+    /// Starts all workers that are needed now, and waits until they serve. False if a signal asks for an end.
     fn start(&mut self, signals: &SignalFd) -> Result<bool, Sentence> {
         let mut is_reload_due = false;
         let deadline = std::time::Instant::now() + INTERFACES_MAX;
@@ -218,18 +218,18 @@ impl Daemon {
         let round = self.interfaces.take();
         self.workers
             .start(TCP, &mut self.listening, self.policy.set())?;
-        // Without AF_XDP a worker for each CPU.
+        // Without AF_XDP there is a worker for each CPU.
         let cpus = std::thread::available_parallelism();
         self.grow(round.queues, cpus.map_or(1, usize::from));
         ends_at_once(|| self.workers.wait_serving())?;
-        // Those that are started later, too: each gets the set in force with its start.
+        // All inboxes: a worker that is started later gets the set in force with its start.
         self.policy.serve(self.workers.inboxes());
         if is_reload_due {
             self.policy.reload();
         }
         self.follow(round.plan.as_ref())?;
         self.door.as_mut().map_or(Ok(()), Door::poll)?;
-        // What all can do without for a moment.
+        // The rest can wait for a moment.
         self.interfaces.look_again();
         if !self.is_ready {
             let why = self.listening.why_silent();
@@ -239,7 +239,7 @@ impl Daemon {
         Ok(true)
     }
 
-    /// Looks after the config, its files and the threads until somebody wants an end.
+    /// Main loop: config, files and threads, until a signal asks for an end.
     fn main_loop(&mut self, signals: &SignalFd) -> Result<(), Sentence> {
         let mut answers_at_last = Some(std::time::Instant::now() + PORTS_MAX);
         loop {
@@ -262,7 +262,7 @@ impl Daemon {
             log_notice();
             self.log_servers();
             let now = std::time::Instant::now();
-            // Whoever is answered may rely on it that what could be had is there.
+            // A client that is answered may rely on everything available being set up.
             let is_due = |at: &mut _| self.interfaces.rounds() >= ROUNDS || now >= *at;
             if answers_at_last.take_if(is_due).is_some()
                 && let Some(door) = &self.door
@@ -270,7 +270,7 @@ impl Daemon {
                 door.serve(self.commands());
             }
             self.interfaces.look(now)?;
-            // A manager that is not told for a while ends the process, and starts it again.
+            // Without these messages the service manager restarts the process.
             if self.workers.look(now)? == Some(true) {
                 self.notify.beat();
             }
@@ -285,14 +285,14 @@ impl Daemon {
         }
     }
 
-    /// Ends all threads that serve, and leaves behind what does not end in time.
+    /// Ends all threads that serve. One that does not end in time is left behind.
     fn end(mut self) {
         info!("stopping");
-        // Whoever asks again does not wait for any of this.
+        // From here on a second signal ends the process at once.
         let _ = end_signals().thread_unblock();
         self.notify.tell("STOPPING=1");
         self.interfaces.stop();
-        // Who brings a cookie back that was given before is still served.
+        // Cookies that were given before may still come back.
         self.kernel.stop();
         self.workers.stop();
         if let Some(door) = self.door {
@@ -303,8 +303,8 @@ impl Daemon {
         }
     }
 
-    /// Starts workers until each RX queue's is there, and at least `least`. One that cannot be started is tried again, and the
-    /// others serve.
+    /// Starts every worker that `queues` names, or `least` workers if there are no queues. A failed start is tried again, and
+    /// the others serve.
     fn grow(&mut self, queues: Vec<(usize, QueueName)>, least: usize) {
         let last = queues.iter().map(|(worker, _)| worker + 1).max();
         let wanted = &mut self.growth.wanted;
@@ -331,10 +331,10 @@ impl Daemon {
         }
     }
 
-    /// Listens where the machine has an address by now.
+    /// Follows the machine's addresses: listens on new ones.
     ///
     /// # Errors
-    /// It could serve, and ask nobody.
+    /// Too few descriptors are left to ask upstream servers.
     fn follow(&mut self, plan: Option<&Plan>) -> Result<(), Sentence> {
         if let Some(plan) = plan {
             self.listening.want(&plan.endpoints);
@@ -361,7 +361,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Waits for a signal, a worker that ends, news of interfaces, or the next turn.
+    /// Waits for a signal, the end of a worker, news of interfaces, or the next turn.
     fn wait(&self, signals: &SignalFd) -> MainEvent {
         let mut fds = [
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
@@ -391,17 +391,17 @@ impl Daemon {
     }
 }
 
-/// The workers that there should be.
+/// Wanted workers, and the state of failed starts.
 #[derive(Debug, Default)]
 struct Growth {
     wanted: usize,
     retry: Retry,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: String,
 }
 
 impl Growth {
-    /// Worker `engine` could not be started.
+    /// Worker `engine` failed to start.
     fn fail(&mut self, engine: usize, why: &str) {
         self.retry.fail(clock::now(), WORKER_MS, WORKER_MAX_MS);
         if self.trouble != why {
@@ -411,13 +411,13 @@ impl Growth {
     }
 }
 
-/// A key that nobody knows. Waits until the kernel has enough entropy, which a router at its first boot may lack; what is
-/// drawn later, from /dev/urandom, is good then as well.
+/// A secret key. Waits until the kernel has enough entropy, which a router may lack at its first boot; later reads of
+/// /dev/urandom are good then as well.
 fn random_key() -> Result<[u8; 16], Sentence> {
     random::bytes().map_err(|error| format!("getrandom: {error}"))
 }
 
-/// The signals that ask for an end.
+/// Signals that ask for an end.
 fn end_signals() -> SigSet {
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
@@ -425,17 +425,17 @@ fn end_signals() -> SigSet {
     set
 }
 
-/// Waits for what may never come: a signal that asks for an end is obeyed by the kernel meanwhile. `wait` starts no thread,
-/// for that would have the signals unblocked for as long as it lives.
+/// Runs `wait`, which may never return, with end signals unblocked: they end the process at once. `wait` must start no thread,
+/// which would keep the signals unblocked for as long as it lives.
 fn ends_at_once<R>(wait: impl FnOnce() -> R) -> R {
-    // They fail for wrong arguments alone.
+    // Fails only for wrong arguments.
     let _ = end_signals().thread_unblock();
     let waited = wait();
     let _ = end_signals().thread_block();
     waited
 }
 
-/// Signals are read from a descriptor; no handler ever runs.
+/// Blocks the signals, to read them from a descriptor; no handler ever runs.
 fn block_signals() -> nix::Result<SignalFd> {
     let mut set = end_signals();
     set.add(Signal::SIGHUP);
@@ -444,11 +444,11 @@ fn block_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)
 }
 
-/// What the main thread waits for.
+/// Event of the main loop.
 enum MainEvent {
-    /// A second is over, or a worker has ended.
+    /// The period is over, or a worker has ended.
     Tick,
-    /// Somebody wants a reload (SIGHUP).
+    /// A reload was asked for (SIGHUP).
     Reload,
     /// The process is to end (SIGTERM, SIGINT).
     Stop,
@@ -467,7 +467,7 @@ fn log_notice() {
     }
 }
 
-/// Starts the thread that logs statistics, where the config wants them.
+/// Starts the thread that logs statistics, if the config wants them.
 fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Sentence> {
     if config.statistics.interval_secs == 0 {
         return Ok(());
@@ -477,7 +477,7 @@ fn start_report(config: &Config, telemetry: &Arc<Telemetry>) -> Result<(), Sente
         .map_err(|error| format!("statistics thread: {error}"))
 }
 
-/// Starts the thread that restores the snapshot and writes new ones, where the config names one.
+/// Starts the thread that restores the snapshot and writes new ones, if the config names one.
 fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Sentence> {
     let Some(path) = config.cache.snapshot.as_deref() else {
         return Ok(None);
@@ -499,7 +499,7 @@ fn start_snapshot(config: &Config) -> Result<Option<SnapshotWriter>, Sentence> {
         .map_err(|error| format!("snapshot thread: {error}"))
 }
 
-/// Starts the thread that looks after interfaces.
+/// Starts the thread for interfaces.
 fn start_interfaces(
     config: &Config,
     mut supervisor: Supervisor,
@@ -521,7 +521,7 @@ fn start_interfaces(
         if std::mem::take(&mut is_first) {
             supervisor.warn_without_xdp();
         } else {
-            // A start does not wait for it: until then a question has a socket of its own.
+            // The start does not wait for the ports: until then each question has a socket of its own.
             ports.poll(inboxes, now);
         }
         Round {
@@ -531,7 +531,7 @@ fn start_interfaces(
     })
 }
 
-/// Registers everything that is counted.
+/// Registers all counters.
 fn register(
     supervisor: &Supervisor,
     prefixes: &Prefixes,
@@ -577,7 +577,7 @@ fn register(
     }
 }
 
-/// What stands at a value.
+/// Gauges.
 fn gauges(
     prefixes: &Prefixes,
     policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
@@ -617,7 +617,7 @@ fn gauges(
     ]
 }
 
-/// The workers, as they are shown: by number, with the interfaces and queues that they have.
+/// Workers by number, with their interfaces and queues.
 fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::WorkerCounters> {
     let worker = |index: usize| {
         let of_it = queues.iter().filter(|(worker, _)| *worker == index);
@@ -631,7 +631,7 @@ fn registered(workers: &Workers, queues: &[(usize, QueueName)]) -> Vec<metrics::
             stats: &WORKER_STATS[index],
         }
     };
-    // The one that serves TCP has the highest number.
+    // The engine that serves TCP has the highest number.
     let mut engines = workers.engines().to_vec();
     engines.sort_unstable();
     engines.into_iter().map(worker).collect()

@@ -1,8 +1,9 @@
-//! Which worker has which AF_XDP sockets, and the opening and closing of them.
+//! Seats: assigns AF_XDP sockets to workers, opens and closes them.
 //!
-//! A new socket goes to the worker that has the fewest, of as many workers as there are CPUs. Those of one worker share its UMEM.
-//! How large their rings are follows from how many can be (`os::xsk::Shape`), which is a number of the UMEM's while any is open:
-//! where one more comes than that, the others are opened anew with it. One with zero copy has a worker for itself.
+//! A new socket goes to the worker that has the fewest, among as many workers as there are CPUs. The sockets of one worker
+//! share its UMEM. The size of their rings follows from the maximum number of sockets (`os::xsk::Shape`), which is fixed for a
+//! UMEM while any of its sockets is open: for one more than that, the others are opened anew. A socket with zero copy has a
+//! worker for itself.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,64 +14,64 @@ use crate::os::xsk::{Opener, Options, Pool, SHARERS_MAX, Shape, Xsk};
 use crate::worker::engines::SOCKET_STATS;
 use crate::worker::{Inbox, QueueName, WorkerCommand, XskPort};
 
-/// How long a worker may take to give back what is wanted back. It takes a turn, some hundred microseconds.
+/// Time that a worker may take to return sockets. It takes one turn, some hundred microseconds.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// How long a UMEM may take until it is free again: until the worker has taken another turn.
+/// Time that a UMEM may take until it is free again: the worker has to take another turn.
 const SLOT_PATIENCE: Duration = Duration::from_millis(100);
-/// Between two looks at it.
+/// Time between two looks at it.
 const SLOT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Sockets that there can be. A backend without sharing has as many as workers.
+/// Maximum number of sockets. A backend without sharing has one per worker.
 pub const CAPACITY: usize = if SHARERS_MAX > 1 || WORKERS > SOCKETS {
     SOCKETS
 } else {
     WORKERS
 };
 
-/// All workers that can have sockets.
+/// Seats of all workers that can have sockets.
 pub struct Seats {
     seats: [Seat; WORKERS],
-    /// Those that share.
+    /// Number of workers that share their UMEM among sockets.
     workers: usize,
-    /// Sockets that are to be expected over all.
+    /// Number of sockets expected in all.
     expected: usize,
-    /// The queue at each place, and whether its socket is open.
+    /// Places: the queue of each, and whether its socket is open.
     places: [Option<SocketPlace>; SOCKETS],
 }
 
-/// One worker.
+/// Seat of one worker.
 #[derive(Default)]
 struct Seat {
-    /// Sockets that it has or is to have.
+    /// Number of sockets that it has or is to have.
     sockets: usize,
-    /// Its only one may have zero copy.
+    /// True if its only socket may have zero copy.
     is_alone: bool,
-    /// While any is open.
+    /// `Some` while any of its sockets is open.
     opener: Option<Opener>,
-    /// Until the first socket is handed to the worker.
+    /// `Some` until the first socket is handed to the worker.
     pool: Option<Box<Pool>>,
-    /// Sockets that are wanted back.
+    /// Number of sockets that were called back.
     leaving: usize,
 }
 
 struct SocketPlace {
     name: QueueName,
     is_open: bool,
-    /// It is wanted back.
+    /// True once its socket was called back.
     is_called: bool,
 }
 
 /// Where a queue is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seated {
-    /// The worker.
+    /// Index of the worker.
     pub worker: usize,
-    /// Whether no other has it.
+    /// True if the socket is the worker's only one, for zero copy.
     pub is_alone: bool,
 }
 
 impl Seats {
-    /// For a machine with so many CPUs.
+    /// Seats on a machine with this number of CPUs.
     pub fn new(cpus: usize) -> Self {
         // A backend without sharing has a worker for each socket.
         let workers = if SHARERS_MAX > 1 { cpus } else { WORKERS };
@@ -82,12 +83,12 @@ impl Seats {
         }
     }
 
-    /// About so many sockets are to be opened over all, so that the first ones get rings of the right size at once.
+    /// Announces the number of sockets that will be opened, so that the first ones get rings of the right size at once.
     pub fn expect(&mut self, sockets: usize) {
         self.expected = sockets.min(SOCKETS);
     }
 
-    /// A worker for one more socket; with zero copy one for itself, if there is any. `None`: there can be no more.
+    /// Takes a seat for one more socket; with zero copy on a worker of its own, if one is free. `None` if there is no room.
     pub fn take(&mut self, wants_zero_copy: bool) -> Option<Seated> {
         let seated = self.next(wants_zero_copy)?;
         let seat = &mut self.seats[seated.worker];
@@ -96,12 +97,12 @@ impl Seats {
         Some(seated)
     }
 
-    /// Whether there can be no more sockets that share a worker.
+    /// True if there is no room for another socket that shares a worker.
     pub fn is_full(&self) -> bool {
         self.next(false).is_none()
     }
 
-    /// Where the next socket would be.
+    /// Seat of the next socket.
     fn next(&self, wants_zero_copy: bool) -> Option<Seated> {
         if self.seats.iter().map(|seat| seat.sockets).sum::<usize>() >= SOCKETS {
             return None;
@@ -118,7 +119,7 @@ impl Seats {
         let seats = self.seats[..self.workers].iter().enumerate();
         let shared = seats.filter(|(_, seat)| !seat.is_alone && seat.sockets < SHARERS_MAX);
         let least = shared.min_by_key(|(_, seat)| seat.sockets);
-        // Where zero copy has them all, there is one more for the others.
+        // If zero copy has taken all of these workers, another one shares.
         let beyond = || {
             let mut seats = self.seats.iter().enumerate();
             seats.find(|(_, seat)| !seat.is_alone && seat.sockets < SHARERS_MAX)
@@ -126,7 +127,7 @@ impl Seats {
         least.or_else(beyond).map(|(worker, _)| worker)
     }
 
-    /// Whether the RX rings of all sockets, one more among them, are no larger than the memory budget has them.
+    /// True if the RX rings of all sockets, with one more on `worker`, stay within the memory budget.
     fn have_room(&self, worker: usize, is_alone: bool) -> bool {
         let entries = self.seats.iter().enumerate().map(|(index, seat)| {
             let sockets = seat.sockets + usize::from(index == worker);
@@ -139,21 +140,21 @@ impl Seats {
         entries.sum::<usize>() <= (WORKERS * RX_RING).max(SOCKETS * Shape::LEAST.rx)
     }
 
-    /// A worker has one socket less to have.
+    /// Frees the seat of one socket.
     pub fn leave(&mut self, worker: usize) {
         let seat = &mut self.seats[worker];
         seat.sockets = seat.sockets.saturating_sub(1);
         seat.is_alone &= seat.sockets > 0;
     }
 
-    /// Whether a worker is to have more sockets than its UMEM has room for: those that are open have to be closed first.
+    /// True if the worker is to have more sockets than its UMEM has room for: those that are open have to be closed first.
     pub fn is_crowded(&self, worker: usize) -> bool {
         let seat = &self.seats[worker];
         let opener = seat.opener.as_ref();
         opener.is_some_and(|opener| opener.sharers() < seat.sockets)
     }
 
-    /// Opens a socket for a worker, whose interface is shown so. Gives its place, too.
+    /// Opens a socket for a worker, under the name of its interface. Also returns its place.
     ///
     /// # Errors
     /// There is no UMEM, no place, or a system call failed.
@@ -189,7 +190,7 @@ impl Seats {
         Ok((xsk, place))
     }
 
-    /// How many sockets the worker's UMEM should have room for.
+    /// Number of sockets that the worker's UMEM should have room for.
     fn sharers(&self, worker: usize) -> usize {
         let seat = &self.seats[worker];
         if seat.is_alone {
@@ -202,7 +203,7 @@ impl Seats {
             .next_power_of_two()
     }
 
-    /// Where a queue was shown before, else where none was, else where none is.
+    /// A place for the queue: the one it had before, else one never used, else any closed one.
     fn place_for(&self, name: &QueueName) -> Option<usize> {
         let position =
             |is_it: &dyn Fn(&Option<SocketPlace>) -> bool| self.places.iter().position(is_it);
@@ -216,7 +217,7 @@ impl Seats {
         .or_else(|| position(&|place| place.as_ref().is_some_and(closed)))
     }
 
-    /// Closes a socket that no worker has.
+    /// Closes a socket that no worker holds.
     pub fn close(&mut self, worker: usize, place: usize, xsk: Xsk, inbox: &Inbox) {
         let seat = &mut self.seats[worker];
         if let Some(place) = &mut self.places[place] {
@@ -236,7 +237,7 @@ impl Seats {
     /// Hands a socket to its worker.
     ///
     /// # Errors
-    /// It does not take its commands; the socket is closed.
+    /// The worker takes no commands; the socket is closed.
     pub fn hand_over(&mut self, worker: usize, port: XskPort, inbox: &Inbox) -> Result<(), String> {
         let pool = self.seats[worker].pool.take();
         let port = Box::new(XskPort { pool, ..port });
@@ -251,7 +252,7 @@ impl Seats {
         Err("its worker is not responding".into())
     }
 
-    /// Wants the socket at a place back, unless it has come back by itself.
+    /// Calls the socket at a place back, unless it is closed or was called already.
     pub fn call_back(&mut self, worker: usize, place: usize, inbox: &Inbox) {
         let open = self.places[place].as_mut().filter(|place| place.is_open);
         let is_new = open.is_some_and(|place| !std::mem::replace(&mut place.is_called, true));
@@ -263,7 +264,8 @@ impl Seats {
         debug_assert!(sent.is_ok(), "there is a place for each socket's");
     }
 
-    /// Closes the sockets that workers have given back, and waits a little for those that were called back. Gives their places.
+    /// Closes the sockets that workers have returned; waits up to [`PATIENCE`] for those that were called back. Returns their
+    /// places.
     pub fn collect(&mut self, inboxes: &[Inbox]) -> Vec<usize> {
         let mut places = Vec::new();
         let deadline = Instant::now() + PATIENCE;
@@ -293,7 +295,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// The UMEM is given back when no socket is open.
+    /// Releases the UMEM once no socket is open.
     fn tidy(&mut self) {
         if self.opener.as_ref().is_some_and(Opener::is_empty) {
             (self.opener, self.pool) = (None, None);
@@ -302,7 +304,7 @@ impl Seat {
     }
 }
 
-/// The worker drops its ledger when it hears that its last socket is closed.
+/// Claims a UMEM. It is free once the worker has heard that its last socket is closed, and has dropped its ledger.
 fn claim(worker: usize, sharers: usize) -> Option<(Opener, Pool)> {
     let deadline = Instant::now() + SLOT_PATIENCE;
     loop {
@@ -363,7 +365,7 @@ mod tests {
         }
         let mut seats = Seats::new(1);
         (0..3).for_each(|_| assert!(seats.take(true).is_some_and(|seat| seat.is_alone)));
-        // 3 * 512, and as much as a fourth would have: four with 128.
+        // 3 * 512, and the size of a fourth: four rings of 128.
         let rest = std::iter::from_fn(|| worker(&mut seats, false)).count();
         assert_eq!(rest, 4);
     }

@@ -2,23 +2,23 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The state; a clone is another way to the same one.
+/// Shared state; a clone refers to the same one.
 #[derive(Clone, Debug, Default)]
 pub struct SharedState<S>(Arc<Mutex<S>>);
 
 impl<S: Copy> SharedState<S> {
-    /// The state.
+    /// Reads the state.
     #[must_use]
     pub fn get(&self) -> S {
         *self.lock()
     }
 
-    /// Sets it for all.
+    /// Sets the state for all.
     pub fn set(&self, state: S) {
         *self.lock() = state;
     }
 
-    /// Whoever panicked with it had a whole state in hand.
+    /// Locks even if a thread panicked while it held the lock: the state is valid at every moment.
     fn lock(&self) -> MutexGuard<'_, S> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,9 +1,9 @@
-//! What an operator switches by hand: the XDP programs of interfaces, and the keys of cookies: for hosts behind them, and for DNS.
+//! Switches of an operator: the XDP programs of interfaces, and the keys of cookies, both for hosts behind them and for DNS.
 //!
 //! ```text
 //!  control's thread: says what is wanted, wakes ─► thread for interfaces: does it in its next round ─► control's thread: sees it
 //! ```
-//! It is kept until it is said otherwise, or the process ends: a reload leaves it.
+//! A switch keeps its state until it is set again or the process ends; a reload does not change it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -15,17 +15,17 @@ use super::program::{SharedProgram, lock};
 use crate::control::shield::Operator;
 use crate::store::rates::{self, Turned};
 
-/// How long a request waits for the thread: a driver may take its time, and the control socket has other clients.
+/// Time that a request waits for the thread: a driver may be slow, and the control socket has other clients.
 const WAIT_MAX: Duration = Duration::from_secs(4);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Whether a program is to be attached. A clone is another way to the same one.
+/// Whether a program is to be attached. A clone refers to the same switch.
 #[derive(Clone, Debug, Default)]
 pub struct Switch(Arc<AtomicBool>);
 
 impl Switch {
-    /// Somebody wants it detached.
+    /// True if it is to be detached.
     #[must_use]
     pub fn is_off(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -36,7 +36,7 @@ impl Switch {
     }
 }
 
-/// How often somebody wanted another key, and for how many of these times there is one. A clone is another way to the same.
+/// Number of requests for another key, and the number that is fulfilled. A clone refers to the same numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     wanted: Arc<AtomicU32>,
@@ -44,13 +44,13 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Whether another key is wanted; to be called by who makes them, before it does. What is wanted meanwhile is the next.
+    /// `Some` if another key is wanted. To be called before a key is made: a later request wants the next one.
     pub fn take(&self) -> Option<u32> {
         let wanted = self.wanted.load(Ordering::Acquire);
         (wanted != self.done.load(Ordering::Acquire)).then_some(wanted)
     }
 
-    /// It is made.
+    /// Notes that the requests up to `wanted` are fulfilled.
     pub fn done(&self, wanted: u32) {
         self.done.store(wanted, Ordering::Release);
     }
@@ -59,9 +59,9 @@ impl Keys {
         self.wanted.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
     }
 
-    /// Whether there is one that was wanted then.
+    /// True if the request with this number is fulfilled.
     fn is_done(&self, wanted: u32) -> bool {
-        // Serial number arithmetic: more may have been made since.
+        // Serial number arithmetic: later requests may be fulfilled as well.
         self.done.load(Ordering::Acquire).wrapping_sub(wanted) as i32 >= 0
     }
 }
@@ -69,24 +69,24 @@ impl Keys {
 /// An interface that may have a program.
 #[derive(Clone)]
 pub struct Switched {
-    /// Its name.
+    /// Name of the interface.
     pub interface: String,
     /// Its program, or those of its ports.
     pub programs: Vec<SharedProgram>,
-    /// Whether it is to have it.
+    /// Its switch.
     pub switch: Switch,
 }
 
 /// All that can be switched.
 #[derive(Clone)]
 pub struct Switches {
-    /// By interface.
+    /// Switches by interface.
     pub interfaces: Vec<Switched>,
-    /// Keys of cookies for hosts behind this one.
+    /// Keys for cookies of hosts behind this one.
     pub keys: Keys,
 }
 
-/// The same, with the way to wake who does it.
+/// The switches, and a waker of the thread that follows them.
 #[derive(Clone)]
 pub struct Operation {
     switches: Switches,
@@ -94,13 +94,13 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// By the thread behind this waker.
+    /// `waker` wakes the thread that follows `switches`.
     #[must_use]
     pub fn new(switches: Switches, waker: Waker) -> Self {
         Self { switches, waker }
     }
 
-    /// Whether it is so within the time that a request has.
+    /// Waits until `is_so`, up to [`WAIT_MAX`]. True if it is.
     fn wait(&self, is_so: impl Fn() -> bool) -> bool {
         self.waker.look_again();
         let start = Instant::now();
@@ -159,7 +159,7 @@ impl Operator for Operation {
     }
 
     fn rotate(&self) -> Result<Turned, String> {
-        // No driver has a part in those.
+        // Needs no driver.
         let turned = rates::turn_cookies();
         let wanted = self.switches.keys.want();
         match self.wait(|| self.switches.keys.is_done(wanted)) {

@@ -1,4 +1,4 @@
-//! Hot names answered by the XDP programs: the one program for it, and on each interface whether it is asked.
+//! Hot names answered by the XDP programs: the one program for them, and for each interface whether it is called.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,18 +20,18 @@ pub enum Tier0State {
     /// The config does not want it, or there is no XDP program.
     #[default]
     Off,
-    /// They are.
+    /// They are answered.
     Answered,
-    /// The kernel takes no such program.
+    /// The kernel refuses such a program.
     NoProgram,
-    /// Nobody could tell whether answers leave: the other end of this veth pair cannot be asked.
+    /// Whether answers leave is unknown: the other end of this veth pair cannot be asked.
     Unproven,
     /// Answers do not leave.
     NoWayOut,
 }
 
 impl Tier0State {
-    /// Why they are not, in a word. Empty: they are.
+    /// Why they are not answered, in a word. Empty if they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -44,14 +44,14 @@ impl Tier0State {
     }
 }
 
-/// The program, for all interfaces.
+/// The program for hot names, shared by all interfaces.
 #[derive(Clone)]
 pub struct Tier0 {
     wanted: Tier0Word,
     hot: Arc<Mutex<Hot>>,
 }
 
-/// It is loaded when the first interface needs it.
+/// The program, loaded when the first interface needs it.
 enum Hot {
     NotYet,
     Loaded(Box<HotProgram>),
@@ -60,7 +60,7 @@ enum Hot {
 }
 
 impl Tier0 {
-    /// As the config wants it.
+    /// Setting from the config.
     #[must_use]
     pub fn new(wanted: Tier0Word) -> Self {
         Self {
@@ -69,13 +69,13 @@ impl Tier0 {
         }
     }
 
-    /// Whether the config wants it.
+    /// True if the config wants it.
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.wanted != Tier0Word::Off
     }
 
-    /// What became of queries that the program was asked about; `None`: there is no program.
+    /// Outcomes of queries that the program was asked about; `None` if it is not loaded.
     #[must_use]
     pub fn outcomes(&self) -> Option<[u64; HotOutcome::COUNT as usize]> {
         match &*self.hot() {
@@ -84,7 +84,7 @@ impl Tier0 {
         }
     }
 
-    /// Loads the program of an interface, which asks the one for hot names where there can be one.
+    /// Loads the program of an interface, which calls the one for hot names if it is available.
     ///
     /// # Errors
     /// As [`Program::load`].
@@ -99,7 +99,7 @@ impl Tier0 {
         })
     }
 
-    /// Whether the program for hot names is there, which is loaded now if it was not tried before.
+    /// True if the program for hot names is loaded; loads it at the first call.
     fn is_loaded(&self) -> bool {
         let mut hot = self.hot();
         if let Hot::NotYet = *hot {
@@ -133,11 +133,11 @@ fn load() -> Result<HotProgram, String> {
     Ok(program)
 }
 
-/// Has the program give what holds under this policy from now on, and nothing else.
+/// Limits the program to answers of this policy.
 pub fn show_policy(set: &PolicySet) {
     let policy = set.policy();
-    // It knows clients by their address, and has no answer for those who are in a view. By which device a query came it does
-    // not ask: where a view does, user space answers alone.
+    // The program knows clients by their address and answers none that are in a view. It ignores the device that a query came
+    // in by: if a view depends on that, user space answers alone.
     let generation = if set.has_views_by_device() {
         0
     } else {
@@ -149,19 +149,19 @@ pub fn show_policy(set: &PolicySet) {
 /// Hot names on one interface.
 #[derive(Default)]
 pub struct InterfaceTier0 {
-    /// The program that is asked for hot names: it is there, whether its answers leave or not.
+    /// `Some` if the interface's program can call the one for hot names, whether its answers leave or not.
     tier0: Option<Tier0>,
     state: SharedState<Tier0State>,
 }
 
 impl InterfaceTier0 {
-    /// The state, for others to read.
+    /// State, for other threads.
     #[must_use]
     pub fn state(&self) -> SharedState<Tier0State> {
         self.state.clone()
     }
 
-    /// A program was attached.
+    /// Sets up a program that was just attached.
     pub fn begin(&mut self, tier0: &Tier0, program: &Program) {
         self.end();
         if !tier0.is_wanted() {
@@ -173,13 +173,13 @@ impl InterfaceTier0 {
         self.tier0 = Some(tier0.clone());
     }
 
-    /// The program is gone.
+    /// The program was detached.
     pub fn end(&mut self) {
         self.tier0 = None;
         self.be(Tier0State::Off);
     }
 
-    /// Has the program asked, or not, by what is known of the way out.
+    /// Switches the calls on or off, by what is known of the way out.
     pub fn look(&mut self, sight: Sight, program: &mut Program) {
         let Some(tier0) = &self.tier0 else { return };
         let wanted = tier0.state(sight);
@@ -210,7 +210,7 @@ impl Drop for InterfaceTier0 {
 }
 
 impl Tier0 {
-    /// Whether hot names are answered where this is known of the way out.
+    /// State for this knowledge of the way out.
     fn state(&self, sight: Sight) -> Tier0State {
         match (sight, self.wanted) {
             (_, Tier0Word::Off) => Tier0State::Off,

@@ -1,9 +1,9 @@
-//! Whether what the XDP program of an interface sends back leaves: SYN cookies and hot names.
+//! The way out: whether frames leave that the XDP program of an interface sends back, such as SYN cookies and hot answers.
 //!
-//! A frame that a program sends back may go nowhere without anybody saying so: the other end of a veth pair has to have an XDP
-//! program as well, and a zero-copy queue of virtio-net sends none. Both are looked at before anything is sent, and each second
-//! after. Whatever else there is, the driver counts: where it lost all that was sent in a second, user space and the kernel
-//! answer alone, and it is tried again later, since what is at the other end may change.
+//! A frame that a program sends back may vanish without an error: the other end of a veth pair needs an XDP program as well,
+//! and a zero-copy queue of virtio-net sends none. Both are checked before anything is sent, and each second after. All other
+//! drivers count losses: if one lost all that was sent in a second, user space and the kernel answer alone, and it is tried
+//! again later, since the other end may change.
 
 use log::{info, warn};
 use xdnsd_abi::Reason;
@@ -14,12 +14,12 @@ use crate::os::ethtool::{self, LostByXdpTx};
 use crate::os::peer;
 use crate::os::xdp::{Attached, Program};
 
-/// Answers that did not leave are tried again after this time, in milliseconds, and later each time.
+/// First pause after answers did not leave, in milliseconds.
 const LOST_MS: u64 = 60_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const LOST_MAX_MS: u64 = 3_600_000;
 
-/// What a program sends back.
+/// Reasons by which a program counts frames that it sends back.
 const ANSWERS: [Reason; 5] = [
     Reason::SynCookie,
     Reason::ForwardCookie,
@@ -28,25 +28,25 @@ const ANSWERS: [Reason; 5] = [
     Reason::RateSlipped,
 ];
 
-/// What is known.
+/// What is known of the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sight {
-    /// Nothing speaks against it, and the driver would say what it lost.
+    /// Frames leave as far as known, and the driver counts losses.
     #[default]
     Open,
-    /// The other end of this veth pair cannot be asked, and the driver does not say whether it has taken anything.
+    /// Unknown: the other end of this veth pair cannot be asked, and the driver does not say whether it took anything.
     Hidden,
-    /// It goes nowhere.
+    /// Frames vanish.
     Closed,
 }
 
-/// What the driver says of answers that it lost.
+/// Drivers, by what they say of lost frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum DriverKind {
-    /// A driver that counts what it lost, or generic mode, which sends as everybody does.
+    /// A driver that counts losses, or generic mode, which sends like the kernel.
     #[default]
     Counting,
-    /// One end of a pair.
+    /// One end of a veth pair.
     Veth,
     /// virtio-net with zero-copy queues.
     VirtioZeroCopy,
@@ -77,13 +77,13 @@ impl DriverKind {
 /// The way out of one interface.
 #[derive(Debug, Default)]
 pub struct WayOut {
-    /// There is a program that may send something.
+    /// True if there is a program that may send something.
     is_used: bool,
     device: DriverKind,
     sight: Sight,
-    /// Where the driver says what it lost.
+    /// The driver's counter of losses.
     counters: LostByXdpTx,
-    /// What was counted at the last look: frames that the program sent, and those that the driver lost.
+    /// Counters at the last look: frames that the program sent, and below those that the driver lost.
     sent: u64,
     lost: u64,
     /// When answers that did not leave are tried again.
@@ -91,7 +91,7 @@ pub struct WayOut {
 }
 
 impl WayOut {
-    /// A program was attached, which may send something or not.
+    /// A program was attached; `is_used` says whether it may send something.
     pub fn begin(&mut self, interface: &str, attached: &Attached, zero_copy: bool, is_used: bool) {
         self.end();
         self.is_used = is_used;
@@ -106,7 +106,7 @@ impl WayOut {
         self.see(interface);
     }
 
-    /// The program is gone, and its counters with it. What was found out about the driver stays.
+    /// The program was detached; its counters are gone. Findings about the driver stay.
     pub fn end(&mut self) {
         self.is_used = false;
         self.sent = 0;
@@ -114,13 +114,13 @@ impl WayOut {
         self.sight = Sight::Open;
     }
 
-    /// Whether it is looked at.
+    /// True if the way out is tested.
     #[must_use]
     pub const fn is_used(&self) -> bool {
         self.is_used
     }
 
-    /// What is known now.
+    /// Current knowledge.
     #[must_use]
     pub fn sight(&self, now: Instant) -> Sight {
         if self.retry.may_try(now) {
@@ -130,7 +130,7 @@ impl WayOut {
         }
     }
 
-    /// Looks once a second.
+    /// Once a second: checks the device, and compares losses with what was sent.
     pub fn look(&mut self, now: Instant, interface: &str, program: &Program) {
         if !self.is_used {
             return;
@@ -144,15 +144,15 @@ impl WayOut {
         }
         let all = self.read_lost(interface);
         let lost = all - std::mem::replace(&mut self.lost, all).min(all);
-        // Where that is known the driver says nothing new.
+        // If the device is closed, losses say nothing new.
         if self.sight != Sight::Closed {
             self.judge(now, interface, [sent, lost]);
         }
     }
 
-    /// Whether anything of what was sent has left.
+    /// Judges by numbers of frames sent and lost. All lost: answers pause.
     fn judge(&mut self, now: Instant, interface: &str, [sent, lost]: [u64; 2]) {
-        // What was on its way when it was found out says nothing new.
+        // These frames were on their way when the loss was found.
         if !self.retry.may_try(now) {
             return;
         }
@@ -168,7 +168,7 @@ impl WayOut {
         }
     }
 
-    /// Looks at the device, and says what is new.
+    /// Checks the device, and logs a change.
     fn see(&mut self, interface: &str) {
         let sight = self.device.look(interface);
         let before = std::mem::replace(&mut self.sight, sight);
@@ -193,7 +193,7 @@ impl WayOut {
         }
     }
 
-    /// What the driver lost so far of frames that a program sent; 0 where it does not say.
+    /// Frames from programs that the driver has lost so far; 0 if it does not say.
     fn read_lost(&mut self, interface: &str) -> u64 {
         self.counters.read(interface).unwrap_or(0)
     }
@@ -238,7 +238,7 @@ mod tests {
         }
         assert_eq!(DriverKind::Counting.look("lan0"), Sight::Open);
         assert_eq!(DriverKind::VirtioZeroCopy.look("lan0"), Sight::Closed);
-        // No end of a pair can be asked.
+        // `lo` is no end of a pair, so its other end cannot be asked.
         assert_eq!(DriverKind::Veth.look("lo"), Sight::Hidden);
     }
 }

@@ -1,8 +1,8 @@
-//! The threads with an engine: workers, each with AF_XDP sockets of some RX queues or with kernel sockets alone, and one for TCP, so
-//! that TCP never makes UDP wait. They are started as they are needed: an interface that comes late gets the worker with the fewest
-//! sockets, or a new one.
+//! The threads with an engine: workers, each with AF_XDP sockets of some RX queues or with kernel sockets alone, and one for
+//! TCP, so that TCP never makes UDP wait. They are started as needed: an interface that comes late gets the worker with the
+//! fewest sockets, or a new one.
 //!
-//! If one of them ends or hangs, the process ends: the kernel would go on to give it queries. The service manager starts it again.
+//! If one of them ends or hangs, the process ends: the kernel would go on to give it queries. The service manager restarts it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -27,11 +27,11 @@ use crate::worker::engines::{
 };
 use crate::worker::{Inbox, Parts, Worker, WorkerCommand};
 
-/// How long a thread may take until it serves.
+/// Time that a thread may take until it serves.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How long threads have to end. One that hangs is left behind.
+/// Time that threads have to end. One that hangs is left behind.
 const STOP_MAX: Duration = Duration::from_secs(2);
-/// Looks, a second apart, that may find a thread where it was before.
+/// Looks, a second apart, that may find a thread without progress.
 const STILL_MAX: u8 = 10;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -42,15 +42,15 @@ pub struct Workers {
     plan: Plan,
     cookie_key: [u8; 16],
     inboxes: &'static [Inbox],
-    /// Those that run, in the order of their start.
+    /// Engines that run, in the order of their start.
     started: Vec<usize>,
-    /// Takes what each says when it serves.
+    /// Reports of started threads.
     serving: Serving,
     ended: Arc<Ended>,
     looks: TurnWatch,
 }
 
-/// Which threads have come to serve. Each says it once, before its first turn.
+/// Which threads serve. Each reports once, before its first turn.
 struct Serving {
     sender: Sender<Start>,
     receiver: Receiver<Start>,
@@ -58,7 +58,7 @@ struct Serving {
     failed: Vec<(usize, Sentence)>,
 }
 
-/// What came of a start: the thread serves, or could not have what it needs and is gone.
+/// Result of a start: the thread serves, or lacks something and has ended.
 type Start = (usize, Result<(), Sentence>);
 
 impl Serving {
@@ -79,7 +79,7 @@ impl Serving {
         }
     }
 
-    /// Those that could not be started since the last call.
+    /// Engines that failed to start since the last call.
     fn take_failed(&mut self) -> Vec<(usize, Sentence)> {
         while let Ok(start) = self.receiver.try_recv() {
             self.hear(start);
@@ -87,7 +87,7 @@ impl Serving {
         std::mem::take(&mut self.failed)
     }
 
-    /// Waits until all that were `started` serve, but for those that could not be started and are tried again.
+    /// Waits until all that were `started` serve, except failed ones that are tried again.
     fn wait(
         &mut self,
         started: &[usize],
@@ -102,7 +102,7 @@ impl Serving {
             if left.is_zero() {
                 return Err(format!("worker {engine} does not come to serve"));
             }
-            // One that ends says nothing here, so that it is asked again.
+            // A thread that ends sends nothing here, so `failure` is asked again.
             let look = left.min(Duration::from_millis(100));
             if let Ok(start) = self.receiver.recv_timeout(look) {
                 self.hear(start);
@@ -119,15 +119,15 @@ impl Serving {
     }
 }
 
-/// Whether nothing can be served without it.
+/// True if nothing can be served without this engine.
 fn is_needed(engine: usize) -> bool {
     engine == 0 || engine == TCP
 }
 
-/// Told by threads that end.
+/// Signalled by threads that end.
 struct Ended {
     event: EventFd,
-    /// Why the first of them did.
+    /// Reason of the first one.
     why: Mutex<Option<Sentence>>,
 }
 
@@ -138,9 +138,9 @@ impl Ended {
     }
 }
 
-/// Goes with a thread.
+/// Belongs to a thread, and reports its end when dropped.
 struct Leaving {
-    /// Empty: it has served nobody, and said why.
+    /// Empty if the thread never served, and has reported why.
     why: Sentence,
     ended: Arc<Ended>,
 }
@@ -157,13 +157,13 @@ impl Drop for Leaving {
             .unwrap_or_else(PoisonError::into_inner);
         why.get_or_insert_with(|| std::mem::take(&mut self.why));
         drop(why);
-        // Fails only where the counter is about to overflow.
+        // Fails only if the counter is about to overflow.
         let _ = self.ended.event.write(1);
     }
 }
 
 impl Workers {
-    /// Nobody is started yet. `plan` has the servers to begin with.
+    /// Nothing is started yet. `plan` has the first servers.
     ///
     /// # Errors
     /// eventfd(2) failed.
@@ -187,19 +187,19 @@ impl Workers {
         })
     }
 
-    /// The inboxes of all that can be, whether they run or not.
+    /// Inboxes of all engines, whether they run or not.
     #[must_use]
     pub fn inboxes(&self) -> &'static [Inbox] {
         self.inboxes
     }
 
-    /// Those that run.
+    /// Engines that run.
     #[must_use]
     pub fn engines(&self) -> &[usize] {
         &self.started
     }
 
-    /// The workers among them that serve UDP.
+    /// Number of those that serve UDP.
     #[must_use]
     pub fn udp_count(&self) -> usize {
         self.started.iter().filter(|&&engine| engine != TCP).count()
@@ -208,7 +208,7 @@ impl Workers {
     /// Starts `engine`, unless it runs, with the sockets of `listening` and under `policy`.
     ///
     /// # Errors
-    /// There can be no more threads.
+    /// The system is out of threads.
     pub fn start(
         &mut self,
         engine: usize,
@@ -257,13 +257,13 @@ impl Workers {
     /// Waits until all that were started serve.
     ///
     /// # Errors
-    /// One of them ended instead, or does not come to it.
+    /// One of them ended instead, or takes too long.
     pub fn wait_serving(&mut self) -> Result<(), Sentence> {
         let ended = &self.ended;
         self.serving.wait(&self.started, || ended.why())
     }
 
-    /// Those that could not have what they need since the last call, and are gone. They may be started again.
+    /// Engines that failed to start since the last call. They may be started again.
     pub fn take_failed(&mut self) -> Vec<(usize, Sentence)> {
         let failed = self.serving.take_failed();
         self.started
@@ -277,7 +277,7 @@ impl Workers {
         self.ended.why()
     }
 
-    /// Looks once a second whether all go on. `None`: it was not time yet. `Some(true)`: they do.
+    /// Once a second: checks that all threads go on. `None` if it was not due. `Some(true)` if they do.
     ///
     /// # Errors
     /// One of them has hung for so long that the process has to end.
@@ -286,9 +286,9 @@ impl Workers {
         self.looks.look(now, &self.started, turns)
     }
 
-    /// Ends all threads, but for those that hang.
+    /// Ends all threads, leaving behind those that hang.
     pub fn stop(mut self) {
-        // Those that never came to serve have gone without a word.
+        // Threads that failed to start have ended already.
         drop(self.take_failed());
         for &engine in &self.started {
             // A full inbox belongs to a worker that hangs: the process ends without it.
@@ -316,7 +316,7 @@ impl AsFd for Workers {
     }
 }
 
-/// How often each was found where it was before.
+/// Counts, for each thread, looks without progress.
 #[derive(Debug, Default)]
 struct TurnWatch {
     last: Option<Instant>,
@@ -325,7 +325,7 @@ struct TurnWatch {
 }
 
 impl TurnWatch {
-    /// Counts looks and not seconds: where the whole process was stopped, nobody could turn.
+    /// Counts looks, not seconds: if the whole process was stopped, no thread could go on.
     fn look(
         &mut self,
         now: Instant,
@@ -353,7 +353,7 @@ impl TurnWatch {
     }
 }
 
-/// Starts the thread of an engine. What tells of its end is made there: a thread that never was has not ended.
+/// Starts the thread of an engine. The guard that reports its end is made in the thread: one that never started has not ended.
 fn spawn(
     thread: thread::Builder,
     engine: usize,
@@ -386,7 +386,7 @@ fn work(
         .with_accounts(rates::accounts);
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
-            // Whoever waited may have gone.
+            // Fails if nobody waits any more.
             let _ = serving.send((index, Ok(())));
             let _seal = seal::Seal::this_thread();
             worker.run();
@@ -428,7 +428,7 @@ mod tests {
         );
     }
 
-    /// Between the two a worker may not have made its first turn.
+    /// Between the two looks a worker may not have made its first turn.
     #[test]
     fn a_worker_that_came_to_serve_is_not_waited_for_again() {
         let mut serving = Serving::new();
@@ -484,18 +484,18 @@ mod tests {
         })
     }
 
-    /// As where an account may have no more threads: the others go on, and it is tried again.
+    /// As for an account at its limit of threads: the others go on, and it is tried again.
     #[test]
     fn a_thread_that_cannot_be_is_told_and_has_not_ended() {
         let ended = nobody_ended();
-        // More than there are addresses.
+        // A larger stack than the address space.
         let thread = threads::builder_with_stack("worker 1", 1 << 50);
         let spawned = spawn(thread, 1, &ended, |_| {});
         let told = spawned.expect_err("no memory is so large");
         assert!(told.starts_with("worker thread: "), "{told}");
         assert_eq!(ended.why(), None);
         assert!(ended.event.read().is_err());
-        // One that is and ends has.
+        // A thread that runs and ends is reported.
         spawn(threads::builder("worker 1"), 1, &ended, drop).expect("a thread");
         let mut fds = [PollFd::new(ended.event.as_fd(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::from(20_000_u16)), Ok(1));

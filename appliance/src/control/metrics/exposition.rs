@@ -1,4 +1,4 @@
-//! How metrics are written down: Prometheus' text, or JSON.
+//! Formats for metrics: Prometheus' text, or JSON.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::text;
 
-/// Takes metrics one after the other: a family, then its samples. Names are without their prefix.
+/// Writer of metrics: a family, then its samples. Names come without their prefix.
 pub trait Exposition {
     /// Begins a family.
     fn family(&mut self, name: &str, help: &str, kind: &'static str);
 
-    /// A sample of the family.
+    /// Writes a sample of the family.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64);
 }
 
@@ -22,7 +22,7 @@ pub struct Prometheus(pub String);
 impl Exposition for Prometheus {
     fn family(&mut self, name: &str, help: &str, kind: &'static str) {
         let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
-        // Memory takes everything.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(
             self.0,
             "# HELP xdnsd_{name} {help}\n# TYPE xdnsd_{name} {kind}"
@@ -48,7 +48,7 @@ impl Exposition for Prometheus {
 }
 
 /// `{"metrics":[{"labels":{"worker":"0"},"name":"xdnsd_blocked_total","type":"counter","value":7},...]}`. Written sample by
-/// sample: as a value in memory all of them would take some MiB.
+/// sample: one value in memory would take some MiB.
 #[derive(Debug, Default)]
 pub struct Json {
     samples: String,
@@ -56,7 +56,7 @@ pub struct Json {
 }
 
 impl Json {
-    /// All of it in one line, without its end.
+    /// All of it in one line, without a newline.
     #[must_use]
     pub fn into_line(self) -> String {
         format!("{{\"metrics\":[{}]}}", self.samples)

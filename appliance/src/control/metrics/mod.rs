@@ -28,24 +28,24 @@ use crate::logging;
 use crate::os::{capabilities, device, seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketStats, WorkerStats};
 
-/// Reads something that the kernel counts. An error is shown as an absent metric.
+/// Reads a value that the kernel counts. After an error the metric is absent.
 pub type Read<T> = Box<dyn Fn() -> io::Result<T> + Send + Sync>;
 
 /// Counts by name of the interface.
 pub type ByInterface = Vec<(String, u64)>;
 
-/// What was counted, by counter and by name of the interface.
+/// Queries by counter and name of the interface.
 pub type QueryCounts = Vec<(Counter, ByInterface)>;
 
 /// A thread that answers: its counters, and the queues of its AF_XDP sockets.
 pub struct WorkerCounters {
-    /// Its number, or `tcp` for the one that has the connections.
+    /// Its number, or `tcp` for the one that serves TCP.
     pub name: String,
-    /// The RX queues that it serves. Queries come to its kernel sockets by any interface all the same.
+    /// RX queues that it serves. Its kernel sockets receive queries from any interface.
     pub queues: Vec<QueueName>,
-    /// What it counts.
+    /// Its counters.
     pub counters: &'static Counters,
-    /// What it shows of upstream servers.
+    /// Its state of upstream servers.
     pub stats: &'static WorkerStats,
 }
 
@@ -53,33 +53,33 @@ pub struct WorkerCounters {
 pub struct ProgramCounters {
     /// Interface of the config that it serves.
     pub interface: String,
-    /// Of a place for one of its ports: which one has it, if any, and why the program serves nobody there. `None`: it is attached to
-    /// the interface itself.
+    /// State of its place for a port: the port and why the program serves nobody there, or `None` if the place is free. The
+    /// field is `None` if the program is attached to the interface itself.
     pub port: Option<Box<dyn Fn() -> Option<PortState> + Send + Sync>>,
     /// One row per [`Reason`], in index order; one column per CPU.
     pub frames: Read<Vec<Vec<u64>>>,
-    /// Why it gives no SYN cookies, in a word; empty: it gives some.
+    /// Why it gives no SYN cookies, in a word; empty if it gives some.
     pub no_syn_cookies: Box<dyn Fn() -> &'static str + Send + Sync>,
-    /// Why it answers no hot names, in a word; empty: it answers them.
+    /// Why it answers no hot names, in a word; empty if it answers them.
     pub no_tier0: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
-/// A port of a bridge, and why its program serves nobody, in a word; empty: it serves.
+/// A port of a bridge, and why its program serves nobody, in a word; empty if it serves.
 pub type PortState = (String, &'static str);
 
-/// Hosts behind this one that the shield stands in front of, of one section of the config.
+/// Hosts behind this one that the shield protects, of one section of the config.
 pub struct ProtectStatus {
-    /// The interface that their clients come by, with its VLAN.
+    /// Interface that their clients come by, with its VLAN.
     pub interface: String,
     /// Addresses and prefixes.
     pub addresses: Vec<String>,
     /// TCP ports of each.
     pub ports: Vec<u16>,
-    /// Why it does not, in a word; empty: it does.
+    /// Why they are not protected, in a word; empty if they are.
     pub why_not: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
-/// Name and help of what is shown of an upstream server, and its value with a reason, if there is one.
+/// Metric of an upstream server: its name, its help, and its value with a reason, if there is one.
 type OfServer = (
     &'static str,
     &'static str,
@@ -125,45 +125,46 @@ const SERVER_GAUGES: [OfServer; 3] = [
 pub struct Gauge {
     /// Metric name without its prefix.
     pub name: &'static str,
-    /// What it says.
+    /// Help text.
     pub help: &'static str,
-    /// Reads it.
+    /// Reads the value.
     pub value: Box<dyn Fn() -> u64 + Send + Sync>,
 }
 
-/// Everything that is counted, and how to read it.
+/// All counters, and how to read them.
 #[derive(Default)]
 pub struct Telemetry {
-    /// The threads that answer: more of them when an interface comes late.
+    /// Threads that answer; there are more of them when an interface comes late.
     pub workers: RwLock<Vec<WorkerCounters>>,
-    /// The AF_XDP sockets: as many places as there can be.
+    /// AF_XDP sockets, by place.
     pub sockets: &'static [SocketStats],
-    /// The XDP programs.
+    /// XDP programs.
     pub programs: Vec<ProgramCounters>,
-    /// Hosts behind this one.
+    /// Protection of hosts behind this one.
     pub protects: Vec<ProtectStatus>,
     /// Other values.
     pub gauges: Vec<Gauge>,
-    /// What came to the kernel's sockets, by the interface that it came in by.
+    /// Queries to the kernel's sockets, by the interface that they came in by.
     pub arrivals: Option<Box<dyn Fn() -> QueryCounts + Send + Sync>>,
-    /// The names of the upstream groups, by their numbers.
+    /// Names of the upstream groups, by number.
     pub groups: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
-    /// What became of queries that the program for hot names was asked about, by [`HotOutcome`]; `None`: there is no such program.
+    /// Outcomes of queries that the program for hot names was asked about, by [`HotOutcome`]; `None` if there is no such
+    /// program.
     pub tier0: Option<Box<dyn Fn() -> Option<Outcomes> + Send + Sync>>,
 }
 
-/// By [`HotOutcome`].
+/// Counts by [`HotOutcome`].
 pub type Outcomes = [u64; HotOutcome::COUNT as usize];
 
-/// What was counted up to one moment.
+/// All counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     workers: Vec<WorkerReading>,
     queues: Vec<QueueReading>,
     programs: Vec<ProgramReading>,
-    /// Ports of bridges: as they are shown, and why their programs serve nobody.
+    /// Ports of bridges, and why their programs serve nobody.
     ports: Vec<PortState>,
-    /// By interface, with the reason why they are not protected.
+    /// Interfaces of protected hosts, with the reason why they are not protected.
     protects: Vec<(String, &'static str)>,
     gauges: Vec<(&'static str, &'static str, u64)>,
     arrivals: QueryCounts,
@@ -196,12 +197,12 @@ impl Telemetry {
         self.workers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The threads that answer are these from now on.
+    /// Sets the threads that answer.
     pub fn set_workers(&self, workers: Vec<WorkerCounters>) {
         *self.workers.write().unwrap_or_else(PoisonError::into_inner) = workers;
     }
 
-    /// What all workers together have counted.
+    /// Sum of a counter over all workers.
     #[must_use]
     pub fn counted(&self, counter: Counter) -> u64 {
         let workers = self.workers();
@@ -209,7 +210,7 @@ impl Telemetry {
         counts.fold(0, u64::wrapping_add)
     }
 
-    /// What the workers know of upstream servers.
+    /// State of upstream servers, over all workers.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerState> {
         let workers = self.workers();
@@ -220,7 +221,7 @@ impl Telemetry {
         upstreams::servers(&readings)
     }
 
-    /// The names of the upstream groups, by their numbers.
+    /// Names of the upstream groups, by number.
     #[must_use]
     pub fn groups(&self) -> Vec<String> {
         self.groups.as_ref().map_or_else(Vec::new, |read| read())
@@ -274,7 +275,7 @@ impl Telemetry {
 }
 
 impl WorkerReading {
-    /// As the log shows it.
+    /// Name in the log.
     fn shown(&self) -> String {
         let queues = self.queues.iter();
         let queues: Vec<String> = queues
@@ -337,7 +338,7 @@ pub fn spawn_report(telemetry: Arc<Telemetry>, interval: Duration) -> io::Result
 
 /// Rates per queue and per CPU between `earlier` and `later`, which are `elapsed` apart: lines for the log.
 ///
-/// What did not move is left out, but for the queues: a queue without queries is worth knowing.
+/// Leaves out what did not change, except queues: a queue without queries is worth knowing.
 #[must_use]
 pub fn rates(earlier: &Reading, later: &Reading, elapsed: Duration) -> Vec<String> {
     let mut lines = Vec::new();
@@ -427,7 +428,7 @@ fn cpu_lines(
     lines
 }
 
-/// Events per second, rounded to whole ones where there are many.
+/// Events per second, rounded to whole ones if there are many.
 fn rate(events: u64, elapsed: Duration) -> String {
     let rate = events as f64 / elapsed.as_secs_f64().max(0.001);
     if rate >= 10.0 || events == 0 {
@@ -446,7 +447,7 @@ impl Reading {
         out.0
     }
 
-    /// The same as a line of JSON.
+    /// One line of JSON.
     #[must_use]
     pub fn json(&self) -> String {
         let mut out = Json::default();
@@ -489,7 +490,7 @@ impl Reading {
         }
     }
 
-    /// Samples by the interface that queries came in by. `false`: this counter is not told apart so.
+    /// Writes samples by the interface that queries came in by. False if this counter is not kept by interface.
     fn by_arrival(&self, out: &mut dyn Exposition, name: &str, counter: Counter) -> bool {
         let counted = self.arrivals.iter().find(|(other, _)| *other == counter);
         let Some((_, counts)) = counted else {
@@ -504,8 +505,7 @@ impl Reading {
         true
     }
 
-    /// Samples by worker. What only comes over AF_XDP is shown by interface and RX queue; everything else may have come by any,
-    /// and names none.
+    /// Writes samples by worker. Counters of AF_XDP have interface and RX queue; all others may come from any, and name none.
     fn by_worker(&self, out: &mut dyn Exposition, name: &str, counter: Counter) {
         let counted = SocketStats::COUNTED.iter();
         let Some(index) = { counted }.position(|other| *other == counter) else {
@@ -525,7 +525,7 @@ impl Reading {
         }
     }
 
-    /// What each worker knows of each upstream server: it finds out by itself.
+    /// Writes the state of each upstream server for each worker, which measures it by itself.
     fn server_families(&self, out: &mut dyn Exposition) {
         let counters = SERVER_COUNTERS.map(|shown| (shown, "counter"));
         let gauges = SERVER_GAUGES.map(|shown| (shown, "gauge"));
@@ -575,7 +575,7 @@ impl Reading {
 }
 
 impl Reading {
-    /// What became of queries that the program for hot names was asked about.
+    /// Writes the outcomes of queries that the program for hot names was asked about.
     fn tier0_family(&self, out: &mut dyn Exposition) {
         let Some(outcomes) = &self.tier0 else { return };
         let name = "tier0_queries_total";

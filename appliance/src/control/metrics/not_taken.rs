@@ -1,15 +1,15 @@
-//! Files that are not taken as they are, such as a list that lost most of its rules: what they said last stays in force until
-//! that is mended. The log says so once; this is for later requests.
+//! Files that are not taken as they are, such as a list that lost most of its rules: their last contents stay in force until
+//! the file is fixed. The log says so once; this is for later requests.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::exposition::Exposition;
 
-/// The metric that says so, without its prefix.
+/// Name of the metric, without its prefix.
 const METRIC: &str = "file_not_taken";
 const HELP: &str = "Files that are not taken as they are, and why: what they said last stays in force until that is mended";
 
-/// A file, or what else is spoken of, and what is wrong.
+/// A file, or another source, and what is wrong with it.
 pub type NotTaken = (String, String);
 
 static NOT_TAKEN: Mutex<Vec<NotTaken>> = Mutex::new(Vec::new());
@@ -18,12 +18,12 @@ fn not_taken() -> MutexGuard<'static, Vec<NotTaken>> {
     NOT_TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// These are all by now.
+/// Replaces them.
 pub fn set(files: Vec<NotTaken>) {
     *not_taken() = files;
 }
 
-/// All of them.
+/// Reads them.
 #[must_use]
 pub fn read() -> Vec<NotTaken> {
     not_taken().clone()
@@ -37,7 +37,7 @@ pub(super) fn write(files: &[NotTaken], out: &mut dyn Exposition) {
     }
 }
 
-/// The same for people, a line each, out of what Prometheus would get.
+/// The same in words, one per line, from the text for Prometheus.
 #[must_use]
 pub fn in_words(text: &str) -> String {
     let of_files = |line: &str| {
@@ -49,7 +49,7 @@ pub fn in_words(text: &str) -> String {
     text.lines().filter_map(of_files).collect()
 }
 
-/// The value of a label as it was.
+/// Removes the escapes from the value of a label.
 fn plain(label: &str) -> String {
     label.replace("\\\"", "\"").replace("\\\\", "\\")
 }

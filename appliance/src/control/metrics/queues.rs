@@ -1,4 +1,4 @@
-//! The RX queues with an AF_XDP socket: what came over it, what it counts, and where its chunks are.
+//! RX queues with an AF_XDP socket: queries received over it, the socket's counters, and where its chunks are.
 
 use super::Reading;
 use super::exposition::Exposition;
@@ -8,7 +8,7 @@ use crate::worker::{QueueName, SocketReading, SocketStats};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueReading {
     pub name: QueueName,
-    /// Of [`SocketStats::COUNTED`].
+    /// Counts in the order of [`SocketStats::COUNTED`].
     pub counts: [u64; SocketStats::COUNTED.len()],
     pub socket: Option<SocketReading>,
 }
@@ -25,7 +25,7 @@ impl QueueReading {
 }
 
 impl Reading {
-    /// The AF_XDP sockets that there are, each with its interface and RX queue.
+    /// AF_XDP sockets, each with its interface and RX queue.
     fn sockets(&self) -> impl Iterator<Item = (&QueueName, &SocketReading)> {
         let queues = self.queues.iter();
         queues.filter_map(|queue| Some((&queue.name, queue.socket.as_ref()?)))

@@ -4,7 +4,7 @@ use super::exposition::Exposition;
 use super::{PortState, ProgramCounters, ProgramReading, Reading};
 
 impl ProgramCounters {
-    /// The device that it is attached to, as it is shown: `lan0`, `br-lan/lan1`. `None`: no port has its place.
+    /// Name of the device that it is attached to: `lan0`, `br-lan/lan1`. `None` if its place is free.
     #[must_use]
     pub fn shown(&self) -> Option<String> {
         match &self.port {
@@ -13,7 +13,7 @@ impl ProgramCounters {
         }
     }
 
-    /// The port that it is for.
+    /// The port that has its place.
     pub(super) fn port(&self) -> Option<PortState> {
         let (name, why_not) = self.port.as_ref()?()?;
         Some((format!("{}/{name}", self.interface), why_not))
@@ -37,7 +37,7 @@ impl Reading {
         Self::reason_family(out, "protect", help, protects);
     }
 
-    /// Whether what comes by a port is served by its program, or why not.
+    /// Writes for each port whether its program serves, or why not.
     fn port_family(&self, out: &mut dyn Exposition) {
         let help = "Whether the XDP program on a port of a bridge serves, and why the kernel's sockets do: bridge_down, closed, locked, \
                     vlan, off, no_seat, no_program, no_socket";
@@ -46,7 +46,7 @@ impl Reading {
         Self::reason_family(out, "bridge_port", help, ports);
     }
 
-    /// What of each program has a reason.
+    /// Values of each program that come with a reason.
     fn reasons(
         &self,
         reason: impl Fn(&ProgramReading) -> &'static str,
@@ -55,7 +55,7 @@ impl Reading {
         programs.map(move |program| (program.interface.as_str(), reason(program)))
     }
 
-    /// What each XDP program does, or why it does not.
+    /// Writes a family of such values.
     fn reason_family<'r>(
         out: &mut dyn Exposition,
         name: &str,

@@ -1,4 +1,4 @@
-//! What is read, put into words and into Prometheus' format.
+//! Tests of readings, of their text, and of Prometheus' format.
 
 use super::*;
 use crate::os::xsk::{self, Census, Statistics};
@@ -81,7 +81,7 @@ fn rates_are_differences_over_time() {
     );
 }
 
-/// A program that gives no SYN cookies, and answers no hot names, for these reasons.
+/// A program with these reasons for giving no SYN cookies and answering no hot names.
 fn program(
     interface: &str,
     frames: Read<Vec<Vec<u64>>>,
@@ -163,7 +163,7 @@ fn what_is_registered_is_read_and_rendered() {
         assert!(text.lines().any(|have| have == line), "{line}\n{text}");
     }
     assert!(!text.contains("xdnsd_queries_udp_total{interface=\"lan0\""));
-    // A worker's queries come by any interface.
+    // A worker's queries may come from any interface.
     let of_lan0 = text
         .lines()
         .filter(|line| line.contains("interface=\"lan0\""));
@@ -211,7 +211,7 @@ fn an_interface_with_syn_cookies_is_shown_without_a_reason() {
     assert_is_exposition_format(&text);
 }
 
-/// Each family once, HELP then TYPE then its samples; each sample is a name, labels and a number.
+/// Each family appears once, HELP then TYPE then its samples; each sample is a name, labels and a number.
 fn assert_is_exposition_format(text: &str) {
     let mut families = Vec::new();
     for line in text.lines() {
@@ -314,7 +314,7 @@ fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
         failed: None,
         failure: Some((FailureKind::Unreachable, 1_700_000_000)),
     };
-    // The same server in another group is another one.
+    // The same server in another group counts apart.
     let other = ServerReading { group: 1, ..good };
     reading.groups = vec!["default".into(), "lab".into()];
     reading.workers[0].servers = vec![good, bad, other];

@@ -1,4 +1,4 @@
-//! The log of the shield: what became of frames, for people and for programs, as long as somebody asks.
+//! The log of the shield: verdicts on frames as text and as JSON, while a client asks for it.
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,27 +12,27 @@ use crate::os::xdp::FrameEvent;
 use crate::os::{clock, device};
 use crate::text::json;
 
-/// What was seen since somebody asked last.
+/// Frames since the last request.
 #[derive(Debug, Default)]
 pub struct SeenFrames {
     /// Frames, in order.
     pub events: Vec<FrameEvent>,
-    /// Each stands for so many.
+    /// Number of frames that each stands for.
     pub every: u32,
-    /// So many more had no room.
+    /// Further records that were lost.
     pub lost: u64,
 }
 
-/// The shield's log, as requests watch it.
+/// The shield's log, as requests read it.
 pub trait LogSwitch: Clone + Send + Sync + 'static {
-    /// What was seen since the last time. Who does not ask again within three seconds reads no more.
+    /// Records since the last request. A client that does not ask again within three seconds is no longer a reader.
     ///
     /// # Errors
     /// The kernel refuses.
     fn watch(&self) -> Result<SeenFrames, String>;
 }
 
-/// Adds the request for it.
+/// Adds the requests for the log.
 #[must_use]
 pub fn with_watcher(commands: Commands, watcher: &impl LogSwitch) -> Commands {
     let show = |is_json: bool| {
@@ -64,7 +64,7 @@ pub fn with_watcher(commands: Commands, watcher: &impl LogSwitch) -> Commands {
         .with("json shield log", show(true))
 }
 
-/// Two clocks at one moment.
+/// Readings of two clocks at one moment.
 struct Now {
     monotonic_ns: u64,
     wall: SystemTime,
@@ -78,7 +78,7 @@ impl Now {
         }
     }
 
-    /// When something was, in milliseconds since 1970.
+    /// Wall-clock time of a monotonic time, in milliseconds since 1970.
     fn wall_ms(&self, time_ns: u64) -> u64 {
         let ago = Duration::from_nanos(self.monotonic_ns.saturating_sub(time_ns));
         let then = self.wall.checked_sub(ago).unwrap_or(UNIX_EPOCH);
@@ -87,7 +87,7 @@ impl Now {
     }
 }
 
-/// A frame, as it is shown.
+/// A frame as it is shown.
 struct Seen {
     ms: u64,
     interface: String,
@@ -97,7 +97,7 @@ struct Seen {
     head: Head,
 }
 
-/// What its first bytes say: from the client to us.
+/// Contents of its first bytes, from the client to us.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Head {
     vlans: Vec<u16>,
@@ -108,10 +108,10 @@ struct Head {
 }
 
 impl Head {
-    /// Reads as far as it is understood.
+    /// Reads as far as the bytes are understood.
     fn parse(bytes: &[u8]) -> Self {
         let mut head = Self::default();
-        // Nothing more to be read is the end.
+        // `None` is the end of what can be read.
         let _ = head.read(bytes);
         head
     }
@@ -145,7 +145,7 @@ impl Head {
         Some(())
     }
 
-    /// The same the other way.
+    /// The same with both directions swapped.
     fn turned(self) -> Self {
         Self {
             source: self.destination,
@@ -168,7 +168,7 @@ fn be16(bytes: &[u8]) -> Option<u16> {
     bytes.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
 }
 
-/// An address with its port, where it has one.
+/// An address with its port, if it has one.
 fn end(address: Option<IpAddr>, port: Option<u16>) -> String {
     match (address, port) {
         (None, _) => "?".to_owned(),
@@ -278,11 +278,11 @@ mod tests {
         let head = Head::parse(&v6);
         assert_eq!(head.source, Some(Ipv6Addr::LOCALHOST.into()));
         assert_eq!((head.protocol, head.ports), (Some(17), Some((1, 2))));
-        // Fragments and what is unknown have no ports; that is fine.
+        // Fragments and unknown protocols have no ports.
         assert_eq!(Head::parse(&[0xff; 60]), Head::default());
     }
 
-    /// Gives what is there once.
+    /// Returns its frames once.
     #[derive(Clone, Default)]
     struct Once(Arc<Mutex<SeenFrames>>);
 
@@ -325,7 +325,7 @@ mod tests {
         let tail = " 4294967295 drop_stray tcp 192.0.2.1:40000 > 192.0.2.53:53 (1 of 4)";
         assert!(first.ends_with(tail), "{first}");
         assert_eq!(last, "3 more had no room\n");
-        // An answer is there by now: it is shown as the question came.
+        // The frame is an answer already: it is shown in the direction of the question.
         let text = shown("shield log", told(Reason::SynCookie));
         let tail = " syn_cookie tcp 192.0.2.53:53 > 192.0.2.1:40000 (1 of 4)";
         assert!(

@@ -1,4 +1,4 @@
-//! The shield as an operator sees and tells it: `xdnsd shield status`, `list`, `deny`, `allow`, `forget`.
+//! Requests of an operator about the shield: `xdnsd shield status`, `list`, `deny`, `allow`, `forget`.
 
 mod log;
 mod status;
@@ -18,7 +18,7 @@ use status::Status;
 
 pub use log::{LogSwitch, SeenFrames, with_watcher};
 
-/// For how long something that is said may hold, in seconds: a year.
+/// Longest time for a verdict of an operator, in seconds: a year.
 const SECS_MAX: u32 = 31_536_000;
 
 /// A prefix in force.
@@ -26,15 +26,15 @@ const SECS_MAX: u32 = 31_536_000;
 pub struct Listed {
     /// The prefix.
     pub prefix: Prefix,
-    /// What becomes of its packets.
+    /// Verdict on its packets.
     pub verdict: Verdict,
-    /// It was said since the start, and the config says nothing of it or something else.
+    /// True if an operator has set the verdict since the start.
     pub is_said: bool,
-    /// For how many seconds it is still so.
+    /// Seconds until that verdict ends. `None`: it stays.
     pub secs_left: Option<u32>,
 }
 
-/// The prefixes in force, as requests read and change them.
+/// Prefixes in force, as requests read and change them.
 pub trait PrefixControl: Clone + Send + Sync + 'static {
     /// All prefixes in force, in order.
     ///
@@ -42,11 +42,11 @@ pub trait PrefixControl: Clone + Send + Sync + 'static {
     /// They cannot be read.
     fn list(&self) -> Result<Vec<Listed>, String>;
 
-    /// Sets the verdict on a prefix at once, for so many seconds or until the process ends; `None`: the config's again. Gives a line
-    /// for each interface where it does not hold.
+    /// Sets the verdict on a prefix at once, for `secs` seconds or until the process ends; with `None` the config's verdict
+    /// holds again. Returns a line for each interface where it is not in force.
     ///
     /// # Errors
-    /// There is no room, or the kernel refuses; or no program would obey: then nothing has changed.
+    /// There is no room, the kernel refuses, or no program would obey: then nothing has changed.
     fn set_verdict(
         &self,
         prefix: Prefix,
@@ -55,29 +55,28 @@ pub trait PrefixControl: Clone + Send + Sync + 'static {
     ) -> Result<Vec<String>, String>;
 }
 
-/// The programs on interfaces, as requests attach and detach them.
+/// Programs on interfaces, as requests attach and detach them.
 pub trait Operator: Clone + Send + Sync + 'static {
     /// Attaches the XDP program to an interface again.
     ///
     /// # Errors
-    /// There is no such one, or it cannot have the program.
+    /// There is no such interface, or it cannot have the program.
     fn attach(&self, interface: &str) -> Result<(), String>;
 
-    /// Takes the XDP program off an interface, until it is attached again or the process ends.
+    /// Detaches the XDP program from an interface, until it is attached again or the process ends.
     ///
     /// # Errors
-    /// There is no such one, or its driver takes long.
+    /// There is no such interface, or its driver takes long.
     fn detach(&self, interface: &str) -> Result<(), String>;
 
-    /// Has cookies for hosts behind this one made by another key, and DNS cookies by another secret. Gives what became of the
-    /// latter.
+    /// Changes the key for cookies of hosts behind this one, and the secret of DNS cookies. Returns the result for the latter.
     ///
     /// # Errors
     /// A driver takes long.
     fn rotate(&self) -> Result<Turned, String>;
 }
 
-/// Adds what switches something.
+/// Adds the requests that change a switch.
 #[must_use]
 pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
     let switch = |is_attached: bool, is_json: bool| {
@@ -127,7 +126,7 @@ pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
         .with("json shield secret rotate", rotate(true))
 }
 
-/// What became of the secret of DNS cookies: in a word, and to people.
+/// Result of changing the secret of DNS cookies: a word, and a sentence.
 const fn said_of(turned: Turned) -> (&'static str, &'static str) {
     match turned {
         Turned::Anew => (
@@ -139,7 +138,7 @@ const fn said_of(turned: Turned) -> (&'static str, &'static str) {
     }
 }
 
-/// Adds the shield's requests.
+/// Adds the requests of the shield.
 #[must_use]
 pub fn with_shield(
     commands: Commands,
@@ -188,7 +187,7 @@ pub fn with_shield(
         .with("json shield forget", said(None, true))
 }
 
-/// What shows something, for programs.
+/// Adds the requests that print JSON.
 fn as_json(
     commands: Commands,
     telemetry: Arc<Telemetry>,
@@ -204,7 +203,7 @@ fn as_json(
         .with("json shield list", move |words, out| {
             super::commands::no_more(words)?;
             let listed = prefixes.list().map_err(CommandError::Refused)?;
-            // A line for each: one value of all of them would take megabytes.
+            // One line for each: a single value with all of them would take megabytes.
             listed
                 .iter()
                 .try_for_each(|listed| writeln!(out, "{}", json::line(&listed.json())))?;
@@ -245,7 +244,7 @@ fn line(listed: &Listed) -> String {
     )
 }
 
-/// The prefix that a request is about, and for how long.
+/// Parses the prefix that a request is about, and the time.
 ///
 /// # Errors
 /// What is wrong with the words.

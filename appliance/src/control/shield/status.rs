@@ -1,4 +1,4 @@
-//! What of the shield is in force where, for people and for programs.
+//! Status of the shield as text and as JSON: what is in force, and what it did on each interface.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use crate::compile::prefix_list::Verdict;
 use crate::control::metrics::{ProgramCounters, ProtectStatus, Telemetry};
 use crate::control::socket::CommandError;
 
-/// What workers count of limits per client.
+/// Workers' counters of limits per client.
 const LIMITED: [Counter; 4] = [
     Counter::RateQueriesSlipped,
     Counter::RateQueriesDropped,
@@ -19,32 +19,32 @@ const LIMITED: [Counter; 4] = [
     Counter::RateMissesDropped,
 ];
 
-/// What is in force, and what came of it on each interface.
+/// What is in force, and its effect on each interface.
 pub(super) struct Status<'a> {
     denied: usize,
     allowed: usize,
     said: usize,
-    /// What workers have done about clients that asked too much, by counter.
+    /// Effects of limits per client in the workers, by counter.
     limited: [(Counter, u64); 4],
     interfaces: Vec<OfInterface<'a>>,
     protects: &'a [ProtectStatus],
 }
 
-/// The same of one interface.
+/// Status of one interface.
 struct OfInterface<'a> {
-    /// As it is shown.
+    /// Name in the output.
     shown: String,
-    /// That of the config.
+    /// Name in the config.
     interface: &'a str,
-    /// `None`: it has no XDP program.
+    /// `None` if it has no XDP program.
     program: Option<OfProgram>,
 }
 
-/// What its XDP program does.
+/// Status of an XDP program.
 struct OfProgram {
     /// Why it gives no SYN cookies, in a word.
     no_syn_cookies: Option<&'static str>,
-    /// What it dropped and answered, by reason.
+    /// Frames that it dropped and answered, by reason.
     frames: Vec<(&'static str, u64)>,
 }
 
@@ -66,7 +66,7 @@ impl<'a> Status<'a> {
         };
         let all = telemetry.programs.iter().filter_map(of_interface);
         let mut interfaces: Vec<OfInterface<'a>> = all.collect();
-        // A bridge has none itself where its ports have some.
+        // A bridge has no program itself if its ports have some.
         let with = interfaces.iter().filter(|of| of.program.is_some());
         let with: Vec<&str> = with.map(|of| of.interface).collect();
         interfaces.retain(|of| of.program.is_some() || !with.contains(&of.interface));
@@ -115,7 +115,7 @@ impl<'a> Status<'a> {
             .try_for_each(|protect| write_protect(protect, out))
     }
 
-    /// Whether a program carries any of it.
+    /// True if any program is attached.
     fn is_in_force(&self) -> bool {
         let mut interfaces = self.interfaces.iter();
         interfaces.any(|interface| interface.program.is_some())
@@ -136,7 +136,7 @@ impl<'a> Status<'a> {
     }
 }
 
-/// A line for each host or network behind, what it is counted by is the interface's.
+/// A line for each host or network behind this one. Its counters are the interface's.
 fn write_protect(protect: &ProtectStatus, out: &mut dyn Write) -> Result<(), CommandError> {
     let ports: Vec<String> = protect.ports.iter().map(u16::to_string).collect();
     let ports = ports.join(", ");
@@ -185,7 +185,7 @@ impl OfInterface<'_> {
 }
 
 impl OfProgram {
-    /// `None`: there is none.
+    /// `None` if there is no program.
     fn read(program: &ProgramCounters) -> Option<Self> {
         let frames = (program.frames)().ok()?;
         let sum = |cpus: &Vec<u64>| {

@@ -1,11 +1,11 @@
-//! What is asked, what is told to whom, and what is shown.
+//! Tests of requests, of the calls that they make, and of the output.
 
 use super::*;
 use crate::control::metrics::{ProgramCounters, ProtectStatus};
 use std::sync::Mutex;
 use xdnsd_abi::Reason;
 
-/// What was said: prefix, verdict and for how long.
+/// A call: prefix, verdict and time in seconds.
 type Call = (String, Option<Verdict>, Option<u32>);
 
 #[derive(Clone, Default)]
@@ -51,7 +51,7 @@ fn asked(told: &FakePrefixes, request: &str) -> Result<String, String> {
     asked_with(told, request, [true, false])
 }
 
-/// Where these two interfaces have a program.
+/// Asks while these two interfaces have a program.
 fn asked_with(told: &FakePrefixes, request: &str, have: [bool; 2]) -> Result<String, String> {
     let count = |reason: &Reason| vec![*reason as u64, 1];
     let program = |interface: &str, is_there: bool| ProgramCounters {
@@ -173,7 +173,7 @@ fn programs_are_told_the_same_as_json() {
     assert_eq!(status["interfaces"][1], without);
 }
 
-/// An operator who has one interface.
+/// An operator with one interface.
 #[derive(Clone, Default)]
 struct OfLan0(Arc<Mutex<Vec<String>>>);
 

@@ -1,5 +1,5 @@
-//! Clients whose request has not arrived yet. All of them are waited for together, so a silent one holds up no other; where one more
-//! comes than fit, the oldest is closed.
+//! Clients whose request has not arrived yet. All of them are waited for together, so a silent one delays no other; if there is
+//! no room for another, the oldest is closed.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,41 +10,41 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{PATIENCE, REQUEST_BYTES_MAX, handover, log_client};
 
-/// Clients that are waited for at the same time, beside those that wait to be accepted.
+/// Maximum number of clients that are waited for at once, besides those not yet accepted.
 pub(super) const ARRIVING_MAX: usize = 4;
 
-/// What all of them may have sent without its end.
+/// Maximum bytes of all unfinished requests.
 pub const BYTES: usize = ARRIVING_MAX * REQUEST_BYTES_MAX;
 
-/// A client, and what it has sent so far.
+/// A client, and the bytes that it has sent so far.
 #[derive(Debug)]
 pub(super) struct Arriving {
     client: UnixStream,
-    /// When it is given up, whatever arrives by then: a byte now and then lasts no longer than silence does.
+    /// Deadline, which further bytes do not extend.
     over: Instant,
-    /// Cut at [`REQUEST_BYTES_MAX`].
+    /// Bytes, up to [`REQUEST_BYTES_MAX`].
     request: Vec<u8>,
-    /// A descriptor that came along.
+    /// Descriptor that came with them.
     brought: Option<OwnedFd>,
 }
 
-/// A client that has sent what it had to.
+/// A request that has arrived.
 #[derive(Debug)]
 pub(super) struct ReadRequest {
-    /// Who.
+    /// The client.
     pub client: UnixStream,
-    /// A line with its end; or an invalid one: too long, cut short, or not UTF-8.
+    /// A line with its newline; or an invalid one: too long, cut short, or not UTF-8.
     pub request: String,
-    /// A descriptor that came along.
+    /// Descriptor that came with it.
     pub brought: Option<OwnedFd>,
 }
 
-/// All of them, those first who have been waited for longest. A full table lets the first one go for the next.
+/// Clients by age, the oldest first. When full, the first is closed for the next.
 #[derive(Debug, Default)]
 pub(super) struct PendingRequests(Vec<Arriving>);
 
 impl Arriving {
-    /// Takes what is there, without waiting. Whether that is all that is wanted of it.
+    /// Reads the available bytes without waiting. True if the request is complete.
     fn read(&mut self) -> io::Result<bool> {
         loop {
             let mut buffer = [0; REQUEST_BYTES_MAX];
@@ -77,12 +77,12 @@ impl Arriving {
 }
 
 impl PendingRequests {
-    /// Waits until a request has arrived, somebody's time is over, or somebody new wants to be accepted. Gives whose request
-    /// has arrived, and whether there is somebody new.
+    /// Waits until a request arrives, a deadline passes, or a new client can be accepted. Returns the arrived requests, and
+    /// whether there is a new client.
     pub(super) fn wait(&mut self, listener: &UnixListener) -> (Vec<ReadRequest>, bool) {
         let timeout = self.0.first().map_or(PollTimeout::NONE, |first| {
             let left = first.over.saturating_duration_since(Instant::now());
-            // The next whole millisecond: not before it is over.
+            // Rounded up to whole milliseconds, so that the deadline has passed.
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
         let mut sources: Vec<PollFd<'_>> = [listener.as_fd()]
@@ -90,13 +90,13 @@ impl PendingRequests {
             .chain(self.0.iter().map(|arriving| arriving.client.as_fd()))
             .map(|source| PollFd::new(source, PollFlags::POLLIN))
             .collect();
-        // Interrupted, or without memory: everybody is looked at.
+        // Interrupted or out of memory: all are looked at.
         let is_polled = poll(&mut sources, timeout).is_ok();
         let is_new = !is_polled || sources[0].any() != Some(false);
         (self.take(Instant::now()), is_new)
     }
 
-    /// Whose request is there. Whose time is over by `now`, and whose connection is broken, is left.
+    /// Takes the requests that have arrived. Drops clients past their deadline at `now`, and those with a broken connection.
     pub(super) fn take(&mut self, now: Instant) -> Vec<ReadRequest> {
         let mut taken = Vec::new();
         for mut arriving in std::mem::take(&mut self.0) {
@@ -110,7 +110,7 @@ impl PendingRequests {
         taken
     }
 
-    /// Adds a client. Gives the one that has to go for it.
+    /// Adds a client. Returns the one that has to go for it.
     pub(super) fn add(&mut self, client: UnixStream) -> Option<UnixStream> {
         let oldest = (self.0.len() == ARRIVING_MAX).then(|| self.0.remove(0).client);
         self.0.push(Arriving {

@@ -1,4 +1,4 @@
-//! A request that brings a descriptor, and a connection that stays: who reads of queries brings the memory for them.
+//! A request with a descriptor, on a connection that stays: a reader of the tap brings the memory for its rings.
 //!
 //! ```text
 //!  client: tap 1 ...\n  + a memfd (SCM_RIGHTS)
@@ -20,19 +20,19 @@ use rustix::net::{
 use super::{CommandError, ERROR, OK, PATIENCE, connect, connection_failed};
 use crate::text;
 
-/// Somebody who brings memory and stays connected.
+/// A reader that brought memory and stays connected.
 #[derive(Debug)]
 pub struct AttachedReader {
-    /// What it has brought.
+    /// The memory.
     pub memory: OwnedFd,
-    /// Ends when it goes.
+    /// Closed when the reader goes.
     pub connection: UnixStream,
 }
 
-/// Takes one in: gets the words behind the request's name.
+/// Admits a reader; gets the words after the request's name.
 pub type Admit = Box<dyn Fn(&[&str], AttachedReader) -> Result<(), String> + Send + Sync>;
 
-/// Reads what a client has sent, without waiting, and takes the descriptor that comes along: more than one are closed by the kernel.
+/// Reads a client's bytes without waiting, and takes the descriptor that comes with them. The kernel closes any further ones.
 pub(super) fn receive(
     client: &UnixStream,
     buffer: &mut [u8],
@@ -51,7 +51,7 @@ pub(super) fn receive(
     Ok(received.bytes)
 }
 
-/// Carries out a request that brings something.
+/// Carries out a request with a descriptor.
 pub(super) fn admit(
     admit: Option<&Admit>,
     words: &str,
@@ -69,10 +69,10 @@ pub(super) fn admit(
     admit(&words, guest).map_err(CommandError::Refused)
 }
 
-/// The client's side: hands `memory` over with `request`, and gives the connection that is to stay.
+/// Client side: sends `memory` with `request`, and returns the connection that stays.
 ///
 /// # Errors
-/// Nobody answers at `path`, or the daemon says what is wrong.
+/// Nobody answers at `path`, or the daemon reports a problem.
 pub fn hand_over(path: &Path, request: &str, memory: BorrowedFd<'_>) -> io::Result<UnixStream> {
     let failed = |error: io::Error| connection_failed(path, PATIENCE, &error);
     let daemon = connect(path, PATIENCE).map_err(failed)?;
@@ -88,7 +88,7 @@ pub fn hand_over(path: &Path, request: &str, memory: BorrowedFd<'_>) -> io::Resu
         return Err(io::Error::other("the request was not sent whole"));
     }
     let mut status = String::new();
-    // The daemon says no more than this line, so nothing of what comes later is lost in the buffer.
+    // The daemon sends only this line, so the buffer swallows nothing that comes later.
     BufReader::new(&daemon)
         .read_line(&mut status)
         .map_err(failed)?;

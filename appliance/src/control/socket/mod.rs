@@ -4,11 +4,11 @@
 //!  client: cache dump\n
 //!  daemon: line\n line\n ... ok\n            or, as the last line: error: what is wrong\n
 //! ```
-//! The last line is the status, so an answer that was cut short cannot be taken for a whole one. Where what is wrong takes
-//! several lines, a tab stands for each line's end. A request that has files read or written, or whose answer is longer than a
-//! socket holds, is answered with an empty line at once, so that its client waits, and is carried out by a second thread. Each of
-//! the two serves one client at a time, with bounds on every line, on the time in which a request arrives, and on each wait for a
-//! client that does not read. Requests that have not arrived hold up no other (`arriving.rs`). No worker waits for the threads.
+//! The last line is the status, so a truncated answer cannot be taken for a complete one. In an error of several lines, a tab
+//! stands for each newline. A request that reads or writes files, or whose answer exceeds a socket's buffer, is answered with
+//! an empty line at once, so that its client waits, and is carried out by a second thread. Each of the two serves one client at
+//! a time, with bounds on every line, on the time in which a request arrives, and on each wait for a client that does not read.
+//! Unfinished requests delay no other (`arriving.rs`). No worker waits for the threads.
 
 mod arriving;
 
@@ -38,7 +38,7 @@ use crate::os::files::place::{self, Obstacle};
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 use crate::text;
 
-/// The requests that have files read or written, and those whose client may have to read before all of the answer is written.
+/// Requests that read or write files, and those with a client that may have to read before all of the answer is written.
 const SLOW: &[&str] = &[
     "reload",
     "cache save",
@@ -49,39 +49,39 @@ const SLOW: &[&str] = &[
     "pause",
     "resume",
 ];
-/// Begins the request of who reads of queries as they come.
+/// Begins the request of a reader of the tap.
 pub const TAP: &str = "tap ";
-/// Longest request, with its newline.
+/// Maximum length of a request with its newline, in bytes.
 const REQUEST_BYTES_MAX: usize = 512;
-/// A client is dropped whose request takes longer to arrive, or that does not read for so long.
+/// Time in which a request has to arrive, and longest wait for a client that does not read. Then the client is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the daemon waits where a request has files read or written.
+/// Time that the daemon waits for a request that reads or writes files.
 pub const FILES_MAX: Duration = Duration::from_secs(55);
-/// How long its client does: longer.
+/// Time that the client waits for such a request: longer.
 const PATIENCE_FILES: Duration = Duration::from_secs(60);
-/// What is waited for at least.
+/// Minimum timeout.
 const LEAST_PATIENCE: Duration = Duration::from_millis(1);
 const _: () = assert!(PATIENCE_FILES.as_secs() > FILES_MAX.as_secs());
-/// How long the thread waits where no client can be accepted, so that it does not fill the log.
+/// Pause of the thread after an accept has failed, so that it does not fill the log.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Clients that may wait for the other thread, behind the one that it serves.
+/// Clients that may wait for the second thread, behind the one that it serves.
 const WAITING_MAX: usize = 4;
-/// Clients that may wait for their turn.
+/// Clients that may wait to be accepted.
 const BACKLOG: i32 = 4;
 
-/// The last line of a request that was carried out.
+/// Last line after success.
 const OK: &str = "ok";
-/// Begins the last line of one that was not.
+/// Begins the last line after a failure.
 const ERROR: &str = "error: ";
-/// What a member of the group is told.
+/// Refusal for members of the group.
 const ONLY_LOOKS: &str = "the group of the socket may only look (control.group_may); root and the account that xdnsd runs under may do this";
-/// Stands for a line's end in it. No text that is shown has one of its own.
+/// Stands for a newline in an error. Text in answers never has a tab of its own.
 const LINE_END: &str = "\t";
 
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub enum CommandError {
-    /// What is wrong with it.
+    /// The request is refused, for this reason.
     Refused(String),
     /// The client is gone.
     Io(io::Error),
@@ -97,7 +97,7 @@ impl From<io::Error> for CommandError {
 pub type RequestHandler =
     Box<dyn Fn(&[&str], &mut dyn Write) -> Result<(), CommandError> + Send + Sync>;
 
-/// What may be asked for.
+/// A request that is served.
 struct Command {
     name: &'static str,
     run: RequestHandler,
@@ -107,12 +107,12 @@ struct Command {
 #[derive(Default)]
 pub struct Commands {
     list: Vec<Command>,
-    /// Who takes readers in.
+    /// Admits readers of the tap.
     admit: Option<Admit>,
 }
 
 impl Commands {
-    /// Adds a request by its name, which may be of two words.
+    /// Adds a request by its name, which may have two words.
     #[must_use]
     pub fn with(
         mut self,
@@ -126,7 +126,7 @@ impl Commands {
         self
     }
 
-    /// Takes in who reads of queries.
+    /// Sets the handler for readers of the tap.
     #[must_use]
     pub fn with_readers(
         self,
@@ -139,7 +139,7 @@ impl Commands {
     /// Carries out one request.
     ///
     /// # Errors
-    /// It is unknown or refused, or `out` takes no more.
+    /// It is unknown or refused, or writing to `out` fails.
     pub fn carry_out(&self, request: &str, out: &mut dyn Write) -> Result<(), CommandError> {
         let words: Vec<&str> = request.split_ascii_whitespace().collect();
         for command in &self.list {
@@ -164,7 +164,7 @@ pub struct Control {
     group: Option<Group>,
 }
 
-/// The name of a listening socket, which goes when this is dropped.
+/// Name of a listening socket, removed on drop.
 #[derive(Debug)]
 #[must_use = "dropping it removes the socket's name"]
 pub struct SocketFile(Box<Path>);
@@ -173,12 +173,13 @@ impl Control {
     /// Listens at `path`. A socket that a dead process left there is replaced.
     ///
     /// # Errors
-    /// Another process answers there, something else than a socket stands there, or a system call failed.
+    /// Another process answers there, something other than a socket exists there, or a system call failed.
     pub fn bind(path: &Path) -> io::Result<Self> {
         Self::bind_for(path, None)
     }
 
-    /// The same for a group as well. Where it cannot be let in the socket is there without it, and the log says why.
+    /// Like [`bind`](Self::bind), also for a group. If the group cannot be given access, the socket is made without it, and the
+    /// log says why.
     ///
     /// # Errors
     /// As for [`bind`](Self::bind).
@@ -205,7 +206,7 @@ impl Control {
         })
     }
 
-    /// What serves, and the socket's name, which is removed at the end of the process.
+    /// Splits into the server and the socket's name, which is removed at the end of the process.
     pub fn split(self) -> (ControlServer, SocketFile) {
         let Self {
             listener,
@@ -223,20 +224,20 @@ pub struct ControlServer {
     group: Option<Group>,
 }
 
-/// A client whose request takes its time.
+/// A client with a slow request.
 #[derive(Debug)]
 pub struct QueuedRequest {
     client: UnixStream,
     request: String,
 }
 
-/// Clients that wait for what takes its time. A full queue refuses the next one.
+/// Queue for clients with slow requests. When full, the next one is refused.
 #[must_use]
 pub fn queue() -> (SyncSender<QueuedRequest>, Receiver<QueuedRequest>) {
     mpsc::sync_channel(WAITING_MAX)
 }
 
-/// Carries out what takes its time, one by one as it comes, as long as the process lives.
+/// Carries out slow requests one by one, as long as the process lives.
 pub fn serve_waiting(waiting: &Receiver<QueuedRequest>, commands: &Commands) {
     for QueuedRequest { client, request } in waiting {
         let mut out = BufWriter::new(&client);
@@ -246,8 +247,8 @@ pub fn serve_waiting(waiting: &Receiver<QueuedRequest>, commands: &Commands) {
 }
 
 impl ControlServer {
-    /// Serves `commands`, as long as the process lives. Those that have files read or written go into `queue`: a file that does
-    /// not answer keeps nobody else waiting.
+    /// Serves `commands`, as long as the process lives. Slow ones go into `queue`, so that a file that does not answer delays
+    /// no other client.
     pub fn serve(self, commands: &Commands, queue: &SyncSender<QueuedRequest>) {
         let mut arriving = PendingRequests::default();
         let mut is_said = false;
@@ -277,7 +278,7 @@ impl ControlServer {
         }
     }
 
-    /// Who wants to be accepted, if anybody does.
+    /// Accepts a client, if one waits.
     fn accept(&self) -> io::Result<Option<UnixStream>> {
         self.listener.set_nonblocking(true)?;
         match self.listener.accept() {
@@ -291,14 +292,14 @@ impl ControlServer {
     }
 }
 
-/// Tells a client that was idle for longest why it is left.
+/// Tells the oldest idle client why it is closed.
 fn let_go(client: &UnixStream) -> io::Result<()> {
     let refused = CommandError::Refused("no request came, and others wait".into());
     finish(&mut BufWriter::new(client), Err(refused))
 }
 
 impl ControlServer {
-    /// Serves one client to its end, or puts it into the queue. An error is the client's, or the connection's.
+    /// Serves one client to its end, or puts it into the queue. Errors are about that client or its connection.
     fn serve_one(
         &self,
         arrived: ReadRequest,
@@ -316,7 +317,7 @@ impl ControlServer {
     }
 }
 
-/// What is wrong with a client, or its connection, is its own.
+/// An error of a client or its connection affects no other.
 fn log_client(served: io::Result<()>) {
     if let Err(error) = served {
         debug!("control: client: {error}");
@@ -325,13 +326,13 @@ fn log_client(served: io::Result<()>) {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already, and nobody could do anything about it.
+        // It may be gone already, and if not there is nothing to do about it.
         let _ = fs::remove_file(&self.0);
     }
 }
 
-/// Why no socket can be had at `path`, as far as that shows before: its folder takes none from this process, or something else
-/// has its name.
+/// Obstacle to a socket at `path`, as far as it shows in advance: the folder takes none from this process, or something else
+/// has that name.
 #[must_use]
 pub fn obstacle(path: &Path) -> Option<Obstacle> {
     let other = || match place::found(path) {
@@ -346,24 +347,24 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
     Some(obstacle?.so("no control socket can be had"))
 }
 
-/// The error with the path that it is about.
+/// The error with its path.
 fn told(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Removes a socket that nobody listens at.
+/// Removes a socket without a listener.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        // It came this moment.
+        // It was made just now.
         Ok(_) => return Err(ErrorKind::AlreadyExists.into()),
     }
     let used = |problem: &str| Err(io::Error::new(ErrorKind::AddrInUse, problem));
     match connect(path, PAUSE) {
         Ok(_) => used("another process answers at this socket"),
-        // Its queue is full: it was stopped, or hangs.
+        // Its queue is full: the daemon was stopped, or hangs.
         Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
             used("another process has this socket and does not answer")
         }
@@ -386,7 +387,7 @@ fn listen_for_root(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(fd))
 }
 
-/// Whether the request has files read or written, whatever words stand behind its name.
+/// True if the request is among [`SLOW`], whatever words follow its name.
 fn is_slow(request: &str) -> bool {
     let rest = |name: &&str| request.strip_prefix(name);
     SLOW.iter()
@@ -433,7 +434,7 @@ fn serve(
     }
 }
 
-/// Writes what came of a request behind its lines.
+/// Writes the status after the lines of the answer.
 fn finish(out: &mut impl Write, result: Result<(), CommandError>) -> io::Result<()> {
     match result {
         Ok(()) => writeln!(out, "{OK}")?,
@@ -446,18 +447,18 @@ fn finish(out: &mut impl Write, result: Result<(), CommandError>) -> io::Result<
     out.flush()
 }
 
-/// The client's side: sends `request` and copies the answer's lines to `out`.
+/// Client side: sends `request` and copies the answer's lines to `out`.
 ///
 /// # Errors
-/// Nobody answers at `path`, the answer was cut short, or the daemon says what is wrong.
+/// Nobody answers at `path`, the answer is truncated, or the daemon reports a problem.
 pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
     ask_within(path, request, out, [PATIENCE, PATIENCE_FILES])
 }
 
-/// The same of a daemon that answers at once, if it does at all.
+/// Like [`ask`], for a daemon that should answer at once.
 ///
 /// # Errors
-/// As [`ask`], and nothing was heard of it within `patience`.
+/// As [`ask`], or there was no answer within `patience`.
 pub fn ask_briefly(
     path: &Path,
     request: &str,
@@ -467,8 +468,8 @@ pub fn ask_briefly(
     ask_within(path, request, out, [patience, patience])
 }
 
-/// The same with another patience, for the time until something is heard of the daemon and between its lines, and with another
-/// one where it has said that it takes its time.
+/// Like [`ask`], with a timeout for the first line and between lines, and a second one for a daemon that has announced slow
+/// work.
 fn ask_within(
     path: &Path,
     request: &str,
@@ -481,7 +482,7 @@ fn ask_within(
     let failed = |error: io::Error| connection_failed(path, patience, &error);
     let begun = Instant::now();
     let daemon = connect(path, patience).map_err(failed)?;
-    // Connecting may have taken most of it. Zero would be no bound.
+    // Connecting may have taken most of it. Zero would mean no timeout.
     let left = patience.saturating_sub(begun.elapsed()).max(LEAST_PATIENCE);
     daemon.set_write_timeout(Some(left))?;
     daemon.set_read_timeout(Some(left))?;
@@ -489,7 +490,7 @@ fn ask_within(
     let mut is_first = true;
     let mut reader = BufReader::new(&daemon);
     let mut status: Option<String> = None;
-    // The daemon waits no longer for us, and so for whoever reads from us.
+    // Time for which our reader took nothing: the daemon waits [`PATIENCE`] for us, and so for it.
     let mut waited = Duration::ZERO;
     loop {
         let mut line = Vec::new();
@@ -528,7 +529,7 @@ fn ask_within(
     }
 }
 
-/// What is missing of an answer, and why, where its reader has taken nothing for so long.
+/// Error for a truncated answer; `waited` is the longest time for which its reader took nothing.
 fn cut_short(waited: Duration) -> String {
     let (secs, max) = (waited.as_secs(), PATIENCE.as_secs());
     match secs < max {
@@ -539,7 +540,7 @@ fn cut_short(waited: Duration) -> String {
     }
 }
 
-/// Whether a socket can be there.
+/// Checks that a socket can have this path.
 ///
 /// # Errors
 /// In words.
@@ -552,7 +553,7 @@ pub fn check_path(path: &Path) -> Result<(), String> {
     ))
 }
 
-/// Whether a daemon would read so long a request.
+/// Checks that a daemon would read so long a request.
 ///
 /// # Errors
 /// In words.
@@ -563,7 +564,7 @@ pub fn check_length(request: &str) -> Result<(), String> {
     Err(format!("a request has at most {REQUEST_BYTES_MAX} bytes"))
 }
 
-/// A daemon that hangs does not accept either: where its queue is full, connect(2) waits, as long as a write may.
+/// Connects. A daemon that hangs does not accept: with a full queue connect(2) waits, as long as a write may.
 fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let (family, kind) = (AddressFamily::Unix, SockType::Stream);
     let fd = socket::socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
@@ -575,8 +576,8 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(daemon)
 }
 
-/// Why there is no answer, in words that say what to do. Never of a kind by which a caller takes our own reader's end for
-/// the daemon's.
+/// Describes why there is no answer, with what to do. The kind is never one that a caller would take for an error of our own
+/// reader.
 fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::Error {
     let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
     let path = text::path(path);

@@ -1,5 +1,5 @@
-//! Who may ask for what: root and the account of the process for everything, a group that the config names for as much as it
-//! says.
+//! Rights of clients: root and the account of the process may do everything, a group that the config names as much as the
+//! config says.
 //!
 //! The socket's mode keeps all others from connecting, and the kernel tells the account of a client (SO_PEERCRED).
 
@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 
 use crate::os::account;
 
-/// The requests that show something and change nothing. `json` may stand before them.
+/// Requests that change nothing. `json` may precede them.
 const READS: &[&str] = &[
     "stats",
     "upstreams",
@@ -30,14 +30,14 @@ const READS: &[&str] = &[
 /// A group that may use the socket as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its name, or its number.
+    /// Its name or number.
     pub name: String,
-    /// Whether it may change something, and not only look.
+    /// True if it may change something, and not only look.
     pub may_change: bool,
 }
 
 impl Group {
-    /// Lets the group use the socket at `path`, which is root's and the account's until then.
+    /// Lets the group use the socket at `path`, so far only for root and the account.
     ///
     /// # Errors
     /// There is no such group, or the process may not give the socket to it.
@@ -48,7 +48,7 @@ impl Group {
     }
 }
 
-/// Whether this client may ask for that.
+/// True if this client may make the request.
 pub(super) fn may(client: &UnixStream, request: &str, group: Option<&Group>) -> io::Result<bool> {
     if group.is_none_or(|group| group.may_change) || is_read(request) {
         return Ok(true);

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-/// How long something is waited for that is to come.
+/// Timeout for what has to happen.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A directory of the test's own, which goes with it.
+/// A directory of the test, removed at its end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -52,7 +52,7 @@ fn commands() -> Commands {
         })
 }
 
-/// The name of a socket that is served.
+/// Path of a socket that is served.
 fn spawn(control: Control) -> SocketFile {
     let (server, file) = control.split();
     let (queue, waiting) = queue();
@@ -124,7 +124,7 @@ fn where_nobody_answers_it_says_what_to_do() {
     assert!(error.ends_with("at most 107 bytes"), "{error}");
 }
 
-/// What a daemon that says this answers to a reload, where one line is waited for as long as a moment.
+/// Result of a reload by a daemon that sends these lines, with short timeouts.
 fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
     let directory = Directory::new(&format!("slow-{}", said.len()));
     let path = directory.socket();
@@ -140,7 +140,7 @@ fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
                 client.write_all(part).expect("it waits");
                 thread::sleep(moment * 4);
             }
-            // Until it gives up, or has all.
+            // Blocks until the client gives up or has all.
             if said.last().is_none_or(|last| !last.ends_with(b"ok\n")) {
                 let _ = client.read(&mut request);
             }
@@ -152,7 +152,7 @@ fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
     result.map(|()| text).map_err(|error| error.to_string())
 }
 
-/// A daemon that reads files is waited for, and one that hangs is not.
+/// A client waits for a daemon that is reading files, but not for one that hangs.
 #[test]
 fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
     assert_eq!(reloaded(&[b"\n", b"done\nok\n"]), Ok("done\n".into()));
@@ -160,13 +160,13 @@ fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
     assert!(error.starts_with("no answer in 0 s from "), "{error}");
 }
 
-/// It lets nobody in for most of the time, and says nothing then: that is one wait, not two.
+/// A daemon that accepts late and then stays silent: the timeout counts once, not twice.
 #[test]
 fn a_daemon_that_hangs_is_waited_for_once_in_all() {
     let directory = Directory::new("hangs-twice");
     let path = directory.socket();
     let hung = UnixListener::bind(&path).expect("a listener");
-    // The queue has room for one more than it says.
+    // The kernel's queue has room for one more than the backlog.
     socket::listen(&hung, socket::Backlog::new(0).expect("a length")).expect("it listens");
     let _first = UnixStream::connect(&path).expect("the only place");
     let patience = Duration::from_secs(4);
@@ -183,7 +183,7 @@ fn a_daemon_that_hangs_is_waited_for_once_in_all() {
     assert!(patience <= took && took < patience * 3 / 2, "{took:?}");
 }
 
-/// Its queue is full, so that even connect(2) would wait for ever.
+/// With a full queue even connect(2) would wait for ever.
 #[test]
 fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
     let directory = Directory::new("hung");
@@ -202,7 +202,7 @@ fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
     assert_eq!(said, expected, "after {} clients", waiting.len());
 }
 
-/// A file that does not answer: others are served, whoever wants files as well waits for them, and not too many do.
+/// While a file does not answer: other clients are served, those that want files as well wait, up to a limit.
 #[test]
 fn who_waits_for_a_file_keeps_nobody_else_waiting() {
     let directory = Directory::new("files");
@@ -235,7 +235,7 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
     assert_eq!(asked(&path, "stats"), Ok("counted\n".into()));
     let others: Vec<_> = (0..WAITING_MAX - 1).map(|_| begin()).collect();
     assert_eq!(asked(&path, "stats"), Ok("counted\n".into()));
-    // Of three more one may take the place of the first; the last is one too many in any case.
+    // Of three more, one may take the place of the first; the last is one too many in any case.
     let [.., mut last] = [begin(), begin(), begin()];
     let mut refused = String::new();
     last.read_to_string(&mut refused).expect("its answer");
@@ -251,7 +251,7 @@ fn who_waits_for_a_file_keeps_nobody_else_waiting() {
     }
 }
 
-/// Bytes are there, and more would come: that is no reason to wait on.
+/// Bytes that trickle in do not extend the timeout.
 #[test]
 fn a_request_that_takes_too_long_is_not_read_on() {
     let mut table = PendingRequests::default();
@@ -282,8 +282,8 @@ fn a_request_that_takes_too_long_is_not_read_on() {
     assert_eq!(rest, "");
 }
 
-/// As many as have room, and as many as the kernel keeps for us, and one more: who asks is answered all the same, and who has
-/// said nothing for longest is told why it has to go.
+/// As many silent clients as have room, as many as the kernel queues, and one more: a client that asks is answered all the
+/// same, and the oldest silent one is told why it is closed.
 #[test]
 fn idle_clients_hold_up_nobody_and_the_oldest_goes_first() {
     let directory = Directory::new("idle");
@@ -308,7 +308,7 @@ fn idle_clients_hold_up_nobody_and_the_oldest_goes_first() {
     }
 }
 
-/// A client that reads nothing of a long answer.
+/// A client that does not read a long answer.
 #[test]
 fn who_does_not_read_a_long_answer_holds_up_no_short_one() {
     let directory = Directory::new("unread");
@@ -393,7 +393,7 @@ fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
     assert!(path.exists(), "what is no socket is left alone");
 }
 
-/// What is said before is what is said by the attempt, and the path stands in it once.
+/// The obstacle that is reported in advance is the attempt's error, and names the path once.
 #[test]
 fn where_no_socket_can_be_is_known_before_it_is_tried() {
     let directory = Directory::new("obstacle");
@@ -428,7 +428,7 @@ fn where_no_socket_can_be_is_known_before_it_is_tried() {
     }
 }
 
-/// The daemon has given it up.
+/// The daemon has given up on the client.
 #[test]
 fn an_answer_that_nobody_read_is_told_to_be_cut_short_and_why() {
     assert_eq!(cut_short(Duration::ZERO), "the answer was cut short");

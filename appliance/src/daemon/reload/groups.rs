@@ -5,12 +5,12 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use crate::compile::set::{Links, PolicyInput};
 use crate::config::{Config, Plan};
 
-/// The upstream groups of a config, by their numbers.
+/// Upstream groups of a config, by number.
 #[derive(Clone)]
 pub(super) struct Groups {
     names: Vec<String>,
     views: Vec<String>,
-    /// As the workers have them.
+    /// Configuration of the servers, as the workers have it.
     pub servers: Vec<UpstreamConfig>,
 }
 
@@ -27,7 +27,7 @@ impl Groups {
         }
     }
 
-    /// Whether each number means the group, or the view, that it meant.
+    /// True if each number still means the same group or view.
     pub fn continue_those_of(&self, earlier: &Self) -> bool {
         let groups = self.names.iter().zip(&earlier.names);
         let views = self.views.iter().zip(&earlier.views);

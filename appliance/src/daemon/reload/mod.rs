@@ -1,5 +1,5 @@
-//! Policy while the daemon runs: files that change, SIGHUP, `xdnsd reload`. Workers get a new set between two turns; no
-//! query waits for it.
+//! Policy while the daemon runs: changed files, SIGHUP, `xdnsd reload`. Workers take a new set between two turns, so no query
+//! waits for it.
 
 mod groups;
 mod pause;
@@ -35,37 +35,37 @@ pub use requests::{ReloadOutcome, Requester};
 use requests::{ReloadRequest, ReloadRequests, lock};
 use words::{in_words, log_notes, not_taken, warnings_of};
 
-/// What a reload has done.
+/// Result of a reload.
 const RELOADED: &str = "reloaded: config and files are in force";
-/// The same where a file failed.
+/// Result of a reload in which a file failed.
 const RELOADED_IN_PART: &str = "reloaded, but for what is said above: what a file that failed said last stays in force, and denied prefixes as a whole";
-/// The same where a worker is busy with something else.
+/// Result of a reload that a busy worker has not taken yet.
 const RELOADED_NOT_TAKEN: &str = "reloaded, but not every worker has taken it yet";
 
-/// How long a start waits for the files of policy. What takes longer, such as a server of files that does not answer, comes
+/// Time that a start waits for the files of policy. Files that take longer, as on a file server that does not answer, come
 /// later: until then the daemon serves under the config alone.
 const START_MAX: Duration = Duration::from_secs(10);
-/// How often the leases are looked at for one that has ended, in milliseconds.
+/// Period of looks for expired leases, in milliseconds.
 const TICK_MS: u64 = 1_000;
-/// How often it is looked whether workers have left a set that is no longer in force, in milliseconds.
+/// Period of looks whether workers have left a replaced set, in milliseconds.
 const SWEEP_MS: u64 = 50;
-/// How long a reload waits until all workers serve under the new set. They take it between two turns.
+/// Time that a reload waits until all workers serve under the new set. They take it between two turns.
 const TAKEN_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked whether they do.
+/// Time between two looks whether they do.
 const TAKEN_PAUSE: Duration = Duration::from_millis(2);
 
-/// The way to the thread that keeps the workers' policy up to date. The main thread reads no file: one that does not answer
-/// keeps it from nothing.
+/// Handle of the thread that keeps the workers' policy up to date. Only that thread reads files, so one that does not answer
+/// never holds up the main thread.
 pub struct PolicyThread {
     requester: Requester,
     set: Arc<Mutex<Arc<PolicySet>>>,
-    /// Told when the files were read for the first time.
+    /// Receives a message when the files were read for the first time.
     is_read: Receiver<()>,
 }
 
 impl PolicyThread {
-    /// Compiles the config's policy, and starts a thread that reads and watches its files. `path` is where the config is
-    /// read anew; `plan` says which addresses this machine has. It also reads the `prefixes` that are denied.
+    /// Compiles the config's policy, and starts the thread that reads and watches its files. `path` is where the config is read
+    /// again; `plan` has the addresses of this machine. The thread also reads the denied `prefixes`.
     ///
     /// # Errors
     /// The policy of the config is wrong.
@@ -109,7 +109,7 @@ impl PolicyThread {
         })
     }
 
-    /// Waits until the files were read for the first time, but not for ever.
+    /// Waits, up to [`START_MAX`], until the files were read for the first time.
     pub fn wait_read(&self) {
         if self.is_read.recv_timeout(START_MAX).is_err() {
             let secs = START_MAX.as_secs();
@@ -119,7 +119,7 @@ impl PolicyThread {
         }
     }
 
-    /// A way to ask for a reload from another thread.
+    /// A handle that asks for reloads from another thread.
     #[must_use]
     pub fn requester(&self) -> Requester {
         self.requester.clone()
@@ -131,59 +131,59 @@ impl PolicyThread {
         Arc::clone(&lock(&self.set))
     }
 
-    /// Reads the set in force, from any thread.
+    /// A closure that reads the set in force, from any thread.
     pub fn watch(&self) -> impl Fn() -> Arc<PolicySet> + Send + Sync + use<> {
         let set = Arc::clone(&self.set);
         move || Arc::clone(&lock(&set))
     }
 
-    /// Gives the workers behind `inboxes` every set from now on. Not before they run: a command that nobody takes would
-    /// keep its set alive.
+    /// Gives every set from now on to the workers behind `inboxes`. To be called once they run: a command in the inbox of a
+    /// worker that never runs would keep its set alive.
     pub fn serve(&self, inboxes: &'static [Inbox]) {
         self.requester.ask(ReloadRequest::Serve(inboxes));
     }
 
-    /// Follows the addresses of this machine.
+    /// Passes on new addresses of this machine.
     pub fn follow(&self, plan: &Plan) {
         self.requester.follow(plan.clone());
     }
 
-    /// Has the config and all its files read again. Does not wait for it.
+    /// Asks for a reload of the config and all its files, without waiting for it.
     pub fn reload(&self) {
         self.requester.reload_later();
     }
 }
 
-/// What the thread has.
+/// State of the thread.
 struct ThreadState {
     path: PathBuf,
-    /// As it was at the start: so much of it holds as no reload takes over.
+    /// Config at the start, for the keys that a reload does not take over.
     started: Config,
-    /// As it was read last.
+    /// Config as read last.
     config: Config,
-    /// The upstream groups, as the workers have them.
+    /// Upstream groups, as the workers have them.
     groups: Groups,
     reloader: PolicyReloader,
     prefixes: Prefixes,
-    /// What is wrong with them.
+    /// Faults of the denied prefixes.
     prefix_faults: Vec<String>,
     pause: Pause,
     inboxes: &'static [Inbox],
     /// The set in force, for workers that start.
     set: Arc<Mutex<Arc<PolicySet>>>,
-    /// Sets that were in force. Freed here, and as soon as no worker serves under them, so that no worker has to.
+    /// Replaced sets. Each is freed here, once no worker serves under it, so that no worker has to free it.
     previous: Vec<Arc<PolicySet>>,
 }
 
 impl ThreadState {
-    /// Until nobody can ask any more.
+    /// Runs until all senders of requests are gone.
     fn run(mut self, asked: &ReloadRequests, wake: &EventFd, ready: &Sender<()>) {
         let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
         self.prefix_faults = self.prefixes.start(&self.config.prefixes());
         self.prefix_faults.iter().for_each(|line| warn!("{line}"));
         self.show_not_taken();
-        // Whoever waited may have given up.
+        // Fails if the start has stopped waiting.
         let _ = ready.send(());
         loop {
             match asked.next() {
@@ -201,7 +201,7 @@ impl ThreadState {
         }
     }
 
-    /// Waits for a request, a file that changes, or the next turn.
+    /// Waits for a request, a changed file, or the next turn.
     fn wait(&self, wake: &EventFd) {
         let now = clock::now();
         let tick_ms = if self.previous.is_empty() {
@@ -222,7 +222,7 @@ impl ThreadState {
             .collect();
         // Interrupted or failed: a turn without an event, and the next one waits again.
         let _ = poll(&mut fds, timeout);
-        // Fails only where nobody has asked.
+        // Fails if nobody has asked.
         let _ = wake.read();
     }
 
@@ -235,12 +235,12 @@ impl ThreadState {
             ReloadRequest::Follow(plan) => self.follow_addresses(&plan),
             ReloadRequest::LetIn(plan, reply) => {
                 self.follow_addresses(&plan);
-                // It may have waited for too long.
+                // Fails if the sender has stopped waiting.
                 let _ = reply.send(());
             }
             ReloadRequest::Reload(reply) => {
                 let outcome = self.reload();
-                // It may have gone.
+                // Fails if the client has gone.
                 let _ = reply.map(|reply| reply.send(outcome));
             }
             ReloadRequest::Pause(wanted, reply) => {
@@ -270,7 +270,7 @@ impl ThreadState {
         }
     }
 
-    /// The plan is that of the config at the start; the servers are those of the config that was read last.
+    /// The plan belongs to the config at the start; the servers to the config read last.
     fn follow_addresses(&mut self, plan: &Plan) {
         let (servers, views) = match Devices::read() {
             Ok(devices) => {
@@ -291,8 +291,8 @@ impl ThreadState {
         self.send_set();
     }
 
-    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
-    /// belongs to as it was, and the rest is taken over.
+    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails leaves the part that
+    /// depends on it as it was, and the rest is taken over.
     fn reload(&mut self) -> ReloadOutcome {
         let mut told = Vec::new();
         match self.load(&mut told) {
@@ -312,7 +312,7 @@ impl ThreadState {
                 self.prefix_faults = faults;
                 self.show_not_taken();
                 if !groups.continue_those_of(&self.groups) {
-                    // What is cached names its group and its view by number.
+                    // Cached answers name their group and view by number.
                     CACHE.clear();
                 }
                 self.groups = groups;
@@ -338,18 +338,18 @@ impl ThreadState {
         }
     }
 
-    /// What the config names and is not there is told.
+    /// Reads the config. Adds what it names and this machine lacks to `told`.
     fn load(&mut self, told: &mut Vec<String>) -> Result<(Config, Groups, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
-        // A server whose zone is away for the moment is asked when it comes.
+        // A server whose zone is missing now is asked when it comes.
         let plan = config.plan(&devices);
         let missing = plan.missing.faults().iter();
         told.extend(
             missing.map(|fault| format!("{fault}; the rest is served, and this when it comes")),
         );
         let groups = Groups::of(&config, &plan);
-        // What is served is what the start has taken; who is in which view is this config's.
+        // Listeners stay as the start made them; the views of clients are those of this config.
         let links = self.reloader.links().clone().with_views_of(&plan.links);
         let input = input(&config, &groups, &links);
         let update = self.reloader.reload(input, wall_secs());
@@ -357,7 +357,7 @@ impl ThreadState {
         Ok((config, groups, update))
     }
 
-    /// Says what came of it, and gives every worker the new set.
+    /// Logs the result, and gives every worker the new set.
     fn hand_out(&mut self, update: Update) {
         log_notes(&update.notes);
         self.show_not_taken();
@@ -366,7 +366,7 @@ impl ThreadState {
         }
     }
 
-    /// For whoever asks which files are not taken as they are.
+    /// Publishes which files are not taken as they are.
     fn show_not_taken(&self) {
         let held = self.reloader.held();
         let held = held.map(|problem| (problem.place.clone(), problem.what.clone()));
@@ -380,7 +380,7 @@ impl ThreadState {
         let old = std::mem::replace(&mut *lock(&self.set), Arc::clone(&new));
         if !Arc::ptr_eq(&old, &new) {
             self.previous.push(old);
-            // Before any worker answers under the new one: an answer of the old one must not leave after one of the new.
+            // Before any worker answers under the new set: no program may give an old answer after a new one.
             program::show_policy(&new);
         }
         for inbox in self.inboxes {
@@ -388,14 +388,15 @@ impl ThreadState {
         }
     }
 
-    /// Has lists say nothing as is wanted, from before it returns on; without, nothing changes. Says for whom they do.
+    /// Pauses lists as `wanted`, and returns once every worker has left the set with them; `None` changes nothing. Returns the
+    /// current pauses.
     fn pause_lists(&mut self, wanted: Option<PauseRequest>) -> Result<Vec<PauseState>, String> {
         let now = clock::now();
         if let Some(PauseRequest { length, client }) = wanted {
             let was_on = self.pause.is_on();
             self.pause.begin(now, length, client)?;
             if !was_on {
-                // The one in force has to be left by all, and the reloader goes on to have it.
+                // All workers have to leave the set in force, while the reloader keeps its own.
                 self.reloader.renew();
             }
             let state = PauseState {
@@ -418,7 +419,7 @@ impl ThreadState {
         self.wait_taken();
     }
 
-    /// Waits until no worker serves under an earlier set, but not for ever. Whether that is so.
+    /// Waits, up to [`TAKEN_MAX`], until no worker serves under an earlier set. True if none does.
     fn wait_taken(&mut self) -> bool {
         let deadline = std::time::Instant::now() + TAKEN_MAX;
         loop {
@@ -431,13 +432,13 @@ impl ThreadState {
         }
     }
 
-    /// Frees the sets that nobody else has any more.
+    /// Frees the sets that have no other holder.
     fn sweep(&mut self) {
         self.previous.retain(|set| Arc::strong_count(set) > 1);
     }
 }
 
-/// The wall clock for the end of leases.
+/// Wall-clock time in seconds, for the end of leases.
 fn wall_secs() -> Option<i64> {
     clock::own_wall_secs().map(u64::cast_signed)
 }
@@ -478,7 +479,7 @@ mod tests {
         (thread, inboxes)
     }
 
-    /// A worker that serves under its policy until it takes the next command.
+    /// Stands for a worker that serves under its policy until it takes the next command.
     #[test]
     fn a_set_is_freed_when_the_last_worker_has_left_it() {
         let folder = Folder::new();
@@ -493,7 +494,7 @@ mod tests {
             thread.set().listed_names() == 2
         })
         .expect("taken");
-        // When this is answered, all that belongs to the new list is done.
+        // When this is answered, all work on the new list is done.
         let _ = thread.requester().reload();
         assert_eq!(
             old.strong_count(),
@@ -505,7 +506,7 @@ mod tests {
         assert_eq!(serving.listed_names(), 2);
     }
 
-    /// A worker that is in the middle of a turn: what it answers next is by the new set.
+    /// Stands for a worker in the middle of a turn: its next answer is by the new set.
     #[test]
     fn a_reload_is_answered_when_no_worker_serves_under_the_old_set() {
         let folder = Folder::new();
@@ -561,7 +562,7 @@ mod tests {
         );
     }
 
-    /// Whoever listens on a new address then finds its clients let in.
+    /// Clients of a new address are let in before anybody listens on it.
     #[test]
     fn addresses_are_followed_before_whoever_has_them_let_in_goes_on() {
         let (thread, inboxes) = start("");
@@ -588,7 +589,7 @@ mod tests {
         );
     }
 
-    /// Such as a server in the zone of an interface that is away: the reload is done, but that server is not asked.
+    /// Such as a server in the zone of a missing interface: the reload succeeds, but that server is not asked.
     #[test]
     fn whoever_asks_for_a_reload_is_told_what_is_not_there() {
         let folder = Folder::new();
@@ -601,7 +602,7 @@ mod tests {
         assert_eq!(lines.last().map(String::as_str), Some(RELOADED));
     }
 
-    /// A storm of SIGHUP, or of addresses that come and go, while a file is read.
+    /// A storm of SIGHUPs, or of addresses that come and go, while a file is read.
     #[test]
     fn what_is_asked_for_again_and_again_is_done_once_and_with_the_newest_addresses() {
         let (requester, asked) = Requester::new().expect("an eventfd");
@@ -624,7 +625,7 @@ mod tests {
         assert!(matches!(asked.next(), Err(TryRecvError::Disconnected)));
     }
 
-    /// Nobody at the other end: whoever opens it waits.
+    /// A FIFO without a writer: opening it blocks.
     #[test]
     fn a_start_waits_for_no_fifo() {
         let folder = Folder::new();

@@ -1,7 +1,7 @@
-//! Lists that say nothing for a while: `xdnsd pause`.
+//! Lists that are switched off for a while: `xdnsd pause`.
 //!
-//! Workers get the set in force without its lists, as they get any other set: a generation of its own, so what is cached under
-//! one is judged anew under the other. It is the process's: a restart filters again.
+//! Workers get the set in force without its lists, like any other set: it has a generation of its own, so what is cached under
+//! one is judged anew under the other. A pause lives in the process: a restart filters again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +12,25 @@ use crate::compile::Prefix;
 use crate::compile::set::PolicySet;
 use crate::control::commands::PauseState;
 
-/// Clients for whom lists can be paused at once, each by an address or a prefix.
+/// Maximum number of clients with a pause at once, each an address or a prefix.
 pub(super) const CLIENTS_MAX: usize = 64;
 
-/// A client, and until when.
+/// A client, and when its pause ends.
 type PausedClient = (Prefix, Instant);
 
-/// Whether lists are paused, and for whom.
+/// Current pauses of lists.
 #[derive(Debug, Default)]
 pub(super) struct Pause {
-    /// Until then they are for everybody.
+    /// When the pause for everybody ends.
     until: Option<Instant>,
-    /// For whom else they are.
+    /// Clients with a pause of their own.
     clients: Vec<PausedClient>,
-    /// The latest set with its lists, the clients, and the same set as workers have it. None: they have it as it is.
+    /// The latest set with its lists, the paused clients, and the resulting set of the workers. `None`: workers have the set as
+    /// it is.
     shown: Option<Shown>,
 }
 
-/// A set, and what it becomes.
+/// A set, and the one derived from it.
 #[derive(Debug)]
 struct Shown {
     of: Arc<PolicySet>,
@@ -39,10 +40,10 @@ struct Shown {
 }
 
 impl Pause {
-    /// Begins it, or gives it another end, for one client or for everybody.
+    /// Begins a pause for one client or for everybody, or changes its end.
     ///
     /// # Errors
-    /// There are as many clients as can be.
+    /// There are [`CLIENTS_MAX`] clients already.
     pub fn begin(
         &mut self,
         now: Instant,
@@ -68,7 +69,7 @@ impl Pause {
         Ok(())
     }
 
-    /// Ends it for one client, or without one for all. Whether there was one.
+    /// Ends the pause of one client, or all of them with `None`. True if there was one.
     pub fn end(&mut self, client: Option<Prefix>) -> bool {
         let before = self.clients.len();
         match client {
@@ -83,7 +84,7 @@ impl Pause {
         }
     }
 
-    /// The same, where its time is over.
+    /// Ends pauses whose time is over. True if there was one.
     pub fn end_if_due(&mut self, now: Instant) -> bool {
         let before = self.clients.len();
         self.clients.retain(|(_, until)| *until > now);
@@ -95,7 +96,7 @@ impl Pause {
         self.until.is_some() || !self.clients.is_empty()
     }
 
-    /// Who is paused at this moment, and for how many seconds: everybody first.
+    /// Current pauses with the seconds left, that of everybody first.
     pub fn state(&self, now: Instant) -> Vec<PauseState> {
         let everybody = self.until.map(|until| (None, until));
         let clients = self.clients.iter();
@@ -108,7 +109,7 @@ impl Pause {
         left.collect()
     }
 
-    /// What workers are to serve under, where `set` has all that the config says.
+    /// The set that workers are to serve under; `set` has all that the config says.
     pub fn in_force(&mut self, set: Arc<PolicySet>) -> Arc<PolicySet> {
         if !self.is_on() {
             self.shown = None;
@@ -210,7 +211,7 @@ mod tests {
             assert_eq!(lists(&set, client), (1, true), "{client}");
         }
         assert_ne!(paused.view().generation, set.view().generation);
-        // The one is over, and the other goes on.
+        // The first pause is over, and the second goes on.
         assert!(pause.end_if_due(at(70)) && pause.is_on());
         let fewer = pause.in_force(Arc::clone(&set));
         assert_eq!(lists(&fewer, "192.0.2.7"), (1, true));

@@ -1,4 +1,4 @@
-//! What the thread that reads the files of policy is asked for, and how.
+//! Requests to the thread that reads the files of policy.
 
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,37 +13,37 @@ use crate::control::FILES_MAX;
 use crate::control::commands::{PauseRequest, PauseState, PolicyReader};
 use crate::worker::Inbox;
 
-/// What came of a reload: what was read and what was passed over, or what was refused; a line each.
+/// Result of a reload, in lines: what was read and what was passed over, or what was refused.
 pub type ReloadOutcome = Result<Vec<String>, Vec<String>>;
 
-/// How long a new address waits until its network is let in.
+/// Time that a new address waits until its network is let in.
 const LET_IN_MAX: Duration = Duration::from_millis(500);
 
-/// What the thread is asked for.
+/// Request to the thread.
 pub(super) enum ReloadRequest {
     /// Give these workers the set in force, and each later one.
     Serve(&'static [Inbox]),
     /// Follow the machine's addresses.
     Follow(Box<Plan>),
-    /// The same, and say when the workers have been given them.
+    /// Follow the machine's addresses, and report when the workers have been given them.
     LetIn(Box<Plan>, Sender<()>),
-    /// Read everything again, and tell whoever wants to know.
+    /// Read everything again, and report to the sender if there is one.
     Reload(Option<Sender<ReloadOutcome>>),
-    /// Pause lists so, and say for whom they are; without, say it alone.
+    /// Pause lists if so asked, and report the current pauses.
     Pause(
         Option<PauseRequest>,
         Sender<Result<Vec<PauseState>, String>>,
     ),
-    /// Have them in force again, for one client or for all; whether they were paused.
+    /// End the pause of one client, or of all; report whether there was one.
     Resume(Option<Prefix>, Sender<bool>),
-    /// Find out why a question is answered as it is.
+    /// Trace why a question is answered as it is.
     Why(WhyQuestion, Sender<PolicyTrace>),
 }
 
 /// Requests without a waiting client. Repeated ones are merged while a file is read.
 #[derive(Debug, Default)]
 pub(super) struct Due {
-    /// The newest.
+    /// The newest plan.
     plan: Option<Box<Plan>>,
     is_reload: bool,
 }
@@ -57,7 +57,7 @@ impl Due {
     }
 }
 
-/// Asks the thread that reads the files of policy.
+/// Sends requests to the thread that reads the files of policy.
 #[derive(Clone, Debug)]
 pub struct Requester {
     requests: Sender<ReloadRequest>,
@@ -65,7 +65,7 @@ pub struct Requester {
     pub(super) wake: Arc<EventFd>,
 }
 
-/// What was asked for.
+/// Pending requests.
 pub(super) struct ReloadRequests {
     requests: Receiver<ReloadRequest>,
     due: Arc<Mutex<Due>>,
@@ -102,7 +102,7 @@ impl Requester {
         ))
     }
 
-    /// Asks, and waits for the answer, but not for ever.
+    /// Sends a request and waits for the answer, with a timeout.
     fn wait_for<T>(&self, request: impl FnOnce(Sender<T>) -> ReloadRequest) -> Result<T, String> {
         let (reply, outcome) = mpsc::channel();
         if !self.ask(request(reply)) {
@@ -125,8 +125,8 @@ impl Requester {
         self.wake();
     }
 
-    /// Has the machine's addresses followed before anybody listens on new ones: the first query of a client there is to find its
-    /// network let in. Waits for it, but not for long: a file that does not answer keeps no address from being served.
+    /// Lets in the networks of the machine's new addresses before anybody listens there, so that the first query of a client
+    /// finds its network let in. Waits for it, but not for long: a file that does not answer delays no address.
     pub fn let_in(&self, plan: &Plan) {
         let (reply, done) = mpsc::channel();
         if self.ask(ReloadRequest::LetIn(Box::new(plan.clone()), reply)) {
@@ -140,7 +140,7 @@ impl Requester {
     }
 
     fn wake(&self) {
-        // Fails only when the counter is about to overflow, and then the thread wakes anyway.
+        // Fails only if the counter is about to overflow, and then the thread wakes anyway.
         let _ = self.wake.write(1);
     }
 }
@@ -166,7 +166,7 @@ impl PolicyReader for Requester {
     }
 }
 
-/// Locks although a thread panicked while it held the lock: what is in it is valid at every moment.
+/// Locks even if a thread panicked while it held the lock: the state is valid at every moment.
 pub(super) fn lock<T>(item: &Mutex<T>) -> MutexGuard<'_, T> {
     item.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -25,7 +25,7 @@ impl PolicySource for PolicySet {
     }
 
     fn servers(&self) -> Option<&[UpstreamConfig]> {
-        // None at all where each of them is in the zone of an interface that is not there.
+        // `None` if each server is in the zone of a missing interface.
         Some(Self::servers(self))
     }
 

@@ -1,9 +1,9 @@
-//! The log of the shield: who asks for it has records written, as long as it asks again.
+//! The log of the shield. Programs write records for a reader for as long as it asks again.
 //!
 //! ```text
 //!  asked ─► programs write ─► asked: what is in the ring, what was lost ─► nobody has asked for a while ─► programs rest
 //! ```
-//! The ring is small, so what does not fit is counted, and a smaller share of all is told of until it fits.
+//! The ring is small. Lost records are counted, and while there are any, programs record a smaller share of frames.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,32 +17,32 @@ use crate::daemon::program::lock;
 use crate::os::clock;
 use crate::os::xdp::{Error, EventRing};
 
-/// Who has not asked for so long reads no more.
+/// A reader that has not asked for this time is gone, in milliseconds.
 const READER_MS: u64 = 3_000;
-/// The smallest share: one of so many.
+/// The smallest share is one frame out of this many.
 const EVERY_MAX: u32 = 1 << 20;
-/// Fewer records than this in one answer, and none lost: twice as many are told of.
+/// If one answer has fewer records than this, and none were lost, the share doubles.
 const FEW: usize = 8;
 
-/// The log, as several threads have it.
+/// The log, shared by threads.
 #[derive(Clone, Default)]
 pub struct Events(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     programs: Vec<Follower>,
-    /// Made when it is needed for the first time, by the thread for interfaces: those who ask may not.
+    /// Made on first use by the thread for interfaces, which alone has the right to.
     ring: Option<EventRing>,
     share: Share,
-    /// When nobody reads any more. `None`: nobody does.
+    /// When the reader counts as gone. `None` if there is no reader.
     until: Option<Instant>,
-    /// How many were lost by the last look.
+    /// Lost records up to the last look.
     lost: u64,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: String,
 }
 
-/// Of how many frames one is told of.
+/// Share of frames that are recorded: one out of `every`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Share {
     every: u32,
@@ -55,12 +55,12 @@ impl Default for Share {
 }
 
 impl Share {
-    /// As the programs take it.
+    /// The share in the form that programs take.
     fn word(self) -> u32 {
         event::ALL / self.every
     }
 
-    /// After so many were read, and so many lost.
+    /// Adapts the share to the numbers of records read and lost.
     fn follow(&mut self, read: usize, lost: u64) {
         if lost > 0 {
             self.every = (self.every * 2).min(EVERY_MAX);
@@ -75,12 +75,13 @@ impl Events {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These programs write.
+    /// Sets the programs that write records.
     pub fn follow(&self, programs: impl Iterator<Item = Follower>) {
         self.state().programs = programs.collect();
     }
 
-    /// Once a second, by the thread for interfaces: a program that was attached meanwhile writes as well, and none does when nobody reads any more.
+    /// Once a second, by the thread for interfaces: starts programs that were attached meanwhile, and stops all once the reader
+    /// is gone.
     pub fn look(&self) {
         let mut state = self.state();
         let Some(until) = state.until else {
@@ -111,7 +112,7 @@ impl State {
         }
     }
 
-    /// Has all programs write, once there is a ring.
+    /// Makes all programs write, once there is a ring.
     fn write(&mut self) {
         if self.ring.is_some() {
             let told = self.try_write();
@@ -144,7 +145,7 @@ impl State {
         result
     }
 
-    /// How many were lost in all. A program that is gone took its number along.
+    /// Number of lost records in all. The number of a detached program is gone with it.
     fn count_lost(&self) -> u64 {
         let lost = |follower: &Follower| {
             let program = lock(&follower.program);
@@ -159,7 +160,7 @@ impl LogSwitch for Events {
         let mut state = self.state();
         let now = clock::now();
         if state.until.replace(now + READER_MS).is_none() {
-            // What an earlier reader has left.
+            // Drops what an earlier reader has left.
             while state.ring.as_mut().and_then(EventRing::pop).is_some() {}
             state.share = Share::default();
             state.lost = state.count_lost();

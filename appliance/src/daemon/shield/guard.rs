@@ -1,4 +1,4 @@
-//! The shield on one interface: what its program is told; the one that gives SYN cookies, where answers leave.
+//! The shield on one interface: orders to its program, and whether it may give SYN cookies.
 
 use log::info;
 use xdnsd_abi::{Orders, Reason, protect};
@@ -11,11 +11,11 @@ use crate::daemon::shared::SharedState;
 use crate::daemon::way_out::Sight;
 use crate::os::xdp::{Error, Program};
 
-/// The key of cookies for hosts behind this one is changed after this time, in milliseconds: a client has that long to bring one
-/// back, and at most twice as long.
+/// Lifetime of the key for cookies of hosts behind this one, in milliseconds. A client has this time to return a cookie, and at
+/// most twice as long.
 const KEY_MS: u64 = 60_000;
 
-/// A SYN to a guarded port of ours, whole and sound: what the program counts such a one by.
+/// Reasons by which the program counts valid SYNs to our guarded ports.
 const SYNS: [Reason; 5] = [
     Reason::SynCookie,
     Reason::PassSyn,
@@ -32,18 +32,18 @@ pub enum CookieState {
     Off,
     /// They are answered with cookies.
     Given,
-    /// Nobody floods.
+    /// There is no flood.
     Calm,
     /// Answers do not arrive.
     NoWayOut,
-    /// The kernel's setting is not what it has to be.
+    /// The kernel's setting has not the value that cookies need.
     NoSetting,
-    /// The kernel takes no program for it.
+    /// The kernel refuses the program.
     NoProgram,
 }
 
 impl CookieState {
-    /// Why none are given, in a word. Empty: they are.
+    /// Why no cookies are given, in a word. Empty if they are.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -57,24 +57,24 @@ impl CookieState {
     }
 }
 
-/// Whether the shield stands in front of hosts behind an interface.
+/// State of the shield for hosts behind an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protection {
     /// No XDP program is attached there.
     #[default]
     NoProgram,
-    /// It does.
+    /// It is in force.
     InForce,
-    /// In front of those that are to be kept from floods alone it does not, since nobody floods; in front of others it does.
+    /// There is no flood: hosts that are protected only in a flood are not; others are.
     Calm,
     /// Answers do not arrive.
     NoWayOut,
-    /// The kernel takes no program for it.
+    /// The kernel refuses the program.
     Refused,
 }
 
 impl Protection {
-    /// Why it does not, in a word. Empty: it does. `is_auto`: from floods alone.
+    /// Why it is not in force, in a word. Empty if it is. `is_auto`: some hosts are protected only in a flood.
     #[must_use]
     pub const fn reason(self, is_auto: bool) -> &'static str {
         match self {
@@ -87,21 +87,21 @@ impl Protection {
     }
 }
 
-/// What interfaces are told.
+/// Decision about cookies, for all interfaces.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CookieDecision {
-    /// In a word.
+    /// The reason.
     pub state: CookieState,
-    /// To the programs.
+    /// Orders to the programs.
     pub orders: Orders,
 }
 
-/// What has come to guarded ports since the last look.
+/// Counts at guarded ports since the last look.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SynCounts {
-    /// Segments that want a connection.
+    /// SYNs.
     pub syns: u64,
-    /// Those that were answered with a cookie of the kernel's.
+    /// SYNs that were answered with a kernel cookie.
     pub cookies: u64,
 }
 
@@ -117,19 +117,19 @@ impl std::ops::AddAssign for SynCounts {
 pub struct ShieldSettings<'a> {
     /// It sees SYNs.
     syn_cookies: bool,
-    /// It drops what can only be an attack.
+    /// It drops frames that can only be an attack.
     drop_garbage: bool,
-    /// It drops what these deny.
+    /// Prefixes that it denies.
     prefixes: &'a Prefixes,
-    /// It stands in front of hosts behind this one.
+    /// It protects hosts behind this one.
     protect: bool,
-    /// In front of some of them in a flood alone.
+    /// It protects some of them only in a flood.
     is_auto: bool,
     section: &'a Section,
 }
 
 impl<'a> ShieldSettings<'a> {
-    /// As the config has it. On the loopback device everything comes from an address of ours.
+    /// Settings from the config. The loopback device is exempt: all its packets come from our own addresses.
     #[must_use]
     pub fn of(section: &'a Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
         Self {
@@ -142,19 +142,19 @@ impl<'a> ShieldSettings<'a> {
         }
     }
 
-    /// Whether it stands in front of hosts behind this one.
+    /// True if it protects hosts behind this one.
     #[must_use]
     pub fn protects(&self) -> bool {
         self.protect
     }
 
-    /// Whether the program may be told to answer something.
+    /// True if the program may be told to answer something.
     #[must_use]
     pub fn may_answer(&self) -> bool {
         self.syn_cookies || self.protect
     }
 
-    /// The same, in front of hosts behind this one or not, of some in a flood alone or not.
+    /// The same settings with other protection of hosts behind this one.
     #[must_use]
     pub fn protecting(self, protect: bool, is_auto: bool) -> Self {
         Self {
@@ -168,21 +168,21 @@ impl<'a> ShieldSettings<'a> {
 /// The shield on one interface.
 #[derive(Debug, Default)]
 pub struct Guard {
-    /// The program sees SYNs.
+    /// True if the program sees SYNs.
     has_program: bool,
-    /// The program stands in front of hosts behind this one.
+    /// True if the program protects hosts behind this one.
     has_protection: bool,
-    /// What becomes of SYNs to them, as the program was told: see [`xdnsd_abi::protect`].
+    /// Mode of protection that the program was told, of [`xdnsd_abi::protect`].
     protecting: u32,
-    /// Whether somebody floods them.
+    /// Detects floods of hosts behind this one.
     meter: Option<Meter>,
     /// When the key of its cookies was changed.
     key_changed: Option<Instant>,
-    /// What the program was told.
+    /// Orders that the program was told.
     orders: Orders,
-    /// What was counted at the last look.
+    /// Counters at the last look.
     counted: SynCounts,
-    /// SYNs to hosts behind this one up to then.
+    /// SYNs to hosts behind this one, at the last look.
     forwarded: u64,
     /// Whether answers leave.
     way_out: Sight,
@@ -191,19 +191,19 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The state, for others to read.
+    /// State of SYN cookies, for other threads.
     #[must_use]
     pub fn state(&self) -> SharedState<CookieState> {
         self.state.clone()
     }
 
-    /// What becomes of segments to hosts behind the interface, for others to read.
+    /// State of the protection of hosts behind the interface, for other threads.
     #[must_use]
     pub fn protection(&self) -> SharedState<Protection> {
         self.protection.clone()
     }
 
-    /// A program was attached. `Err`: it cannot do all that is wanted, and what it cannot passes.
+    /// Sets up a program that was just attached. `Err`: part of it is not available, and the program passes those frames.
     pub fn begin(
         &mut self,
         program: &mut Program,
@@ -243,7 +243,7 @@ impl Guard {
         }
     }
 
-    /// The program is gone, and its counters with it.
+    /// The program was detached; its counters are gone.
     pub fn end(&mut self) {
         self.has_program = false;
         self.has_protection = false;
@@ -257,12 +257,12 @@ impl Guard {
         self.protection.set(Protection::NoProgram);
     }
 
-    /// Whether answers leave from here on.
+    /// Sets whether answers leave.
     pub fn set_way_out(&mut self, sight: Sight) {
         self.way_out = sight;
     }
 
-    /// What has come since the last look.
+    /// Counts since the last look.
     pub fn look(&mut self, program: &Program) -> SynCounts {
         if !self.has_program {
             return SynCounts::default();
@@ -279,7 +279,7 @@ impl Guard {
         }
     }
 
-    /// Has SYNs to protected hosts answered as long as answers arrive, by a key that changes.
+    /// Switches the protection of hosts by flood and way out, and changes the key when it is old.
     fn protect(&mut self, now: Instant, program: &mut Program) -> Result<(), Error> {
         if !self.has_protection {
             return Ok(());
@@ -301,8 +301,8 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether somebody floods hosts behind this one: SYNs that are answered with no cookie while it is calm, or whose cookie
-    /// nobody brings back.
+    /// True in a flood of hosts behind this one: SYNs without an answer while it is calm, or with a cookie that is not
+    /// returned.
     fn measure(&mut self, now: Instant, program: &Program) -> bool {
         let Some(meter) = &mut self.meter else {
             return false;
@@ -320,7 +320,7 @@ impl Guard {
         meter.is_flood()
     }
 
-    /// Cookies for hosts behind this one are made by another key from here on; those by the one before are good as long as ever.
+    /// Changes the key for cookies of hosts behind this one; cookies by the previous key stay valid for their full time.
     ///
     /// # Errors
     /// There is no randomness, or the map refuses.
@@ -338,16 +338,16 @@ impl Guard {
         self.key_changed.is_none_or(is_old)
     }
 
-    /// Whether cookies could be given here.
+    /// True if cookies could be given on this interface.
     #[must_use]
     pub fn can_give(&self) -> bool {
         self.has_program && self.way_out != Sight::Closed
     }
 
-    /// Tells the program what becomes of SYNs from here on.
+    /// Tells the program what to do with SYNs from here on.
     ///
     /// # Errors
-    /// It could not be told: a sentence.
+    /// The program could not be told: a sentence.
     pub fn tell(
         &mut self,
         now: Instant,

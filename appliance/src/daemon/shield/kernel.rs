@@ -1,12 +1,12 @@
-//! The kernel's settings for SYN cookies: made while cookies are given, and put back when the last ones can have come back.
+//! The kernel's settings for SYN cookies: set while cookies are given, and restored when the last ones can have come back.
 //!
 //! ```text
 //!  given: set ─► none is given any more ─► the last one has had its time ─► put back
 //!                                   ▲                   │
 //!                                   └── the end waits ──┘
 //! ```
-//! A cookie that comes back to a kernel whose setting is another one opens no connection, or one whose timestamps the client takes
-//! for old. So the thread for interfaces puts them back later, and the end of the process waits for that.
+//! A cookie that comes back after the setting was restored opens no connection, or one with timestamps that the client takes
+//! for old. So the thread for interfaces restores the settings later, and the end of the process waits for that.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,45 +23,45 @@ use crate::daemon::retry::Retry;
 use crate::os::files::place::Obstacle;
 use crate::os::{clock, sysctl};
 
-/// How long a cookie may take to come back, in milliseconds: a round trip of the slowest paths; or the ACK was lost, and comes
-/// again with what the client says first.
+/// Time that a cookie may take to come back, in milliseconds: a round trip of the slowest paths; or the ACK was lost, and comes
+/// again with the client's first data.
 const WAY_MS: u64 = 3_000;
-/// A setting of the kernel that could not be had is tried again after this time, in milliseconds, and later each time.
+/// First pause before a refused setting is tried again, in milliseconds.
 const SETTING_MS: u64 = 60_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const SETTING_MAX_MS: u64 = 3_600_000;
 
-/// The settings, of which several threads know: the one that has cookies given, and the one that ends the process.
+/// The settings, shared by the thread that has cookies given and the one that ends the process.
 #[derive(Clone, Debug)]
 pub struct CookieSettings(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     cookies: Needed,
-    /// `None`: the config wants no options kept.
+    /// `None` if the config wants no TCP options kept.
     timestamps: Option<Needed>,
     way: LastCookie,
 }
 
-/// Where it stands what the second setting was.
+/// File that keeps the previous value of the second setting.
 fn beside(path: &Path) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(".timestamps");
     PathBuf::from(path)
 }
 
-/// Why it cannot be written down at `path` what the kernel's settings were.
+/// Obstacle to writing the kernel's original settings at `path`.
 pub fn state_obstacle(path: &Path, tcp_options: bool) -> Option<Obstacle> {
     let timestamps = || setting::obstacle(&beside(path));
     setting::obstacle(path).or_else(|| tcp_options.then(timestamps)?)
 }
 
 impl CookieSettings {
-    /// As the config wants it. What a process that was killed has left is put back.
+    /// Settings from the config. Restores what a killed process has left.
     #[must_use]
     pub fn new(section: &Section) -> Self {
         let place = sysctl::here();
-        // Without a name for this boot nothing is believed of another one, and so nothing is written down.
+        // Without an identifier of this boot the file could be of another one, so none is written.
         let memory = section.state_file.as_deref().filter(|_| place.is_ok());
         let place = place.unwrap_or_default();
         let beside = memory.map(beside);
@@ -78,18 +78,18 @@ impl CookieSettings {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Whoever panicked with it had whole settings in hand.
+    /// Locks even if a thread panicked while it held the lock: the state is valid at every moment.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether cookies can be given: their setting is what it has to be.
+    /// True if cookies can be given: their setting has the right value.
     pub fn take(&self, now: Instant) -> bool {
         self.state().cookies.take(now)
     }
 
-    /// Which options are kept. None without timestamps: they travel there. Where somebody wants none, the kernel's own cookies
-    /// keep nothing either.
+    /// TCP options that cookies keep. `None` without timestamps, which carry them. If somebody has set timestamps to 0, the
+    /// kernel's own cookies keep none either.
     pub fn kept(&self, now: Instant) -> Option<RestoredOptions> {
         let mut state = self.state();
         let timestamps = state.timestamps.as_mut()?;
@@ -100,12 +100,12 @@ impl CookieSettings {
         timestamps.take(now).then(sysctl::kept_options)
     }
 
-    /// A cookie may have been given up to this moment.
+    /// Notes that a cookie may have been given up to this moment.
     pub fn given(&self, now: Instant) {
         self.state().way.begin(now);
     }
 
-    /// Puts back what was there, where no cookie is on its way any more.
+    /// Restores the settings, unless a cookie is still on its way.
     pub fn rest(&self, now: Instant) {
         let mut state = self.state();
         if state.way.left_ms(now) == 0 {
@@ -113,7 +113,7 @@ impl CookieSettings {
         }
     }
 
-    /// The same at the end of the process, when nobody gives cookies any more: waits for those that are on their way.
+    /// Restores the settings at the end of the process, when cookies are no longer given; waits for those on their way.
     pub fn stop(&self) {
         let left_ms = {
             let state = self.state();
@@ -141,7 +141,7 @@ impl State {
         }
     }
 
-    /// Whether there is anything to be put back.
+    /// True if there is anything to restore.
     fn is_taken(&self) -> bool {
         let timestamps = self.timestamps.iter();
         let mut all = timestamps.chain([&self.cookies]);
@@ -149,10 +149,10 @@ impl State {
     }
 }
 
-/// The last cookie's way back.
+/// Time of the last cookie.
 #[derive(Debug, Default)]
 struct LastCookie {
-    /// When the last one was given. `None`: none was, or it is long over.
+    /// When the last one may have been given. `None` if none was, or its time is over.
     since: Option<Instant>,
 }
 
@@ -161,7 +161,7 @@ impl LastCookie {
         self.since = Some(now);
     }
 
-    /// How long it may still take.
+    /// Time left for it to come back, in milliseconds.
     fn left_ms(&self, now: Instant) -> u64 {
         let gone_ms = |since: Instant| now.millis().saturating_sub(since.millis());
         self.since
@@ -169,14 +169,14 @@ impl LastCookie {
     }
 }
 
-/// A setting that somebody may refuse.
+/// A setting that the kernel may refuse.
 #[derive(Debug)]
 struct Needed {
     setting: Setting,
-    /// What follows, in the log.
+    /// Consequence of a refusal, for the log.
     without: &'static str,
     retry: Retry,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: String,
 }
 
@@ -190,7 +190,7 @@ impl Needed {
         }
     }
 
-    /// Whether the kernel's setting is what it has to be.
+    /// Sets it. True if the kernel's setting has the right value.
     fn take(&mut self, now: Instant) -> bool {
         if !self.retry.may_try(now) {
             return false;

@@ -1,31 +1,31 @@
-//! Whether somebody floods: uncompleted SYNs a second.
+//! Detects a flood: uncompleted SYNs per second.
 //!
-//! A client that means it answers within a round trip, and the kernel counts the connection that comes of it; a forged source
-//! never answers. So the difference counts instead of the number: a busy hour is not a flood.
+//! A genuine client answers within a round trip, and the kernel counts the resulting connection; a forged source never answers.
+//! So the difference is measured and not the number of SYNs: a busy hour is not a flood.
 
 use xdnsd_core::time::Instant;
 
-/// Looks at two counters once a second.
+/// Compares two counters once a second.
 #[derive(Debug)]
 pub struct Meter {
-    /// SYNs a second without a connection, from which it is a flood.
+    /// Uncompleted SYNs per second from which there is a flood.
     threshold: u64,
-    /// How long there have to be fewer until it is over, in milliseconds.
+    /// Time below the threshold after which the flood is over, in milliseconds.
     calm_ms: u64,
     last: Option<(Instant, u64)>,
-    /// Connections of the last look without a SYN of it: the two counters are not read at one moment.
+    /// Connections at the last look in excess of its SYNs: the two counters are not read at the same moment.
     surplus: u64,
-    /// Since when there are fewer, in a flood.
+    /// Start of the time below the threshold, during a flood.
     calm_since: Option<Instant>,
     is_flood: bool,
 }
 
-/// What has begun, or is over.
+/// The beginning or the end of a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FloodEdge {
-    /// A flood, with so many SYNs a second.
+    /// A flood has begun, with this number of uncompleted SYNs per second.
     Flood(u64),
-    /// There is no flood any more.
+    /// The flood is over.
     Calm,
 }
 
@@ -45,7 +45,7 @@ impl Meter {
         self.is_flood
     }
 
-    /// Since the last look `syns` more have come; `accepted` connections there are in all.
+    /// Takes `syns`, SYNs since the last look, and `accepted`, connections since the boot.
     pub fn look(&mut self, now: Instant, syns: u64, accepted: u64) -> Option<FloodEdge> {
         let (then, accepted_then) = self.last.replace((now, accepted))?;
         let elapsed_ms = now.millis().saturating_sub(then.millis()).max(1);
@@ -75,7 +75,7 @@ impl Meter {
 mod tests {
     use super::*;
 
-    /// Looks once a second at so many SYNs and connections each, and gives the seconds at which something turned.
+    /// Looks once a second at these numbers of SYNs and connections, and returns the seconds at which the state changed.
     fn turns(meter: &mut Meter, seconds: &[(u64, u64)]) -> Vec<(usize, FloodEdge)> {
         let mut accepted = 1_000;
         let start = Instant::from_millis(5_000);
@@ -113,13 +113,13 @@ mod tests {
         assert_eq!(turns(&mut meter, &[(50_000, 50_000), (3, 80), (0, 0)]), []);
     }
 
-    /// The reader was held up between the two counters: what came meanwhile is in one of them, and in the other a look later.
+    /// The reader was delayed between the two counters: an event is in one of them now, and in the other a look later.
     #[test]
     fn counters_that_are_not_read_at_one_moment_make_no_flood() {
         let mut meter = Meter::new(100, 1);
         let seconds = [(600, 600), (600, 900), (600, 300), (600, 600)];
         assert_eq!(turns(&mut meter, &seconds), []);
-        // Once, and not for good.
+        // Only once.
         let mut meter = Meter::new(100, 1);
         let seconds = [(0, 500), (0, 0), (100, 0)];
         assert_eq!(turns(&mut meter, &seconds), [(2, FloodEdge::Flood(100))]);
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(meter.look(start + 10_000, 999, 0), None);
         let turn = meter.look(start + 12_000, 200, 0);
         assert_eq!(turn, Some(FloodEdge::Flood(100)));
-        // A clock that stands is no division by zero.
+        // A clock that stands still causes no division by zero.
         assert_eq!(meter.look(start + 12_000, 0, 0), None);
     }
 }

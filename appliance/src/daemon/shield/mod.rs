@@ -1,13 +1,13 @@
-//! The shield: whom the XDP programs deny, and SYN cookies given by them: when, where, and what of the kernel has to be set for
-//! them.
+//! The shield: prefixes that the XDP programs deny, and SYN cookies: when and where programs give them, and which settings of
+//! the kernel they need.
 //!
 //! ```text
 //!  programs' counters ─► guard: do answers arrive? ─┐
 //!            │                                      ├─► tcp_syncookies is 2 ─┬─► programs: answer
 //!            └─► meter: does somebody flood? ───────┘   tcp_timestamps is 2 ─┴─► programs: with options
 //! ```
-//! Looked at once a second by the thread that looks after interfaces. Whatever is missing, the programs pass SYNs to the
-//! kernel, which answers them as it always did: only that is the fall-back.
+//! Runs once a second on the thread for interfaces. If anything is missing, the programs pass SYNs to the kernel, which answers
+//! them as usual.
 
 mod events;
 mod guard;
@@ -29,7 +29,7 @@ pub use kernel::{CookieSettings, state_obstacle};
 use meter::{FloodEdge, Meter};
 pub use prefixes::{Follower, Prefixes};
 
-/// What is common to all interfaces.
+/// State that all interfaces share.
 #[derive(Debug)]
 pub struct Shield {
     prefixes: Prefixes,
@@ -37,12 +37,12 @@ pub struct Shield {
     meter: Meter,
     verified_secs: u16,
     kernel: CookieSettings,
-    /// Cookies were given in the last round.
+    /// True if cookies were given in the last round.
     was_given: bool,
 }
 
 impl Shield {
-    /// As the config wants it. What a process that was killed has left of it is put back.
+    /// Shield by the config. Restores settings that a killed process has left.
     #[must_use]
     pub fn new(section: &Section, prefixes: Prefixes) -> Self {
         Self {
@@ -55,26 +55,26 @@ impl Shield {
         }
     }
 
-    /// The kernel's settings, for the end of the process.
+    /// Settings of the kernel, for the end of the process.
     #[must_use]
     pub fn kernel(&self) -> CookieSettings {
         self.kernel.clone()
     }
 
-    /// Whom the programs deny.
+    /// Prefixes that the programs deny.
     #[must_use]
     pub fn prefixes(&self) -> &Prefixes {
         &self.prefixes
     }
 
-    /// Whether programs are to see SYNs at all.
+    /// True if programs are to see SYNs at all.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.mode != SynCookiesWord::Off
     }
 
-    /// Looks once: so much has come to guarded ports since the last time. `can_give`: on an interface cookies can be given.
-    /// Gives what each of those is told.
+    /// Decides once for all interfaces. `seen` has come to guarded ports since the last look; `can_give` is true if cookies can
+    /// be given on any interface.
     pub fn look(&mut self, now: Instant, seen: SynCounts, can_give: bool) -> CookieDecision {
         self.saw(now, seen);
         let is_wanted = match self.mode {
@@ -93,7 +93,7 @@ impl Shield {
             true => self.orders(now),
             false => Orders::REST,
         };
-        // The programs are told behind this, and may have given one up to now.
+        // The programs are told after this, and may have given one up to now.
         if std::mem::replace(&mut self.was_given, is_given) && !is_given {
             self.kernel.given(now);
         }
@@ -103,7 +103,7 @@ impl Shield {
         CookieDecision { state, orders }
     }
 
-    /// What was given since the last look may be on its way.
+    /// Notes that cookies given since the last look may be on their way.
     pub fn saw(&self, now: Instant, seen: SynCounts) {
         if seen.cookies > 0 {
             self.kernel.given(now);
@@ -112,7 +112,8 @@ impl Shield {
 
     fn orders(&self, now: Instant) -> Orders {
         let orders = Orders::give(self.kernel.kept(now)).verified_for(self.verified_secs);
-        // With it the kernel binds a connection to the device of its VRF, where no program finds it: its segments would be strays.
+        // With this setting the kernel binds a connection to the device of its VRF, where the program does not find it: its
+        // segments would be strays.
         let are_bound = sysctl::Sysctl::named("net.ipv4.tcp_l3mdev_accept").read();
         match are_bound {
             Ok(1..) => orders,
@@ -120,9 +121,9 @@ impl Shield {
         }
     }
 
-    /// Whether somebody floods.
+    /// True in a flood.
     fn measure(&mut self, now: Instant, syns: u64) -> bool {
-        // A kernel that does not say has no connections: then every SYN counts.
+        // Without this counter every SYN counts as uncompleted.
         let accepted = sysctl::connections_accepted().unwrap_or(0);
         match self.meter.look(now, syns, accepted) {
             Some(FloodEdge::Flood(rate)) => {

@@ -1,8 +1,8 @@
-//! Whom the XDP programs deny: prefixes of the config and its files, and what somebody has said since.
+//! Prefixes that the XDP programs deny: those of the config and its files, and those set by an operator since the start.
 //!
-//! All is in one trie in the kernel, which the programs of all interfaces look into while they run. A new list is put there step
-//! by step, in an order in which every address has at every moment the verdict of the old list or that of the new one, never one
-//! that neither has: first what is new, the longest prefix first, then what is left of the old one goes, the shortest first.
+//! All are in one trie in the kernel, which the programs of all interfaces use while they run. A new list is written step by
+//! step, in an order in which every address has, at every moment, the verdict of the old list or of the new one: first the new
+//! entries, the longest prefix first; then the rest of the old list is removed, the shortest first.
 //!
 //! ```text
 //!  old: deny 10/8, allow 10.1/16      new: deny 10.1.2/24
@@ -10,7 +10,7 @@
 //!  - deny 10/8                        10.2.0.0: as in the new list; 10.1.0.0: allowed, by the old one
 //!  - allow 10.1/16                    all: as in the new list
 //! ```
-//! Where the two together do not fit the trie, what is left of the old list goes first.
+//! If both lists together do not fit the trie, the rest of the old one is removed first.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,29 +26,29 @@ use crate::daemon::program::{SharedProgram, lock};
 use crate::os::clock;
 use crate::os::xdp::{Error, PrefixBits, Program, Trie};
 
-/// Prefixes, as several threads have them: the one that reads the config, the one that attaches programs, the control socket's.
+/// Denied prefixes, shared by threads: the one that reads the config, the one that attaches programs, and control's.
 #[derive(Clone, Debug, Default)]
 pub struct Prefixes(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// What was said since the start, each prefix once.
+    /// Verdicts set by an operator since the start, each prefix once.
     said: Vec<Override>,
-    /// Made when it is needed for the first time.
+    /// Made on first use.
     trie: Option<Trie>,
-    /// What is in it, but for what has no verdict.
+    /// Counts of its entries with a verdict.
     counts: Counts,
-    /// Whose prefixes are in it: the files of the config, in the order by which [`Sources`] name them.
+    /// Files of the config with prefixes in the trie, in the order by which [`Sources`] name them.
     files: Vec<(PathBuf, Verdict)>,
     programs: Vec<Follower>,
 }
 
-/// How many are denied, and how many allowed.
+/// Numbers of denied and allowed prefixes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Prefixes whose packets are dropped.
     pub denied: usize,
-    /// Prefixes within those that are let in.
+    /// Prefixes whose packets are passed.
     pub allowed: usize,
 }
 
@@ -67,18 +67,18 @@ impl Counts {
     }
 }
 
-/// A program that does for others what they have it do: that looks into the trie, that writes records.
+/// A program that follows a shared state: it looks into the trie, or writes records.
 #[derive(Clone)]
 pub struct Follower {
-    /// The interface of the config that it serves: the one that it is attached to, or whose port that is.
+    /// Interface of the config that it serves: the one that it is attached to, or the bridge of that port.
     pub interface: String,
     /// The program.
     pub program: SharedProgram,
-    /// Addresses are answered on there: else nobody is kept from any.
+    /// True if addresses are served there; otherwise there is nothing to deny.
     pub is_served: bool,
 }
 
-/// A verdict that a request has set. It overrides the config's, and ends with the process.
+/// A verdict set by a request. It overrides the config's, and ends with the process.
 #[derive(Clone, Copy, Debug)]
 struct Override {
     prefix: Prefix,
@@ -86,7 +86,7 @@ struct Override {
     until: Option<Instant>,
 }
 
-/// Room for overrides, as far as the config's prefixes leave any.
+/// Maximum number of overrides, as far as the config's prefixes leave room.
 const BY_HAND_MAX: usize = 1024;
 
 impl Prefixes {
@@ -94,21 +94,21 @@ impl Prefixes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These programs are told from here on whether there are any prefixes.
+    /// Sets the programs that are told whether there are any prefixes.
     pub fn follow(&self, programs: impl Iterator<Item = Follower>) {
         self.state().programs = programs.collect();
     }
 
-    /// How many there are.
+    /// Counts of prefixes in force.
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.state().counts
     }
 
-    /// A program is about to be attached.
+    /// Gives a program that is about to be attached the trie.
     ///
     /// # Errors
-    /// It cannot have them: a sentence.
+    /// It cannot have the trie: a sentence.
     pub fn begin(&self, program: &mut Program) -> Result<(), String> {
         let mut state = self.state();
         let has_any = state.counts.has_any();
@@ -119,8 +119,7 @@ impl Prefixes {
         begun.map_err(|error| format!("denied prefixes are not in force: {error}"))
     }
 
-    /// Reads what the config names and puts it in force, as far as it can be used: half a list is better than none. Gives what is
-    /// wrong.
+    /// Reads the config's prefixes and puts in force what is usable: half a list is better than none. Returns what is wrong.
     #[must_use]
     pub fn start(&self, input: &PrefixInput) -> Vec<String> {
         let (told, problems) = self.read(input);
@@ -128,8 +127,8 @@ impl Prefixes {
         problems
     }
 
-    /// Reads it again, and puts it in place of what was before: of a file that cannot be used what it said last. Gives what was
-    /// done, and what is wrong.
+    /// Reads them again and replaces the earlier ones; an unusable file keeps its last contents. Returns what was done, and
+    /// what is wrong.
     #[must_use]
     pub fn reload(&self, input: &PrefixInput) -> (Vec<String>, Vec<String>) {
         self.read(input)
@@ -154,7 +153,7 @@ impl Prefixes {
         (left_out.into_iter().chain(told).collect(), problems)
     }
 
-    /// What a file said when it was read last.
+    /// Last good contents of a file.
     fn kept(&self, file: PrefixFile<'_>) -> Vec<Prefix> {
         let state = self.state();
         let mut files = state.files.iter();
@@ -162,18 +161,18 @@ impl Prefixes {
         let entries = state.trie.as_ref().map(Trie::entries);
         match (place, entries) {
             (Some(place), Some(Ok(entries))) => of_source(&entries, Sources::of(place)),
-            // Nothing was read of it, or the kernel does not say.
+            // It was never read, or the kernel does not say.
             _ => Vec::new(),
         }
     }
 
-    /// How many of the config there is room for, beside what was said.
+    /// Room for prefixes of the config, beside the overrides.
     fn room(&self) -> usize {
         let said = self.state().said.len();
         (PREFIXES_ROOM as usize - said).min(PREFIXES_MAX as usize)
     }
 
-    /// Puts a list in place of the one before, see the module. Gives a line about it, where there is or was one.
+    /// Replaces the list, as the module says. Returns a line about it if there is or was a list.
     fn replace(&self, rules: &[Rule], input: &PrefixInput) -> Result<Option<String>, String> {
         let mut new: Vec<_> = rules.iter().map(entry).collect();
         new.sort_unstable();
@@ -196,7 +195,7 @@ impl Prefixes {
         )))
     }
 
-    /// Once a second: what was said for a time ends, and a program that was attached meanwhile is told as well.
+    /// Once a second: ends overrides whose time is over, and tells programs that were attached meanwhile.
     pub fn look(&self) {
         let mut state = self.state();
         if state.trie.is_none() {
@@ -222,8 +221,8 @@ impl State {
         }
     }
 
-    /// Puts this list of the config in place of the one before, under what was said. `Err`: there is no room for both, and all
-    /// stays as it was; or the kernel refuses.
+    /// Replaces the config's list, under the overrides. `Err`: the list does not fit and nothing has changed, or the kernel
+    /// refuses.
     fn put(&mut self, config: &[(PrefixBits, u32)]) -> Result<(), String> {
         let new = merged(config, &self.said);
         if new.len() > PREFIXES_ROOM as usize {
@@ -239,13 +238,13 @@ impl State {
             Step::Insert(prefix, value) => trie.insert(prefix, value),
             Step::Remove(prefix) => trie.remove(prefix),
         });
-        // As far as it came.
+        // After a failure: the entries that were reached.
         let entries = trie.entries();
         self.counts = entries.map_or(Counts::of(&new), |entries| Counts::of(&entries));
         put.map_err(in_words)
     }
 
-    /// The same with what the config says already.
+    /// Applies the overrides to the config's current list.
     fn put_again(&mut self) -> Result<(), String> {
         let entries = self.trie().and_then(|trie| trie.entries());
         let mut config = entries.map_err(|error| error.to_string())?;
@@ -256,17 +255,17 @@ impl State {
         self.put(&config)
     }
 
-    /// Where nobody obeys, in lines.
+    /// Lines about interfaces where prefixes are not in force.
     ///
     /// # Errors
-    /// Nobody does at all: a sentence.
+    /// They are in force on no interface: a sentence.
     fn without_program(&self) -> Result<Vec<String>, String> {
         let served = self.programs.iter().filter(|follower| follower.is_served);
         let mut interfaces: Vec<&str> = Vec::new();
         let mut with: Vec<&str> = Vec::new();
         for follower in served {
             let interface = follower.interface.as_str();
-            // A bridge has several: those of its ports.
+            // A bridge has several programs: those of its ports.
             if !interfaces.contains(&interface) {
                 interfaces.push(interface);
             }
@@ -300,10 +299,10 @@ impl State {
     }
 }
 
-/// Where in a value of the trie that begins which the config says, see [`merged`].
+/// Shift in a value of the trie at which the config's part begins, see [`merged`].
 const BY_CONFIG: u32 = u8::BITS;
 
-/// A rule of the config as it is put together with what was said: its verdict, and behind it the files that it is of.
+/// Entry for a rule of the config: its verdict, and above it the files that it is from.
 fn entry(rule: &Rule) -> (PrefixBits, u32) {
     let verdict = u32::from(verdict_of(rule.verdict));
     (
@@ -319,7 +318,7 @@ const fn verdict_of(verdict: Verdict) -> u8 {
     }
 }
 
-/// The prefixes of one of these files, among the trie's.
+/// Prefixes from this source among the trie's entries.
 fn of_source(entries: &[(PrefixBits, u32)], source: Sources) -> Vec<Prefix> {
     let sources = |value: u32| Sources((value >> (BY_CONFIG + u8::BITS)) as u16);
     let own = entries
@@ -328,7 +327,7 @@ fn of_source(entries: &[(PrefixBits, u32)], source: Sources) -> Vec<Prefix> {
     own.map(|(prefix, _)| prefix_of(*prefix)).collect()
 }
 
-/// Bits in front of a mapped IPv4 address.
+/// Bits before the IPv4 address in a mapped one.
 const MAPPED_BITS: u8 = 96;
 
 fn bits(prefix: Prefix) -> PrefixBits {
@@ -344,8 +343,8 @@ fn bits(prefix: Prefix) -> PrefixBits {
     }
 }
 
-/// What is in force: the config's list, sorted, and over it what was said. A value has in its low byte what holds, in the next one
-/// what the config says, and in the others which of its files do.
+/// Entries in force: the config's list, sorted, with the overrides applied. Of a value the low byte is the verdict in force,
+/// the next byte the config's verdict, and the rest says which of its files have it.
 fn merged(config: &[(PrefixBits, u32)], said: &[Override]) -> Vec<(PrefixBits, u32)> {
     let whole = |(prefix, value): &(PrefixBits, u32)| {
         (*prefix, u32::from(*value as u8) | value << BY_CONFIG)
@@ -395,7 +394,7 @@ impl PrefixControl for Prefixes {
     ) -> Result<Vec<String>, String> {
         let prefix = prefix.unmapped();
         let mut state = self.state();
-        // What was said and is forgotten holds nowhere any more.
+        // After the override is forgotten no part of it is in force.
         let without = match verdict {
             Some(_) => state.without_program()?,
             None => Vec::new(),
@@ -440,7 +439,7 @@ enum Step {
     Remove(PrefixBits),
 }
 
-/// From one list to another, both sorted: see the module.
+/// Steps from one list to another, both sorted: see the module.
 fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
     let of = |list: &[(PrefixBits, u32)], prefix: &PrefixBits| {
         let at = list.binary_search_by_key(prefix, |(prefix, _)| *prefix);
@@ -495,7 +494,7 @@ mod tests {
         top(prefix.addr) == top(addr)
     }
 
-    /// What the longest prefix says.
+    /// Verdict of the longest prefix.
     fn judge<'a>(list: impl IntoIterator<Item = (&'a PrefixBits, &'a u32)>, addr: [u8; 16]) -> u32 {
         let holding = list.into_iter().filter(|(prefix, _)| holds(prefix, addr));
         holding
@@ -503,7 +502,7 @@ mod tests {
             .map_or(0, |(_, value)| *value)
     }
 
-    /// Goes from one list to the other, and sees that each address has a verdict of either at every moment.
+    /// Applies the steps, and asserts that each address has a verdict of either list at every moment.
     fn go(old: &List, new: &List) -> usize {
         let probes: Vec<[u8; 16]> = old
             .iter()
@@ -553,7 +552,7 @@ mod tests {
                 assert_eq!(count == 0, old == new, "what stays costs nothing");
             }
         }
-        // Every choice of verdicts for prefixes that hold each other.
+        // Every choice of verdicts for nested prefixes.
         let texts = ["0.0.0.0/0", "128.0.0.0/1", "128.0.0.0/2", "128.0.0.0/3"];
         let choice = |number: usize| {
             let value = |at: usize| (number / 3_usize.pow(at as u32) % 3) as u32;
@@ -578,7 +577,7 @@ mod tests {
 
     #[test]
     fn what_is_said_lies_over_the_config_and_leaves_it_as_it_was() {
-        // Of the second file, and of the first and the last.
+        // From the second file, and from the first and the last.
         let config = list(&[
             ("10.0.0.0/8", DENY | 0b10 << 8),
             ("10.1.0.0/16", ALLOW | 0x8001 << 8),

@@ -1,9 +1,9 @@
-//! A setting of the kernel that its cookies need: set while they are given, and put back.
+//! A kernel setting that SYN cookies need: set while they are given, and restored.
 //!
-//! The kernel gives a program its cookie, and takes the ACK that brings it back, where net.ipv4.tcp_syncookies is 2; and it reads
-//! out of an ACK's timestamp what a program wrote there where net.ipv4.tcp_timestamps is 2. Each is one setting of the whole
-//! network namespace, so it is ours only for as long as it has to be. What it was stands in a file meanwhile: a process that is
-//! killed puts nothing back, and the next one does.
+//! The kernel gives a program its cookie, and accepts the ACK that returns it, if net.ipv4.tcp_syncookies is 2; and it reads
+//! from an ACK's timestamp what a program wrote there if net.ipv4.tcp_timestamps is 2. Each setting holds for the whole network
+//! namespace, so it is changed only for as long as needed. A file keeps the previous value meanwhile: a killed process restores
+//! nothing, and the next one does.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -15,29 +15,29 @@ use crate::os::files::place::{self, Obstacle};
 use crate::os::{files, sysctl};
 use crate::text;
 
-/// What each has to be: cookies for every SYN, and for programs that ask; timestamps without a secret number added.
+/// Value that both need: cookies for every SYN, and for programs that ask; timestamps without a random offset.
 const WANTED: u8 = 2;
-/// The file has one line.
+/// Maximum size of the file, which has one line.
 const FILE_BYTES_MAX: u64 = 256;
-/// Ours alone.
+/// Mode of the file: readable only by the account.
 const FILE_MODE: u32 = 0o600;
 
-/// The setting, and what is known of it.
+/// The setting and its state.
 #[derive(Debug)]
 pub struct Setting {
-    /// In the log.
+    /// Name in the log.
     name: &'static str,
     kernels: sysctl::Sysctl,
-    /// Where it is written down what was before.
+    /// File that keeps the previous value.
     memory: Option<PathBuf>,
-    /// This namespace in this boot.
+    /// Identifies this namespace in this boot.
     place: String,
-    /// What was before we set it. `None`: it is not ours.
+    /// Value before we set it. `None` if we have not.
     before: Option<u8>,
 }
 
 impl Setting {
-    /// Puts back what a process that was killed has left.
+    /// Restores what a killed process has left.
     pub fn new(name: &'static str, memory: Option<PathBuf>, place: String) -> Self {
         Self::of(name, sysctl::Sysctl::named(name), memory, place)
     }
@@ -59,20 +59,20 @@ impl Setting {
         setting
     }
 
-    /// Whether somebody wants it to be nothing at all.
+    /// True if somebody has set it to 0.
     pub fn is_zero(&self) -> bool {
         self.kernels.read().is_ok_and(|now| now == 0)
     }
 
-    /// Whether it is ours, and has to be put back.
+    /// True if we changed it, so that it has to be restored.
     pub fn is_taken(&self) -> bool {
         self.before.is_some_and(|before| before != WANTED)
     }
 
-    /// Sets it, or looks whether it still is.
+    /// Sets it, or checks that it still is set.
     ///
     /// # Errors
-    /// It cannot be had: a sentence.
+    /// The setting is refused: a sentence.
     pub fn take(&mut self) -> Result<(), String> {
         let name = self.name;
         let now = self.kernels.read().map_err(|error| self.refused(&error))?;
@@ -102,7 +102,7 @@ impl Setting {
         Ok(())
     }
 
-    /// Puts back what was before, unless somebody else has set it since.
+    /// Restores the previous value, unless somebody else has set it since.
     pub fn put_back(&mut self) {
         let Some(before) = self.before.take().filter(|before| *before != WANTED) else {
             return;
@@ -115,7 +115,7 @@ impl Setting {
         }
     }
 
-    /// What the last process did not.
+    /// Restores what the last process left.
     fn put_back_left(&self) {
         let Some(before) = self.remembered() else {
             return;
@@ -132,7 +132,7 @@ impl Setting {
         }
     }
 
-    /// Whether it was still ours. What could not be put back stays written down.
+    /// Writes the previous value. True if the setting was still ours. If this fails, the file stays.
     fn put(&self, before: u8) -> io::Result<bool> {
         let is_ours = self.kernels.read()? == WANTED;
         if is_ours {
@@ -143,7 +143,7 @@ impl Setting {
             .as_deref()
             .filter(|path| obstacle(path).is_none())
         {
-            // One that is left says what is so already.
+            // If it stays, it says what is true already.
             let _ = fs::remove_file(memory);
         }
         Ok(is_ours)
@@ -171,7 +171,7 @@ impl Setting {
         written().map_err(named)
     }
 
-    /// What a process of this boot and namespace wrote down and did not put back. Anything else in the file says nothing.
+    /// Value that a process of this boot and namespace wrote down and did not restore. Other contents of the file are ignored.
     fn remembered(&self) -> Option<u8> {
         let path = self.memory.as_deref()?;
         let text = read(files::open_own(path).ok()?).ok()?;
@@ -179,7 +179,7 @@ impl Setting {
         (before < WANTED && place == self.place).then_some(before)
     }
 
-    /// In words that say what to do.
+    /// Describes a refusal, with what to do.
     fn refused(&self, error: &io::Error) -> String {
         let hint = match error.raw_os_error() {
             Some(libc::ENOENT) => " (this kernel has no SYN cookies)".to_owned(),
@@ -194,8 +194,8 @@ impl Setting {
     }
 }
 
-/// Why a file cannot be written at `path`, as far as that shows before: its folder takes none from this process, or something
-/// else has its name.
+/// Obstacle to writing a file at `path`, as far as it shows in advance: the folder takes none from this process, or something
+/// else has that name.
 pub fn obstacle(path: &Path) -> Option<Obstacle> {
     let other = || {
         let kind = match place::found(path) {
@@ -208,7 +208,7 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
         }
         match files::open(path).and_then(read) {
             Ok(text) if text.trim_matches('\0').is_empty() || line_of(&text).is_some() => None,
-            // Binary files as well.
+            // Includes binary files.
             Ok(_) => Some(Obstacle::of(path, "exists and is a file of another kind")),
             Err(error) => Some(Obstacle::with(path, &error)),
         }
@@ -217,14 +217,14 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
     Some(obstacle?.so("the kernel's former settings cannot be written down"))
 }
 
-/// As much of a file as ours has.
+/// Reads no more of a file than ours may have.
 fn read(file: File) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The setting, and the place that it is of.
+/// The value, and the namespace and boot that it belongs to.
 fn line_of(text: &str) -> Option<(u8, &str)> {
     let (before, place) = text.trim_end().split_once(' ')?;
     Some((before.parse().ok()?, place))
@@ -237,7 +237,7 @@ mod tests {
 
     const NAME: &str = "net.ipv4.tcp_syncookies";
 
-    /// A setting that is a file, and a folder for what is written down.
+    /// A file as the setting, and a folder for the previous value.
     struct Machine(PathBuf);
 
     impl Machine {
@@ -268,7 +268,7 @@ mod tests {
             sysctl::Sysctl::at(&self.setting()).read().ok()
         }
 
-        /// A process that starts, in this namespace.
+        /// A process that starts in this namespace.
         fn start(&self, place: &str) -> Setting {
             let kernels = sysctl::Sysctl::at(&self.setting());
             Setting::of(NAME, kernels, Some(self.memory()), place.into())
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(killed.take(), Ok(()));
         drop(killed);
         assert_eq!(machine.value(), Some(2));
-        // Of another namespace or another boot: it does not apply here.
+        // From another namespace or another boot: it does not apply here.
         drop(machine.start("there"));
         assert_eq!(machine.value(), Some(2));
         let mut next = machine.start("here");
@@ -367,7 +367,7 @@ mod tests {
         let mut cookies = machine.start("here");
         let problem = cookies.take().expect_err("it is not there");
         assert!(problem.contains("no SYN cookies"), "{problem}");
-        // Without a folder for it the setting is had all the same.
+        // Without the folder the setting is changed all the same.
         machine.set(1);
         let kernels = sysctl::Sysctl::at(&machine.setting());
         let nowhere = machine.setting().join("no/folder");
@@ -388,7 +388,7 @@ mod tests {
         assert!(path.exists());
     }
 
-    /// Such as the config, whose path was written twice.
+    /// Such as the config, whose path was entered twice.
     #[test]
     fn what_is_none_of_ours_is_neither_replaced_nor_removed() {
         let machine = Machine::new(1);

@@ -1,12 +1,12 @@
-//! Where the workers listen with the kernel's sockets, while addresses of the router come and go: a provider hands out
-//! another prefix, an interface is made anew or comes late.
+//! The workers' kernel sockets, while addresses of the router come and go: a provider delegates another prefix, an interface is
+//! created anew or comes late.
 //!
-//! Each address has a place, the same in every worker. A socket whose address is gone is closed: the address may be another
-//! device's by now, which is not served, and the kernel delivers what comes for it by any device. Its place is kept until
-//! it is wanted for another address. What cannot be opened is tried again, later each time.
+//! Each address has a place, the same in every worker. A socket whose address is gone is closed: the address may belong to
+//! another device by now, which is not served, and the kernel delivers packets to it from any device. Its place is kept until
+//! another address needs it. Failures are tried again, with growing pauses.
 //!
-//! An address is ours when its TCP socket is: it cannot be shared, while UDP sockets can (SO_REUSEPORT), so that another
-//! process that serves already is not robbed of half of its queries.
+//! An address is ours once its TCP socket is: TCP sockets are exclusive, while UDP sockets are shared (SO_REUSEPORT), so
+//! without this rule we would take half of the queries of another process that serves already.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -21,37 +21,38 @@ use crate::os::reuseport;
 use crate::worker::engines::{ENGINES, TCP};
 use crate::worker::{self, Inbox, LISTENERS_MAX, Listeners, WorkerCommand};
 
-/// The first pause before an address that could not be listened on is tried again, in milliseconds.
+/// First pause before an address is tried again, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
-/// The longest.
+/// Longest pause, in milliseconds.
 const AGAIN_MAX_MS: u64 = 30_000;
 
-/// The addresses of the sockets, by place.
+/// Addresses of the sockets, by place.
 #[derive(Debug)]
 pub struct Listening {
     places: Vec<ListenAddress>,
     places_max: usize,
-    /// The addresses that there was no place for, which the log has said.
+    /// Addresses without a place, which were logged.
     left_out: Vec<SocketAddr>,
 }
 
 #[derive(Debug)]
 struct ListenAddress {
     address: SocketAddr,
-    /// Whether the machine has it now.
+    /// True if the machine has the address now.
     is_wanted: bool,
-    /// The TCP socket, until the thread takes it that serves TCP.
+    /// TCP socket, until the thread that serves TCP takes it.
     tcp: Option<TcpListener>,
-    /// Who has its socket.
+    /// Engines that have its socket.
     open: [bool; ENGINES],
-    /// Who has a socket that is to be closed: this address's, from before it went, or that of another, which had the place.
+    /// Engines with a socket that is to be closed: this address's from before it went, or that of an earlier address in the
+    /// place.
     left: [bool; ENGINES],
-    /// All had theirs, and that was said.
+    /// True once all engines had their sockets and that was logged.
     is_said: bool,
-    /// A worker could not wait at its socket: to open another was no success yet.
+    /// True if a worker could not add its socket to epoll: opening another is no success yet.
     is_doubtful: bool,
     retry: Retry,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: String,
 }
 
@@ -70,7 +71,7 @@ impl ListenAddress {
         }
     }
 
-    /// Opens the socket of one engine: the `udp`th of the workers, or the one that has TCP.
+    /// Opens the socket of one engine: the `udp`th of the workers, or the one for TCP.
     fn open(&mut self, place: u16, engine: usize, out: &mut Listeners) -> io::Result<()> {
         if self.open[engine] {
             return Ok(());
@@ -92,7 +93,7 @@ impl ListenAddress {
         Ok(())
     }
 
-    /// The address is no longer wanted: the holder of its socket closes it.
+    /// The address is no longer wanted: each engine with its socket is to close it.
     fn leave(&mut self) {
         self.is_wanted = false;
         self.tcp = None;
@@ -104,7 +105,7 @@ impl ListenAddress {
         }
     }
 
-    /// Logs trouble once, and when to try again.
+    /// Logs a problem once, and schedules the next attempt.
     fn fail(&mut self, now: Instant, error: &io::Error) {
         self.retry.fail(now, AGAIN_MS, AGAIN_MAX_MS);
         let trouble = error.to_string();
@@ -116,7 +117,7 @@ impl ListenAddress {
 }
 
 impl Listening {
-    /// Nothing is open yet. Places: for what `config` may come to listen on.
+    /// Nothing is open yet. There are places for all that `config` may come to listen on.
     #[must_use]
     pub fn new(config: &Config, plan: &Plan) -> Self {
         let named = config
@@ -133,13 +134,13 @@ impl Listening {
         listening
     }
 
-    /// How many places there are.
+    /// Number of places.
     #[must_use]
     pub fn places_max(&self) -> usize {
         self.places_max
     }
 
-    /// Opens the sockets that `engine` has not, for all addresses that the machine has. What fails is logged and tried again.
+    /// Opens the sockets that `engine` lacks, for all addresses that the machine has. Failures are logged and tried again.
     pub fn open(&mut self, engine: usize, now: Instant) -> Listeners {
         let mut listeners = Listeners::default();
         for (number, place) in self.places.iter_mut().enumerate() {
@@ -156,13 +157,13 @@ impl Listening {
         listeners
     }
 
-    /// Wants these endpoints and no others from now on.
+    /// Sets the wanted endpoints.
     pub fn want(&mut self, endpoints: &[Endpoint]) {
         let wanted: Vec<_> = endpoints.iter().map(Endpoint::socket_addr).collect();
         self.take_places(&wanted);
     }
 
-    /// Why nobody is served yet.
+    /// Reason why nothing is served yet.
     #[must_use]
     pub fn why_silent(&self) -> &'static str {
         if self.places.iter().any(|place| place.is_wanted) {
@@ -172,7 +173,7 @@ impl Listening {
         }
     }
 
-    /// Whether [`Self::poll`] has something to do.
+    /// True if [`Self::poll`] has something to do.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         let is_due = |place: &ListenAddress| {
@@ -182,8 +183,8 @@ impl Listening {
         self.places.iter().any(is_due)
     }
 
-    /// Opens what is missing of the sockets of `engines`, which run, and hands them over. `is_first`: the log has not said
-    /// yet where it serves.
+    /// Opens the missing sockets of `engines`, which run, and hands them over. `is_first`: the log has not yet said where it
+    /// serves.
     pub fn poll(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox], is_first: bool) {
         for &engine in engines {
             let listeners = self.open(engine, now);
@@ -227,7 +228,7 @@ impl Listening {
         }
     }
 
-    /// Closes the sockets that workers could not wait at, and opens others later.
+    /// Closes the sockets that workers could not add to epoll, and opens others later.
     pub fn take_back(&mut self, engines: &[usize], now: Instant, inboxes: &[Inbox]) {
         for &engine in engines {
             let Some((listeners, error)) = inboxes[engine].take_returned() else {
@@ -247,7 +248,7 @@ impl Listening {
         }
     }
 
-    /// `engine` is gone with its sockets.
+    /// `engine` is gone, with its sockets.
     pub fn forget(&mut self, engine: usize) {
         for place in &mut self.places {
             place.open[engine] = false;
@@ -255,14 +256,14 @@ impl Listening {
         }
     }
 
-    /// A new worker has to get its sockets.
+    /// A new worker needs its sockets.
     pub fn expect_more(&mut self) {
         for place in &mut self.places {
             place.is_said = false;
         }
     }
 
-    /// The addresses that all have sockets of.
+    /// Number of addresses for which every engine has its socket.
     #[must_use]
     pub fn serving(&self) -> usize {
         let places = self.places.iter();
@@ -271,7 +272,7 @@ impl Listening {
             .count()
     }
 
-    /// Gives a place to each of `wanted` that has none: one whose address is not wanted any more, or a new one.
+    /// Gives a place to each of `wanted` that has none: that of an address no longer wanted, or a new one.
     fn take_places(&mut self, wanted: &[SocketAddr]) {
         for place in &mut self.places {
             let was_wanted = place.is_wanted;
@@ -308,7 +309,7 @@ impl Listening {
     }
 }
 
-/// Queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
+/// Makes queries for one name go to one of the workers. A kernel that cannot choose by name chooses by client.
 fn steer(socket: &UdpSocket, workers: usize) {
     if workers > 1
         && let Err(error) = reuseport::by_name(socket, workers)

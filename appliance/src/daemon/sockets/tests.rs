@@ -16,7 +16,7 @@ fn listening(places: &[&str], places_max: usize) -> Listening {
     }
 }
 
-/// All sockets are opened and closed. Then the new ones, with their places.
+/// Opens and closes all sockets. Returns the new ones with their places.
 fn taken(listening: &mut Listening, wanted: &[&str]) -> Vec<String> {
     for place in &mut listening.places {
         place.open = [place.is_wanted; ENGINES];
@@ -39,7 +39,7 @@ fn a_place_is_kept_for_an_address_that_may_come_back() {
     assert_eq!(taken(&mut listening, &[a, b, c]), [format!("2 {c}")]);
 }
 
-/// What a worker is told by a command: how many sockets it gets, and the places of those that it closes.
+/// Contents of a command to a worker: the number of sockets that it gets, and the places of those that it closes.
 fn told(inbox: &Inbox) -> Option<(usize, Vec<u16>)> {
     let command = inbox.take()?;
     let WorkerCommand::Listen(listeners) = command else {
@@ -63,7 +63,7 @@ fn sockets_of_an_address_that_is_gone_are_closed_and_opened_anew_when_it_is_back
         (vec![b], Some((0, vec![0]))),
         (vec![b], None),
         (vec![a, b], Some((1, vec![]))),
-        // The place goes to another.
+        // Another address gets the place.
         (vec!["127.0.0.2:0", b], Some((1, vec![0]))),
     ];
     for (wanted, expected) in cases {
@@ -84,7 +84,7 @@ fn who_is_not_ready_says_whether_an_address_is_missing_or_cannot_be_had() {
         missing.ends_with("are missing; waiting for them"),
         "{missing}"
     );
-    // Another program has it.
+    // Another program has the address.
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let held = holder.local_addr().expect("it is bound").to_string();
     let mut listening = listening(&[&held], 1);
@@ -213,7 +213,7 @@ fn a_worker_that_is_started_later_gets_a_socket_for_each_address() {
     assert_eq!(listening.serving(), 2);
 }
 
-/// epoll had no room for them.
+/// epoll had no room for it.
 #[test]
 fn a_socket_that_a_worker_cannot_wait_at_is_opened_again_after_a_pause() {
     let now = Instant::from_millis(1_000);

@@ -1,8 +1,8 @@
-//! The ports of bridges: which of them have a place, so that a program may be there.
+//! Ports of bridges: assigns them to places, so that a program can be attached there.
 //!
-//! The config names the bridge. An [`Attachment`] of a place is as one of an interface, but that ports come and go, and that a port
-//! may leave all frames to its bridge. There are as many places as may be needed from the start on, so that metrics, switches and
-//! the shield's log have them all.
+//! The config names the bridge. An [`Attachment`] of a place works like one of an interface, except that ports come and go, and
+//! that a port may leave all frames to its bridge. All places exist from the start on, so that metrics, switches and the
+//! shield's log have them all.
 
 use log::{info, warn};
 
@@ -12,21 +12,21 @@ use crate::config::{Devices, Member, XdpMode};
 use crate::daemon::seats::Seats;
 use crate::worker::Inbox;
 
-/// Places of each bridge. The kernel's sockets serve what comes by further ports.
+/// Places of each bridge. The kernel's sockets serve packets from further ports.
 pub const PLACES: usize = 8;
 
-/// What has the ports of the bridges, and what the log has said of them.
+/// State of the bridges' ports that was logged.
 #[derive(Default)]
 pub struct BridgePorts {
     pub stations: StationTable,
-    /// By interface of the config.
+    /// Description of what serves the ports of each interface.
     said: Vec<(String, String)>,
-    /// Interfaces with more ports than places, and how many.
+    /// Interfaces with more ports than places, and the number of their ports.
     crowded: Vec<(String, usize)>,
 }
 
 impl BridgePorts {
-    /// Gives the ports of each bridge places, and takes them from what is none any more. The interface of the config itself has no
+    /// Gives places to the ports of each bridge, and frees those of former ports. The interface of the config itself has no
     /// program while it has ports that may have one.
     pub(super) fn follow(
         &mut self,
@@ -41,7 +41,7 @@ impl BridgePorts {
                 continue;
             }
             let interface = attachments[index].interface.clone();
-            // In generic mode there is no gain: the bridge itself is as good, and one program.
+            // Generic mode has no gain at ports: one program on the bridge serves as well.
             let members: Vec<Member<'_>> = match attachments[index].mode() {
                 XdpMode::Auto | XdpMode::Native => devices.members(&interface).collect(),
                 XdpMode::Generic | XdpMode::Off => Vec::new(),
@@ -95,7 +95,7 @@ impl BridgePorts {
         }
     }
 
-    /// Logs what serves each port, where that has changed.
+    /// Logs what serves each port, if that has changed.
     pub(super) fn log_changes(&mut self, attachments: &[Attachment]) {
         let bases = attachments.iter().filter(|other| other.place().is_none());
         for base in bases {

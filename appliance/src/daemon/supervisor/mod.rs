@@ -1,10 +1,11 @@
-//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker (`daemon/seats.rs`), and follows interfaces as they are plugged in and out.
+//! Attaches the XDP programs, hands each RX queue's AF_XDP socket to a worker (`daemon/seats.rs`), and follows interfaces as
+//! they are plugged in and out.
 //!
 //! ```text
 //!  attach program ─► count RX queues ─► open sockets ─► XSKMAP ─► worker attaches ─► listen map
 //! ```
-//! The program is attached first, because some drivers change the number of queues at that moment. Until the listen
-//! map is filled, last, it passes everything: no query is ever redirected to a queue that is not ready.
+//! The program is attached first, because some drivers change the number of queues at that moment. The listen map is filled
+//! last and the program passes everything until then: no query is redirected to a queue that is not ready.
 
 mod attachment;
 mod bridge_ports;
@@ -33,30 +34,30 @@ pub use attachment::Attachment;
 use attachment::World;
 use bridge_ports::{BridgePorts, PLACES};
 
-/// Everything about AF_XDP that is not a worker's.
+/// All of AF_XDP that is not part of a worker.
 pub struct Supervisor {
     config: Config,
-    /// Of devices, addresses and VLAN devices: [`Self::poll`] reads what was noted.
+    /// Changes of devices, addresses and VLAN devices; [`Self::poll`] reads them.
     pub changes: Changes,
-    /// Every program knows the devices as they are. Not so at the start: they were read before `changes` was there.
+    /// True if every program knows the current devices. False at the start: they were read before `changes` existed.
     is_settled: bool,
-    /// Those of interfaces, and places for the ports of those that are bridges.
+    /// Attachments of interfaces, and places for the ports of those that are bridges.
     attachments: Vec<Attachment>,
     ports: BridgePorts,
-    /// Which worker has which socket.
+    /// Assignment of sockets to workers.
     seats: Seats,
-    /// Devices whose listeners follow the kernel's own check of sources, and what that was. Nobody is told of a sysctl.
+    /// Devices whose listeners follow the kernel's own check of sources, and its last value. Sysctls have no notification.
     sources_checked: Vec<(String, bool)>,
-    /// What is not there, or hardly meant, and was said.
+    /// Faults that were logged: missing or implausible items of the config.
     missing: LoggedFaults,
     doubts: LoggedFaults,
-    /// What is common to the shields of all interfaces.
+    /// State that the shields of all interfaces share.
     shield: Shield,
     /// Hot names.
     pub tier0: Tier0,
-    /// Keys of cookies for hosts behind this one.
+    /// Keys for cookies of hosts behind this one.
     keys: Keys,
-    /// Records for who reads the shield's log.
+    /// Records for readers of the shield's log.
     events: Events,
 }
 
@@ -121,13 +122,13 @@ impl Supervisor {
         }
     }
 
-    /// The interfaces that should have XDP.
+    /// Interfaces that should have XDP, and places for ports.
     #[must_use]
     pub fn attachments(&self) -> &[Attachment] {
         &self.attachments
     }
 
-    /// Which interface and queue each worker serves that has one.
+    /// Interfaces and queues with a socket, each with its worker.
     #[must_use]
     pub fn queues(&self) -> Vec<(usize, QueueName)> {
         self.attachments
@@ -136,13 +137,13 @@ impl Supervisor {
             .collect()
     }
 
-    /// Looks after the interfaces: those that come, those that were deleted, sockets that could not be had, VLAN devices that
-    /// were made or removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `inboxes`,
-    /// which need not run yet, and lets the programs redirect. An interface that cannot have XDP is served by the kernel's
-    /// sockets alone, and the log says why.
+    /// Looks after the interfaces: those that come or were deleted, sockets that failed, VLAN devices that were made or
+    /// removed. Attaches the programs, opens the AF_XDP sockets, hands them to the workers behind `inboxes`, which need not run
+    /// yet, and lets the programs redirect. An interface that cannot have XDP is served by the kernel's sockets alone, and the
+    /// log says why.
     ///
-    /// Gives what of the config meets this machine by now, if it may be something else. Nothing has changed: this costs a
-    /// system call for each interface, one for its queues, one more, and a look at `rp_filter` where `route_check` follows it.
+    /// Returns the part of the config that this machine can serve now, if it may have changed. Without a change this costs a
+    /// system call for each interface, one for its queues, one more, and a look at `rp_filter` if `route_check` follows it.
     pub fn poll(&mut self, inboxes: &[Inbox], let_in: impl FnOnce(&Plan)) -> Option<Plan> {
         let now = clock::now();
         let lost = self.seats.collect(inboxes);
@@ -151,7 +152,7 @@ impl Supervisor {
             attachment.notice_loss(now, &lost, seats, inboxes);
             self.is_settled &= !attachment.follow_switch(seats, inboxes);
         }
-        // Of what was let go just now.
+        // Sockets that were called back just now.
         self.seats.collect(inboxes);
         let is_due = self
             .attachments
@@ -166,7 +167,7 @@ impl Supervisor {
             return None;
         }
         let devices = Devices::read().ok()?;
-        // What the config asks for may come piece by piece: first the interface, then its addresses.
+        // What the config names may come piece by piece: first the interface, then its addresses.
         let plan = self.config.plan(&devices);
         self.warn_missing(&plan);
         let_in(&plan);
@@ -198,17 +199,17 @@ impl Supervisor {
         Some(plan)
     }
 
-    /// Where there can be no socket for a port, one that rests gives its own.
+    /// If a port finds no room for sockets, another one that rests gives up its own.
     fn give_seats(&mut self, inboxes: &[Inbox]) {
         if self.attachments.iter().any(Attachment::is_left_out) {
             let seats = &mut self.seats;
             let mut others = self.attachments.iter_mut();
-            // In the next round there are some for the port.
+            // The next round uses the room.
             self.is_settled &= !others.any(|other| other.give_seats(seats, inboxes));
         }
     }
 
-    /// Opens the sockets of workers anew that are to have more than their UMEM has room for.
+    /// Reopens the sockets of workers that are to have more than their UMEM has room for.
     fn make_room(&mut self, inboxes: &[Inbox], now: Instant) {
         let (attachments, seats) = (&mut self.attachments, &mut self.seats);
         let mut is_crowded = false;
@@ -228,13 +229,13 @@ impl Supervisor {
         }
     }
 
-    /// The shield's log.
+    /// Log of the shield.
     #[must_use]
     pub fn events(&self) -> Events {
         self.events.clone()
     }
 
-    /// What can be switched by hand.
+    /// Switches for an operator.
     #[must_use]
     pub fn switches(&self) -> Switches {
         Switches {
@@ -243,7 +244,7 @@ impl Supervisor {
         }
     }
 
-    /// The interfaces of the config, as an operator switches them: with all their ports.
+    /// Interfaces of the config as an operator switches them: with all their ports.
     fn switched(&self) -> Vec<Switched> {
         let interfaces = self
             .attachments
@@ -257,7 +258,7 @@ impl Supervisor {
         interfaces.map(switched).collect()
     }
 
-    /// The programs of an interface, those of its ports included.
+    /// Programs of an interface, including those of its ports.
     fn programs_of(&self, interface: &str) -> Vec<SharedProgram> {
         let all = self.attachments.iter();
         let of = all.filter(|attachment| attachment.interface == interface);
@@ -265,7 +266,7 @@ impl Supervisor {
             .collect()
     }
 
-    /// Another key for the cookies of hosts behind this one, where somebody wants one.
+    /// Changes the key for cookies of hosts behind this one, if asked to.
     pub fn change_keys(&mut self) {
         let Some(wanted) = self.keys.take() else {
             return;
@@ -283,7 +284,7 @@ impl Supervisor {
         self.keys.done(wanted);
     }
 
-    /// Looks after the shield and hot names: once a second.
+    /// Once a second: looks after the shield and hot names.
     pub fn guard(&mut self) {
         let now = clock::now();
         self.shield.prefixes().look();
@@ -323,7 +324,7 @@ impl Supervisor {
         }
     }
 
-    /// Logs each thing that the config names and that is not there, once until it has come, and what is hardly meant.
+    /// Logs what the config names and is missing, each item once until it comes; also implausible items.
     fn warn_missing(&mut self, plan: &Plan) {
         for fault in self.missing.not_yet(&plan.missing) {
             warn!("{fault}; the rest is served, and this when it comes");
@@ -333,7 +334,7 @@ impl Supervisor {
         }
     }
 
-    /// Hosts behind this one, as they are shown.
+    /// Protection of hosts behind this one, for status and metrics.
     #[must_use]
     pub fn protects(&self) -> Vec<ProtectStatus> {
         let protect = |section: &crate::config::Protect| {
@@ -351,7 +352,7 @@ impl Supervisor {
                 interface,
                 addresses: section.addresses.iter().map(ToString::to_string).collect(),
                 ports: section.ports.clone(),
-                // Of a bridge its ports say it, those that have a program.
+                // For a bridge, the state is that of its ports with a program.
                 why_not: Box::new(move || {
                     let states = states.iter().map(SharedState::get);
                     let mut states = states.filter(|state| *state != Protection::NoProgram);
@@ -363,7 +364,7 @@ impl Supervisor {
         self.config.protects.iter().filter_map(protect).collect()
     }
 
-    /// Says in the log what no attachment could be made of.
+    /// Logs which attachments are without XDP.
     pub fn warn_without_xdp(&self) {
         let mut attachments = self.attachments.iter();
         let is_refused = attachments.any(Attachment::is_refused);
@@ -372,7 +373,7 @@ impl Supervisor {
         }
     }
 
-    /// Detaches every program: from here on the kernel's sockets have everything. Of the kernel's settings see [`CookieSettings`].
+    /// Detaches every program: from here on the kernel's sockets serve alone. For the kernel's settings see [`CookieSettings`].
     pub fn stop(&mut self) {
         let now = clock::now();
         for attachment in &mut self.attachments {
@@ -385,19 +386,19 @@ impl Supervisor {
         }
     }
 
-    /// What of the kernel is set while cookies are given.
+    /// Kernel settings that are changed while cookies are given.
     #[must_use]
     pub fn kernel(&self) -> CookieSettings {
         self.shield.kernel()
     }
 }
 
-/// What the log has said, each once until it is over.
+/// Faults that were logged, each kept until it is over.
 #[derive(Default)]
 struct LoggedFaults(Vec<Fault>);
 
 impl LoggedFaults {
-    /// What of these it has not.
+    /// The faults among `errors` that were not logged yet. Remembers all of `errors` as logged.
     fn not_yet<'e>(&mut self, errors: &'e Errors) -> Vec<&'e Fault> {
         let is_same = |one: &Fault, other: &Fault| {
             (&one.key, one.position, &one.problem) == (&other.key, other.position, &other.problem)

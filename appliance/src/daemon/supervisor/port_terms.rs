@@ -1,4 +1,4 @@
-//! What a bridge says of its port, and what the program there is told of it.
+//! Terms of a bridge for its port, and what the program there is told of them.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,16 +8,16 @@ use crate::config::{Member, PortRest};
 use crate::daemon::destinations::ListenEntry;
 use crate::os::xdp::{Error, Program, ProtectedPrefix, StationsMap};
 
-/// What the bridge says of a port that has a place.
+/// Terms of the bridge for a port that has a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortTerms {
     /// Index of the bridge.
     bridge: u32,
-    /// The bridge has to hear of a station each so many milliseconds.
+    /// Interval in which the bridge has to hear of each station, in milliseconds.
     interval_ms: u32,
-    /// Why all frames are the bridge's.
+    /// Why all frames are left to the bridge.
     rest: Option<PortRest>,
-    /// The bridge looks at VLAN tags.
+    /// True if the bridge looks at VLAN tags.
     filters_vlans: bool,
 }
 
@@ -26,7 +26,8 @@ impl PortTerms {
         let Member { bridge, rest, .. } = *member;
         Self {
             bridge: member.device.port.as_ref().map_or(0, |port| port.bridge),
-            // Three may be lost until it forgets. Without a time nothing is kept that could be.
+            // Three in a row may be lost before the bridge forgets a station. Without an ageing time it keeps none that could
+            // age.
             interval_ms: match bridge.ageing_ms {
                 0 => u32::MAX,
                 ageing_ms => ageing_ms / 4,
@@ -36,17 +37,18 @@ impl PortTerms {
         }
     }
 
-    /// Why no program is needed.
+    /// Why no program is needed; `None` if one is.
     pub const fn rest(&self) -> Option<PortRest> {
         self.rest
     }
 
-    /// The driver has to leave tags in the frames.
+    /// True if the driver has to leave tags in the frames.
     pub const fn needs_tags(&self) -> bool {
         self.filters_vlans
     }
 
-    /// The index that a frame has to have come by: 0, which is none, where it is the bridge's. `hides_tags`: the driver does.
+    /// Ingress index that a frame must have: the port's, or 0, which matches none, if the bridge is to get the frames.
+    /// `hides_tags`: the driver hides tags.
     const fn ingress(&self, port: u32, is_tagged: bool, hides_tags: bool) -> u32 {
         let is_sorted = self.filters_vlans && (is_tagged || hides_tags);
         if self.rest.is_some() || is_sorted {
@@ -56,7 +58,7 @@ impl PortTerms {
         }
     }
 
-    /// The same destinations as they are met by the port with this index.
+    /// Changes the destinations to those that the port with this index meets.
     pub fn move_listen(&self, entries: &mut [ListenEntry], port: u32, hides_tags: bool) {
         for ours in entries {
             let is_tagged = ours.listen.vlan_outer != [0; 2];
@@ -76,13 +78,13 @@ impl PortTerms {
         }
     }
 
-    /// Tells the program of the port.
+    /// Tells the program about the port.
     pub fn tell(&self, stations: &StationTable, program: &mut Program) -> Result<(), Error> {
         stations.with(|map| program.set_port(map, self.bridge, self.interval_ms))
     }
 }
 
-/// The table of stations, which is made when it is needed for the first time.
+/// The table of stations, made on first use.
 #[derive(Default)]
 pub struct StationTable(Mutex<Option<StationsMap>>);
 
@@ -95,7 +97,7 @@ impl StationTable {
         }
     }
 
-    /// Forgets all, if there is one.
+    /// Forgets all stations, if the table was made.
     pub fn forget_all(&self) {
         let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(map) = &*map {
@@ -104,7 +106,7 @@ impl StationTable {
     }
 }
 
-/// A place, as others see it.
+/// A place, as other threads see it.
 #[derive(Clone, Debug, Default)]
 pub struct ShownPort(Arc<Mutex<Option<(String, &'static str)>>>);
 
@@ -113,7 +115,7 @@ impl ShownPort {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The port that has it, and why nobody is served there by the program, in a word; empty: somebody is.
+    /// The port that has it, and why the program serves nobody there, in a word; empty if it serves.
     #[must_use]
     pub fn get(&self) -> Option<(String, &'static str)> {
         self.lock().clone()

@@ -1,5 +1,5 @@
-//! One device with an XDP program: it comes and goes, its RX queues get sockets of workers, and the program is told what is
-//! ours.
+//! One device with an XDP program: it comes and goes, its RX queues get sockets of workers, and the program is told which
+//! destinations are ours.
 //!
 //! The device is an interface of the config, or a port of one that is a bridge (`port.rs`).
 
@@ -34,63 +34,63 @@ use crate::worker::{Inbox, QueueName, XskPort};
 
 use super::port_terms::{PortTerms, ShownPort, StationTable};
 
-/// An interface that refused the program is asked again after this time, in milliseconds, and later each time: to load the
-/// program takes a slow processor long, and what stands in its way is mostly there to stay.
+/// First pause after an interface refused the program, in milliseconds: to load it takes a slow processor long, and most
+/// obstacles stay.
 const REFUSED_MS: u64 = 60_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const REFUSED_MAX_MS: u64 = 3_600_000;
-/// Where another program is in the way the first pause is shorter: a process that was replaced is about to end, or has been
-/// killed and its program goes by and by.
+/// First pause while another program is attached, in milliseconds: shorter, since a replaced process is about to end, or was
+/// killed and its program is still being removed.
 const TAKEN_MS: u64 = 1_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const TAKEN_MAX_MS: u64 = 600_000;
-/// A queue that could not have a socket is asked again after this time, in milliseconds.
+/// First pause before a queue without a socket is tried again, in milliseconds.
 const QUEUE_MS: u64 = 1_000;
-/// The longest of these pauses.
+/// Longest pause, in milliseconds.
 const QUEUE_MAX_MS: u64 = 60_000;
 
 /// One device with an XDP program.
 pub struct Attachment {
     /// Name of the device.
     pub name: String,
-    /// The interface of the config that it serves: the same, or the bridge that it is a port of.
+    /// Interface of the config that it serves: the device itself, or the bridge that it is a port of.
     pub interface: String,
-    /// The same as the log and metrics show it: `lan0`, `br-lan/lan1`.
+    /// Name in the log and in metrics: `lan0`, `br-lan/lan1`.
     shown: String,
-    /// Of a place for a port: what its bridge says. `None` within: no port has it.
+    /// `Some` for a place for a port: the terms of its bridge, or `None` within if the place is free.
     place: Option<Option<PortTerms>>,
-    /// The same as others see it.
+    /// The place, for other threads.
     pub port: ShownPort,
-    /// Of a bridge: its ports have the program.
+    /// True for a bridge whose ports have the program.
     gives_way: bool,
-    /// Of a place: there can be no more sockets.
+    /// True for a place whose port finds no room for sockets.
     is_left_out: bool,
-    /// How the program is attached.
+    /// Mode in which the program is attached.
     attached: String,
-    /// The driver moves VLAN tags out of the frames.
+    /// True if the driver moves VLAN tags out of the frames.
     hides_tags: bool,
     /// The program.
     pub program: SharedProgram,
-    /// Index of the interface when the program was attached; `None`: it is away.
+    /// Index of the interface when the program was attached; `None` while it is away.
     ifindex: Option<u32>,
-    /// The interface that could not have the program.
+    /// Index of the interface that refused the program.
     refused: Option<u32>,
-    /// When an interface that refused, or that lost its sockets, is tried again.
+    /// When an interface that refused the program or lost its sockets is tried again.
     retry: Retry,
     mode: XdpMode,
     zero_copy: bool,
-    /// Whether the config listens on a VLAN of it.
+    /// True if the config listens on a VLAN of the device.
     pub(super) has_tagged: bool,
-    /// The RX queues that have a worker, from 0 on.
+    /// RX queues that have a worker, from 0 on.
     queues: Vec<Queue>,
-    /// How many can have a socket, and how many of these have no socket.
+    /// Number of queues that can have a socket, and number of queues that cannot.
     countable: (u32, u32),
     /// What the program answers by itself.
     pub inside: Inside,
-    /// Whether an operator wants it attached, and whether that was followed.
+    /// The operator's switch; below, whether it was followed.
     switch: Switch,
     is_off: bool,
-    /// The last trouble that was logged, so that it is logged once.
+    /// Last problem that was logged, so that it is logged once.
     trouble: String,
 }
 
@@ -98,14 +98,14 @@ pub struct Attachment {
 struct Queue {
     number: u32,
     seat: Seated,
-    /// Where its socket is among all, once the worker was given one.
+    /// Place of its socket among all, once it was handed to the worker.
     place: Option<usize>,
     retry: Retry,
-    /// The last trouble that was logged.
+    /// Last problem that was logged.
     trouble: String,
 }
 
-/// What an attachment looks at.
+/// State of the machine and the config that an attachment reads.
 pub(super) struct World<'a> {
     pub config: &'a Config,
     pub prefixes: &'a Prefixes,
@@ -126,7 +126,7 @@ impl Attachment {
         }
     }
 
-    /// Of an interface that is not served.
+    /// An attachment of an interface that is not served.
     pub(super) fn bare(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -154,24 +154,24 @@ impl Attachment {
         }
     }
 
-    /// Whether an operator wants it attached.
+    /// The operator's switch.
     pub(super) const fn switch(&self) -> &Switch {
         &self.switch
     }
 
-    /// How the program is to be attached.
+    /// Mode in which the program is to be attached.
     pub(super) const fn mode(&self) -> XdpMode {
         self.mode
     }
 
-    /// Does what an operator has switched. Whether there was anything.
+    /// Follows the operator's switch. True if it had changed.
     pub(super) fn follow_switch(&mut self, seats: &mut Seats, inboxes: &[Inbox]) -> bool {
         let is_off = self.switch.is_off();
         if std::mem::replace(&mut self.is_off, is_off) == is_off {
             return false;
         }
         if !is_off {
-            // Whatever was in its way before.
+            // The operator's order overrides an earlier refusal.
             self.refused = None;
             self.retry.succeed();
         } else if self.ifindex.is_some() {
@@ -184,7 +184,7 @@ impl Attachment {
         true
     }
 
-    /// Which queue each worker serves that has one of it.
+    /// Queues with a socket, each with its worker.
     pub(super) fn served(&self) -> impl Iterator<Item = (usize, QueueName)> {
         self.queues.iter().map(|queue| {
             let name = QueueName {
@@ -195,17 +195,17 @@ impl Attachment {
         })
     }
 
-    /// Whether its interface could not have the program.
+    /// True if the interface refused the program.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.is_some()
     }
 
-    /// Whether it has the program.
+    /// True if the program is attached.
     pub(super) fn is_attached(&self) -> bool {
         self.ifindex.is_some()
     }
 
-    /// Loads and attaches the program, which does as is `wanted`.
+    /// Loads and attaches the program, set up as `wanted`.
     fn attach(&mut self, wanted: &Demand<'_>) {
         let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
             return;
@@ -257,8 +257,8 @@ impl Attachment {
         }
     }
 
-    /// Has the driver leave VLAN tags in the frames where the config listens on a VLAN. Elsewhere the FIB check finds what
-    /// hidden tags would do harm to.
+    /// Makes the driver leave VLAN tags in the frames if the config listens on a VLAN. Elsewhere the FIB check finds the frames
+    /// to which hidden tags would do harm.
     fn show_tags(&mut self) {
         let needs_tags = self.terms().is_some_and(|terms| terms.needs_tags());
         if !self.has_tagged && !needs_tags {
@@ -282,8 +282,8 @@ impl Attachment {
         }
     }
 
-    /// How many of its RX queues can have a socket, and how many there are. A socket sends on the TX queue of its own number.
-    /// Where there is none, the kernel takes the frame and drops it (xsk_generic_xmit), so the XDP program passes what arrives on
+    /// Number of its RX queues that can have a socket, and number of all. A socket sends on the TX queue of its own number. If
+    /// there is none, the kernel accepts the frame and drops it (xsk_generic_xmit), so the XDP program passes what arrives on
     /// that RX queue.
     fn count(&self) -> (u32, u32) {
         let (rx_queues, tx_queues) = queues::count(&self.name).unwrap_or((1, 1));
@@ -293,7 +293,7 @@ impl Attachment {
         )
     }
 
-    /// Sockets that it has or would have now.
+    /// Number of sockets that it has, or would have now.
     pub(super) fn expected(&self, config: &Config, plan: &Plan, devices: &Devices) -> usize {
         let device = devices.named(&self.name);
         let rests = self.terms().is_some_and(|terms| terms.rest().is_some());
@@ -309,7 +309,7 @@ impl Attachment {
         }
     }
 
-    /// Gives each RX queue that has none a worker, as long as there can be more sockets.
+    /// Assigns a worker to each RX queue without one, while there is room for sockets.
     fn assign(&mut self, seats: &mut Seats) {
         let (count, rx_queues) = self.count();
         let (old_count, old_left) = self.countable;
@@ -342,13 +342,13 @@ impl Attachment {
         self.countable = (count, left);
     }
 
-    /// Whether there are more queues than were counted: nobody is told of `ethtool -L`, which cannot take those in use.
+    /// True if queues were added: there is no notification of `ethtool -L`, which refuses to remove queues in use.
     pub(super) fn has_grown(&self) -> bool {
         let (count, _) = self.countable;
         self.ifindex.is_some() && count < xdnsd_abi::QUEUES_MAX && queues::has(&self.name, count)
     }
 
-    /// Opens the sockets that are not there, unless they wait for their next try, or for those that their worker has.
+    /// Opens missing sockets, except those that wait for their next attempt or for the worker to return others.
     pub(super) fn open_queues(&mut self, seats: &mut Seats, inboxes: &[Inbox], now: Instant) {
         for index in 0..self.queues.len() {
             let Queue {
@@ -383,7 +383,7 @@ impl Attachment {
         }
     }
 
-    /// Opens the socket of one queue and hands it to its worker. Says in which mode, and where it is among all.
+    /// Opens the socket of one queue and hands it to its worker. Returns its mode and its place.
     fn open_queue(
         &self,
         queue: u32,
@@ -430,8 +430,8 @@ impl Attachment {
         Ok((mode, place))
     }
 
-    /// Has the sockets of workers that are to have more than their UMEM has room for given back: they are opened anew. Meanwhile
-    /// the kernel's sockets serve their queues. Whether there was any.
+    /// Calls back the sockets of workers that are to have more than their UMEM has room for: they are opened anew. Meanwhile
+    /// the kernel's sockets serve their queues. True if there were any.
     pub(super) fn make_room(&mut self, seats: &mut Seats, inboxes: &[Inbox]) -> bool {
         let mut called = Vec::new();
         for queue in &self.queues {
@@ -448,7 +448,7 @@ impl Attachment {
         if called.is_empty() {
             return false;
         }
-        // What was redirected before is in their RX rings.
+        // Frames that were redirected before are in the RX rings then.
         grace::wait_for_programs();
         for (worker, place) in called {
             seats.call_back(worker, place, &inboxes[worker]);
@@ -456,17 +456,17 @@ impl Attachment {
         true
     }
 
-    /// The sockets at these places are closed, and opened anew.
+    /// Notes that the sockets at these places were closed, so that they are opened anew.
     pub(super) fn forget(&mut self, places: &[usize]) {
         for queue in &mut self.queues {
             queue.place.take_if(|place| places.contains(place));
         }
     }
 
-    /// Tells the program which destinations are ours. Whether it knows them now.
+    /// Tells the program which destinations are ours. True if it was told all of them.
     fn listen(&mut self, world: &World<'_>) -> bool {
         let mut wanted = listen_entries(&self.interface, world.config, world.plan, world.devices);
-        // All or nothing would leave in the map what is ours no more.
+        // Listing only what fits also removes destinations that are no longer ours.
         if wanted.len() > LISTEN_MAX as usize {
             self.warn_once(format!(
                 "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
@@ -508,8 +508,8 @@ impl Attachment {
         is_set
     }
 
-    /// Lets go of an interface that was deleted, or that a worker's socket said is. One of the same name is another.
-    /// The sockets at the places that are `lost` are closed.
+    /// Detaches from an interface that was deleted, also if another has its name by now, or whose sockets at the `lost` places
+    /// were closed.
     pub(super) fn notice_loss(
         &mut self,
         now: Instant,
@@ -522,7 +522,7 @@ impl Attachment {
         }
         let is_gone = match if_nametoindex(self.name.as_str()) {
             Ok(index) => Some(index) != self.ifindex,
-            // Anything else says nothing about the interface: it takes a descriptor to ask.
+            // Any other error says nothing about the interface: the question takes a descriptor.
             Err(errno) => errno == Errno::ENODEV,
         };
         let is_closed = |queue: &Queue| queue.place.is_some_and(|place| lost.contains(&place));
@@ -541,7 +541,7 @@ impl Attachment {
         }
     }
 
-    /// The program goes, and workers give its sockets back.
+    /// Detaches the program and calls back the sockets.
     fn let_go(&mut self, seats: &mut Seats, inboxes: &[Inbox]) {
         self.ifindex = None;
         detach(&self.program);
@@ -556,7 +556,7 @@ impl Attachment {
         }
     }
 
-    /// Whether there is nothing more to do until something changes, or is due.
+    /// Looks after the attachment. True if there is nothing more to do until something changes or is due.
     pub(super) fn poll(&mut self, world: &World<'_>, seats: &mut Seats) -> bool {
         self.is_left_out = false;
         if self.ifindex.is_some() {
@@ -571,7 +571,7 @@ impl Attachment {
         }
         let device = world.devices.named(&self.name);
         let is_wanted = |device: &&Device| {
-            // What comes by a port belongs to the device that has it.
+            // Packets from a port belong to the device that has it.
             let is_own = device.port_of.is_none() || self.is_taken();
             let protects = world.config.protects_on(&self.interface) && is_own;
             let is_used = is_served(&self.interface, world.config, world.plan) || protects;
@@ -588,7 +588,7 @@ impl Attachment {
             return true;
         }
         if let Some(terms) = self.terms() {
-            // The bridge does without until it forwards.
+            // The bridge has no program there until the port forwards.
             if terms.rest().is_some() {
                 return true;
             }
@@ -614,7 +614,7 @@ impl Attachment {
         false
     }
 
-    /// Has workers serve its queues, if anything is served on it.
+    /// Assigns workers to the queues, if anything is served on the device.
     fn serve(&mut self, world: &World<'_>, seats: &mut Seats) {
         if is_served(&self.interface, world.config, world.plan) {
             self.assign(seats);
@@ -622,7 +622,7 @@ impl Attachment {
         }
     }
 
-    /// Whether something that failed is tried again now.
+    /// True if something that failed is due for another attempt.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let is_queue_due = |queue: &Queue| queue.place.is_none() && queue.retry.is_due(now);
         match self.ifindex {
@@ -631,7 +631,7 @@ impl Attachment {
         }
     }
 
-    /// Logs trouble once, not every second.
+    /// Logs a problem once, not every second.
     pub(super) fn warn_once(&mut self, trouble: String) {
         if self.trouble != trouble {
             warn!("{}: {trouble}", self.shown);

@@ -7,7 +7,7 @@ use crate::daemon::supervisor::port_terms::PortTerms;
 use crate::worker::Inbox;
 
 impl Attachment {
-    /// A place for a port of this interface, should it be a bridge.
+    /// A free place for a port of this interface, for the case that it is a bridge.
     pub(in crate::daemon::supervisor) fn new_place(&self) -> Self {
         Self {
             mode: self.mode,
@@ -21,22 +21,22 @@ impl Attachment {
         }
     }
 
-    /// Of a place: what its bridge says of the port that has it, if one has.
+    /// Of a place: terms of the bridge, if a port has the place. `None` if this is no place.
     pub(in crate::daemon::supervisor) const fn place(&self) -> Option<&Option<PortTerms>> {
         self.place.as_ref()
     }
 
-    /// It is a place for a port.
+    /// True if this is a place for a port.
     pub const fn is_place(&self) -> bool {
         self.place.is_some()
     }
 
-    /// Of a place: a port has it.
+    /// True if this is a place that a port has.
     pub(in crate::daemon::supervisor) const fn is_taken(&self) -> bool {
         matches!(self.place, Some(Some(_)))
     }
 
-    /// Of a place: this port has it from here on.
+    /// Gives the place to this port.
     pub(in crate::daemon::supervisor) fn take(&mut self, port: &Device, terms: PortTerms) {
         self.name.clone_from(&port.name);
         self.shown = format!("{}/{}", self.interface, port.name);
@@ -46,12 +46,12 @@ impl Attachment {
         self.trouble.clear();
     }
 
-    /// Of a place: the bridge says this of its port. Whether it is something else than before.
+    /// Sets the bridge's terms of the port in this place. True if they have changed.
     pub(in crate::daemon::supervisor) fn set_terms(&mut self, terms: PortTerms) -> bool {
         self.place.replace(Some(terms)) != Some(Some(terms))
     }
 
-    /// Of a place: it is free again.
+    /// Frees the place.
     pub(in crate::daemon::supervisor) fn leave(&mut self, seats: &mut Seats, inboxes: &[Inbox]) {
         if self.ifindex.is_some() {
             self.let_go(seats, inboxes);
@@ -61,7 +61,7 @@ impl Attachment {
         self.name.clear();
     }
 
-    /// Of a bridge: its ports have the program, or there are none.
+    /// Of a bridge: sets whether its ports have the program instead.
     pub(in crate::daemon::supervisor) fn give_way(
         &mut self,
         gives_way: bool,
@@ -74,7 +74,7 @@ impl Attachment {
         }
     }
 
-    /// What its bridge says of it, if it is a port with a place.
+    /// Terms of the bridge, if this is a port with a place.
     pub(super) const fn terms(&self) -> Option<PortTerms> {
         match self.place {
             Some(terms) => terms,
@@ -82,7 +82,7 @@ impl Attachment {
         }
     }
 
-    /// Of a place whose port rests: its sockets are there for others. Whether it had any.
+    /// Of a place whose port rests: gives up its sockets for others. True if it had any.
     pub(in crate::daemon::supervisor) fn give_seats(
         &mut self,
         seats: &mut Seats,
@@ -96,12 +96,12 @@ impl Attachment {
         gives
     }
 
-    /// Of a place: its port is to have a program, and there can be no more sockets.
+    /// True for a place whose port is to have a program and finds no room for sockets.
     pub(in crate::daemon::supervisor) const fn is_left_out(&self) -> bool {
         self.is_left_out
     }
 
-    /// Why the program of this port serves nobody, in a word; empty: it does.
+    /// Why the program of this port serves no queries, in a word. Empty if it does.
     fn why_not(&self) -> &'static str {
         match self.terms().and_then(|terms| terms.rest()) {
             Some(rest) => rest.reason(),
@@ -113,13 +113,13 @@ impl Attachment {
         }
     }
 
-    /// Shows it to others.
+    /// Publishes the state for other threads.
     pub(in crate::daemon::supervisor) fn show(&self) {
         let port = self.is_taken().then(|| (self.name.clone(), self.why_not()));
         self.port.set(port);
     }
 
-    /// What serves the port.
+    /// Describes what serves the port.
     pub(in crate::daemon::supervisor) fn sentence(&self) -> String {
         let name = &self.name;
         let why = match self.why_not() {
@@ -136,7 +136,7 @@ impl Attachment {
         format!("{name} by the kernel's sockets, {why}")
     }
 
-    /// Of a place: no port has it.
+    /// True for a place without a port.
     pub(super) const fn is_free(&self) -> bool {
         matches!(self.place, Some(None))
     }

@@ -1,4 +1,4 @@
-//! What needs no interface: when a queue is tried again, and where a program is of no use.
+//! Tests without an interface: when a queue is tried again, and where a program is of no use.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_ins
     }
 }
 
-/// A queue whose socket cannot be had is tried again, later each time, as long as its interface is there.
+/// A queue whose socket fails is tried again, with growing pauses, as long as its interface exists.
 #[test]
 fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
     let text = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
