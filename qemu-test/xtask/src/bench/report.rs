@@ -89,9 +89,25 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
+/// The quarter and the three quarters of them: the middle half lies between. With few values these are values of the list.
+pub fn quartiles(mut values: Vec<f64>) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let Some(last) = values.len().checked_sub(1) else {
+        return [f64::NAN; 2];
+    };
+    [values[last / 4], values[last - last / 4]]
+}
+
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::{median, quartiles};
+
+    #[test]
+    fn the_middle_half_lies_between_the_quartiles() {
+        assert_eq!(quartiles(vec![9.0, 1.0, 2.0, 3.0, 4.0]), [2.0, 4.0]);
+        assert_eq!(quartiles(vec![9.0, 1.0]), [1.0, 9.0]);
+        assert!(quartiles(Vec::new()).iter().all(|value| value.is_nan()));
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {
