@@ -21,12 +21,22 @@ const ROUNDS: u32 = 7;
 const SECONDS: u32 = 2;
 
 /// The command `bench against`.
-pub fn main(other: PathBuf, turns: &Turns, signals: &Signals) -> Result<ExitCode> {
+pub fn main(
+    other: PathBuf,
+    ours: Option<PathBuf>,
+    turns: &Turns,
+    signals: &Signals,
+) -> Result<ExitCode> {
     let plan = miss::Plan::of(turns, ROUNDS, SECONDS);
-    ensure!(other.is_file(), "{}: not a program", other.display());
+    for program in [Some(&other), ours.as_ref()].into_iter().flatten() {
+        ensure!(program.is_file(), "{}: not a program", program.display());
+    }
     require_root("a benchmark in network namespaces")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
-    let ours = Programs::build(&[KIND], signals)?;
+    let ours = match ours {
+        Some(program) => Programs::built(program),
+        None => Programs::build(&[KIND], signals)?,
+    };
     let theirs = ours.clone().with_appliance(other);
     let sections = String::new;
     let sides = [

@@ -25,17 +25,27 @@ pub struct Programs {
 impl Programs {
     /// Builds what `kinds` need.
     pub fn build(kinds: &[Kind], signals: &Signals) -> Result<Self> {
-        let programs = Self {
-            own: workspace::target(),
-            // Apart, so that the two do not overwrite each other.
-            with_crate: workspace::target().join("afxdp"),
-            appliance: None,
-        };
+        let programs = Self::at(workspace::target());
         programs.build_one(Backend::Own, signals)?;
         if kinds.iter().any(|kind| backend(*kind) == Backend::Crate) {
             programs.build_one(Backend::Crate, signals)?;
         }
         Ok(programs)
+    }
+
+    /// An appliance that was built before.
+    #[must_use]
+    pub fn built(appliance: PathBuf) -> Self {
+        Self::at(workspace::target()).with_appliance(appliance)
+    }
+
+    fn at(target: PathBuf) -> Self {
+        Self {
+            // Apart, so that the two do not overwrite each other.
+            with_crate: target.join("afxdp"),
+            own: target,
+            appliance: None,
+        }
     }
 
     /// The same with another appliance.

@@ -94,6 +94,11 @@ pub fn compare(
             let second = turn(1)?;
             [turn(0)?, second]
         });
+        if let Some([first, second]) = rounds.last() {
+            let of = |rate: fn(&Turn) -> f64| rate(second) / rate(first);
+            let (hits, misses, alone) = (of(|t| t.hits), of(|t| t.misses), of(|t| t.alone));
+            eprintln!("rates: hits {hits:.3}, misses {misses:.3}, misses alone {alone:.3}");
+        }
     }
     Ok(rounds)
 }

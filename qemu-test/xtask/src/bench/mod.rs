@@ -81,6 +81,9 @@ pub enum Command {
     Against {
         /// The other build.
         program: PathBuf,
+        /// A program in place of this build, which is not built then.
+        #[arg(long, value_name = "PROGRAM")]
+        ours: Option<PathBuf>,
         /// How long.
         #[command(flatten)]
         turns: Turns,
@@ -117,7 +120,11 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
         Command::Shield(arguments) => shield::main(&arguments, signals),
         Command::Paper(arguments) => paper::main(&arguments, signals),
         Command::Lists(turns) => lists::main(&turns, signals),
-        Command::Against { program, turns } => against::main(program, &turns, signals),
+        Command::Against {
+            program,
+            ours,
+            turns,
+        } => against::main(program, ours, &turns, signals),
     }
 }
 
