@@ -1,7 +1,7 @@
-//! The account that the daemon serves under: an ordinary one that keeps the capabilities which serving takes.
+//! The account that the daemon serves under: an unprivileged one with only the capabilities that serving needs.
 //!
-//! An init script runs as root before anything else has come up; a program in between that only changes the account would
-//! be one more to load before the first answer.
+//! An init script runs as root, early in the boot; a separate program that only changes the account would be one more to load
+//! before the first answer.
 
 use std::fs;
 use std::io;
@@ -12,13 +12,13 @@ use rustix::thread::CapabilitySet;
 
 use super::capabilities;
 
-/// Where accounts are listed.
+/// List of accounts (passwd(5)).
 const ACCOUNTS: &str = "/etc/passwd";
 
-/// Where groups are.
+/// List of groups (group(5)).
 const GROUPS: &str = "/etc/group";
 
-/// What serving takes: port 53, the interfaces, raw sockets, memory that is not paged out, the XDP program and its
+/// Capabilities that serving needs: port 53, interface settings, raw sockets, locked memory, the XDP program and its
 /// verification.
 const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
     .union(CapabilitySet::NET_ADMIN)
@@ -27,19 +27,19 @@ const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
     .union(CapabilitySet::PERFMON)
     .union(CapabilitySet::BPF);
 
-/// An account's numbers.
+/// User and group IDs of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct PasswdEntry {
     user: Uid,
     group: Gid,
 }
 
-/// Makes the process, which root has started, one of `name`'s for good, with the capabilities that serving takes and no way to
-/// more. One that is that account's already keeps of them what it has. Before any thread is started: the system calls are about
-/// the calling thread.
+/// Changes the process from root to the account `name` for good, with only [`KEPT`] and without a way to more. A process that
+/// already has that account keeps those of [`KEPT`] that it has. Call it before any thread starts: the system calls act on the
+/// calling thread.
 ///
 /// # Errors
-/// There is no such account, or the process may not change to it: one sentence.
+/// The account is missing, or the process may not change to it: one sentence.
 pub fn change_to(name: &str) -> Result<(), String> {
     let accounts = fs::read_to_string(ACCOUNTS).map_err(|error| format!("{ACCOUNTS}: {error}"))?;
     let account = find(&accounts, name).ok_or_else(|| format!("{ACCOUNTS}: no user {name}"))?;
@@ -58,7 +58,7 @@ pub fn change_to(name: &str) -> Result<(), String> {
 }
 
 impl PasswdEntry {
-    /// Whether the process is its already, and never was anybody else's that it could go back to.
+    /// True if all IDs of the process, saved ones included, are this account's.
     fn is_ours(self) -> Result<bool, String> {
         let ids = getresuid().and_then(|user| Ok((user, getresgid()?)));
         let (user, group) = ids.map_err(|errno| format!("getresuid: {errno}"))?;
@@ -69,10 +69,10 @@ impl PasswdEntry {
     }
 }
 
-/// The number of a group, which may be named by it.
+/// The ID of a group, given by name or number.
 ///
 /// # Errors
-/// There is no such group: one sentence.
+/// The group is missing: one sentence.
 pub fn group(name: &str) -> Result<Gid, String> {
     if let Ok(number) = name.parse() {
         return Ok(Gid::from_raw(number));
@@ -81,7 +81,7 @@ pub fn group(name: &str) -> Result<Gid, String> {
     find_group(&groups, name).ok_or_else(|| format!("{GROUPS}: no group {name}"))
 }
 
-/// Whether this process is root's.
+/// True if this process runs as root.
 #[must_use]
 pub fn is_root() -> bool {
     Uid::effective().is_root()
@@ -89,7 +89,7 @@ pub fn is_root() -> bool {
 
 fn change(account: PasswdEntry) -> io::Result<()> {
     capabilities::bound(KEPT)?;
-    // Without this the change of the user would take them all.
+    // Keeps the capabilities across the change of the user.
     prctl::set_keepcaps(true)?;
     setgroups(&[])?;
     setresgid(account.group, account.group, account.group)?;
@@ -98,7 +98,7 @@ fn change(account: PasswdEntry) -> io::Result<()> {
     Ok(prctl::set_no_new_privs()?)
 }
 
-/// The account called `name` among `accounts`, a line each (passwd(5)).
+/// The account `name` in `accounts`, one per line (passwd(5)).
 fn find(accounts: &str, name: &str) -> Option<PasswdEntry> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -112,7 +112,7 @@ fn find(accounts: &str, name: &str) -> Option<PasswdEntry> {
     })
 }
 
-/// The group called `name` among `groups`, a line each (group(5)).
+/// The group `name` in `groups`, one per line (group(5)).
 fn find_group(groups: &str, name: &str) -> Option<Gid> {
     groups.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -1,28 +1,28 @@
-//! A mappable BPF array of u64 in our address space: the fence around mmap(2). The XDP program or the kernel's socket
-//! look-up reads what a worker stores, without a system call.
+//! A mappable BPF array of u64 in our address space: the fence around mmap(2). The XDP program or the kernel's sk_lookup program
+//! reads what a worker stores, without a system call.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
-/// The words of the array. The mapping keeps the map alive by itself.
+/// The mapped words of the array. The mapping keeps the map alive by itself.
 #[derive(Debug)]
 pub struct MappedWords {
     start: NonNull<AtomicU64>,
     count: usize,
 }
 
-// SAFETY: the mapping belongs to no thread, and is only reached as &AtomicU64.
+// SAFETY: the mapping belongs to the process, and is reached only as &AtomicU64.
 unsafe impl Send for MappedWords {}
-// SAFETY: it has no methods that change it but through the atomics.
+// SAFETY: as for Send: all access is by atomics.
 unsafe impl Sync for MappedWords {}
 
 impl MappedWords {
     /// Maps the first `count` words of the array.
     ///
     /// # Errors
-    /// mmap(2) failed: the array is shorter, or not made to be mapped.
+    /// mmap(2) failed: the array is shorter, or lacks BPF_F_MMAPABLE.
     pub fn map(array: BorrowedFd<'_>, count: usize) -> io::Result<Self> {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         let (null, len) = (std::ptr::null_mut(), count * size_of::<AtomicU64>());
@@ -36,24 +36,24 @@ impl MappedWords {
         Ok(Self { start, count })
     }
 
-    /// All of them, for as long as the process lives.
+    /// All words, mapped for the life of the process.
     #[must_use]
     pub fn leak(self) -> &'static [AtomicU64] {
         let words = std::mem::ManuallyDrop::new(self);
-        // SAFETY: so many words lie in the bytes that are mapped, and nobody unmaps them any more; they are page-aligned and zeroed
-        // by the kernel. User space and programs store whole words alone.
+        // SAFETY: `count` words lie in the mapped bytes, and ManuallyDrop keeps them mapped; they are page-aligned and zeroed by
+        // the kernel. User space and programs store only whole words.
         unsafe { std::slice::from_raw_parts(words.start.as_ptr(), words.count) }
     }
 
     /// The word at `index`.
     ///
     /// # Panics
-    /// Without a map.
+    /// `index` is beyond the array.
     #[must_use]
     pub fn word(&self, index: u32) -> &AtomicU64 {
         assert!((index as usize) < self.count, "a word of the array");
-        // SAFETY: the index is below the count, so the word lies in the bytes that are mapped until drop; they are
-        // page-aligned and zeroed by the kernel. All writers in user space store atomically, and programs whole words, if any.
+        // SAFETY: the index is below the count, so the word lies in the bytes that are mapped until drop; they are page-aligned
+        // and zeroed by the kernel. User space stores atomically, and programs store only whole words.
         unsafe { self.start.add(index as usize).as_ref() }
     }
 }
@@ -61,7 +61,7 @@ impl MappedWords {
 impl Drop for MappedWords {
     fn drop(&mut self) {
         let len = self.count * size_of::<AtomicU64>();
-        // SAFETY: our own mapping of that many bytes; a word that is borrowed borrows self.
+        // SAFETY: our own mapping of that many bytes; borrowed words borrow self, so none is left.
         unsafe { libc::munmap(self.start.as_ptr().cast(), len) };
     }
 }

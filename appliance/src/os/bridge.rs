@@ -1,97 +1,97 @@
 //! Bridges and their ports, as the kernel has them now (rtnetlink(7)).
 //!
-//! What an XDP program on a port answers never reaches the bridge, so that
-//! program has to know what the bridge would have done with the frame.
+//! A frame that an XDP program on a port answers never reaches the bridge, so that program has to know what the bridge would have
+//! done with it.
 
 use super::netlink::{DEVICE_LEN, attribute, attributes, dump_links, u16_at, u32_at, with};
 
-/// linux/if_link.h: the device that it is a port of, what is set by kind, what is set by family, what to say besides.
+/// linux/if_link.h: bridge of a port, settings by kind, settings by family, filter of a request.
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_EXT_MASK: u16 = 29;
-/// Inside of IFLA_LINKINFO: the kind and its settings; the kind of what it is a port of, and the port's settings.
+/// Inside IFLA_LINKINFO: kind and its settings; kind of the master and the port's settings.
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
-/// A bridge's settings. Times are in hundredths of a second.
+/// Settings of a bridge. Times are in hundredths of a second.
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BR_TOPOLOGY_CHANGE: u16 = 14;
 const CENTISECOND_MS: u32 = 10;
-/// A port's.
+/// Settings of a port.
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_LOCKED: u16 = 39;
-/// linux/if_bridge.h: BR_STATE_FORWARDING, and a port's VLANs inside of IFLA_AF_SPEC.
+/// linux/if_bridge.h: BR_STATE_FORWARDING, and a port's VLANs inside IFLA_AF_SPEC.
 const FORWARDING: u8 = 3;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 2;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
-/// linux/rtnetlink.h: the VLANs one by one.
+/// linux/rtnetlink.h: lists each VLAN.
 const RTEXT_FILTER_BRVLAN: u32 = 2;
 const AF_BRIDGE: u8 = 7;
-/// net/if.h, and where struct ifinfomsg has index and flags.
+/// net/if.h, and offsets of index and flags in struct ifinfomsg.
 const IFF_UP: u32 = 1;
 const INDEX: usize = 4;
 const FLAGS: usize = 8;
-/// How a kind is named.
+/// IFLA_INFO_KIND of a bridge.
 const BRIDGE: &[u8] = b"bridge\0";
 
-/// A device, so far as it has to do with a bridge.
+/// A device that is a bridge, a port of one, or both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
-    /// The kernel's index.
+    /// Interface index.
     pub index: u32,
-    /// What it is, if it is a bridge.
+    /// Settings, if it is a bridge.
     pub bridge: Option<Bridge>,
-    /// What it does, if it is a port of one.
+    /// Settings as a port, if it is one.
     pub port: Option<Port>,
 }
 
 /// A bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bridge {
-    /// It takes frames at all.
+    /// True if it is up.
     pub is_up: bool,
-    /// For so long it remembers which port an address was heard by, in milliseconds. While spanning trees change that is shorter
-    /// (IEEE 802.1D section 17.11).
+    /// How long it remembers on which port it heard a station, in milliseconds. Shorter during a topology change of the spanning
+    /// tree (IEEE 802.1D section 17.11).
     pub ageing_ms: u32,
-    /// It looks at VLAN tags.
+    /// True if it filters VLANs.
     pub filters_vlans: bool,
-    /// Those that it takes part in itself.
+    /// VLANs of the bridge device itself.
     pub vlans: Vec<Vlan>,
 }
 
 /// A port of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Port {
-    /// The bridge's index.
+    /// Interface index of the bridge.
     pub bridge: u32,
-    /// Whether frames go through it: else the spanning tree keeps it closed, or it has no carrier.
+    /// True if it forwards frames: the spanning tree has not blocked it, and it has carrier.
     pub is_forwarding: bool,
-    /// Who is not known does not get through it (802.1X).
+    /// True if it drops frames of unknown stations (802.1X).
     pub is_locked: bool,
-    /// Its VLANs, where the bridge looks at tags.
+    /// Its VLANs, if the bridge filters VLANs.
     pub vlans: Vec<Vlan>,
 }
 
-/// A VLAN of a port, or of a bridge itself.
+/// A VLAN of a port, or of a bridge device itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vlan {
-    /// Its number.
+    /// VLAN ID.
     pub id: u16,
-    /// Untagged frames that come by it belong to this one.
+    /// True if untagged frames that arrive on the port belong to this VLAN.
     pub is_pvid: bool,
-    /// Frames of it leave without a tag.
+    /// True if frames of this VLAN leave untagged.
     pub is_untagged: bool,
 }
 
-/// All bridges and their ports.
+/// Reads all bridges and their ports.
 ///
 /// # Errors
-/// The kernel refuses.
+/// The kernel refused.
 pub fn read() -> nix::Result<Vec<Link>> {
     let mut links = Vec::new();
     dump_links(0, &[], |said| links.extend(Link::of(said)))?;
@@ -108,7 +108,7 @@ pub fn read() -> nix::Result<Vec<Link>> {
 }
 
 impl Link {
-    /// What a message says of a device; `None`: it is neither.
+    /// Reads a device from a message; `None` if it is neither a bridge nor a port of one.
     fn of(said: &[u8]) -> Option<Self> {
         let (index, flags) = (u32_at(said, INDEX)?, u32_at(said, FLAGS)?);
         let all = said.get(DEVICE_LEN..)?;
@@ -160,12 +160,12 @@ impl Port {
     }
 }
 
-/// Whether an attribute of one octet is there and not zero.
+/// True if a one-octet attribute is present and not zero.
 fn is_set(settings: &[u8], kind: u16) -> bool {
     attribute(settings, kind).is_some_and(|octets| octets.iter().any(|octet| *octet != 0))
 }
 
-/// Adds what a message of the bridges' own family says of VLANs. A bridge's own have its index as well.
+/// Adds VLANs from a message of family AF_BRIDGE. The bridge's own VLANs come under its own index.
 fn add_vlans(links: &mut [Link], said: &[u8]) {
     let Some(index) = u32_at(said, INDEX) else {
         return;
@@ -195,7 +195,7 @@ fn add_vlans(links: &mut [Link], said: &[u8]) {
 mod tests {
     use super::*;
 
-    /// A message as the kernel says it of a device.
+    /// A message about a device, as the kernel sends it.
     fn said(index: u32, flags: u32, attributes: &[Vec<u8>]) -> Vec<u8> {
         let mut octets = vec![0; INDEX];
         octets.extend(index.to_ne_bytes());

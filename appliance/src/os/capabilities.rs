@@ -1,4 +1,4 @@
-//! What the process may do as root could (capabilities(7)).
+//! Capabilities of the process and its threads (capabilities(7)).
 
 use std::io;
 
@@ -9,45 +9,45 @@ use rustix::thread::{
     set_capabilities,
 };
 
-/// Files of other accounts, which root reads and writes: for threads that read or write files.
+/// Access to other accounts' files: for threads that read or write files.
 pub const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::CHOWN)
     .union(CapabilitySet::FOWNER);
-/// The same, and maps for prefixes that programs look into: for threads that make such maps.
+/// [`FILES`] and BPF maps: for threads that make maps of prefixes.
 pub const FILES_AND_MAPS: CapabilitySet = FILES.union(CapabilitySet::BPF);
-/// Packets with a header of our own: for a thread that asks upstream servers.
+/// Raw packets: for a thread that asks upstream servers.
 pub const PACKETS: CapabilitySet = CapabilitySet::NET_RAW;
-/// Ports below 1024 and settings of the kernel, and what the threads that it starts have of theirs: for the first thread.
+/// Ports below 1024, kernel settings, and the capabilities of threads that it starts: for the first thread.
 pub const FIRST: CapabilitySet = FILES
     .union(PACKETS)
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_ADMIN);
-/// For a thread that has all that it needs in hand.
+/// For a thread that already has all descriptors that it needs.
 pub const NONE: CapabilitySet = CapabilitySet::empty();
 
-/// Gives up what the calling thread, and those that it starts, do not need: all but `kept`. Whoever gets a thread to make system
-/// calls of his own has its rights and no others.
+/// Drops all capabilities but `kept` for the calling thread and the threads that it starts. An attacker who gets a thread to make
+/// system calls has that thread's capabilities only.
 pub fn keep(kept: CapabilitySet) {
     if let Err(error) = limit(kept) {
         debug!("capset: {error}");
     }
 }
 
-/// Takes every capability but those of `kept` from what this thread, and a program that it starts, can ever have again.
+/// Removes every capability but `kept` from the bounding set of this thread, and so of a program that it executes.
 ///
 /// # Errors
 /// prctl(2) failed: the thread may not change its bounding set.
 pub fn bound(kept: CapabilitySet) -> io::Result<()> {
     for bit in 0..u64::BITS {
-        // By its number: a kernel may have capabilities without a name here.
+        // By number: a kernel may have capabilities without a name here.
         let capability = CapabilitySet::from_bits_retain(1 << bit);
         if kept.contains(capability) {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
             Ok(()) => {}
-            // Above the last that this kernel knows.
+            // Beyond the last capability of this kernel.
             Err(Errno::INVAL) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
@@ -55,10 +55,10 @@ pub fn bound(kept: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets what this thread may do to `wanted`; a program that it starts inherits none.
+/// Sets this thread's capabilities to `wanted`; a program that it executes inherits none.
 ///
 /// # Errors
-/// capset(2) failed: the thread has not all of them.
+/// capset(2) failed: the thread lacks one of them.
 pub fn set(wanted: CapabilitySet) -> io::Result<()> {
     let sets = CapabilitySets {
         effective: wanted,
@@ -68,7 +68,7 @@ pub fn set(wanted: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// Gives up what this thread may do besides `kept`.
+/// Drops this thread's capabilities except `kept`.
 ///
 /// # Errors
 /// capget(2) or capset(2) failed.
@@ -84,7 +84,7 @@ mod tests {
     use std::{fs, thread};
     use xdnsd_lab::privilege::root_or_skip;
 
-    /// What /proc says of this thread's capabilities, by name.
+    /// Capability masks of this thread in /proc, by name.
     fn masks() -> BTreeMap<String, u64> {
         let status = fs::read_to_string("/proc/thread-self/status").expect("/proc");
         let masks = status.lines().filter_map(|line| {
@@ -100,7 +100,7 @@ mod tests {
             return;
         }
         let kept = CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF);
-        // Capabilities are a thread's, and this one ends.
+        // Capabilities are per thread, and this thread ends.
         let left = thread::spawn(move || {
             bound(kept).expect("root may");
             set(kept).expect("root has them");

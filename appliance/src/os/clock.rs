@@ -1,4 +1,4 @@
-//! The clocks: monotonic for the engine, the wall clock for the snapshot, and whether the wall clock can be believed.
+//! The clocks: monotonic for the engine, wall clock for the snapshot, and whether the wall clock is credible.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
@@ -6,15 +6,14 @@ use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use xdnsd_core::time::Instant;
 
-/// The monotonic clock's reading at the start. Restored answers were stored before the start; one that is older than
-/// this is of no use to anybody.
+/// Reading of the engine's clock at the start. Restored answers were stored before the start; older ones than this are useless.
 const START: Duration = Duration::from_secs(30 * 86_400);
-/// 2026-01-01 in Unix time: a wall clock before it was never set, whatever the kernel says of it.
+/// 2026-01-01 in Unix time: an earlier wall clock was never set, whatever the kernel says.
 const EARLIEST_SECS: u64 = 1_767_225_600;
 
 static EPOCH: OnceLock<Monotonic> = OnceLock::new();
 
-/// The monotonic clock, which all threads share.
+/// The engine's monotonic clock, shared by all threads.
 #[must_use]
 pub fn now() -> Instant {
     let elapsed = START + EPOCH.get_or_init(Monotonic::now).elapsed();
@@ -36,31 +35,30 @@ pub fn wall_secs() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-/// Whether the wall clock can be believed: the kernel holds it for synchronised, and it is not before this program was
-/// written.
+/// True if the wall clock is credible: the kernel holds it for synchronised, and it is not before [`EARLIEST_SECS`].
 #[must_use]
 pub fn wall_is_synchronised() -> bool {
     is_believable(kernel_says_so(), wall_secs())
 }
 
-/// Seconds since 1970 for what was written by this machine's clock, too, such as the end of a lease: right enough unless
-/// the clock was never set.
+/// Seconds since 1970 for comparison with times that this machine's clock wrote, such as the end of a lease. `None` if the clock
+/// was never set.
 #[must_use]
 pub fn own_wall_secs() -> Option<u64> {
     Some(wall_secs()).filter(|&secs| secs >= EARLIEST_SECS)
 }
 
-/// Whether the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
+/// True if the kernel holds the wall clock for synchronised: a time daemon has told it so (adjtimex(2)).
 fn kernel_says_so() -> bool {
-    // SAFETY: timex is plain integers, for which all zero bits are a value; modes 0 asks and changes nothing.
+    // SAFETY: timex is plain integers, for which all zero bits are a value; modes 0 reads and changes nothing.
     let mut timex: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a timex of our own that outlives the call, which is all that adjtimex(2) asks for.
+    // SAFETY: the pointer is to our own timex, which outlives the call; adjtimex(2) asks for no more.
     let state = unsafe { libc::adjtimex(&raw mut timex) };
     is_synchronised(state, timex.status)
 }
 
-/// What adjtimex(2) returned, and its status: not synchronised shows as TIME_ERROR; a failed call (-1, in a sandbox) tells
-/// nothing, which is the same to us.
+/// Interprets the result and status of adjtimex(2): unsynchronised shows as TIME_ERROR; a failed call (-1, in a sandbox) counts
+/// as unsynchronised.
 fn is_synchronised(state: libc::c_int, status: libc::c_int) -> bool {
     (libc::TIME_OK..libc::TIME_ERROR).contains(&state) && status & libc::STA_UNSYNC == 0
 }

@@ -1,4 +1,4 @@
-//! Datagrams with what the kernel says beside them, one or several with one system call: recvmsg(2), recvmmsg(2), sendmmsg(2).
+//! Datagrams with their control messages, one or several per system call: recvmsg(2), recvmmsg(2), sendmmsg(2).
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -8,18 +8,18 @@ use nix::errno::Errno;
 
 use super::socket::{arrival_in, control_message};
 
-/// Most datagrams of one call.
+/// Most datagrams per call.
 pub const DATAGRAMS_MAX: usize = 16;
 /// Bytes of the longest address, a `sockaddr_in6`.
 const ADDRESS: usize = size_of::<libc::sockaddr_in6>();
-/// Room for the control messages of one datagram.
+/// Bytes for the control messages of one datagram.
 const CONTROL: usize = 64;
 
-/// Sends packets through a connected socket. How many went out, at least one: behind them is one that could not be sent.
-/// Packets beyond [`DATAGRAMS_MAX`] are left for another call.
+/// Sends packets through a connected socket. Returns how many were sent, at least one; the packet after them failed. Packets
+/// beyond [`DATAGRAMS_MAX`] are left for another call.
 ///
 /// # Errors
-/// The first could not be sent.
+/// The first packet could not be sent.
 pub fn send_all<'p>(
     socket: &impl AsRawFd,
     packets: impl Iterator<Item = &'p [u8]>,
@@ -36,8 +36,8 @@ pub fn send_all<'p>(
         message.msg_hdr.msg_iov = ptr::from_ref(part).cast_mut();
         message.msg_hdr.msg_iovlen = 1;
     }
-    // SAFETY: the first `parts.len()` messages point to a part each, and it to the bytes of a packet; all outlive the call,
-    // which writes to the messages' lengths alone.
+    // SAFETY: each of the first `parts.len()` messages points to one part, and the part to a packet's bytes; all outlive the
+    // call, which writes only the messages' lengths.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -49,34 +49,34 @@ pub fn send_all<'p>(
     Errno::result(sent).map(|sent| sent as usize)
 }
 
-/// What comes beside the bytes of a datagram.
+/// Metadata of a received datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DatagramInfo {
     /// Bytes in its part of the buffer.
     pub len: usize,
-    /// It was longer than its part.
+    /// True if the datagram was longer than its part.
     pub is_truncated: bool,
-    /// Who sent it.
+    /// Sender.
     pub from: SocketAddr,
-    /// To which address and port it was sent (IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR).
+    /// Address and port that it was sent to (IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR).
     pub to: SocketAddr,
 }
 
-/// A datagram that came by one call.
+/// A datagram from a single receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
     /// Bytes in the buffer.
     pub len: usize,
-    /// Who sent it.
+    /// Sender.
     pub from: SocketAddr,
-    /// Index of the device that it came by (IP_PKTINFO, IPV6_RECVPKTINFO). 0: the kernel does not say.
+    /// Index of the ingress device (IP_PKTINFO, IPV6_RECVPKTINFO). 0 if the kernel does not report it.
     pub device: u32,
 }
 
-/// The received datagrams of one call, each with the number of its part of the buffer.
+/// Datagrams received by one call, each with the index of its part of the buffer.
 pub type DatagramBatch = heapless::Vec<(usize, DatagramInfo), DATAGRAMS_MAX>;
 
-/// What the kernel writes about one datagram, at the alignment of its addresses and headers.
+/// Buffers for what the kernel writes about one datagram, aligned for addresses and control messages.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct About {
@@ -90,7 +90,7 @@ impl About {
         from: [0; ADDRESS],
     };
 
-    /// A message that brings a datagram into `part`, and this.
+    /// A message header that receives a datagram into `part`, and its metadata into `self`.
     fn header(&mut self, part: &mut libc::iovec) -> libc::msghdr {
         let mut header = empty_header();
         header.msg_iov = ptr::from_mut(part);
@@ -102,22 +102,22 @@ impl About {
         header
     }
 
-    /// The datagram that it is about. `None`: it has no address.
+    /// The datagram of `message`. `None` if it lacks an address.
     fn of(&self, message: &libc::mmsghdr) -> Option<DatagramInfo> {
         Some(DatagramInfo {
             len: message.msg_len as usize,
             is_truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             from: address(&self.from)?,
-            // Zeros behind what the kernel wrote are no message.
+            // Zeros after the kernel's control messages parse as the end.
             to: sent_to(&self.control)?,
         })
     }
 }
 
-/// Receives a datagram. `None`: it has no address.
+/// Receives a datagram. `None` if it has no address.
 ///
 /// # Errors
-/// recvmsg(2) failed, or there is nothing and the socket does not wait.
+/// recvmsg(2) failed, or nothing is there and the socket is non-blocking.
 pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<Option<Datagram>> {
     let mut about = About::EMPTY;
     let mut part = libc::iovec {
@@ -125,8 +125,8 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<Option<D
         iov_len: buffer.len(),
     };
     let mut header = about.header(&mut part);
-    // SAFETY: `header` points to a part that is `buffer` with its length, and to room for address and control messages with
-    // its length. All outlive the call; bytes may hold anything.
+    // SAFETY: `header` points to a part, which is `buffer` with its length, and to buffers for address and control messages with
+    // their lengths. All outlive the call; any bytes are valid.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, 0) };
     let len = Errno::result(len)? as usize;
     Ok(address(&about.from).map(|from| Datagram {
@@ -136,11 +136,11 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<Option<D
     }))
 }
 
-/// Receives what is there, each into a part of `buffer` of `part` bytes, [`DATAGRAMS_MAX`] at most. Says whether every part was
-/// used. What has no address is left out. Does not wait.
+/// Receives pending datagrams, each into `part` bytes of `buffer`, at most [`DATAGRAMS_MAX`]. True if every part was used.
+/// Datagrams without an address are left out. Does not wait.
 ///
 /// # Errors
-/// There is nothing, or the call failed.
+/// Nothing is there, or the call failed.
 pub fn receive_all(
     socket: &impl AsRawFd,
     buffer: &mut [u8],
@@ -159,9 +159,9 @@ pub fn receive_all(
     for ((message, part), about) in messages.iter_mut().zip(&mut parts).zip(&mut about) {
         message.msg_hdr = about.header(part);
     }
-    // SAFETY: the first `parts.len()` messages point to a part each, and it to as many bytes of `buffer` as it says, of which
-    // no two share any, and to room of their own for address and control messages, with its length. All outlive the call;
-    // bytes may hold anything. No time is given.
+    // SAFETY: each of the first `parts.len()` messages points to one part, and the part to its own disjoint bytes of `buffer`,
+    // and to its own buffers for address and control messages, with their lengths. All outlive the call; any bytes are valid. The
+    // timeout is null.
     let count = unsafe {
         libc::recvmmsg(
             socket.as_raw_fd(),
@@ -175,7 +175,7 @@ pub fn receive_all(
     let mut batch = DatagramBatch::new();
     for (at, (message, about)) in messages.iter().zip(&about).take(count).enumerate() {
         let received = about.of(message);
-        // As many as there are messages.
+        // Has room: there are no more datagrams than messages.
         let _ = received.map(|received| batch.push((at, received)));
     }
     Ok((batch, count == parts.len()))
@@ -199,7 +199,7 @@ fn sent_to(told: &[u8]) -> Option<SocketAddr> {
     address(found?)
 }
 
-/// The address in the bytes of a `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
+/// Reads a `sockaddr_in` or `sockaddr_in6` (ip(7), ipv6(7)).
 fn address(bytes: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?);
     match i32::from(u16::from_ne_bytes(*bytes.first_chunk()?)) {
@@ -306,7 +306,7 @@ mod tests {
             &7_u32.to_ne_bytes(),
         ]
         .concat();
-        // The family stands in the machine's own order.
+        // The family is in native byte order.
         let in_order = |bytes: &[u8]| {
             let family = u16::from(bytes[0]).to_ne_bytes();
             [&family, &bytes[2..]].concat()

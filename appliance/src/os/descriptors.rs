@@ -1,16 +1,16 @@
-//! How many descriptors the process may have open.
+//! Limit of open descriptors of the process.
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that are wanted: sockets of clients and of questions, files, maps.
+/// Descriptors wanted: sockets of clients and of questions, files, maps.
 const DESCRIPTORS: u64 = 4096;
 
-/// With fewer, what serves takes nearly all of them, and questions fail for want of a socket.
+/// Below this, listeners take nearly all descriptors, and questions fail for want of a socket.
 const LEAST: u64 = 256;
 
-/// Raises the soft limit of open descriptors as far as is wanted and the hard limit lets it. Without more of them questions
-/// have fewer ports at once. What is to be said of a limit that is too low.
+/// Raises the soft limit of open descriptors towards [`DESCRIPTORS`], as far as the hard limit allows. Fewer descriptors mean
+/// fewer ports for questions at once. Returns a warning if the limit is too low.
 #[must_use]
 pub fn raise_limit() -> Option<String> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
@@ -30,22 +30,22 @@ fn too_few(hard: u64) -> Option<String> {
     })
 }
 
-/// Descriptors that have to be left when all serve: for questions to upstreams, clients over TCP, files.
+/// Descriptors that must remain once all listeners are open: for questions to upstreams, clients over TCP, files.
 const SPARE: u64 = 24;
 
-/// Whether there are descriptors left when all that serves has its own: without them a client would get nothing but failures.
+/// Checks that [`SPARE`] descriptors remain once all listeners are open: without them every query would fail.
 ///
 /// # Errors
-/// There are not: a sentence with the limit, and what is needed.
+/// Too few: a sentence with the limit and the number needed.
 pub fn check_spare() -> Result<(), String> {
     let Ok((limit, _)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return Ok(());
     };
     let used = match std::fs::read_dir("/proc/self/fd") {
-        // One is that of the look itself.
+        // One is the descriptor of read_dir itself.
         Ok(descriptors) => descriptors.count() as u64 - 1,
         Err(error) if error.raw_os_error() == Some(Errno::EMFILE as i32) => limit,
-        // Without /proc nobody knows.
+        // Without /proc the number is unknown.
         Err(_) => return Ok(()),
     };
     none_left(limit, used).map_or(Ok(()), Err)

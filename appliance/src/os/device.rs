@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use nix::net::if_::if_indextoname;
 
-/// The name of the device that has this index now. `None`: there is none.
+/// Name of the device with this index. `None` if there is none.
 #[must_use]
 pub fn name(index: u32) -> Option<String> {
     let name = if_indextoname(index).ok()?.into_string().ok()?;
-    // Of one that is gone the C library may give an empty one.
+    // For a removed device the C library may return an empty name.
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// The address as people write it: a zone (RFC 4007) by the name of its device, and by its index where that is gone.
+/// Formats an address with the zone (RFC 4007) as the device's name, or as its index if the device is gone.
 #[must_use]
 pub fn written(address: SocketAddr) -> String {
     match address {

@@ -1,15 +1,15 @@
-//! Which driver an interface has, what it does with VLAN tags, and what it counts: the fence around the ioctl.
+//! Driver name, VLAN offload and counters of an interface: the fence around the ethtool ioctl.
 //!
-//! rx-vlan-offload moves the tag out of the frame before XDP sees it: a query of VLAN 5 then looks untagged, and a reply
-//! made from it would leave untagged. veth does so always where its peer's VLAN device offloads. So where VLAN devices
-//! stand on an interface the program asks the FIB, and passes what would not return the way that it came.
+//! rx-vlan-offload moves the tag out of the frame before XDP sees it: a query of VLAN 5 then looks untagged, and a reply made
+//! from it would leave untagged. veth always does so if its peer's VLAN device offloads. So on an interface with VLAN devices the
+//! program asks the FIB, and passes frames whose reply would take another way.
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-/// Linux: include/uapi/linux/sockios.h and ethtool.h, which libc does not carry.
+/// From include/uapi/linux/sockios.h and ethtool.h; libc lacks them.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
@@ -22,11 +22,11 @@ const ETH_SS_STATS: u32 = 1;
 const DRIVER_LEN: usize = 32;
 /// Bytes of a name of a counter.
 const ETH_GSTRING_LEN: usize = 32;
-/// More counters than a card has: those with many queues have some thousands.
+/// Upper bound of a driver's counters: those with many queues have some thousands.
 const STATS_MAX: usize = 8_192;
-/// How many may come while they are read, beside as many again as there are.
+/// Slack for counters that appear while they are read, beside doubling.
 const STATS_MORE: usize = 1_024;
-/// What drivers call frames that an XDP program sent and that they dropped: veth, virtio-net and others.
+/// Names of drivers' counters for frames sent by an XDP program and dropped: veth, virtio-net and others.
 const LOST: [&str; 2] = ["xdp_tx_errors", "xdp_tx_drops"];
 
 /// struct ethtool_value.
@@ -43,7 +43,7 @@ const _: () = assert!(size_of::<EthtoolValue>() == 8);
 struct EthtoolDrvinfo {
     cmd: u32,
     driver: [u8; DRIVER_LEN],
-    /// Versions and addresses, not read here.
+    /// Versions and addresses, unused here.
     texts: [u8; 172 - DRIVER_LEN],
     n_priv_flags: u32,
     n_stats: u32,
@@ -52,7 +52,7 @@ struct EthtoolDrvinfo {
 
 const _: () = assert!(size_of::<EthtoolDrvinfo>() == 196);
 
-/// What became of rx-vlan-offload.
+/// Outcome of turning rx-vlan-offload off.
 #[derive(Debug)]
 pub enum RxVlanOffload {
     /// It was off, or the driver has none: tags are in the frames.
@@ -67,7 +67,7 @@ pub enum RxVlanOffload {
 ///
 /// # Errors
 ///
-/// SIOCETHTOOL cannot even be asked: no such interface, or no CAP_NET_ADMIN. A driver without ethtool has no offload.
+/// SIOCETHTOOL failed: no such interface, or no CAP_NET_ADMIN. A driver without ethtool counts as [`RxVlanOffload::Off`].
 pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     let Some(flags) = flags(interface)? else {
         return Ok(RxVlanOffload::Off);
@@ -85,23 +85,23 @@ pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     }
 }
 
-/// Which of an interface's counters say what was lost of the frames that an XDP program sent back: found by their names, once.
+/// Counters of an interface for lost XDP_TX frames, found by name once.
 #[derive(Debug, Default)]
 pub struct LostByXdpTx {
-    /// How many counters there were then.
+    /// Number of counters when the names were read.
     count: usize,
-    /// Where each queue's stand.
+    /// Indices of per-queue counters.
     of_queues: Vec<usize>,
-    /// Where those stand that say all of it again.
+    /// Indices of totals over all queues.
     of_all: Vec<usize>,
 }
 
 impl LostByXdpTx {
-    /// How many frames were lost so far; 0 where the driver does not count them.
+    /// Frames lost so far; 0 if the driver does not count them.
     ///
     /// # Errors
     ///
-    /// As [`turn_off_rx_vlan_offload`], or the driver has no counters.
+    /// As [`turn_off_rx_vlan_offload`], or the driver lacks counters.
     pub fn read(&mut self, interface: &str) -> io::Result<u64> {
         let count = count(interface)?;
         if count != self.count {
@@ -129,7 +129,7 @@ impl LostByXdpTx {
         found
     }
 
-    /// The sum over all queues; a driver that has it as a number of its own says all of it twice.
+    /// Sum over all queues; a driver with a total as well reports each loss twice, hence the maximum.
     fn sum(&self, values: &[u64]) -> u64 {
         let sum = |list: &[usize]| {
             let values = list.iter().filter_map(|at| values.get(*at));
@@ -139,11 +139,11 @@ impl LostByXdpTx {
     }
 }
 
-/// The name of the interface's driver.
+/// Name of the interface's driver.
 ///
 /// # Errors
 ///
-/// As [`turn_off_rx_vlan_offload`], or the driver does not say.
+/// As [`turn_off_rx_vlan_offload`], or the driver does not report it.
 pub fn driver(interface: &str) -> io::Result<String> {
     Ok(text(&info(interface)?.driver))
 }
@@ -161,13 +161,13 @@ fn info(interface: &str) -> Result<EthtoolDrvinfo, Errno> {
     Ok(info)
 }
 
-/// What stands before the first zero.
+/// Text up to the first zero.
 fn text(octets: &[u8]) -> String {
     let len = octets.iter().position(|octet| *octet == 0);
     String::from_utf8_lossy(&octets[..len.unwrap_or(octets.len())]).into_owned()
 }
 
-/// How many counters there are.
+/// Number of counters.
 fn count(interface: &str) -> io::Result<usize> {
     let info = info(interface)?;
     let count = info.n_stats as usize;
@@ -177,10 +177,10 @@ fn count(interface: &str) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Room for so many, and for those that come meanwhile.
+/// Buffer size for `count` counters, with slack for those that appear meanwhile.
 ///
-/// The kernel writes as many as there are by now, whatever it was told (Linux 6.18 and before). So there is room for twice as
-/// many as there were a moment ago, and more: nobody doubles the queues of a card in between.
+/// The kernel writes as many counters as there are by now, whatever number it is given (Linux 6.18 and before). So the buffer
+/// holds twice the number read a moment ago, and more: queues do not double in between.
 const fn room(count: usize) -> usize {
     2 * count + STATS_MORE
 }
@@ -219,32 +219,32 @@ fn flags(interface: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// A structure that begins with a command, and that the command says the length of.
+/// A structure that begins with a command, whose length the command implies.
 ///
 /// # Safety
 ///
-/// `repr(C)`, without pointers, and as long as every command that it is used with reads and writes.
+/// `repr(C)`, without pointers, and as long as each command used with it reads and writes.
 unsafe trait Request {}
 
-// SAFETY: ETHTOOL_GFLAGS and ETHTOOL_SFLAGS know a struct ethtool_value.
+// SAFETY: ETHTOOL_GFLAGS and ETHTOOL_SFLAGS read and write a struct ethtool_value.
 unsafe impl Request for EthtoolValue {}
 // SAFETY: ETHTOOL_GDRVINFO writes a struct ethtool_drvinfo, whose size is asserted above.
 unsafe impl Request for EthtoolDrvinfo {}
 
 fn ethtool<T: Request>(interface: &str, request: &mut T) -> Result<(), Errno> {
-    // SAFETY: the trait says that the command knows this much and no more.
+    // SAFETY: by the trait's contract the command accesses exactly this structure.
     unsafe { ioctl(interface, std::ptr::from_mut(request).cast()) }
 }
 
-/// ETHTOOL_GSTRINGS or ETHTOOL_GSTATS: a header, and [`room`] for names or values behind it.
+/// Runs ETHTOOL_GSTRINGS or ETHTOOL_GSTATS: a header, followed by [`room`] for names or values.
 fn ethtool_words<T: Copy>(interface: &str, words: &mut [T]) -> Result<(), Errno> {
-    // SAFETY: the room is more than any driver fills, see [`room`], and of integers, for which any bits are a value.
+    // SAFETY: the buffer is larger than any driver fills, see [`room`], and of integers, for which any bits are a value.
     unsafe { ioctl(interface, words.as_mut_ptr().cast()) }
 }
 
 /// # Safety
 ///
-/// `request` leads to what its command reads and writes.
+/// `request` points to what its command reads and writes.
 unsafe fn ioctl(interface: &str, request: *mut libc::c_char) -> Result<(), Errno> {
     let socket = control_socket()?;
     let mut name = [0; libc::IFNAMSIZ];
@@ -267,7 +267,7 @@ fn copy_name(field: &mut [u8], name: &str) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Any socket will do: the ioctls are the device's, not the protocol's.
+/// Any socket will do: the ioctl addresses the device.
 fn control_socket() -> Result<OwnedFd, Errno> {
     socket(
         AddressFamily::Inet,

@@ -1,16 +1,16 @@
-//! Waits for programs in the kernel that run now: what they have read of a map they still use.
+//! Waits until BPF programs that are running now have finished: they may still use values that they have read from a map.
 
 use std::thread;
 use std::time::Duration;
 
-/// linux/membarrier.h, which libc does not carry for every target.
+/// linux/membarrier.h; libc lacks it for some targets.
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-/// What is waited instead where the kernel does not say when (`nohz_full`). A program runs for some microseconds.
+/// Wait where membarrier(2) fails (`nohz_full`). A program runs for some microseconds.
 const INSTEAD: Duration = Duration::from_millis(50);
 
-/// Returns when every run of a program that had begun before the call is over. Takes some milliseconds, up to some tens.
+/// Returns once every program run that began before the call is over. Takes some milliseconds, up to some tens.
 ///
-/// membarrier(2) waits for a grace period of RCU, and programs run inside of such read sections.
+/// membarrier(2) waits for an RCU grace period, and programs run inside RCU read-side critical sections.
 pub fn wait_for_programs() {
     if membarrier(MEMBARRIER_CMD_GLOBAL) != 0 {
         thread::sleep(INSTEAD);
@@ -27,11 +27,11 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    /// Of linux/membarrier.h: gives the commands that the kernel knows, a bit each.
+    /// linux/membarrier.h: returns the supported commands, one bit each.
     const MEMBARRIER_CMD_QUERY: libc::c_int = 0;
 
-    /// Where the kernel waits it does so at once each time, and never fails: that it is a grace period is what
-    /// `tier0::after_a_reload_or_a_flush_no_old_answer_leaves` shows.
+    /// A kernel that waits does so each time, and never fails; that it waits for a grace period is shown by
+    /// `tier0::after_a_reload_or_a_flush_no_old_answer_leaves`.
     #[test]
     fn the_kernel_waits_or_we_do() {
         let known = membarrier(MEMBARRIER_CMD_QUERY);
@@ -42,7 +42,7 @@ mod tests {
             assert!(is_known || begin.elapsed() >= INSTEAD, "{known:#x}");
             assert_eq!(membarrier(MEMBARRIER_CMD_GLOBAL) == 0, is_known);
         }
-        // A command that no kernel knows is what one without this call says.
+        // An unknown command fails, as does a kernel without this call.
         assert_ne!(membarrier(1 << 30), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! Who has the address that we want: processes by name and number, from what /proc says of sockets.
+//! Processes that hold an address that we want, by name and PID, from the socket lists in /proc.
 
 use std::fs;
 use std::io;
@@ -13,14 +13,14 @@ use nix::sys::socket::{
 use super::files::place::Obstacle;
 use crate::text;
 
-/// Longest file of sockets that is looked through. What is behind it is not found.
+/// Most bytes read of a socket list. Sockets beyond are not found.
 const BYTES_MAX: usize = 4 << 20;
-/// Sockets of others that are remembered.
+/// Most sockets of other processes that are remembered.
 const REMEMBERED_MAX: usize = 16;
-/// From which port on anybody may listen, if the kernel does not say otherwise.
+/// Lowest unprivileged port, unless the kernel says otherwise.
 const FREE_PORT: u16 = 1024;
 
-/// The two kinds of sockets that queries come to.
+/// The two protocols over which queries arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Datagrams: several sockets may share an address.
@@ -37,7 +37,7 @@ impl Protocol {
         }
     }
 
-    /// Where the kernel lists sockets: of IPv4, and of IPv6, whose wildcard may hold IPv4 as well.
+    /// The kernel's lists of sockets: IPv4, and IPv6, whose wildcard may hold IPv4 as well.
     fn lists(self) -> [&'static str; 2] {
         match self {
             Self::Udp => ["/proc/net/udp", "/proc/net/udp6"],
@@ -46,7 +46,7 @@ impl Protocol {
     }
 }
 
-/// Why `address` cannot be listened on, and what to do about it.
+/// Explains why `address` cannot be listened on, and what to do about it.
 #[must_use]
 pub fn explain(protocol: Protocol, address: SocketAddr, error: &io::Error) -> String {
     let what = format!("{} {address}", protocol.name());
@@ -68,8 +68,8 @@ pub fn explain(protocol: Protocol, address: SocketAddr, error: &io::Error) -> St
     format!("{what}: {error}")
 }
 
-/// What stands in the way of listening on `address`, if anything does. Another xdnsd does not: it ends before this one
-/// starts. Where nobody has it, it is let go of at once.
+/// The obstacle to listening on `address`, if any, other than xdnsd itself, which ends before this one starts. Binds the address
+/// for a moment.
 #[must_use]
 pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     let bound = match protocol {
@@ -92,7 +92,7 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     })
 }
 
-/// Who has an address that we want, and shares it with us: each gets a part of the datagrams.
+/// The process that shares an address with us: each of both gets a part of the datagrams.
 #[must_use]
 pub fn sharer(protocol: Protocol, address: SocketAddr) -> Option<String> {
     let is_free = || UdpSocket::bind(address).is_ok();
@@ -115,7 +115,7 @@ pub fn sharer(protocol: Protocol, address: SocketAddr) -> Option<String> {
     ))
 }
 
-/// Whether whoever has it lets others of the same account have it as well.
+/// True if the holder lets other sockets of the same account share the address.
 fn is_shared(protocol: Protocol, address: SocketAddr) -> bool {
     let family = if address.is_ipv4() {
         AddressFamily::Inet
@@ -141,7 +141,7 @@ fn free_port() -> u16 {
         .unwrap_or(FREE_PORT)
 }
 
-/// `name (pid N)` of those who listen on `address`, or on every address.
+/// `name (pid N)` of the processes that listen on `address`, or on the wildcard.
 fn holders(protocol: Protocol, address: SocketAddr) -> Vec<String> {
     let inodes = inodes(protocol, |found| {
         let addr = found.address.ip().to_canonical();
@@ -161,10 +161,10 @@ fn holders(protocol: Protocol, address: SocketAddr) -> Vec<String> {
     holders
 }
 
-/// Who had a socket at one of the ports that are wanted, when it was looked.
+/// Sockets on the wanted ports with their processes, as found by [`remember`].
 static REMEMBERED: Mutex<Vec<(String, Vec<String>)>> = Mutex::new(Vec::new());
 
-/// Looks who has a socket at one of these ports, while this process may still look at others: under Landlock it may not.
+/// Notes which processes have a socket on these ports, while /proc of others is still visible: under Landlock it is not.
 pub fn remember(ports: &[u16]) {
     let is_meant = |found: &Socket<'_>| ports.contains(&found.address.port());
     let found = [Protocol::Udp, Protocol::Tcp].map(|protocol| inodes(protocol, is_meant));
@@ -176,7 +176,7 @@ pub fn remember(ports: &[u16]) {
     *REMEMBERED.lock().unwrap_or_else(PoisonError::into_inner) = found.collect();
 }
 
-/// The sockets that listen, of those that are meant: as descriptors of theirs look in /proc.
+/// Listening sockets among those that `is_meant` selects, as link targets of descriptors in /proc.
 fn inodes(protocol: Protocol, is_meant: impl Fn(&Socket<'_>) -> bool) -> Vec<String> {
     let mut inodes = Vec::new();
     for list in protocol.lists() {
@@ -209,7 +209,7 @@ fn socket(line: &str) -> Option<Socket<'_>> {
     })
 }
 
-/// Words of 32 bits in this machine's order, in hexadecimal, and the port.
+/// Parses an address of 32-bit words in native byte order, in hexadecimal, and the port.
 fn local_address(column: &str) -> Option<SocketAddr> {
     let (addr, port) = column.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
@@ -223,7 +223,7 @@ fn local_address(column: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(v4.or_else(|_| v6()).ok()?, port))
 }
 
-/// The processes that have one of these descriptors open. Those of others are seen by root alone.
+/// Processes that have one of these descriptors open. Only root sees those of other accounts.
 fn processes_with(targets: &[String]) -> Vec<String> {
     let own = std::process::id();
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(sharer(Protocol::Tcp, address), None);
         drop(socket);
         assert_eq!(sharer(Protocol::Udp, address), None);
-        // One that does not share it is in the way, as before.
+        // A socket that does not share the address is an obstacle, as before.
         let alone = UdpSocket::bind(address).expect("free again");
         assert!(obstacle(Protocol::Udp, address).is_some());
         assert_eq!(sharer(Protocol::Udp, address), None);

@@ -1,7 +1,7 @@
-//! The fence around Landlock: where a thread, and those that it starts, may write from here on, and that it starts no program.
+//! The fence around Landlock: restricts where a thread and those that it starts may write, and forbids executing programs.
 //!
-//! By hand and not by the crate: it is three system calls on numbers and descriptors. Reading is left to the account's rights:
-//! a reload may name files that nobody thought of at the start.
+//! Without a crate: it is three system calls on numbers and descriptors. Reading is left to file permissions: a reload may name
+//! files that were unknown at the start.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -12,7 +12,7 @@ use std::ptr;
 
 use nix::sys::prctl;
 
-/// linux/landlock.h: rights, a bit each.
+/// linux/landlock.h: access rights, one bit each.
 mod right {
     pub const EXECUTE: u64 = 1 << 0;
     pub const WRITE_FILE: u64 = 1 << 1;
@@ -29,7 +29,7 @@ mod right {
     pub const TRUNCATE: u64 = 1 << 14;
 }
 
-/// What is asked for before it is done, in every version.
+/// Rights that every Landlock version can restrict.
 const HANDLED: u64 = right::EXECUTE
     | right::WRITE_FILE
     | right::REMOVE_DIR
@@ -41,22 +41,22 @@ const HANDLED: u64 = right::EXECUTE
     | right::MAKE_FIFO
     | right::MAKE_BLOCK
     | right::MAKE_SYM;
-/// In a folder of ours: files that are written beside the one that they replace, and the control socket.
+/// Rights in a folder of ours: files that are written beside the one that they replace, and the control socket.
 const FOLDER: u64 = right::WRITE_FILE
     | right::TRUNCATE
     | right::REMOVE_FILE
     | right::MAKE_REG
     | right::MAKE_SOCK
     | right::MAKE_DIR;
-/// A file that is there and stays.
+/// Rights on a file that exists and stays.
 const FILE: u64 = right::WRITE_FILE | right::TRUNCATE;
 
 const CREATE_RULESET_VERSION: u32 = 1;
 const RULE_PATH_BENEATH: u32 = 1;
-/// The first version that knows [`right::TRUNCATE`].
+/// First version with [`right::TRUNCATE`].
 const TRUNCATE_FROM: libc::c_long = 3;
 
-/// Somewhere that stays writable.
+/// A path that stays writable.
 #[derive(Debug)]
 pub struct WritablePath {
     descriptor: OwnedFd,
@@ -64,8 +64,8 @@ pub struct WritablePath {
 }
 
 impl WritablePath {
-    /// The folder that a file is made in; it is made here if it is not there. Where it cannot be, the nearest one above it that is
-    /// there: it may come later, by another account.
+    /// The folder of `file`, made if it is missing. If that fails, the nearest existing one above: another account may make the
+    /// folder later.
     ///
     /// # Errors
     /// None of them can be opened.
@@ -85,7 +85,8 @@ impl WritablePath {
         }
     }
 
-    /// A file that the kernel has. It is kept open for good: its name would be another file to the kernel once it was forgotten.
+    /// A file that the kernel provides. It is kept open for good: once its inode is dropped, the name leads to a new one, without
+    /// the right.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -99,19 +100,19 @@ impl WritablePath {
     }
 }
 
-/// To name it, and for nothing else.
+/// Opens a path as a reference only.
 fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_PATH | flags);
     options.open(path).map(OwnedFd::from)
 }
 
-/// Lets the calling thread, and those that it starts from here on, write to these places and nowhere else, and start no program.
+/// Restricts writes of the calling thread, and of those that it starts from here on, to `places`, and forbids executing programs.
 ///
 /// # Errors
-/// The kernel has no Landlock ([`is_missing`]), or the call failed: the thread may do what it might.
+/// The kernel has no Landlock ([`is_missing`]), or the call failed: nothing is restricted.
 pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
-    // SAFETY: without attributes the kernel tells its version, and reads no memory.
+    // SAFETY: without attributes the kernel returns its version, and reads no memory.
     let version = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -125,7 +126,7 @@ pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
         TRUNCATE_FROM.. => rights,
         _ => rights & !right::TRUNCATE,
     };
-    // All that the first version's `struct landlock_ruleset_attr` has: what later ones add is not asked for.
+    // The whole `struct landlock_ruleset_attr` of the first version; fields of later ones are left out.
     let handled = known(HANDLED | right::TRUNCATE);
     // SAFETY: the kernel reads so many bytes of `handled`, which outlives the call.
     let rules = unsafe {
@@ -137,7 +138,7 @@ pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
         )
     };
     let rules = libc::c_int::try_from(checked(rules)?).map_err(io::Error::other)?;
-    // SAFETY: the call has just returned this descriptor, and nobody else has it.
+    // SAFETY: the call has just returned this descriptor, so we are its only owner.
     let rules = unsafe { OwnedFd::from_raw_fd(rules) };
     for place in places {
         let rule = PathBeneath {
@@ -162,7 +163,7 @@ pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the kernel was built, or started, without Landlock.
+/// True if the kernel was built or booted without Landlock.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {
     let missing = [libc::ENOSYS, libc::EOPNOTSUPP];
@@ -171,7 +172,7 @@ pub fn is_missing(error: &io::Error) -> bool {
         .is_some_and(|code| missing.contains(&code))
 }
 
-/// linux/landlock.h, where it is packed.
+/// struct landlock_path_beneath_attr of linux/landlock.h, which is packed.
 #[repr(C)]
 struct PathBeneath {
     rights: [u8; 8],
@@ -195,7 +196,7 @@ mod tests {
     use std::process::Command;
     use std::thread;
 
-    /// Nobody is left out, root neither: it is about this thread, and no other.
+    /// Applies to every account, root too, and to this thread only.
     #[test]
     fn what_is_written_is_in_the_places_and_nothing_is_started() {
         let ours = Folder::new();

@@ -1,13 +1,12 @@
-//! The kernel's side: all that this package asks the operating system for by itself, as safe functions and types.
+//! The kernel's side: everything that this package asks of the operating system itself, as safe functions and types.
 //!
 //! Here belongs
-//! - every `unsafe` of this package, behind a type or a function that nobody can use wrongly. `cargo xtask tidy` finds one
-//!   elsewhere;
-//! - what knows a system call, a file of /proc or /sys, or a socket option by its number: AF_XDP (`xsk`), the XDP loader
-//!   (`xdp`), ethtool and rtnetlink, the clocks, the random generator, capabilities, seccomp, Landlock, memory that is mapped.
+//! - every `unsafe` of this package, behind a type or a function that cannot be misused. `cargo xtask tidy` finds one elsewhere;
+//! - code that knows a system call, a file of /proc or /sys, or a socket option by number: AF_XDP (`xsk`), the XDP loader
+//!   (`xdp`), ethtool and rtnetlink, clocks, the random generator, capabilities, seccomp, Landlock, mapped memory.
 //!
-//! What does not: DNS, and what to do about anything. A module here says what the kernel said, and decides nothing. Ordinary
-//! calls that std or nix have a safe function for may stand where they are needed.
+//! What does not: DNS, and decisions. A module here reports what the kernel said. Calls that std or nix wrap safely may stand
+//! where they are needed.
 //!
 //! It uses `text`, for names out of /proc, and nothing else of this package.
 

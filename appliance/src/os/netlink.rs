@@ -1,5 +1,5 @@
-//! Whether network devices or addresses have changed: rtnetlink's multicast groups (rtnetlink(7)). And its messages, so far as
-//! others here read some.
+//! Changes of network devices and addresses, from rtnetlink's multicast groups (rtnetlink(7)), and the parts of its messages that
+//! other modules here read.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -12,32 +12,32 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 const RTMGRP_LINK: u32 = 1;
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-/// linux/netlink.h and linux/rtnetlink.h: types of messages.
+/// linux/netlink.h and linux/rtnetlink.h: message types.
 pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
-/// Flags of a request: for one device, and for all.
+/// Request flags: for one device, and for all.
 pub(super) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
-/// Of an attribute's type, the bits that are not flags.
+/// Bits of an attribute's type that are not flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 /// Bytes of struct nlmsghdr, of struct ifinfomsg, and of struct nlattr.
 pub(super) const HEADER_LEN: usize = 16;
 pub(super) const DEVICE_LEN: usize = 16;
 const ATTRIBUTE_LEN: usize = 4;
-/// Room for what the kernel says at once.
+/// Bytes for one reply of the kernel.
 pub(super) const ROOM: usize = 32 * 1024;
 
-/// Notes changes from its making on.
+/// Notes changes from its creation on.
 #[derive(Debug)]
 pub struct Changes {
-    /// `None`: it could not be had, so that everything may have changed at any time.
+    /// `None` if the kernel refused; then changes are assumed at all times.
     socket: Option<OwnedFd>,
 }
 
 impl Changes {
-    /// Starts to note. A kernel that refuses makes [`Self::take`] say yes always.
+    /// Starts to note changes. If the kernel refuses, [`Self::take`] is always true.
     #[must_use]
     pub fn watch() -> Self {
         let socket = open();
@@ -49,13 +49,13 @@ impl Changes {
         }
     }
 
-    /// Readable when something has changed, until [`Self::take`] was called. `None`: it cannot be waited for.
+    /// Becomes readable on a change, until [`Self::take`] is called. `None` if the kernel refused.
     #[must_use]
     pub fn watched(&self) -> Option<OwnedFd> {
         self.socket.as_ref()?.try_clone().ok()
     }
 
-    /// Whether something has changed since the last call, or since the start.
+    /// True if anything has changed since the last call, or since the start.
     #[must_use]
     pub fn take(&self) -> bool {
         let Some(socket) = &self.socket else {
@@ -63,11 +63,11 @@ impl Changes {
         };
         let mut room = [0; ROOM];
         let mut changed = false;
-        // Bound: as many messages as the kernel's buffer holds; what comes meanwhile is a reason to look again anyway.
+        // Bound: the messages in the kernel's buffer; those that arrive meanwhile are a reason to read again anyway.
         loop {
             match recv(socket.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::EAGAIN) => return changed,
-                // Lost ones (ENOBUFS) are changes too.
+                // Lost messages (ENOBUFS) are changes, too.
                 Ok(_) | Err(Errno::ENOBUFS | Errno::EINTR) => changed = true,
                 Err(_) => return true,
             }
@@ -75,7 +75,7 @@ impl Changes {
     }
 }
 
-/// A socket of rtnetlink, which nothing is asked by yet.
+/// A fresh rtnetlink socket.
 pub(super) fn route_socket() -> nix::Result<OwnedFd> {
     socket(
         AddressFamily::Netlink,
@@ -85,7 +85,7 @@ pub(super) fn route_socket() -> nix::Result<OwnedFd> {
     )
 }
 
-/// Sends the kernel a request. What it says to it, or the first part, is there when this returns.
+/// Sends a request to the kernel. Its reply, or the first part, is available on return.
 pub(super) fn ask(socket: &OwnedFd, question: &[u8]) -> nix::Result<()> {
     let kernel = NetlinkAddr::new(0, 0);
     sendto(
@@ -97,7 +97,7 @@ pub(super) fn ask(socket: &OwnedFd, question: &[u8]) -> nix::Result<()> {
     Ok(())
 }
 
-/// What the kernel says to it, or the next part: so many bytes of `room`, which has [`ROOM`].
+/// Reads the kernel's reply, or its next part: so many bytes of `room`, which has [`ROOM`].
 pub(super) fn answer(socket: &OwnedFd, room: &mut [u8]) -> nix::Result<usize> {
     recv(socket.as_raw_fd(), room, MsgFlags::MSG_DONTWAIT)
 }
@@ -109,7 +109,7 @@ fn open() -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Asks for all devices of a family, and has `take` see what each message says behind its header.
+/// Requests all devices of a family, and calls `take` with each message's payload.
 pub(super) fn dump_links(
     family: u8,
     attributes: &[u8],
@@ -119,7 +119,7 @@ pub(super) fn dump_links(
     let question = get_link(NLM_F_REQUEST | NLM_F_DUMP, family, 0, attributes);
     ask(&socket, &question)?;
     let mut room = vec![0; ROOM];
-    // Bound: the kernel says when it is over, and has the next part ready whenever one was taken.
+    // Bound: the kernel marks the end, and has the next part ready whenever one was read.
     loop {
         let len = answer(&socket, &mut room)?;
         if take_messages(&room[..len], &mut take)? {
@@ -128,9 +128,9 @@ pub(super) fn dump_links(
     }
 }
 
-/// Whether the last one of a dump is among them.
+/// Parses the messages. True if the last one of a dump is among them.
 fn take_messages(mut octets: &[u8], take: &mut impl FnMut(&[u8])) -> nix::Result<bool> {
-    // Bound: each round takes a header at the least.
+    // Bound: each round consumes at least a header.
     while !octets.is_empty() {
         let len = u32_at(octets, 0).ok_or(Errno::EPROTO)? as usize;
         let message = octets.get(..len).ok_or(Errno::EPROTO)?;
@@ -146,31 +146,31 @@ fn take_messages(mut octets: &[u8], take: &mut impl FnMut(&[u8])) -> nix::Result
     Ok(false)
 }
 
-/// The error that a message says.
+/// The error in a message.
 pub(super) fn error_of(message: &[u8]) -> Errno {
     let errno = u32_at(message, HEADER_LEN).unwrap_or(0);
     Errno::from_raw((errno as i32).wrapping_neg())
 }
 
-/// A request for a device, or for all of a family.
+/// Builds a request for one device, or for all of a family.
 pub(super) fn get_link(flags: u16, family: u8, index: u32, attributes: &[u8]) -> Vec<u8> {
     let len = HEADER_LEN + DEVICE_LEN + attributes.len();
     let mut message = Vec::with_capacity(len);
     message.extend((len as u32).to_ne_bytes());
     message.extend(RTM_GETLINK.to_ne_bytes());
     message.extend(flags.to_ne_bytes());
-    // Number and sender.
+    // Sequence number and port ID.
     message.extend([0; 8]);
-    // Type of device.
+    // Family, padding and device type.
     message.extend([family, 0, 0, 0]);
     message.extend(index.to_ne_bytes());
-    // Flags, and which of them change.
+    // Flags and change mask.
     message.extend([0; 8]);
     message.extend(attributes);
     message
 }
 
-/// An attribute.
+/// Encodes an attribute.
 pub(super) fn with(kind: u16, value: &[u8]) -> Vec<u8> {
     let len = ATTRIBUTE_LEN + value.len();
     let mut octets = (len as u16).to_ne_bytes().to_vec();
@@ -180,9 +180,9 @@ pub(super) fn with(kind: u16, value: &[u8]) -> Vec<u8> {
     octets
 }
 
-/// The attributes, each with its kind, as far as they are whole.
+/// Attributes with their kinds, up to the first incomplete one.
 pub(super) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    // Bound: each takes four octets at the least.
+    // Bound: each consumes at least four octets.
     std::iter::from_fn(move || {
         let len = usize::from(u16_at(octets, 0)?);
         let kind = u16_at(octets, 2)? & NLA_TYPE_MASK;
@@ -192,7 +192,7 @@ pub(super) fn attributes(mut octets: &[u8]) -> impl Iterator<Item = (u16, &[u8])
     })
 }
 
-/// The value of the first attribute of this kind.
+/// Value of the first attribute of this kind.
 pub(super) fn attribute(octets: &[u8], wanted: u16) -> Option<&[u8]> {
     attributes(octets).find_map(|(kind, value)| (kind == wanted).then_some(value))
 }
@@ -242,7 +242,7 @@ mod tests {
         for len in 1..one.len() - 1 {
             assert_eq!(read(&one[..len]).0, Err(Errno::EPROTO), "{len}");
         }
-        // A length of nothing is no way on.
+        // A length of 0 would never advance.
         assert_eq!(read(&[0; 64]).0, Err(Errno::EPROTO));
     }
 

@@ -1,22 +1,22 @@
-//! Notifies the service manager (sd_notify(3)) that the process serves, and at intervals that it lives: datagrams to the socket that
-//! NOTIFY_SOCKET names, if it does.
+//! Notifies the service manager (sd_notify(3)) of readiness, and periodically of liveness: datagrams to the socket in
+//! NOTIFY_SOCKET, if it is set.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The environment variable with the socket's name: a path, or an abstract one behind `@`.
+/// Environment variable with the socket's name: a path, or an abstract name after `@`.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// The way to the service manager.
+/// Connection to the service manager.
 #[derive(Debug)]
 pub struct Notify {
     way: Option<(UnixDatagram, SocketAddr)>,
-    /// The last state, where the manager has not taken it yet.
+    /// Latest state that the manager has not taken yet; empty if none.
     owed: String,
 }
 
 impl Notify {
-    /// As the environment says.
+    /// Connects to the socket that the environment names.
     #[must_use]
     pub fn from_environment() -> Self {
         Self::to(&std::env::var(VARIABLE).unwrap_or_default())
@@ -29,7 +29,7 @@ impl Notify {
         };
         let socket = || {
             let socket = UnixDatagram::unbound()?;
-            // A manager that does not read must not hold us up.
+            // A manager that does not read must not block us.
             socket.set_nonblocking(true)?;
             Ok::<_, std::io::Error>(socket)
         };
@@ -40,21 +40,21 @@ impl Notify {
         }
     }
 
-    /// Tells `state`: lines of `NAME=VALUE`. Where the manager does not take it, [`Self::tell_again`] tells it again: a service
-    /// whose `READY=1` is lost would be ended for it.
+    /// Sends `state`: lines of `NAME=VALUE`. If the manager does not take it, [`Self::tell_again`] repeats it: a service whose
+    /// `READY=1` is lost would be stopped.
     pub fn tell(&mut self, state: &str) {
         state.clone_into(&mut self.owed);
         self.tell_again();
     }
 
-    /// Tells what the manager has not taken yet, if anything.
+    /// Sends the state that the manager has not taken yet, if any.
     pub fn tell_again(&mut self) {
         if !self.owed.is_empty() && self.send(&self.owed) {
             self.owed.clear();
         }
     }
 
-    /// Tells that the process lives. If that is lost, another follows.
+    /// Sends a watchdog ping. A lost one is followed by another.
     pub fn beat(&self) {
         self.send("WATCHDOG=1");
     }
@@ -92,7 +92,7 @@ mod tests {
         Notify::to("").tell("READY=1");
     }
 
-    /// Its queue is full, or it is not there yet.
+    /// Its queue is full, or it does not exist yet.
     #[test]
     fn a_manager_that_does_not_take_a_state_is_told_again_and_only_the_last() {
         let own = format!("xdnsd-notify-full-{}", std::process::id());

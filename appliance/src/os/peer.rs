@@ -1,8 +1,8 @@
-//! Whether the other end of a veth pair takes what an XDP program sends back (rtnetlink(7)).
+//! Whether the other end of a veth pair receives frames that an XDP program sends back (rtnetlink(7)).
 //!
-//! veth hands such a frame to the other end's queue of frames, and only an XDP program there has it read at once. Where GRO alone
-//! is on, the frame lies in that queue until something else comes, counted as sent: no counter of this end tells. So the other end
-//! itself is looked at, in whichever network namespace it is.
+//! veth hands such a frame to the other end's receive ring, and only an XDP program there has the ring read at once. With GRO
+//! alone, the frame stays in the ring until another event, although counted as sent: no counter of this end shows it. So the
+//! other end itself is inspected, in whichever network namespace it is.
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -13,19 +13,19 @@ use super::netlink::{
     error_of, get_link, route_socket, u16_at, u32_at, with,
 };
 
-/// linux/if_link.h: attributes of a device: the other end's index, the namespace that it is in, its XDP programs.
+/// linux/if_link.h: attributes of a device: index of the other end, its namespace, its XDP programs.
 const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
-/// Of a question: the namespace that the device is in (Linux 4.15).
+/// In a request: namespace of the device (Linux 4.15).
 const IFLA_TARGET_NETNSID: u16 = 46;
-/// Inside of IFLA_XDP: the program in the driver.
+/// Inside IFLA_XDP: the program in the driver.
 const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 
-/// Whether the other end of this device, one of a veth pair, has an XDP program in its driver.
+/// True if the other end of this veth device has an XDP program in its driver.
 ///
 /// # Errors
-/// It cannot be asked: it is in a namespace of others, or gone.
+/// It cannot be queried: it is in an inaccessible namespace, or gone.
 pub fn takes_frames(interface: &str) -> nix::Result<bool> {
     let socket = route_socket()?;
     let here = LinkAttributes::read(&socket, if_nametoindex(interface)?, None)?;
@@ -34,7 +34,7 @@ pub fn takes_frames(interface: &str) -> nix::Result<bool> {
     Ok(LinkAttributes::read(&socket, other, namespace)?.has_program())
 }
 
-/// The attributes of a device.
+/// Attributes of a device.
 struct LinkAttributes(Vec<u8>);
 
 impl LinkAttributes {
@@ -46,7 +46,7 @@ impl LinkAttributes {
         Self::of(&answer)
     }
 
-    /// What an answer says.
+    /// Reads the attributes from a reply.
     fn of(answer: &[u8]) -> nix::Result<Self> {
         match u16_at(answer, 4) {
             Some(RTM_NEWLINK) => {}
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn the_program_in_the_driver_counts_and_no_other() {
         let of = |programs: &[u8]| {
-            // A name whose length is no multiple of four, and a nested one with its flag.
+            // A name whose length is no multiple of four, and a nested attribute with its flag.
             let attributes = [with(3, b"lan0\0"), with(0x8000 | IFLA_XDP, programs)].concat();
             let device = [vec![0; DEVICE_LEN], attributes].concat();
             LinkAttributes::of(&answer(RTM_NEWLINK, &device)).map(|device| device.has_program())
@@ -119,7 +119,7 @@ mod tests {
             );
         }
         assert_eq!(LinkAttributes(attributes).number(IFLA_LINK), Some(9));
-        // A length of nothing is no way on.
+        // A length of 0 would never advance.
         assert_eq!(attribute(&[0; 64], IFLA_LINK), None);
     }
 

@@ -1,5 +1,5 @@
-//! Random bytes from the operating system's generator, and bits of them in blocks, so that a question costs no system
-//! call. By getrandom(2), which needs no file: there may be no /dev.
+//! Random bytes from the operating system's generator, fetched in blocks, so that most questions cost no system call.
+//! getrandom(2) needs no file: there may be no /dev.
 
 use std::io;
 
@@ -8,14 +8,14 @@ use rustix::rand::{GetRandomFlags, getrandom};
 /// Bytes fetched at once.
 const BLOCK: usize = 256;
 
-/// Random bytes from the system's generator, which waits until it is seeded: a router has little entropy at boot.
+/// Random bytes from the system's generator; waits until it is seeded: a router has little entropy at boot.
 ///
 /// # Errors
 /// getrandom(2) failed.
 pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     let mut filled = 0;
-    // Bound: every round fills at least a byte, or is interrupted by a signal.
+    // Bound: each round fills at least a byte, or is interrupted by a signal.
     while filled < N {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
             Ok(got) => filled += got,
@@ -26,7 +26,7 @@ pub fn bytes<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// A block of random bits.
+/// A block of random bytes, each used once.
 #[derive(Debug)]
 pub struct Entropy {
     block: [u8; BLOCK],
@@ -37,7 +37,7 @@ impl Entropy {
     /// Fetches the first block.
     ///
     /// # Errors
-    /// There is no generator.
+    /// The generator is unavailable.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
             block: bytes()?,
@@ -45,7 +45,7 @@ impl Entropy {
         })
     }
 
-    /// 32 random bits. Each is given out once.
+    /// 32 random bits, never given out before.
     pub fn next_u32(&mut self) -> u32 {
         if self.used + 4 > BLOCK {
             self.block = bytes().expect("a generator that has given bits goes on to");
@@ -53,7 +53,7 @@ impl Entropy {
         }
         let bytes = &mut self.block[self.used..self.used + 4];
         let value = u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        // What was given out is not kept.
+        // Used bytes are erased.
         bytes.fill(0);
         self.used += 4;
         value

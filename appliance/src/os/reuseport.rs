@@ -1,9 +1,9 @@
-//! Which worker gets a query that comes through the kernel's UDP sockets: the one that gets everybody's query for that
-//! name. So clients that ask the same at the same time wait in one table, and upstream is asked once.
+//! Chooses the worker for a query over the kernel's UDP sockets: all queries for one name go to the same worker. So clients that
+//! ask for it at the same time wait in one table, and upstream is asked once.
 //!
-//! The kernel would choose by the client's address and port. A classic BPF program (SO_ATTACH_REUSEPORT_CBPF) chooses by
-//! QNAME, whatever its letter case: it walks the labels and hashes some bytes at both ends of each. For what it cannot read
-//! the first worker is chosen, and where the chosen one is not there yet the kernel chooses as ever.
+//! The kernel would choose by the client's address and port. A classic BPF program (SO_ATTACH_REUSEPORT_CBPF) chooses by QNAME,
+//! whatever its letter case: it walks the labels and hashes some bytes at both ends of each. Malformed messages go to the first
+//! worker, and if the chosen worker has no socket yet the kernel chooses as usual.
 //!
 //! ```text
 //! memory | 0 hash | 1 place of the label | 2 its length |
@@ -22,15 +22,15 @@ use xdnsd_core::dns::name;
 
 use super::socket;
 
-/// Where the question begins.
+/// Offset of the question.
 const QNAME_AT: u32 = HEADER_LEN as u32;
-/// Labels that are looked at. Further ones make no difference.
+/// Most labels that are hashed; further ones are ignored.
 const LABELS: usize = 8;
-/// Longest label; a higher number is a pointer or reserved (RFC 1035 section 4.1.4).
+/// Longest label; a higher length byte is a pointer or reserved (RFC 1035 section 4.1.4).
 const LABEL_MAX: u32 = name::LABEL_MAX as u32;
-/// Makes letters lower case. What it does to other bytes is the same for every client.
+/// Sets the lower-case bit of letters. Other bytes change as well, alike for every client.
 const LOWER_CASE: u32 = 0x2020_2020;
-/// Spreads the hash: odd, near 2^32 divided by the golden ratio.
+/// Multiplier of the hash: odd, near 2^32 divided by the golden ratio.
 const MULTIPLIER: u32 = 0x9e37_79b1;
 /// Instructions for one label.
 const LABEL_LEN: usize = 26;
@@ -39,15 +39,15 @@ const HASH: u32 = 0;
 const PLACE: u32 = 1;
 const LENGTH: u32 = 2;
 
-/// Makes the sockets of `socket`'s address choose among `workers` by QNAME.
+/// Attaches the program to the reuseport group of `socket`, for `workers` sockets.
 ///
 /// # Errors
-/// The kernel does not take the program.
+/// The kernel refused the program.
 pub fn by_name(socket: &UdpSocket, workers: usize) -> io::Result<()> {
     socket::attach_reuseport_filter(socket, &program(workers as u32))
 }
 
-/// The program: returns the index of a worker.
+/// The program, which returns the index of a worker.
 fn program(workers: u32) -> Vec<sock_filter> {
     let mut program = vec![
         op(BPF_LD | BPF_IMM, 0),
@@ -67,7 +67,7 @@ fn program(workers: u32) -> Vec<sock_filter> {
     program
 }
 
-/// Hashes the label at PLACE and goes on to the next; the root ends the walk, with `left` labels to skip.
+/// Hashes the label at PLACE and advances to the next; the root label ends the walk and skips the `left` blocks that follow.
 fn label(left: usize) -> Vec<sock_filter> {
     let to_end = |at: usize| (LABEL_LEN - 1 - at + left * LABEL_LEN) as u8;
     let mut block = vec![
@@ -81,7 +81,7 @@ fn label(left: usize) -> Vec<sock_filter> {
     ];
     block.extend(mix());
     block.extend([
-        // The last two of it, and two of what follows: at least its type.
+        // The label's last two bytes and the two that follow: at least QTYPE.
         op(BPF_LDX | BPF_MEM, PLACE),
         op(BPF_LD | BPF_MEM, LENGTH),
         op(BPF_ALU | BPF_ADD | BPF_X, 0),
@@ -96,7 +96,7 @@ fn label(left: usize) -> Vec<sock_filter> {
     block
 }
 
-/// HASH takes up the word in the accumulator.
+/// Mixes the accumulator into HASH.
 fn mix() -> [sock_filter; 6] {
     [
         op(BPF_ALU | BPF_OR | BPF_K, LOWER_CASE),
@@ -136,7 +136,7 @@ mod tests {
 
     const SOCKETS: usize = 4;
 
-    /// A query for `name` in its letter case, with an ID, and an OPT record where `edns`.
+    /// A query for `name` in its letter case, with an ID, and an OPT record if `edns`.
     fn query(text: &str, id: u16, edns: bool) -> Vec<u8> {
         let mut message = id.to_be_bytes().to_vec();
         message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)]);
@@ -176,7 +176,7 @@ mod tests {
             }
         }
 
-        /// The socket that gets `message` from a new client.
+        /// Index of the socket that receives `message` from a new client.
         fn gets(&self, message: &[u8]) -> usize {
             let any = SocketAddr::new(self.address.ip(), 0);
             let client = UdpSocket::bind(any).expect("a client");

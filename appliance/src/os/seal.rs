@@ -1,7 +1,7 @@
-//! The allocator seal: a worker that allocates after start-up is counted, and stops the process in tests.
+//! The allocator seal: counts allocations of sealed threads after start-up, and in tests aborts the process.
 //!
-//! The only global allocator of the daemon. It passes every request to the system's and looks at one flag of the
-//! calling thread on the way. Giving memory back is no offence.
+//! The daemon's only global allocator. It passes every request to the system's allocator and checks a thread-local flag on the
+//! way. Freeing memory is allowed.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Environment variable: `abort` stops the process at the first allocation in a sealed thread.
+/// Environment variable: `abort` aborts the process at the first allocation in a sealed thread.
 pub const VARIABLE: &str = "XDNSD_SEAL";
 
 #[global_allocator]
@@ -19,9 +19,9 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static ABORT: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Constant and without drop: reading it neither allocates nor fails, even while the thread ends.
+    /// Constant and without a destructor: reading it neither allocates nor fails, even while the thread ends.
     static SEALED: Cell<bool> = const { Cell::new(false) };
-    /// The largest piece of memory that the calling thread is given, in bytes.
+    /// Largest allocation that the calling thread is given, in bytes.
     static PIECE_MAX: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
@@ -29,7 +29,7 @@ thread_local! {
 #[derive(Debug)]
 #[must_use = "dropping it lifts the seal"]
 pub struct Seal {
-    /// Belongs to its thread.
+    /// Makes the type !Send, since it belongs to its thread.
     not_send: PhantomData<*const ()>,
 }
 
@@ -49,7 +49,7 @@ impl Drop for Seal {
     }
 }
 
-/// Runs `f` with the seal lifted: for what is rare and may allocate, such as a line in the log.
+/// Runs `f` with the seal lifted, for rare work that may allocate, such as a log line.
 pub fn unsealed<R>(f: impl FnOnce() -> R) -> R {
     let sealed = SEALED.replace(false);
     let result = f();
@@ -57,8 +57,8 @@ pub fn unsealed<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Runs `f` with every request of the calling thread for more than `bytes` at once refused. For code that can do without
-/// what it asks for: to code that cannot, refused memory is the end of the process.
+/// Runs `f` while every allocation of the calling thread above `bytes` fails. Only for code that can do without the memory:
+/// elsewhere a failed allocation ends the process.
 pub fn with_pieces_up_to<R>(bytes: usize, f: impl FnOnce() -> R) -> R {
     let before = PIECE_MAX.replace(bytes);
     let result = f();
@@ -78,14 +78,14 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed)
 }
 
-/// Counts a request for memory where the calling thread is sealed. Never allocates itself.
+/// Counts an allocation if the calling thread is sealed. Never allocates itself.
 fn note() {
     if !SEALED.get() {
         return;
     }
     ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
     if ABORT.load(Ordering::Relaxed) {
-        // Whatever happens from here on, such as the printing of a backtrace, may allocate.
+        // What follows, such as capturing a backtrace, may allocate.
         SEALED.set(false);
         eprintln!(
             "xdnsd: allocation in a sealed thread:\n{}",
@@ -97,16 +97,16 @@ fn note() {
 
 struct SealedAllocator;
 
-// SAFETY: every method either passes its arguments unchanged to `System`, which upholds GlobalAlloc's contract, and gives
-// back what `System` gave, or gives back null, which says that there is no such memory and leaves what was there as it is;
-// `note` neither unwinds nor allocates on the way (it ends the process where it does).
+// SAFETY: every method either passes its arguments unchanged to `System`, which upholds GlobalAlloc's contract, and returns its
+// result, or returns null, which reports failure and leaves existing memory as it is; `note` neither unwinds nor allocates (it
+// aborts the process instead).
 unsafe impl GlobalAlloc for SealedAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
         if layout.size() > PIECE_MAX.get() {
             return ptr::null_mut();
         }
-        // SAFETY: the caller promises a layout of non-zero size, as `System` asks.
+        // SAFETY: the caller promises a layout of non-zero size, as `System` requires.
         unsafe { System.alloc(layout) }
     }
 
@@ -115,7 +115,7 @@ unsafe impl GlobalAlloc for SealedAllocator {
         if layout.size() > PIECE_MAX.get() {
             return ptr::null_mut();
         }
-        // SAFETY: the caller promises a layout of non-zero size, as `System` asks.
+        // SAFETY: the caller promises a layout of non-zero size, as `System` requires.
         unsafe { System.alloc_zeroed(layout) }
     }
 
@@ -142,7 +142,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
-    /// Counts on a thread of its own; the counter is the process's, so only one test may make it grow.
+    /// Counts on its own thread; the counter is per process, so only one test may increment it.
     #[test]
     fn allocations_count_only_where_the_thread_is_sealed() {
         let before = allocations();

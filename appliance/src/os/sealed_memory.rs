@@ -1,11 +1,10 @@
-//! The fence around `mmap`: bytes that are written once and can never be changed after that.
+//! The fence around `mmap`: bytes that are written once and immutable afterwards.
 //!
-//! A list is copied into memory of its own, which then becomes read-only, and is checked there. So what was checked is what
-//! is used: copying over the list's file, shortening or removing it changes nothing until the file is read again. A
-//! shared mapping of the file would save the copy where memory is short, at the price that the kernel may take pages away
-//! (SIGBUS) and that bytes change behind a `&[u8]`.
+//! A list is copied into its own memory, which then becomes read-only, and is checked there. So the checked bytes are the used
+//! bytes: overwriting the list's file, truncating or removing it changes nothing until the file is read again. A shared mapping
+//! of the file would save the copy, but then the kernel may take pages away (SIGBUS), and bytes behind a `&[u8]` may change.
 //!
-//! The memory is mapped, not from the allocator, so that all of it goes back to the kernel when a list is dropped.
+//! The memory is mapped instead of allocated, so that all of it returns to the kernel when a list is dropped.
 
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
@@ -13,7 +12,7 @@ use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
-/// Memory that is read-only from the moment it can be seen.
+/// Memory that is read-only once constructed.
 #[derive(Debug)]
 pub struct Sealed {
     start: NonNull<core::ffi::c_void>,
@@ -21,22 +20,21 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// The next `len` bytes of `source`.
+    /// Reads the next `len` bytes of `source`.
     ///
     /// # Errors
-    /// There is no such memory, or the source fails or ends early.
+    /// The memory cannot be mapped, or the source fails or ends early.
     pub fn read_from(mut source: impl Read, len: NonZeroUsize) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: no address is asked for, so the kernel picks one where nothing of ours is mapped; nobody else knows it.
+        // SAFETY: no address is given, so the kernel picks one where nothing of ours is mapped.
         let start = unsafe { mmap_anonymous(None, len, protection, MapFlags::MAP_PRIVATE) }?;
-        // From here on it is unmapped when this ends early.
+        // From here on an early return unmaps it.
         let sealed = Self { start, len };
-        // SAFETY: `start` and `len` are those of a mapping that was just made, readable and writable, all zeros, aligned
-        // for bytes, and private: no other process has it. Nobody else has a reference to it before `sealed` is returned,
-        // and this one ends here.
+        // SAFETY: `start` and `len` are those of a mapping that was just made, readable and writable, all zeros, aligned for
+        // bytes, and private to this process. Until `sealed` is returned this is the only reference to it, and it ends here.
         let bytes = unsafe { std::slice::from_raw_parts_mut(start.as_ptr().cast(), len.get()) };
         source.read_exact(bytes)?;
-        // SAFETY: exactly what was mapped; the reference that could write to it is not used any more.
+        // SAFETY: exactly the mapping; the reference that could write to it is no longer used.
         unsafe { mprotect(start, len.get(), ProtFlags::PROT_READ) }?;
         Ok(sealed)
     }
@@ -44,16 +42,15 @@ impl Sealed {
 
 impl AsRef<[u8]> for Sealed {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: `start` and `len` are those of a mapping that lives as long as `self`, is readable and aligned for bytes,
-        // and was initialised by `read_from`. Nothing writes to it: it is private to this process, and not even this
-        // process may (PROT_READ).
+        // SAFETY: `start` and `len` are those of a mapping that lives as long as `self`, is readable and aligned for bytes, and
+        // was initialised by `read_from`. Nothing writes to it: it is private to this process, and read-only (PROT_READ).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len.get()) }
     }
 }
 
 impl Drop for Sealed {
     fn drop(&mut self) {
-        // SAFETY: exactly what `read_from` mapped, and not unmapped before. Slices of it borrow `self`, so none is left.
+        // SAFETY: exactly what `read_from` mapped, still mapped. Slices of it borrow `self`, so none is left.
         let unmapped = unsafe { munmap(self.start, self.len.get()) };
         debug_assert!(
             unmapped.is_ok(),
@@ -62,9 +59,9 @@ impl Drop for Sealed {
     }
 }
 
-// SAFETY: the mapping belongs to the process and to no thread: any thread may read it and may unmap it.
+// SAFETY: the mapping belongs to the process: any thread may read it and may unmap it.
 unsafe impl Send for Sealed {}
-// SAFETY: the memory is read-only, and through a shared reference nothing but reads can be had.
+// SAFETY: the memory is read-only, and a shared reference gives only reads.
 unsafe impl Sync for Sealed {}
 
 #[cfg(test)]
@@ -89,7 +86,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
-    /// The permissions that the kernel has for the mapping at an address: `r--p` is read-only and private.
+    /// Permissions of the kernel's mapping at an address: `r--p` is read-only and private.
     fn permissions(address: usize) -> Option<String> {
         let maps = std::fs::read_to_string("/proc/self/maps").expect("proc");
         let covers = |line: &&str| {

@@ -1,10 +1,10 @@
-//! The fence around memory that another process shares with us: a memfd that it has made, sealed and handed over.
+//! The fence around memory shared with another process: a memfd that it has made, sealed and passed to us.
 //!
 //! ```text
-//!  reader: memfd_create, ftruncate, F_SEAL_SHRINK ── SCM_RIGHTS ──► daemon: looks at the seals, maps it
+//!  reader: memfd_create, ftruncate, F_SEAL_SHRINK ── SCM_RIGHTS ──► daemon: checks the seals, maps it
 //! ```
-//! What is sealed can never become shorter, so no access within its length faults (SIGBUS), whatever the other side does. What
-//! stands in it is the other side's word: words are read as atomics and believed by nobody, bytes are copied and never borrowed.
+//! Sealed memory can never shrink, so no access within its length faults (SIGBUS), whatever the other side does. Its content is
+//! untrusted: words are read as atomics and validated, bytes are copied and never borrowed.
 
 use std::io::{self, ErrorKind};
 use std::num::NonZeroUsize;
@@ -19,20 +19,21 @@ use nix::sys::stat::fstat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
 
-/// Memory that two processes have.
+/// Memory shared by two processes.
 #[derive(Debug)]
 pub struct SharedMemory {
     start: NonNull<u8>,
     len: NonZeroUsize,
 }
 
-// SAFETY: the mapping belongs to the process and to no thread; it is reached by atomics and by copies alone.
+// SAFETY: the mapping belongs to the process; it is reached only by atomics and by copies.
 unsafe impl Send for SharedMemory {}
-// SAFETY: the same. That two sides copy at one moment is for their protocol to avoid; it costs them their bytes, and us nothing.
+// SAFETY: as for Send. If both sides copy at the same moment, which their protocol avoids, bytes are garbled and memory stays
+// safe.
 unsafe impl Sync for SharedMemory {}
 
 impl SharedMemory {
-    /// Makes `len` bytes of zeros to be handed over.
+    /// Makes `len` zero bytes to be passed on.
     ///
     /// # Errors
     /// A system call failed.
@@ -42,12 +43,12 @@ impl SharedMemory {
         ftruncate(&file, i64::try_from(len.get()).map_err(io::Error::other)?)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-        // Its pages are the maker's, and there before anybody writes.
+        // MAP_POPULATE: the maker pays for the pages, before anybody writes.
         let memory = Self::map(&file, len, MapFlags::MAP_POPULATE)?;
         Ok((file, memory))
     }
 
-    /// Takes over what another process has made, where it is what [`make`](Self::make) makes, and so long.
+    /// Maps memory that another process has made, if it is as [`make`](Self::make) makes it and has this length.
     ///
     /// # Errors
     /// It is anything else, or a system call failed.
@@ -56,14 +57,14 @@ impl SharedMemory {
         let Ok(seals) = fcntl(&file, FcntlArg::F_GET_SEALS) else {
             return refused("the memory is no memfd");
         };
-        // One of huge pages faults where the machine has none left.
+        // Huge pages would fault when the machine has none left.
         if fstatfs(&file)?.filesystem_type() != TMPFS_MAGIC {
             return refused("the memory is not of ordinary pages");
         }
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
             return refused("the memory is not sealed against becoming shorter");
         }
-        // It cannot become shorter from here on.
+        // Checked after the seal: from here on it cannot shrink.
         if i64::try_from(len.get()).ok() != Some(fstat(&file)?.st_size) {
             return refused("the memory is not as long as it should be");
         }
@@ -73,7 +74,7 @@ impl SharedMemory {
     fn map(file: impl AsFd, len: NonZeroUsize, more: MapFlags) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let flags = MapFlags::MAP_SHARED | more;
-        // SAFETY: no address is asked for, so the kernel picks one where nothing of ours is mapped.
+        // SAFETY: no address is given, so the kernel picks one where nothing of ours is mapped.
         let start = unsafe { mmap(None, len, protection, flags, file, 0) }?.cast();
         Ok(Self { start, len })
     }
@@ -81,37 +82,36 @@ impl SharedMemory {
     /// The word at a byte offset.
     ///
     /// # Panics
-    /// It lies outside, or is not aligned.
+    /// The offset is outside, or not aligned.
     #[must_use]
     pub fn word(&self, at: usize) -> &AtomicU64 {
         self.check(at, size_of::<AtomicU64>());
         assert!(at.is_multiple_of(align_of::<AtomicU64>()), "aligned");
-        // SAFETY: the word lies in the mapping, which begins at a page and lives as long as `self`; it is never reached but as
-        // an atomic by this process, and an atomic may be changed by anybody.
+        // SAFETY: the word lies in the mapping, which is page-aligned and lives as long as `self`; this process reaches it only
+        // as an atomic, which the other process may change at any time.
         unsafe { self.start.add(at).cast().as_ref() }
     }
 
-    /// Copies bytes into it.
+    /// Copies bytes into the memory.
     ///
     /// # Panics
-    /// They do not fit behind `at`.
+    /// They exceed the memory after `at`.
     pub fn write(&self, at: usize, bytes: &[u8]) {
         self.check(at, bytes.len());
-        // SAFETY: the destination lies in the mapping, the source is a slice of ours elsewhere; no reference to these bytes
-        // exists anywhere.
+        // SAFETY: the destination lies in the mapping, the source is a slice elsewhere; no reference to the destination exists.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.as_ptr().add(at), bytes.len());
         }
     }
 
-    /// Copies bytes out of it.
+    /// Copies bytes out of the memory.
     ///
     /// # Panics
-    /// There are not so many behind `at`.
+    /// They exceed the memory after `at`.
     pub fn read(&self, at: usize, bytes: &mut [u8]) {
         self.check(at, bytes.len());
-        // SAFETY: the source lies in the mapping and is initialised (zeros at first), the destination is a slice of ours
-        // elsewhere; no reference to the source exists anywhere.
+        // SAFETY: the source lies in the mapping and is initialised (zeros at first), the destination is a slice elsewhere; no
+        // reference to the source exists.
         unsafe {
             std::ptr::copy_nonoverlapping(
                 self.start.as_ptr().add(at),
@@ -129,7 +129,7 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // SAFETY: exactly what `map` mapped, and not unmapped before. Words of it borrow `self`, so none is left.
+        // SAFETY: exactly what `map` mapped, still mapped. Words of it borrow `self`, so none is left.
         let unmapped = unsafe { munmap(self.start.cast(), self.len.get()) };
         debug_assert!(unmapped.is_ok(), "munmap fails only for wrong arguments");
     }

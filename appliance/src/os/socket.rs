@@ -1,4 +1,4 @@
-//! Socket options that nix has no type for, and what the kernel says beside a connection.
+//! Socket options that nix has no type for, and control messages of a connection.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 
-/// Bytes of a UNIX socket's path, without the closing zero (unix(7)).
+/// Most bytes of a UNIX socket's path, without the closing zero (unix(7)).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Index of the device that the handshake of an accepted connection came by. 0: the kernel does not say. The listener has
-/// IP_PKTINFO or IPV6_RECVPKTINFO set, which its connections inherit.
+/// Index of the device on which the handshake of an accepted connection arrived. 0 if the kernel does not report it. The listener
+/// has IP_PKTINFO or IPV6_RECVPKTINFO set, which its connections inherit.
 #[must_use]
 pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
-    /// linux/in.h and linux/in6.h, which libc does not carry.
+    /// linux/in.h and linux/in6.h; libc lacks them.
     const IP_PKTOPTIONS: libc::c_int = 9;
     const IPV6_2292PKTOPTIONS: libc::c_int = 6;
     let (level, option) = match is_v6 {
@@ -22,8 +22,8 @@ pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
     };
     let mut bytes = [0u8; 128];
     let mut len = bytes.len() as libc::socklen_t;
-    // SAFETY: the pointer and the length are those of `bytes`, and `len` is ours; both outlive the call, which writes no more
-    // than that. Bytes may hold anything.
+    // SAFETY: pointer and length are those of `bytes`, and `len` is ours; both outlive the call, which writes at most `len`
+    // bytes. Any bytes are valid.
     let code = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),
@@ -37,9 +37,9 @@ pub fn arrival_of(stream: &impl AsRawFd, is_v6: bool) -> u32 {
     told.map_or(0, arrival_in)
 }
 
-/// The index of the device that these control messages name (IP_PKTINFO, IPV6_PKTINFO). 0: they name none.
+/// Index of the device in these control messages (IP_PKTINFO, IPV6_PKTINFO). 0 if they have none.
 pub(super) fn arrival_in(told: &[u8]) -> u32 {
-    /// Level, type, and where the index stands behind the header: first in in_pktinfo, behind the address in in6_pktinfo.
+    /// Level, type, and offset of the index in the payload: first in in_pktinfo, after the address in in6_pktinfo.
     const INFOS: [(libc::c_int, libc::c_int, usize); 2] = [
         (libc::IPPROTO_IP, libc::IP_PKTINFO, 0),
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 16),
@@ -52,7 +52,7 @@ pub(super) fn arrival_in(told: &[u8]) -> u32 {
     found.map_or(0, u32::from_ne_bytes)
 }
 
-/// What stands in the first of these control messages (cmsg(3)) that is of this level and kind, and what is behind it.
+/// Payload of the first control message (cmsg(3)) of this level and kind, and all bytes after it.
 pub(super) fn control_message(
     mut told: &[u8],
     level: libc::c_int,
@@ -73,12 +73,12 @@ pub(super) fn control_message(
     None
 }
 
-/// linux/icmp.h and linux/icmpv6.h, which libc does not carry.
+/// linux/icmp.h and linux/icmpv6.h; libc lacks them.
 const ICMP_FILTER: libc::c_int = 1;
 const ICMPV6_FILTER: libc::c_int = 1;
 
 sockopt_impl!(
-    /// The types of ICMP messages that a raw socket is not to hear, a bit each (raw(7)).
+    /// Types of ICMP messages that a raw socket blocks, one bit each (raw(7)).
     IcmpFilter,
     SetOnly,
     libc::SOL_RAW,
@@ -86,7 +86,7 @@ sockopt_impl!(
     u32
 );
 sockopt_impl!(
-    /// The same for ICMPv6 (RFC 3542 section 3.2).
+    /// [`IcmpFilter`] for ICMPv6 (RFC 3542 section 3.2).
     Icmpv6Filter,
     SetOnly,
     libc::IPPROTO_ICMPV6,
@@ -95,8 +95,8 @@ sockopt_impl!(
 );
 
 sockopt_impl!(
-    /// How many bytes have to be there before a socket can be read, by select(2), poll(2) and epoll(7) (socket(7)). A TCP
-    /// socket makes room for them.
+    /// Bytes that must be available before select(2), poll(2) and epoll(7) report a socket as readable (socket(7)). A TCP socket
+    /// makes room for them.
     RcvLowat,
     SetOnly,
     libc::SOL_SOCKET,
@@ -104,10 +104,10 @@ sockopt_impl!(
     i32
 );
 
-/// Attaches a classic BPF program that chooses among the sockets of `socket`'s address (SO_ATTACH_REUSEPORT_CBPF).
+/// Attaches a classic BPF program that chooses among the sockets of `socket`'s reuseport group (SO_ATTACH_REUSEPORT_CBPF).
 ///
 /// # Errors
-/// setsockopt(2) failed: the program is not one, or is too long.
+/// setsockopt(2) failed: the program is invalid or too long.
 pub fn attach_reuseport_filter(
     socket: &impl AsFd,
     program: &[libc::sock_filter],

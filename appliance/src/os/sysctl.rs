@@ -1,4 +1,4 @@
-//! Settings of the kernel for TCP, which count for IPv6 as well, and what tells one network namespace of one boot from another.
+//! Kernel settings for TCP, which apply to IPv6 as well, and the identity of a network namespace in a boot.
 
 use std::fs;
 use std::io;
@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::option;
 
-/// Where the kernel has its settings: those of the network, for the caller's namespace.
+/// The kernel's settings: those of the network are the caller's namespace's.
 const SETTINGS: &str = "/proc/sys";
-/// Another one after each start of the kernel.
+/// A random ID of this boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// The network namespace; the thread's and not the process's.
+/// The network namespace of the thread, which may differ from the process's.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
-/// What the kernel counts of TCP, in this namespace (RFC 1213).
+/// The kernel's TCP counters in this namespace (RFC 1213).
 const COUNTERS: &str = "/proc/thread-self/net/snmp";
 
 /// A setting that is a small number (ip-sysctl.rst).
@@ -22,40 +22,40 @@ const COUNTERS: &str = "/proc/thread-self/net/snmp";
 pub struct Sysctl(PathBuf);
 
 impl Sysctl {
-    /// The one of this name.
+    /// The setting of this name.
     #[must_use]
     pub fn named(name: &str) -> Self {
         Self(path(Path::new(SETTINGS), name))
     }
 
-    /// One that stands elsewhere, for tests.
+    /// A setting at another path, for tests.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self(path.into())
     }
 
-    /// Where it stands.
+    /// Path of the setting.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// What it is.
+    /// Current value.
     ///
     /// # Errors
-    /// The kernel has none of this name, or says nothing that is a number.
+    /// The kernel lacks the setting, or its value is not a number.
     pub fn read(&self) -> io::Result<u8> {
         let text = fs::read_to_string(&self.0)?;
         let number = text.trim().parse();
         number.map_err(|_| io::Error::other(format!("it is {:?}", text.trim())))
     }
 
-    /// Sets it, and looks whether it is so now.
+    /// Sets the value, and verifies it.
     ///
     /// # Errors
-    /// We may not, or it stays what it was.
+    /// Permission denied, or the old value stays.
     pub fn set(&self, value: u8) -> io::Result<()> {
-        // No truncation: a file of /proc needs none, and is not made anew.
+        // O_TRUNC and O_CREAT make no sense for a file of /proc.
         let mut file = fs::OpenOptions::new().write(true).open(&self.0)?;
         io::Write::write_all(&mut file, format!("{value}\n").as_bytes())?;
         drop(file);
@@ -66,13 +66,13 @@ impl Sysctl {
     }
 }
 
-/// The file of a setting, below the folder of all of them.
+/// Path of a setting below `settings`.
 fn path(settings: &Path, name: &str) -> PathBuf {
     settings.join(name.replace('.', "/"))
 }
 
-/// Which options of a client the kernel takes back from a cookie's timestamp. One that it was told not to use would have it refuse
-/// the ACK (`cookie_timestamp_decode`).
+/// Client options that the kernel restores from a cookie's timestamp. An option that a sysctl disables would make it reject the
+/// ACK (`cookie_timestamp_decode`).
 #[must_use]
 pub fn kept_options() -> RestoredOptions {
     kept_by(Path::new(SETTINGS))
@@ -95,33 +95,33 @@ fn kept_by(settings: &Path) -> RestoredOptions {
     }
 }
 
-/// By how many bits Linux shifts the windows of a socket whose buffer may grow to so many bytes (`tcp_select_initial_window`).
+/// Window scale of a Linux socket whose buffer may grow to so many bytes (`tcp_select_initial_window`).
 fn scale(buffer: Option<u32>) -> u8 {
     let bits = buffer.and_then(u32::checked_ilog2).unwrap_or(0);
     let scale = bits.saturating_sub(15).min(option::SCALE_MAX.into());
     u8::try_from(scale).expect("at most 14")
 }
 
-/// A word for this network namespace in this boot: what a sysctl was set to is gone with either.
+/// Identifies this network namespace in this boot: a sysctl is lost with either.
 ///
 /// # Errors
-/// /proc is not what it should be.
+/// /proc is missing or malformed.
 pub fn here() -> io::Result<String> {
     let boot = fs::read_to_string(BOOT)?;
     let namespace = fs::metadata(NAMESPACE)?.ino();
     Ok(format!("{}/{namespace}", boot.trim()))
 }
 
-/// How many connections to this machine were opened to the end, on any port (RFC 1213: tcpPassiveOpens).
+/// Completed passive opens of TCP connections, on any port (RFC 1213: tcpPassiveOpens).
 ///
 /// # Errors
-/// The kernel does not say.
+/// The counter is unavailable.
 pub fn connections_accepted() -> io::Result<u64> {
     let text = fs::read_to_string(COUNTERS)?;
     passive_opens(&text).ok_or_else(|| io::Error::other("no PassiveOpens"))
 }
 
-/// A line of names and a line of numbers for each protocol.
+/// /proc/net/snmp has a line of names and a line of numbers for each protocol.
 fn passive_opens(text: &str) -> Option<u64> {
     let mut tcp = text.lines().filter(|line| line.starts_with("Tcp:"));
     let (names, numbers) = (tcp.next()?, tcp.next()?);

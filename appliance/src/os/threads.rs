@@ -1,52 +1,52 @@
-//! Threads with a name and a stack that the memory budget knows.
+//! Threads with names and stacks that the memory budget counts.
 
 use std::thread;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
-/// What a build without optimisation needs beside it: values are copied from frame to frame there. It is no build that ships, and
-/// has no line in the budget.
+/// Extra stack for builds without optimisation, which copy values from frame to frame. Such builds never ship, so the budget
+/// leaves it out.
 const DEBUG_STACK_BYTES: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 0 };
 
-/// Stack of every thread but the first.
+/// Stack of each thread but the first, in bytes.
 pub const STACK_BYTES: usize = 128 * 1024;
 
-/// Stack of a small thread: control and snapshot touch 16 KiB of it, compiled without optimisation.
+/// Stack of a small thread, in bytes: control and snapshot touch 16 KiB of it, compiled without optimisation.
 pub const SMALL_STACK_BYTES: usize = 44 * 1024;
-/// Stack of the thread that puts the statistics into words.
+/// Stack of the thread that formats the statistics, in bytes.
 pub const STATISTICS_STACK_BYTES: usize = 64 * 1024;
-/// A thread with a name and a stack that the budget knows.
+/// A named thread with [`STACK_BYTES`].
 pub fn builder(name: &str) -> thread::Builder {
     builder_with_stack(name, STACK_BYTES)
 }
 
-/// A thread whose stack has a line of its own in the budget.
+/// A named thread with a stack that has its own line in the budget.
 pub fn builder_with_stack(name: &str, bytes: usize) -> thread::Builder {
     let bytes = bytes + DEBUG_STACK_BYTES;
     thread::Builder::new().name(name.into()).stack_size(bytes)
 }
 
-/// Has a limit on the size of files be an error of the one write that meets it, in this thread and all that it starts: the signal
-/// that comes with it would end the process.
+/// Turns exceeding the file size limit into an error of the write, for this thread and all that it starts: SIGXFSZ would end the
+/// process.
 pub fn survive_file_limit() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
-    // Fails for wrong arguments alone.
+    // Fails only for wrong arguments.
     let _ = signals.thread_block();
 }
 
-/// Stack that the first thread may come to need, with room to spare.
+/// Stack that the first thread may need, with room to spare, in bytes.
 const FIRST_STACK_BYTES: u64 = if cfg!(debug_assertions) {
     1024 * 1024
 } else {
     512 * 1024
 };
 
-/// Lets the stack of the first thread grow as far as it has to. The kernel asks for the limit when it grows.
+/// Raises the stack limit of the first thread as far as needed. The kernel checks the limit whenever the stack grows.
 ///
 /// # Errors
-/// It may not: a sentence with the limit, and what is needed.
+/// The limit may not be raised: a sentence with the limit, and what is needed.
 pub fn widen_first_stack() -> Result<(), String> {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_STACK) else {
         return Ok(());
@@ -54,7 +54,7 @@ pub fn widen_first_stack() -> Result<(), String> {
     if soft >= FIRST_STACK_BYTES {
         return Ok(());
     }
-    // Above the hard limit with CAP_SYS_RESOURCE alone.
+    // Raising it beyond the hard limit needs CAP_SYS_RESOURCE.
     setrlimit(
         Resource::RLIMIT_STACK,
         FIRST_STACK_BYTES,

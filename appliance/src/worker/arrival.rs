@@ -1,12 +1,12 @@
-//! By which device a query came to a kernel socket, and what came by each. An address of ours is answered whatever device a
-//! packet for it arrives by (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too.
+//! Ingress device of each query that a kernel socket receives, and counters per device. An address of ours is answered whatever
+//! device its packet arrives on (RFC 1122 section 3.3.4.2, the weak model), so a socket on the LAN's address hears the WAN, too.
 //!
 //! ```text
 //!  UDP  IP_PKTINFO, IPV6_PKTINFO (os::datagrams::receive)  a bridge, not its port; a VLAN device, not the one below
 //!  TCP  the same of the handshake (os::socket::arrival_of)
 //! ```
-//! What this machine asks itself comes by the loopback device, but the kernel names the device that has the address which
-//! was asked (`rt_iif`, `ip6_dst_idev`). It is told by its source, which is an address of ours.
+//! A query of this machine arrives on the loopback device, but the kernel reports the device that has the queried address
+//! (`rt_iif`, `ip6_dst_idev`). Such a query is recognized by its source, which is an address of ours.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -14,10 +14,10 @@ use nix::net::if_::if_nameindex;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::policy::on_link::LOOPBACK;
 
-/// Devices that are told apart. Full: what comes by further ones is counted as `other`, until one of these is gone.
+/// Devices counted separately. Full: further ones are counted as `other` until one of these is gone.
 const DEVICES_MAX: usize = 32;
 
-/// What is counted by device, in this order.
+/// Counters kept per device, in this order.
 const COUNTED: [Counter; 4] = [
     Counter::QueriesUdp,
     Counter::AnswersUdp,
@@ -25,7 +25,7 @@ const COUNTED: [Counter; 4] = [
     Counter::AnswersTcp,
 ];
 
-/// What came by one device, in the order of [`COUNTED`].
+/// Counts of one device, in the order of [`COUNTED`].
 #[derive(Debug)]
 struct Tally([AtomicU64; COUNTED.len()]);
 
@@ -39,31 +39,30 @@ impl Tally {
     }
 }
 
-/// By which device a query came, as far as that is counted. It is part of the way back to the client: the answer is counted
-/// where its query was.
+/// Ingress of a query, as far as it is counted separately. Part of the reply path: an answer is counted where its query was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ingress {
     /// This machine itself.
     Own,
-    /// A device that is not told apart, or that the kernel does not name.
+    /// A device without a place of its own, or one that the kernel does not report.
     #[default]
     Other,
-    /// A device that has come up.
+    /// A device, by its place in [`Arrivals`].
     Device(u8),
 }
 
-/// What came by which device: to the kernel's sockets of all workers.
+/// Counts per ingress device, for the kernel's sockets of all workers.
 #[derive(Debug)]
 pub struct Arrivals {
     own: Tally,
     other: Tally,
-    /// Indices of devices; 0: a free place.
+    /// Interface indices; 0: a free place.
     devices: [AtomicU32; DEVICES_MAX],
     tallies: [Tally; DEVICES_MAX],
 }
 
 impl Arrivals {
-    /// Nothing came.
+    /// All counts zero.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -74,7 +73,7 @@ impl Arrivals {
         }
     }
 
-    /// Where what came by `device` is counted. A device that is seen for the first time gets a place, served or not.
+    /// Ingress to count `device` under. A device that is seen for the first time takes a place, served or not.
     pub fn ingress(&self, device: u32, is_own: bool) -> Ingress {
         if is_own || device == LOOPBACK {
             return Ingress::Own;
@@ -93,7 +92,7 @@ impl Arrivals {
         found.map_or(Ingress::Other, |index| Ingress::Device(index as u8))
     }
 
-    /// Counts for `ingress`. What is not told apart by device is not counted.
+    /// Counts for `ingress`. Counters outside [`COUNTED`] are ignored.
     pub fn count(&self, ingress: Ingress, counter: Counter) {
         let tally = match ingress {
             Ingress::Own => Some(&self.own),
@@ -106,8 +105,8 @@ impl Arrivals {
         }
     }
 
-    /// Gives back the places of devices that are gone; what they had is kept with that of the others. One thread calls this at
-    /// a time. A query that comes by such a device meanwhile may be counted for the next that takes its place.
+    /// Frees the places of devices that are gone and adds their counts to `other`. One thread at a time may call this. A query
+    /// that arrives on such a device meanwhile may be counted for the next device in its place.
     pub fn forget(&self, is_gone: impl Fn(u32) -> bool) {
         for (place, tally) in self.devices.iter().zip(&self.tallies) {
             let device = place.load(Relaxed);
@@ -121,14 +120,14 @@ impl Arrivals {
         }
     }
 
-    /// The same for the devices that this machine does not have any more.
+    /// [`Self::forget`] for devices that no longer exist on this machine.
     pub fn forget_gone(&self) {
         if let Ok(devices) = if_nameindex() {
             self.forget(|index| devices.iter().all(|device| device.index() != index));
         }
     }
 
-    /// What was counted, by name of the device: `lo` is this machine itself, `other` what is not told apart.
+    /// Counts by device name: `lo` is this machine itself, `other` every device without a place.
     #[must_use]
     pub fn read(&self) -> Vec<(Counter, Vec<(String, u64)>)> {
         let mut all = vec![("lo".to_owned(), self.own.read())];
@@ -141,7 +140,7 @@ impl Arrivals {
         };
         for (place, tally) in self.devices.iter().zip(&self.tallies) {
             let index = place.load(Relaxed);
-            // A device that has gone has no name.
+            // A removed device has no name.
             match name_of(index).filter(|_| index != 0) {
                 Some(name) => all.push((name, tally.read())),
                 None => {
@@ -222,7 +221,7 @@ mod tests {
         assert_eq!(sum(&arrivals, Counter::CacheHits), 0);
     }
 
-    /// Devices that come and go, one after the other, and more than there are places: no query is lost, and no place.
+    /// More devices than places come and go: no query is lost, and no place.
     #[test]
     fn a_device_that_has_gone_leaves_its_place_and_its_queries_are_others() {
         const FIRST: u32 = 1_000_000;
@@ -237,7 +236,7 @@ mod tests {
             );
         }
         assert_eq!(sum(&arrivals, Counter::QueriesUdp), u64::from(more));
-        // Devices that are not there have no name, and are `other`.
+        // Devices that do not exist have no name, and are `other`.
         assert_eq!(
             of(&arrivals, Counter::QueriesUdp, "other"),
             Some(more.into())

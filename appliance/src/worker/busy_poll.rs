@@ -1,24 +1,24 @@
-//! Looking out for an upstream's answer instead of sleeping, where it comes sooner than a sleeping worker wakes.
+//! Busy polling for an upstream's answer, where it arrives sooner than a sleeping worker wakes.
 //!
-//! A server on this machine or on the same switch answers within some ten microseconds, and to fall asleep and to be woken
-//! costs about as much again. So a worker that has just asked polls for a while, and yields the processor each time:
-//! whoever else wants it, the server itself maybe, goes first. It does so only while answers do come that soon. One that
-//! does not ends it, and the worker sleeps after each question until an answer was soon again. (The kernel's haltpoll
-//! driver decides in the same way, Documentation/virt/guest-halt-polling.rst.)
+//! A server on this machine or on the same switch answers within some ten microseconds, and falling asleep and waking cost about
+//! as much again. So a worker that has just asked polls for a while, and yields the processor each time: other threads, the
+//! server itself maybe, go first. It polls only while answers arrive that soon. One late answer ends it, and the worker sleeps
+//! after each question until an answer is soon again. (The kernel's haltpoll driver decides in the same way,
+//! Documentation/virt/guest-halt-polling.rst.)
 
-/// Whether and until when a worker polls.
+/// Decides whether a worker polls, and until when.
 #[derive(Debug)]
 pub struct BusyPoll {
-    /// Longest time after a question, in nanoseconds; 0: never.
+    /// Longest polling time after a question, in nanoseconds; 0: never.
     span_ns: u64,
-    /// When the latest question went out, if no wait has begun since.
+    /// When the latest question was sent, if no wait has begun since.
     asked_ns: Option<u64>,
     /// The latest answer came within the span.
     is_soon: bool,
 }
 
 impl BusyPoll {
-    /// For at most `span_us` microseconds after a question; 0: never.
+    /// Polls for at most `span_us` microseconds after a question; 0: never.
     #[must_use]
     pub fn new(span_us: u32) -> Self {
         Self {
@@ -28,29 +28,29 @@ impl BusyPoll {
         }
     }
 
-    /// Whether it is ever done.
+    /// True if the worker may poll at all.
     #[must_use]
     pub const fn is_on(&self) -> bool {
         self.span_ns > 0
     }
 
-    /// A question went out.
+    /// Notes that a question was sent.
     pub fn asked(&mut self, now_ns: u64) {
         self.asked_ns = Some(now_ns);
     }
 
-    /// An answer came, `took_ns` after the latest question through its port.
+    /// Notes an answer, `took_ns` after the latest question through its port.
     pub fn answered(&mut self, took_ns: u64) {
         self.is_soon = took_ns <= self.span_ns;
     }
 
-    /// The worker has nothing to do. Until when it should poll, on the clock of [`BusyPoll::asked`]; `None`: it sleeps.
+    /// Called when the worker has nothing to do. End of polling on the clock of [`BusyPoll::asked`]; `None` if it should sleep.
     pub fn until(&mut self) -> Option<u64> {
         let asked_ns = self.asked_ns.take()?;
         self.is_soon.then_some(asked_ns + self.span_ns)
     }
 
-    /// It polled to the end, and nothing came.
+    /// Notes that polling ended without an event.
     pub fn was_in_vain(&mut self) {
         self.is_soon = false;
     }

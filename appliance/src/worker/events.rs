@@ -1,4 +1,4 @@
-//! What can wake a worker, as the 64 bits that epoll hands back. The AF_XDP socket is not among them, see
+//! Sources that wake a worker, encoded in the 64 bits that epoll hands back. AF_XDP sockets are polled instead, see
 //! `Worker::wait`.
 
 use std::io;
@@ -6,14 +6,14 @@ use std::os::fd::BorrowedFd;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-/// Where an event comes from.
+/// Source of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventSource {
     /// The worker's inbox.
     Inbox,
     /// The kernel UDP socket with this index.
     Listener(u16),
-    /// A TCP connection to an upstream.
+    /// The TCP connection to an upstream with this index.
     Stream(u16),
     /// The kernel TCP socket with this index.
     TcpListener(u16),
@@ -21,24 +21,24 @@ pub enum EventSource {
     TcpClient {
         /// Its slot.
         slot: u16,
-        /// Its generation: an event of a connection that is closed may come when the slot is in use again.
+        /// Its generation: an event of a closed connection may arrive when the slot is in use again.
         generation: u32,
     },
-    /// The connected socket of a question, in this place.
+    /// The connected socket of a question, at this place.
     Connected(u16),
-    /// The socket that has the answers to what a raw socket sent.
+    /// The socket that receives answers to questions sent through a raw socket.
     Answers {
-        /// Its family.
+        /// True for IPv6.
         v6: bool,
     },
-    /// The socket that has the ICMP errors about it.
+    /// The raw ICMP socket that receives errors about those questions.
     Errors {
-        /// Its family.
+        /// True for IPv6.
         v6: bool,
     },
 }
 
-/// The lowest byte names the kind, the others the index.
+/// The lowest byte is the kind, the bytes above are the index.
 mod tag {
     pub const INBOX: u64 = 0;
     pub const LISTENER: u64 = 1;
@@ -51,7 +51,7 @@ mod tag {
 }
 
 impl EventSource {
-    /// The bits that name it.
+    /// Encodes the source.
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         match self {
@@ -68,7 +68,7 @@ impl EventSource {
         }
     }
 
-    /// The source that `bits` name.
+    /// Decodes the source.
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         let index = (bits >> 16) as u16;
@@ -83,7 +83,7 @@ impl EventSource {
             tag::CONNECTED => Self::Connected(index),
             tag::ANSWERS => Self::Answers { v6: index != 0 },
             tag::ERRORS => Self::Errors { v6: index != 0 },
-            // Only what `watch` wrote comes back.
+            // Only values that `watch` wrote come back.
             _ => Self::Inbox,
         }
     }

@@ -1,9 +1,9 @@
-//! Which names are asked for so often that the program in the kernel is to answer them.
+//! Finds the names that are asked for often enough to be answered by the program in the kernel.
 //!
-//! Hits of AF_XDP are counted in a table of few places: who has a place counts up, everybody else who comes there counts it down,
-//! and takes it at zero. So what stays is what comes most. Each second all counts are halved. What the program answers is not
-//! counted here any more; its time is over before the cache's, so that the next client finds it in the cache, and has it fetched
-//! anew. What the program has given often is hot again by its second hit.
+//! AF_XDP hits are counted in a small table: a hit increments the count of its place if its tag is there; any other hit
+//! decrements it, and takes the place at zero. So the most frequent names stay. All counts are halved each second. Answers given
+//! by the program are not counted here; they expire there before they do in the cache, so that the next client is answered from
+//! the cache and triggers a refresh. A name that the program has answered often is hot again at its second hit.
 
 use std::net::IpAddr;
 
@@ -17,25 +17,25 @@ use crate::store::HOT;
 
 /// Places for names.
 const PLACES: usize = 512;
-/// Hits, of which half are forgotten each second, from which a name is hot.
+/// Hits that make a name hot; counts are halved each second.
 const HITS_MIN: u16 = 8;
-/// Hits from which it is hot, if the program gave as many of its last answer: that one is over.
+/// Hits that make a name hot again, if the program gave its last answer, now expired, at least that often.
 const AGAIN_HITS_MIN: u16 = 2;
 /// Time between two halvings, in milliseconds.
 const HALF_MS: u64 = 1_000;
 /// Bytes of the table of a worker, for the memory budget.
 pub const BYTES: usize = size_of::<Hotness>();
 
-/// What is counted.
+/// Hit counts of one worker.
 pub struct Hotness {
     places: [HitCount; PLACES],
-    /// When they are halved next.
+    /// Next halving.
     next_half: Instant,
 }
 
 #[derive(Clone, Copy, Default)]
 struct HitCount {
-    /// Bits of the hash that are not those of the place.
+    /// Hash bits beyond those that choose the place.
     tag: u16,
     count: u16,
 }
@@ -44,18 +44,18 @@ struct HitCount {
 pub struct GivenAnswer<'a> {
     /// The message.
     pub reply: &'a [u8],
-    /// What it does not say.
+    /// Hash and times of the answer, which the message lacks.
     pub fresh: Fresh,
-    /// To whom.
+    /// The client that was answered.
     pub client: IpAddr,
-    /// Who is a neighbour.
+    /// On-link prefixes, by which a neighbour is recognized.
     pub on_link: OnLink<'a>,
-    /// What [`HOT`] said of it before the cache was looked into.
+    /// Validity stamp that [`HOT`] gave before the cache lookup.
     pub valid: u64,
 }
 
 impl Hotness {
-    /// Nothing is hot.
+    /// An empty table.
     pub fn new() -> Self {
         Self {
             places: [HitCount::default(); PLACES],
@@ -63,13 +63,13 @@ impl Hotness {
         }
     }
 
-    /// Counts a hit, and lets the program give the answer, if it is asked for that often; and to this client.
+    /// Counts a hit, admits this client to the program, and gives the program the answer if the name is hot.
     pub fn note(&mut self, given: &GivenAnswer<'_>, now: Instant) {
         HOT.admit(given.valid, given.client, || {
             given.on_link.contains(given.client)
         });
         let count = self.count(given.fresh.hash, now);
-        // Not each time, because not every answer can be had, and not every place.
+        // Only at powers of two, because not every answer fits the program, and not every place is free.
         if count < AGAIN_HITS_MIN || !count.is_power_of_two() {
             return;
         }
@@ -90,13 +90,13 @@ impl Hotness {
         }
     }
 
-    /// How often it has come, by and large.
+    /// Approximate number of hits of `hash`, this one included.
     fn count(&mut self, hash: u64, now: Instant) -> u16 {
         if now >= self.next_half {
             self.next_half = now + HALF_MS;
             self.places.iter_mut().for_each(|place| place.count /= 2);
         }
-        // The lower half names the shard.
+        // The lower half of the hash chooses the shard.
         let place = &mut self.places[(hash >> 32) as usize % PLACES];
         let tag = (hash >> 48) as u16;
         if place.tag == tag {
@@ -115,7 +115,7 @@ impl Hotness {
 mod tests {
     use super::*;
 
-    /// Two that meet in one place.
+    /// Two hashes with the same place.
     const OFTEN: u64 = 0x1111_0003_0000_0000;
     const RARELY: u64 = 0x2222_0003_0000_0000;
 
@@ -146,7 +146,7 @@ mod tests {
         }
         assert_eq!(hotness.count(OFTEN, now + (HALF_MS - 1)), 41);
         assert_eq!(hotness.count(OFTEN, now + HALF_MS), 21);
-        // Seven a second never reach what eight in one do.
+        // Seven hits a second never add up to eight in one second.
         let mut hotness = Hotness::new();
         for second in 0..60 {
             for _ in 0..HITS_MIN / 2 {

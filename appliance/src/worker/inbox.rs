@@ -1,4 +1,4 @@
-//! How a worker is told that sockets come or go, and under which policy it serves.
+//! Commands to a worker: sockets to open or close, and the policy to serve under.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,49 +13,49 @@ use super::ports::lookup::LookupPorts;
 use super::{Listeners, PolicySource, XskPort};
 use crate::os::xsk::Closed;
 
-/// Commands that wait at most: one change and what undoes it, twice; and of each AF_XDP socket that it is closed, and of the next
-/// that it comes and is wanted back, before which nobody opens another.
+/// Most commands that wait: one change and its reversal, twice; and for each AF_XDP socket its `Closed`, and for its successor
+/// `Attach` and `Detach`, before which no other is opened.
 const COMMANDS_MAX: usize = 4 + 4 * SOCKETS;
 
-/// What a worker is told.
+/// A command to a worker.
 pub enum WorkerCommand {
     /// Serve this AF_XDP socket.
     Attach(Box<XskPort>),
     /// Give back the AF_XDP socket at this place.
     Detach(usize),
-    /// The kernel has nothing more of an AF_XDP socket that was given back.
+    /// The kernel has released all chunks of an AF_XDP socket that was given back.
     Closed(Closed),
     /// Ask upstreams through these ports from now on.
     Ports(Box<LookupPorts>),
-    /// Listen with these kernel sockets, too.
+    /// Also listen with these kernel sockets.
     Listen(Box<Listeners>),
     /// Serve under this policy from now on.
     NewPolicy(Arc<dyn PolicySource>),
-    /// Answer what has come, and end.
+    /// Answer the events at hand, then end.
     Stop,
 }
 
-/// What the worker has not taken yet.
+/// Commands that the worker has not taken yet.
 struct InboxQueue {
     others: Deque<WorkerCommand, COMMANDS_MAX>,
-    /// The newest policy. It always has a place, so that no worker serves under an old one.
+    /// The newest policy. It always has room, so that no worker serves under an old one.
     policy: Option<Arc<dyn PolicySource>>,
 }
 
-/// Full: `send` gives the command back, but for a new policy, which takes the place of one that was not taken yet.
+/// Command queue of one worker. Full: `send` returns the command; a new policy always fits, as it replaces one not yet taken.
 pub struct Inbox {
     waiting: Mutex<InboxQueue>,
-    /// Sockets that the worker could not wait at, and why, on their way back.
+    /// Sockets that the worker could not add to its epoll, with the error, on their way back.
     returned: Mutex<Option<(Listeners, io::Error)>>,
     /// AF_XDP sockets on their way back.
     ports: Mutex<heapless::Vec<Box<XskPort>, SOCKETS>>,
-    /// Told of each.
+    /// Signalled for each of them.
     has_port: Condvar,
     event: EventFd,
 }
 
 impl Inbox {
-    /// One without commands.
+    /// An empty inbox.
     ///
     /// # Errors
     /// eventfd(2) failed.
@@ -73,10 +73,10 @@ impl Inbox {
         })
     }
 
-    /// Puts a command in and wakes the worker.
+    /// Queues a command and wakes the worker.
     ///
     /// # Errors
-    /// The worker has not taken those before; this one comes back.
+    /// The queue is full; the command is returned.
     pub fn send(&self, command: WorkerCommand) -> Result<(), WorkerCommand> {
         if let WorkerCommand::NewPolicy(policy) = command {
             self.send_policy(policy);
@@ -87,15 +87,15 @@ impl Inbox {
         sent
     }
 
-    /// Serves under `policy` from now on.
+    /// Has the worker serve under `policy` from now on.
     pub fn send_policy(&self, policy: Arc<dyn PolicySource>) {
         let replaced = self.waiting().policy.replace(policy);
         self.wake();
-        // Not behind the lock, where the worker would wait for it.
+        // Dropped after the lock is released, since the worker would wait for it.
         drop(replaced);
     }
 
-    /// The worker cannot wait at these sockets. May allocate.
+    /// Returns sockets that the worker could not add to its epoll. May allocate.
     pub(crate) fn give_back(&self, mut listeners: Listeners, error: io::Error) {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((earlier, _)) = returned.take() {
@@ -105,20 +105,20 @@ impl Inbox {
         *returned = Some((listeners, error));
     }
 
-    /// The sockets that the worker could not wait at since the last call.
+    /// Takes the sockets that were returned since the last call, with the latest error.
     pub fn take_returned(&self) -> Option<(Listeners, io::Error)> {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         returned.take()
     }
 
-    /// Gives an AF_XDP socket back, to be closed.
+    /// Returns an AF_XDP socket to be closed.
     pub(crate) fn give_back_port(&self, port: Box<XskPort>) {
         let pushed = self.ports().push(port);
         debug_assert!(pushed.is_ok(), "there are no more sockets than places");
         self.has_port.notify_one();
     }
 
-    /// The AF_XDP sockets that came back since the last call; waits for the first, for at most `patience`.
+    /// Takes the AF_XDP sockets returned since the last call; waits up to `patience` for the first.
     pub fn take_ports(&self, patience: Duration) -> Vec<Box<XskPort>> {
         let ports = self.ports();
         let waited = self
@@ -132,7 +132,7 @@ impl Inbox {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the oldest command out, the policy last. The worker is woken again while there are more.
+    /// Takes the oldest command, the policy last. The worker stays awake while there are more.
     pub(crate) fn take(&self) -> Option<WorkerCommand> {
         let mut waiting = self.waiting();
         let command = match waiting.others.pop_front() {
@@ -140,7 +140,7 @@ impl Inbox {
             None => waiting.policy.take().map(WorkerCommand::NewPolicy),
         };
         if waiting.others.is_empty() && waiting.policy.is_none() {
-            // Fails only when nothing is to be read.
+            // Fails only when there is nothing to read.
             let _ = self.event.read();
         }
         command
@@ -151,7 +151,7 @@ impl Inbox {
     }
 
     fn wake(&self) {
-        // Fails only when the counter is about to overflow, and then the worker wakes anyway.
+        // Fails only when the counter would overflow, and then the worker wakes anyway.
         let _ = self.event.write(1);
     }
 }

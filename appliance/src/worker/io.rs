@@ -1,4 +1,4 @@
-//! What a worker owns besides its engine: sockets, clock reading, randomness. It carries out what the engine asks for.
+//! The I/O of a worker: sockets, clock, randomness. Implements the effects that the engine asks for.
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -30,30 +30,30 @@ use crate::os::datagrams::{self, Datagram};
 use crate::os::random::Entropy;
 use crate::store::tap::entry::QueryPath;
 
-/// The way back to a client.
+/// Path of a reply to its client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ReplyPath {
-    /// Through the AF_XDP socket that was attached as the `socket_generation`th.
+    /// Through the AF_XDP socket of this generation.
     Xsk {
         /// Headers of the reply.
         path: Path,
-        /// Which socket: a reply for an earlier one has nowhere to go.
+        /// Generation of the socket: a reply for an earlier socket is dropped.
         socket_generation: u32,
     },
     /// Through the kernel UDP socket with this index.
     Udp {
         /// Index into the listeners.
         listener: u16,
-        /// Where the client is.
+        /// Address and port of the client.
         client: SocketAddr,
-        /// Where its query was counted.
+        /// Ingress under which the query was counted.
         ingress: Ingress,
     },
     /// Through a TCP connection.
     Tcp(TcpClient),
 }
 
-/// The effects of one worker.
+/// Effects of one worker.
 pub struct Io<'a> {
     pub(super) epoll: Epoll,
     pub(super) xsks: Xsks,
@@ -68,7 +68,7 @@ pub struct Io<'a> {
     pub(super) tap: Tapped<'a>,
     pub(super) counters: &'a Counters,
     pub(super) arrivals: &'a Arrivals,
-    /// The time of this turn of the loop.
+    /// Time of this turn of the loop.
     pub(super) now: Instant,
 }
 
@@ -145,7 +145,7 @@ impl Effects<ReplyPath> for Io<'_> {
     }
 }
 
-/// Who waits there; `None`: the connection is gone.
+/// The client that waits there; `None` if its connection is gone.
 fn asker(reply_path: &ReplyPath, tcp: &Tcp) -> Option<Asker> {
     let (via, client) = match reply_path {
         ReplyPath::Xsk { path, .. } => (QueryPath::Xdp, path.client()),
@@ -156,10 +156,10 @@ fn asker(reply_path: &ReplyPath, tcp: &Tcp) -> Option<Asker> {
 }
 
 impl Io<'_> {
-    /// Listens with these sockets, too, and no more where they say so.
+    /// Opens further listeners, after closing those in `left`.
     ///
     /// # Errors
-    /// A system call failed: what is still in `listeners` is not listened on.
+    /// A system call failed: the sockets still in `listeners` are not listened on.
     pub(super) fn listen(&mut self, listeners: &mut Listeners) -> io::Result<()> {
         for place in listeners.left.drain(..) {
             self.listeners.remove(place);
@@ -187,7 +187,7 @@ impl Io<'_> {
         Ok(())
     }
 
-    /// Asks upstreams through the ports of `lookup` from now on. What is in flight through sockets is still answered there.
+    /// Sends questions through the ports of `lookup` from now on. Questions in flight through sockets are still answered there.
     ///
     /// # Errors
     /// A system call failed; nothing has changed.
@@ -200,7 +200,7 @@ impl Io<'_> {
         Ok(())
     }
 
-    /// Something came back to a port.
+    /// Notes that an answer or error came to `port`.
     pub(super) fn note_answered(&mut self, port: u16) {
         if self.busy_poll.is_on() {
             let asked_ns = self.ports.asked_ns(port);
@@ -209,14 +209,14 @@ impl Io<'_> {
         }
     }
 
-    /// Builds the reply in a fresh chunk: the query's own went back to the fill ring long ago.
+    /// Builds the reply in a fresh chunk: the query's own is long back in the pool.
     fn reply_xsk(&mut self, path: &Path, socket_generation: u32, message: &[u8]) {
         let Some(xsk) = self.xsks.find(socket_generation) else {
             return;
         };
         let free = self.xsks.take_free(xsk).or_else(|| {
-            // Many may wait for one answer. What is ready is sent now, which gives chunks back where frames are copied; what
-            // else comes of it is seen at the turn's end.
+            // Many clients may wait for one answer. Sending what is ready frees chunks where frames are copied; the flush at the
+            // end of the turn sees to the rest.
             self.xsks.flush(xsk);
             self.xsks.take_free(xsk)
         });
@@ -243,7 +243,7 @@ impl Io<'_> {
         }
     }
 
-    /// An answer found no room in the socket's TX ring, or no chunk.
+    /// Counts an answer that found no room in the socket's TX ring, or no chunk.
     pub(super) fn count_tx_full(&self, xsk: usize) {
         self.counters.count(Counter::TxFull);
         if let Some(stats) = self.xsks.stats(xsk) {
@@ -252,7 +252,7 @@ impl Io<'_> {
     }
 
     pub(super) fn reply_tcp(&mut self, client: TcpClient, message: &[u8]) {
-        // The connection may be gone when the answer is out.
+        // Read first: the reply may close the connection.
         let ingress = self.tcp.ingress(client);
         let Self {
             tcp, now, epoll, ..
@@ -273,20 +273,20 @@ impl Io<'_> {
         let Some(socket) = self.listeners.get(listener) else {
             return;
         };
-        // A full send buffer is as good as a lost datagram: the client asks again.
+        // A full send buffer counts as a lost datagram: the client asks again.
         if socket.send_to(message, client).is_ok() {
             self.counters.count(Counter::AnswersUdp);
             self.arrivals.count(ingress, Counter::AnswersUdp);
         }
     }
 
-    /// Receives one query of the listener. `None`: nothing is there.
+    /// Receives one query of the listener. `None` if none is there.
     pub(super) fn receive_udp(&self, listener: u16, buffer: &mut [u8]) -> Option<Datagram> {
         let socket = self.listeners.get(listener)?;
         loop {
             match datagrams::receive(socket, buffer) {
                 Ok(received) => return received,
-                // Interrupted, or what ICMP said of an earlier answer.
+                // Interrupted, or an ICMP error about an earlier answer.
                 Err(Errno::EINTR | Errno::ECONNREFUSED) => {}
                 Err(_) => return None,
             }

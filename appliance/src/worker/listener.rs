@@ -1,4 +1,4 @@
-//! The kernel's UDP sockets: they answer what XDP passed up, and everything where there is no AF_XDP.
+//! The kernel's UDP sockets: they answer queries that XDP passes, and all queries where there is no AF_XDP.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -11,28 +11,28 @@ use crate::os::holder::{self, Protocol};
 /// Receive buffer in bytes: a burst of a few thousand queries while the worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
-/// Addresses that a worker can listen on, unless it has more from the start.
+/// Addresses that a worker can listen on, unless it starts with more.
 pub const LISTENERS_MAX: usize = xdnsd_abi::LISTEN_MAX as usize;
 
-/// Kernel sockets that a worker is given, each with its place among those that the worker has.
+/// Kernel sockets for a worker, each with its place among the worker's listeners.
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// Non-blocking.
     pub udp: Vec<(u16, UdpSocket)>,
     /// Non-blocking; one worker has them all.
     pub tcp: Vec<(u16, TcpListener)>,
-    /// Places whose sockets are closed first: the machine has lost the address, or has it where it is not served.
+    /// Places to close first: the machine has lost the address, or has it on a device that is not served.
     pub left: Vec<u16>,
 }
 
 impl Listeners {
-    /// Whether there is nothing to be done.
+    /// True if there is nothing to open or close.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.udp.is_empty() && self.tcp.is_empty() && self.left.is_empty()
     }
 
-    /// The places that they are for.
+    /// Places of the sockets to open.
     #[must_use]
     pub fn places(&self) -> Vec<u16> {
         let udp = self.udp.iter().map(|(place, _)| *place);
@@ -41,50 +41,50 @@ impl Listeners {
     }
 }
 
-/// What stands in the places of a worker's listeners.
+/// Fixed table by place, for a worker's listeners.
 #[derive(Debug)]
 pub struct Places<T>(Box<[Option<T>]>);
 
 impl<T> Places<T> {
-    /// Empty places: for `count` at the start, and for what may come.
+    /// Empty places: `count`, and at least [`LISTENERS_MAX`].
     pub fn new(count: usize) -> Self {
         let count = count.max(LISTENERS_MAX);
         Self((0..count).map(|_| None).collect())
     }
 
-    /// Takes the place of what stood there. A place that there is not: lost, and closed.
+    /// Stores `item` at `place`, replacing what was there. A place beyond the table: the item is dropped, and so closed.
     pub fn put(&mut self, place: u16, item: T) {
         if let Some(slot) = self.0.get_mut(usize::from(place)) {
             *slot = Some(item);
         }
     }
 
-    /// Nothing stands there any more.
+    /// Empties `place`.
     pub fn remove(&mut self, place: u16) {
         if let Some(slot) = self.0.get_mut(usize::from(place)) {
             *slot = None;
         }
     }
 
-    /// What stands there.
+    /// The item at `place`.
     pub fn get(&self, place: u16) -> Option<&T> {
         self.0.get(usize::from(place))?.as_ref()
     }
 
-    /// All there is, with its places.
+    /// All items, with their places.
     pub fn iter_with_places(&self) -> impl Iterator<Item = (u16, &T)> {
         let places = self.0.iter().enumerate();
         places.filter_map(|(place, item)| Some((place as u16, item.as_ref()?)))
     }
 
-    /// All there is.
+    /// All items.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten()
     }
 }
 
-/// Opens a UDP socket on `address`. Several workers share one address (SO_REUSEPORT: the kernel spreads clients over
-/// them). The address need not be there yet: an interface may come up later (IP_FREEBIND).
+/// Opens a UDP socket on `address`. Several workers share one address (SO_REUSEPORT: the kernel spreads queries over them). The
+/// address may be absent: an interface may come up later (IP_FREEBIND).
 ///
 /// # Errors
 /// The system call that failed, with the address.
@@ -122,7 +122,7 @@ fn open(address: SocketAddr) -> Result<UdpSocket, (&'static str, nix::Error)> {
         socket::setsockopt(borrowed, sockopt::Ipv4PacketInfo, &true)
             .map_err(|errno| ("IP_PKTINFO", errno))?;
     }
-    // As much of it as net.core.rmem_max permits; less is no fault.
+    // Capped by net.core.rmem_max, which is no error.
     let _ = socket::setsockopt(borrowed, sockopt::RcvBuf, &RECEIVE_BUFFER);
     let bound = SockaddrStorage::from(address);
     socket::bind(fd.as_raw_fd(), &bound).map_err(|errno| ("bind", errno))?;

@@ -5,19 +5,19 @@
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
 //!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
-//!                  └─ inbox: an AF_XDP socket comes or goes, a new policy
+//!        └─ inbox: an AF_XDP socket is attached or detached, a new policy
 //!  then: deadlines, one flush of each TX ring, the heartbeats
 //! ```
-//! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The one
-//! lock that a query may wait for is a cache shard's: those of hot names, readers and statistics are tried and left, and the
-//! inbox's is taken when a command has come.
+//! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The
+//! only lock that a query waits for is a cache shard's: those of hot names, readers and statistics are only tried, and the
+//! inbox's is taken when a command has arrived.
 //!
-//! Here belongs what a thread with an engine does while it serves, and what it shows of that to others.
+//! Here belongs what a thread with an engine does while it serves, and the state that it publishes.
 //!
-//! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`). It learns
-//! of those by its inbox.
+//! What does not: what to answer (`xdnsd_core::engine`), and which threads, sockets and policies there are (`daemon`): those
+//! arrive by the inbox.
 //!
-//! It uses `os`; of `store` the cache, hot names, accounts and the rings of readers; and `text` for what went wrong.
+//! It uses `os`; of `store` the cache, hot names, accounts and tap rings; and `text` for error messages.
 
 mod arrival;
 mod busy_poll;
@@ -83,93 +83,92 @@ use sources::Sources;
 use tapped::Tapped;
 use xsks::Xsks;
 
-/// Events taken from the kernel at once.
+/// Most events taken from epoll in one wait.
 const EVENTS: usize = 64;
-/// Longest wait without an AF_XDP socket, in milliseconds. Nothing depends on it; it bounds how late statistics are.
+/// Longest wait without an AF_XDP socket, in milliseconds. It only bounds the age of published statistics.
 const IDLE_MS: u64 = 1_000;
-/// Time between two looks at the statistics of AF_XDP sockets, in milliseconds.
+/// Time between two publications of statistics, in milliseconds.
 const STATS_MS: u64 = 500;
-/// Pause before frames that the kernel did not take are offered again, in milliseconds.
+/// Pause before frames that the kernel did not take are sent again, in milliseconds.
 const FLUSH_AGAIN_MS: u8 = 1;
-/// Bytes of a message buffer: a longer message than ours must show as one, not as a whole one; and several answers of
-/// upstreams come at once.
+/// Bytes of a message buffer: room to recognize a message beyond our limit as too long, and for several upstream answers at once.
 const BUFFER: usize = 4 * ports::lookup::PART;
 /// Bytes of the message buffers of `workers`, one of which serves TCP, for the memory budget.
 pub const fn buffer_bytes(workers: usize) -> usize {
     TCP_MESSAGE_MAX + (workers - 1) * BUFFER
 }
 
-/// What a worker is made of.
+/// Parts of a worker.
 pub struct Parts<'a> {
-    /// The kernel's sockets.
+    /// Kernel sockets at the start.
     pub listeners: Listeners,
-    /// The places that there are for those and others.
+    /// Places for listeners, those at the start included.
     pub places: usize,
-    /// Whether it is the one that serves TCP.
+    /// True for the worker that serves TCP.
     pub has_tcp: bool,
-    /// How long a TCP connection may be idle, in milliseconds.
+    /// Idle timeout of TCP connections, in milliseconds.
     pub tcp_idle_ms: u64,
-    /// How long it busy-polls for an answer before it sleeps, in microseconds.
+    /// Longest busy polling for an answer before the worker sleeps, in microseconds.
     pub busy_poll_us: u32,
-    /// Whether it looks for names that the program in the kernel is to answer.
+    /// True if the worker finds hot names for the program in the kernel.
     pub has_hot: bool,
     /// Local data, lists, routes, access.
     pub policy: Arc<dyn PolicySource>,
-    /// Where it leaves what should be logged.
+    /// Notices for the log.
     pub notices: &'a NoticeBoard,
-    /// How it is told of AF_XDP sockets.
+    /// Command queue of the worker.
     pub inbox: &'a Inbox,
-    /// Where it counts.
+    /// Counters of the worker.
     pub counters: &'a Counters,
-    /// Where it and all others count what came by which device.
+    /// Counts per ingress device, of all workers.
     pub arrivals: &'a Arrivals,
-    /// Where it shows what it knows of upstream servers.
+    /// Published statistics of upstream servers.
     pub stats: &'a WorkerStats,
-    /// Where it shows that it lives.
+    /// Liveness of the worker.
     pub pulse: &'a Pulse,
-    /// Where it writes for who reads of queries.
+    /// Tap rings for readers of queries.
     pub rings: &'a TapRings,
 }
 
-/// Who owns the images that a policy looks into. A reload makes a new one.
+/// Owner of the images that a policy looks into. A reload makes a new one.
 pub trait PolicySource: Send + Sync {
-    /// The view of the images.
+    /// View of the images.
     fn policy(&self) -> Policy<'_>;
 
-    /// The policies of its views, for [`views`](Self::views). None: there is one for all.
+    /// Policies of the views, for [`views`](Self::views). Empty if there is one policy for all clients.
     fn policies(&self) -> Vec<Policy<'_>> {
         Vec::new()
     }
 
-    /// Who is answered by which of these.
+    /// Maps clients to `policies`.
     fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
         let _ = policies;
         Views::NONE
     }
 
-    /// What is another number where the numbers of views are those of others.
+    /// Identifies the numbering of views: it changes when a view's number is given to another view.
     fn views_id(&self) -> u32 {
         0
     }
 
-    /// The upstream servers that its routes name. `None`: those that were stay.
+    /// Upstream servers that the routes name. `None` if they stay as they are.
     fn servers(&self) -> Option<&[UpstreamConfig]> {
         None
     }
 
-    /// What the engine is set to besides. `None`: that stays as it was.
+    /// Further settings of the engine. `None` if they stay as they are.
     fn settings(&self) -> Option<&Settings> {
         None
     }
 }
 
-/// The engine of a worker.
+/// Engine of a worker.
 pub type WorkerEngine<'a> = Engine<'a, ReplyPath, &'a SharedCache>;
 
 /// Events of one wait.
 type Events = heapless::Vec<EpollEvent, EVENTS>;
 
-/// What holds until there is another policy.
+/// Policy and views in force until the next policy.
 #[derive(Clone, Copy)]
 struct Rules<'p> {
     policy: &'p Policy<'p>,
@@ -187,7 +186,7 @@ impl<'p> Rules<'p> {
     }
 }
 
-/// What ends the turn.
+/// Why `serve_under` returns.
 enum TurnEnd {
     Stop,
     NewPolicy(Arc<dyn PolicySource>),
@@ -201,30 +200,30 @@ pub struct Worker<'a> {
     stats: &'a WorkerStats,
     pulse: &'a Pulse,
     policy: Arc<dyn PolicySource>,
-    /// Of the policy before.
+    /// Numbering of the views of the policy in force.
     views_id: u32,
-    /// Events that a new policy came before. A TCP connection tells of itself once, so they must not be lost.
+    /// Events that arrived with a new policy, to be served under it. A TCP connection's event comes once, so none may be lost.
     left: Events,
     batch: Batch,
-    /// A message from a kernel socket: [`BUFFER`] bytes, for the worker that serves TCP as long as a message can be.
+    /// One message from a kernel socket: [`BUFFER`] bytes, or the longest message for the worker that serves TCP.
     buffer: Box<[u8]>,
     next_heartbeat: Instant,
     next_stats: Instant,
-    /// The last turn left frames in RX rings.
+    /// True if the last turn left frames in RX rings.
     has_frames: bool,
-    /// The AF_XDP socket whose turn it is.
+    /// Index of the AF_XDP socket to serve next.
     next_xsk: usize,
-    /// When a TCP connection may have been idle for too long.
+    /// Earliest deadline of a TCP connection.
     next_expiry: Option<Instant>,
-    /// What is asked for often.
+    /// Hit counts of names, if the program for hot names is in use.
     hot: Option<Hotness>,
 }
 
 impl<'a> Worker<'a> {
-    /// Opens what it waits with.
+    /// Makes a worker and its epoll.
     ///
     /// # Errors
-    /// epoll or the random generator cannot be opened.
+    /// A descriptor for epoll or the random generator cannot be opened, or a listener cannot be added.
     pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         watch(&epoll, parts.inbox.as_fd(), EventSource::Inbox)?;
@@ -272,7 +271,7 @@ impl<'a> Worker<'a> {
     /// Serves until the inbox says stop. The caller seals the thread first.
     pub fn run(&mut self) {
         loop {
-            // The images stay alive while the view of them is in use, whatever a reload does meanwhile.
+            // Keeps the images alive while the view of them is in use, whatever a reload does meanwhile.
             let source = Arc::clone(&self.policy);
             let policy = source.policy();
             let policies = seal::unsealed(|| source.policies());
@@ -292,7 +291,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What questions in flight have to do with: whose numbers views have, and which servers there are.
+    /// Applies changes that concern questions in flight: numbering of views, and upstream servers.
     fn take_over(&mut self, rules: &Rules<'_>, source: &dyn PolicySource) {
         let context = rules.at(clock::now());
         let call = &mut context.call(&mut self.io);
@@ -312,7 +311,7 @@ impl<'a> Worker<'a> {
         loop {
             self.keep_time();
             self.pulse.beat();
-            // Mostly there are none, and nothing is moved then.
+            // Usually empty, and then nothing is moved.
             let left = if self.left.is_empty() {
                 Events::new()
             } else {
@@ -326,7 +325,7 @@ impl<'a> Worker<'a> {
             };
             self.io.now = clock::now();
             let context = rules.at(self.io.now);
-            // First: what came after a new policy was posted is answered under that one.
+            // Commands first: events that arrive after a new policy was posted are served under that policy.
             let is_inbox =
                 |event: &EpollEvent| EventSource::from_bits(event.data()) == EventSource::Inbox;
             let has_command = events.iter().any(is_inbox);
@@ -346,15 +345,15 @@ impl<'a> Worker<'a> {
             if self.io.xsks.has_leaver() {
                 self.give_back();
             }
-            // What had come before was answered.
+            // Events that had arrived before the stop are answered.
             if let Some(TurnEnd::Stop) = end {
                 return TurnEnd::Stop;
             }
         }
     }
 
-    /// What the kernel's sockets have. New connections come last: where slots are few, one whose query has come must not
-    /// look idle to them.
+    /// Serves the events of kernel sockets. New connections come last: where slots are few, a connection whose query has arrived
+    /// must not look idle to them.
     fn serve_events(&mut self, context: &Context<'_>, events: &[EpollEvent]) {
         for event in events {
             match EventSource::from_bits(event.data()) {
@@ -378,12 +377,11 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Waits until one of the sources has something, or something is due. Returns how many events epoll has; the RX ring
-    /// is looked at anyway. Interrupted or failed: none, and the next turn waits again.
+    /// Waits for an event or a deadline. Returns the number of events from epoll; RX rings are read anyway. Interrupted or
+    /// failed: none, and the next turn waits again.
     ///
-    /// The AF_XDP sockets are polled, and only when their rings were found empty: in an epoll set they would have a waiter all
-    /// the time, and the kernel would try to wake it for every frame that was sent (`sock_wfree`), which costs a tenth
-    /// of an answer.
+    /// AF_XDP sockets are polled, and only when their rings were found empty: in an epoll set they would always have a waiter,
+    /// which the kernel would try to wake for every frame sent (`sock_wfree`), at a tenth of the cost of an answer.
     fn wait(&mut self, events: &mut [EpollEvent]) -> usize {
         let until_ns = self.io.busy_poll.until().filter(|_| !self.has_frames);
         if let Some(until_ns) = until_ns {
@@ -409,13 +407,13 @@ impl<'a> Worker<'a> {
         epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0)
     }
 
-    /// Polls until `until_ns`, on the monotonic clock. Returns how many events epoll has; `None`: nothing came.
+    /// Polls until `until_ns`, on the monotonic clock. Returns the number of events from epoll; `None` if nothing came.
     fn busy_poll(&self, until_ns: u64, events: &mut [EpollEvent]) -> Option<usize> {
         let mut xsks = self.io.xsks.poll_fds();
         let mut has_frames =
             || !xsks.is_empty() && poll(&mut xsks, 0u8).is_ok_and(|ready| ready > 0);
         while clock::monotonic_ns() < until_ns {
-            // Mostly the answer.
+            // Usually the answer.
             let count = self.io.epoll.wait(events, EpollTimeout::ZERO).unwrap_or(0);
             if count > 0 || has_frames() {
                 return Some(count);
@@ -425,7 +423,7 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// How long there is nothing to do unless something comes.
+    /// Time until the next deadline or periodic task.
     fn timeout_ms(&self) -> PollTimeout {
         if self.io.xsks.is_stuck() {
             return PollTimeout::from(FLUSH_AGAIN_MS);
@@ -447,7 +445,7 @@ impl<'a> Worker<'a> {
         PollTimeout::try_from(until as i32).unwrap_or(PollTimeout::ZERO)
     }
 
-    /// The heartbeats, and the statistics of AF_XDP sockets and of upstream servers.
+    /// Publishes heartbeats, and statistics of AF_XDP sockets and of upstream servers, when due.
     fn keep_time(&mut self) {
         let now = self.io.now;
         let is_stats_due = now >= self.next_stats;
@@ -469,7 +467,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sockets whose interface is gone, or that whoever opened them wants back, go to be closed. The kernel's sockets serve on.
+    /// Gives back sockets whose interface is gone or that were detached, to be closed. The kernel's sockets serve on.
     fn give_back(&mut self) {
         while let Some(port) = self.io.xsks.take_leaver() {
             self.inbox.give_back_port(port);
@@ -479,7 +477,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What the supervisor has to say.
+    /// Carries out the next command from the inbox.
     fn take_command(&mut self) -> Option<TurnEnd> {
         match self.inbox.take()? {
             WorkerCommand::Stop => return Some(TurnEnd::Stop),
@@ -487,9 +485,9 @@ impl<'a> Worker<'a> {
             WorkerCommand::Detach(place) => self.io.xsks.leave(place),
             WorkerCommand::Closed(closed) => self.io.xsks.reclaim(&closed),
             WorkerCommand::Attach(port) => self.attach(port),
-            // What epoll has no room for stays as it was: a socket for each question.
+            // Without room in epoll nothing changes: each question keeps its own socket.
             WorkerCommand::Ports(lookup) => drop(self.io.take_ports(*lookup)),
-            // What epoll has no room for goes back, and is opened again later.
+            // Without room in epoll the sockets go back, and are opened again later.
             WorkerCommand::Listen(mut listeners) => {
                 if let Err(error) = self.io.listen(&mut listeners) {
                     seal::unsealed(|| self.inbox.give_back(*listeners, error));
@@ -499,7 +497,7 @@ impl<'a> Worker<'a> {
         None
     }
 
-    /// Ends what has taken too long: TCP connections, streams to upstreams.
+    /// Ends TCP connections and streams to upstreams whose deadline has passed.
     fn expire(&mut self, context: &Context<'_>) {
         let now = self.io.now;
         self.expire_streams(context);

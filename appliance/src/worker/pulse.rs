@@ -1,8 +1,8 @@
-//! Whether a worker goes on: a number that it changes with each turn of its loop, at least once in a second.
+//! Liveness of a worker: a number that it changes with each turn of its loop, at least once a second.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The number of one worker. Only the worker changes it.
+/// Turn count of one worker. Only the worker changes it.
 #[derive(Debug)]
 pub struct Pulse(AtomicU32);
 
@@ -13,13 +13,13 @@ impl Pulse {
         Self(AtomicU32::new(0))
     }
 
-    /// One more turn.
+    /// Counts one more turn.
     pub(super) fn beat(&self) {
         let turns = self.0.load(Ordering::Relaxed).wrapping_add(1);
         self.0.store(turns, Ordering::Relaxed);
     }
 
-    /// How many turns there were, modulo 2^32.
+    /// Number of turns, modulo 2^32.
     #[must_use]
     pub fn turns(&self) -> u32 {
         self.0.load(Ordering::Relaxed)

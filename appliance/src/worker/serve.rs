@@ -1,4 +1,4 @@
-//! What a worker does when one of its sources has something.
+//! What a worker does when one of its sources has an event.
 
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{Header, flag};
@@ -21,13 +21,13 @@ use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
 use crate::store::tap::entry::QueryPath;
 
-/// Batches of frames in one turn: under load a wait for every batch costs as much as ten answers, and upstreams, kernel
-/// sockets and the heartbeat have to wait for no more than some hundred microseconds.
+/// Batches of frames in one turn: under load a wait after every batch costs as much as ten answers, and with this bound
+/// upstreams, kernel sockets and the heartbeat wait for no more than some hundred microseconds.
 const BATCHES: usize = 8;
 
 impl Worker<'_> {
-    /// Frames from the RX rings, a batch of each by turns, until they are empty, or [`BATCHES`] of them. Says whether there may be
-    /// more.
+    /// Serves frames from the RX rings, one batch of each in rotation, until they are empty, or [`BATCHES`] batches. True if
+    /// there may be more.
     pub(super) fn serve_xsks(&mut self, context: &Context<'_>) -> bool {
         let (mut batches, mut empty) = (0, 0);
         while empty < self.io.xsks.len() {
@@ -47,7 +47,7 @@ impl Worker<'_> {
         false
     }
 
-    /// A batch of one socket. Says whether there was any frame.
+    /// Serves a batch of one socket. True if there was any frame.
     fn serve_xsk(&mut self, context: &Context<'_>, xsk: usize) -> bool {
         let count = self.io.xsks.receive(xsk, &mut self.batch);
         if count == 0 {
@@ -55,7 +55,7 @@ impl Worker<'_> {
         }
         self.io.counters.add(Counter::QueriesXdp, count as u64);
         while let Some(frame) = self.batch.pop() {
-            // Comes while this one is answered.
+            // The next frame is prefetched while this one is answered.
             self.batch.last().into_iter().for_each(prefetch);
             self.answer_frame(context, xsk, frame);
         }
@@ -88,7 +88,7 @@ impl Worker<'_> {
             device: self.device_of_frame(context, xsk, &path),
         };
         let seen = self.io.tap.asked_in_frame(&path, frame.data(), &message);
-        // Before the cache is looked into.
+        // The stamp must be older than the cache lookup.
         let is_noted = self.hot.is_some() && HOT.is_asked();
         let valid = is_noted.then(|| HOT.valid(context.policy.generation));
         self.engine.note_hits(is_noted);
@@ -125,7 +125,7 @@ impl Worker<'_> {
         }
     }
 
-    /// The device whose query this is, as far as that matters.
+    /// Index of the device by which the views judge this query; 0 where no view depends on a device.
     fn device_of_frame(&self, context: &Context<'_>, xsk: usize, path: &wire::Path) -> u32 {
         let views = context.views;
         if views.devices.is_empty() {
@@ -149,7 +149,7 @@ impl Worker<'_> {
         self.io.xsks.release(xsk, frame);
     }
 
-    /// Queries of one kernel UDP socket, a batch.
+    /// Serves a batch of queries of one kernel UDP socket.
     pub(super) fn serve_listener(&mut self, context: &Context<'_>, index: u16) {
         for _ in 0..BATCH {
             let received = self.io.receive_udp(index, &mut self.buffer);
@@ -192,14 +192,14 @@ impl Worker<'_> {
         }
     }
 
-    /// What came to the connected socket of one question: there is one answer.
+    /// Serves the connected socket of one question: there is one answer.
     pub(super) fn serve_connected(&mut self, context: &Context<'_>, place: u16) {
         let arrived = self.io.ports.connected.receive(place, &mut self.buffer);
         self.serve_upstream(context, arrived, 0);
     }
 
-    /// What came to the socket that has the answers to all questions of a family: a batch, while there are others in flight.
-    /// A look without a result costs as much as a wait.
+    /// Serves the socket that receives all answers of a family: a batch, while questions are in flight. A receive that finds
+    /// nothing costs as much as a wait.
     pub(super) fn serve_answers(&mut self, context: &Context<'_>, v6: bool) {
         for _ in 0..BATCH / DATAGRAMS_MAX {
             let Some(lookup) = &self.io.ports.lookup else {
@@ -209,7 +209,7 @@ impl Worker<'_> {
             for (part, received) in &batch {
                 let start = part * PART;
                 if received.is_truncated {
-                    // As the server would have said where it keeps to the size that it was told (RFC 6891 section 4.3).
+                    // As a server would have set it that keeps to the advertised size (RFC 6891 section 4.3).
                     set_truncated(&mut self.buffer[start..start + received.len]);
                 }
                 if let Some(lookup) = &self.io.ports.lookup {
@@ -223,7 +223,7 @@ impl Worker<'_> {
         }
     }
 
-    /// An ICMP error.
+    /// Serves one ICMP error.
     pub(super) fn serve_errors(&mut self, context: &Context<'_>, v6: bool) {
         let Some(lookup) = &self.io.ports.lookup else {
             return;
@@ -232,7 +232,7 @@ impl Worker<'_> {
         self.serve_upstream(context, arrived, 0);
     }
 
-    /// A message stands in the buffer from `start` on.
+    /// Handles `arrived`; its message is in the buffer from `start` on.
     fn serve_upstream(&mut self, context: &Context<'_>, arrived: PortEvent, start: usize) {
         let Self {
             engine, io, buffer, ..
@@ -263,7 +263,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends the questions that wait. One that cannot be sent is as good as one that did not arrive: another server is asked.
+    /// Sends the questions that wait. One that cannot be sent counts as unreachable: another server is asked.
     pub(super) fn flush_questions(&mut self, context: &Context<'_>) {
         // Bound: every question has few attempts.
         loop {
@@ -278,7 +278,7 @@ impl Worker<'_> {
         }
     }
 
-    /// A connection to an upstream goes on.
+    /// Serves a connection to an upstream.
     pub(super) fn serve_stream(&mut self, context: &Context<'_>, index: u16) {
         // Bound: each message is the answer to a question that was asked, or the last one.
         loop {
@@ -288,7 +288,7 @@ impl Worker<'_> {
                 Progress::Late => io.counters.count(Counter::UpstreamLate),
                 Progress::Malformed => io.counters.count(Counter::UpstreamMalformed),
                 Progress::Answered { slot, len } => {
-                    // The place is free for another question before the engine hears of the answer.
+                    // Frees the place for another question before the engine takes the answer.
                     let Some((mut buffer, from)) = io.streams.take_answer(slot) else {
                         return;
                     };
@@ -305,7 +305,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Tells the engine of questions that got no answer in a stream, and closes connections that nobody uses.
+    /// Tells the engine of questions that a stream left unanswered, and closes idle connections.
     pub(super) fn expire_streams(&mut self, context: &Context<'_>) {
         let now = self.io.now;
         // Bound: each question is sent a few times at most.
@@ -317,7 +317,7 @@ impl Worker<'_> {
         self.io.streams.close_idle(now);
     }
 
-    /// Connections that wait to be accepted, a batch.
+    /// Accepts a batch of connections.
     pub(super) fn serve_tcp_listener(&mut self, context: &Context<'_>, index: u16) {
         let now = self.io.now;
         for _ in 0..BATCH {
@@ -337,11 +337,11 @@ impl Worker<'_> {
                 }
             }
         }
-        // A new connection has a deadline, and so has a pause.
+        // Each new connection, and each pause, has a deadline.
         self.next_expiry = Some(now);
     }
 
-    /// Queries of one connection, a batch.
+    /// Serves a batch of queries of one connection.
     pub(super) fn serve_tcp_client(&mut self, context: &Context<'_>, slot: u16) {
         for _ in 0..BATCH {
             match self.io.tcp.read(slot, context.now, &mut self.buffer) {
@@ -351,7 +351,7 @@ impl Worker<'_> {
             }
         }
         self.io.tcp.wait(slot, &self.io.epoll);
-        // A query that has begun has a deadline before that of an idle connection.
+        // A partial query has an earlier deadline than an idle connection.
         let deadline = context.now + QUERY_MS;
         self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
     }
@@ -381,7 +381,7 @@ impl Worker<'_> {
         }
     }
 
-    /// What becomes of the query in the buffer. Its answer is written over it; readers of the tap get both.
+    /// Answers the query in the buffer, over which the answer is written; the tap gets both.
     fn answer_in_buffer(
         &mut self,
         context: &Context<'_>,
@@ -400,7 +400,7 @@ impl Worker<'_> {
     }
 }
 
-/// Says of a message that there is more of it (TC).
+/// Sets TC in a message.
 fn set_truncated(message: &mut [u8]) {
     if let Some(mut header) = Header::parse(message) {
         header.flags |= flag::TC;

@@ -1,4 +1,4 @@
-//! Datagrams whose answers would come back as queries, or go to many.
+//! Sources of datagrams that are never answered: answers to them would come back as queries, or go to many hosts.
 
 use std::net::SocketAddr;
 
@@ -6,41 +6,41 @@ use xdnsd_core::policy::Policy;
 
 use super::listener::Places;
 
-/// Where no answer goes to, besides the ports that policy names.
+/// Addresses that get no answer, besides the ports that the policy names.
 #[derive(Debug)]
 pub struct Sources {
-    /// Where we listen.
+    /// Addresses that the worker listens on.
     own: Places<SocketAddr>,
 }
 
 impl Sources {
-    /// Of a worker that listens nowhere yet, and at `count` addresses from the start.
+    /// For a worker without listeners yet; `count` addresses are expected at the start.
     pub fn new(count: usize) -> Self {
         Self {
             own: Places::new(count),
         }
     }
 
-    /// The worker does not listen there any more.
+    /// The listener at `place` is closed.
     pub fn remove(&mut self, place: u16) {
         self.own.remove(place);
     }
 
-    /// The worker listens at `own`.
+    /// A listener on `own` is opened.
     pub fn put(&mut self, place: u16, own: SocketAddr) {
         self.own.put(place, own);
     }
 
-    /// Whether a query that the kernel delivered is answered. Processes of this machine may ask from any port that we do
-    /// not listen on; from the wire the kernel delivers nothing that names an address of ours.
+    /// True if a query that the kernel delivered may be answered. Processes of this machine may ask from any port that we do not
+    /// listen on; the kernel drops packets from the wire with a source address of ours.
     pub fn may_answer(&self, policy: &Policy<'_>, client: SocketAddr) -> bool {
         let is_own = |own: &SocketAddr| own.ip() == client.ip() && own.port() == client.port();
         !policy.is_silent_port(client.port()) && !self.own.iter().any(is_own)
     }
 }
 
-/// Whether a query from the wire is answered. What comes from there and names an address of ours, or a broadcast address,
-/// is forged. The kernel drops most of it; AF_XDP stands before that.
+/// True if a query from the wire may be answered. A source from there that is an address of ours, or a broadcast address, is
+/// forged. The kernel drops most of these; AF_XDP receives before it does.
 pub fn may_answer_frame(policy: &Policy<'_>, client: SocketAddr) -> bool {
     !policy.is_silent_port(client.port()) && !policy.is_martian(client.ip())
 }

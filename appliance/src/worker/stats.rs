@@ -1,5 +1,5 @@
-//! What a worker shows of what only it may touch: its AF_XDP sockets, and what it knows of upstream servers. It publishes
-//! copies; where somebody reads at that moment it goes on, and the next copy is newer.
+//! Published statistics of state that only the worker may touch: its AF_XDP sockets, and upstream servers. It publishes copies;
+//! while a reader holds the lock it goes on, and the next copy is newer.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,44 +12,44 @@ use xdnsd_core::time::Instant;
 
 use crate::os::xsk::{Census, Pool, SocketCounters, Statistics, Xsk};
 
-/// An RX queue.
+/// Name of an RX queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueName {
     /// Name of the interface.
     pub interface: String,
-    /// RX queue.
+    /// Index of the RX queue.
     pub queue: u32,
 }
 
-/// What is known of an AF_XDP socket.
+/// Statistics of an AF_XDP socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketReading {
     /// The kernel's counters.
     pub statistics: Statistics,
-    /// What the worker counts itself.
+    /// The worker's own counters.
     pub counters: SocketCounters,
-    /// Where its chunks are.
+    /// Chunks by where they are.
     pub census: Census,
 }
 
-/// What is known of an upstream server.
+/// Statistics of an upstream server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerReading {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// The group that it belongs to; 0 is the default group.
+    /// Group of the server; 0 is the default group.
     pub group: u8,
-    /// Usual round trip; `None`: never measured.
+    /// Smoothed round-trip time; `None` if never measured.
     pub rtt_ms: Option<u32>,
-    /// Whether it answers, as far as this worker knows.
+    /// True if it answers, as far as this worker knows.
     pub is_up: bool,
-    /// How often this worker asked it, and what came of it.
+    /// Questions that this worker asked it, and their outcomes.
     pub counts: ServerCounts,
-    /// When its latest answer came, on the clock of all workers.
+    /// Time of its latest answer, on the clock of all workers.
     pub answered: Option<Instant>,
-    /// When it failed last, on the same clock.
+    /// Time of its latest failure, on the same clock.
     pub failed: Option<Instant>,
-    /// How it failed last, and when, in seconds since 1970.
+    /// Kind of its latest failure, and its time in seconds since 1970.
     pub failure: Option<(FailureKind, u64)>,
 }
 
@@ -71,8 +71,7 @@ impl ServerReading {
     }
 }
 
-/// The place of an AF_XDP socket among all: which queue it serves, or the last one that was there did, and what is counted of
-/// that queue.
+/// Published state at one place for AF_XDP sockets: the queue that it serves, or served last, and the counts of that queue.
 #[derive(Debug)]
 pub struct SocketStats {
     name: Mutex<Option<QueueName>>,
@@ -82,7 +81,7 @@ pub struct SocketStats {
 }
 
 impl SocketStats {
-    /// What is counted by queue, besides by worker: what comes over AF_XDP alone.
+    /// Counters kept per queue, besides per worker: those of AF_XDP alone.
     pub const COUNTED: [Counter; 4] = [
         Counter::QueriesXdp,
         Counter::AnswersXdp,
@@ -90,7 +89,7 @@ impl SocketStats {
         Counter::TxFull,
     ];
 
-    /// No queue.
+    /// Without a queue.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -100,7 +99,7 @@ impl SocketStats {
         }
     }
 
-    /// Shows this queue from now on. Another one begins at 0.
+    /// Assigns the place to a queue. Another queue's counts begin at 0.
     pub fn name(&self, name: &QueueName) {
         let mut old = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         if old.as_ref() != Some(name) {
@@ -111,21 +110,21 @@ impl SocketStats {
         }
     }
 
-    /// The queue that it shows. `None`: there was none yet.
+    /// Queue of this place. `None` if there was none yet.
     #[must_use]
     pub fn queue(&self) -> Option<QueueName> {
         let name = self.name.lock().unwrap_or_else(PoisonError::into_inner);
         name.clone()
     }
 
-    /// How often `counter` was counted there. `None`: it is not counted by queue.
+    /// Count of `counter` for the queue. `None` if it is not kept per queue.
     #[must_use]
     pub fn get(&self, counter: Counter) -> Option<u64> {
         let index = Self::COUNTED.iter().position(|other| *other == counter)?;
         Some(self.counts[index].load(Ordering::Relaxed))
     }
 
-    /// What is known of the socket; `None`: there is none now.
+    /// Statistics of the socket; `None` if there is none now.
     #[must_use]
     pub fn reading(&self) -> Option<SocketReading> {
         *self.reading.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,7 +153,7 @@ impl SocketStats {
         );
     }
 
-    /// Shows where the socket's chunks are, and those that no socket has as well where it is the `first` of its UMEM.
+    /// Publishes the socket's statistics; for the `first` socket of a UMEM, chunks outside any socket are included.
     pub(super) fn publish(&self, xsk: &Xsk, pool: &Pool, first: bool) {
         let Some(mut reading) = free(&self.reading) else {
             return;
@@ -175,7 +174,7 @@ impl SocketStats {
         });
     }
 
-    /// The socket goes.
+    /// Notes that the socket is gone.
     pub(super) fn clear(&self) {
         *self.reading.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -187,15 +186,15 @@ impl Default for SocketStats {
     }
 }
 
-/// The last published copies.
+/// Published statistics of upstream servers, of one worker.
 #[derive(Debug)]
 pub struct WorkerStats {
-    /// As many as there can be, so that none is left out.
+    /// Room for the most servers, so that none is left out.
     servers: Mutex<heapless::Vec<ServerReading, UPSTREAMS>>,
 }
 
 impl WorkerStats {
-    /// No servers.
+    /// Without servers.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -215,7 +214,7 @@ impl WorkerStats {
         );
     }
 
-    /// Of the servers that it asks.
+    /// The servers that the worker asks.
     #[must_use]
     pub fn servers(&self) -> Vec<ServerReading> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -229,7 +228,7 @@ impl Default for WorkerStats {
     }
 }
 
-/// The lock, unless somebody has it.
+/// Locks, unless another thread holds the lock.
 fn free<T>(mutex: &Mutex<T>) -> Option<std::sync::MutexGuard<'_, T>> {
     match mutex.try_lock() {
         Ok(guard) => Some(guard),

@@ -1,6 +1,7 @@
-//! What a worker writes for readers of the tap (`store::tap`), of the queries that it serves.
+//! Writes entries for readers of the tap (`store::tap`) about the queries that a worker serves.
 //!
-//! Nobody reads: one load for each query. The engine knows nothing of it: why it has answered as it did is what it has counted.
+//! Without a reader it costs one load per query. The engine is unaware of it: the reason of an answer is derived from its
+//! counters.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,14 +15,14 @@ use crate::store::TAP;
 use crate::store::tap::TapRings;
 use crate::store::tap::entry::{AnswerReason, Marks, QueryPath, TapEntry, TapKind, wanted};
 
-/// Who asks, and by which way.
+/// Client of a query, and the path that the query took.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
     pub client: SocketAddr,
     pub via: QueryPath,
 }
 
-/// A query that somebody reads of.
+/// A query of which an entry is to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct TappedQuery {
     asker: Asker,
@@ -29,12 +30,12 @@ pub struct TappedQuery {
     len: usize,
 }
 
-/// A worker's way to the readers.
+/// Tap of one worker.
 pub struct Tapped<'a> {
     rings: &'a TapRings,
     counters: &'a Counters,
     marks: Marks,
-    /// Whose message is looked at.
+    /// Upstream whose message is being processed.
     upstream: Option<SocketAddr>,
 }
 
@@ -48,7 +49,7 @@ impl<'a> Tapped<'a> {
         }
     }
 
-    /// A query is about to be answered. `None`: nobody reads.
+    /// Notes that a query is about to be answered. `None` without a reader.
     pub fn asked(&mut self, asker: Asker, query: &[u8]) -> Option<TappedQuery> {
         let kinds = TAP.wanted();
         if kinds == 0 {
@@ -73,7 +74,7 @@ impl<'a> Tapped<'a> {
         seen
     }
 
-    /// What became of it; `buffer` has the answer, or the query still.
+    /// Writes the outcome; `buffer` has the answer, or still the query.
     #[cold]
     pub fn became(&mut self, seen: &TappedQuery, outcome: Outcome, buffer: &[u8]) {
         let time_ns = clock::monotonic_ns();
@@ -84,7 +85,7 @@ impl<'a> Tapped<'a> {
         };
         let micros = time_ns.saturating_sub(seen.since_ns) / 1_000;
         let entry = TapEntry {
-            // A microsecond is more than some answers take.
+            // Some answers take less than a microsecond.
             micros: u32::try_from(micros.max(1)).unwrap_or(u32::MAX),
             why: self.marks.moved(self.counters).unwrap_or(AnswerReason::Own),
             ..entry(kind, seen.asker, time_ns)
@@ -93,7 +94,7 @@ impl<'a> Tapped<'a> {
             .write(&entry, buffer.get(..len).unwrap_or(buffer));
     }
 
-    /// Something else is about to be done than to answer a query: a message of `upstream` is looked at, or time is over.
+    /// Notes that the worker turns to other work: to a message of `upstream`, or, with `None`, to timeouts.
     pub fn turns_to(&mut self, upstream: Option<SocketAddr>) {
         if TAP.wanted() != 0 {
             self.marks.set(self.counters);
@@ -101,7 +102,7 @@ impl<'a> Tapped<'a> {
         }
     }
 
-    /// An answer is given to somebody who has waited.
+    /// Writes an answer to a client that has waited.
     pub fn answered(&mut self, asker: impl FnOnce() -> Option<Asker>, message: &[u8]) {
         if TAP.wanted() != 0
             && let Some(asker) = asker()
@@ -119,7 +120,7 @@ impl<'a> Tapped<'a> {
             AnswerReason::Failed
         };
         let entry = TapEntry {
-            // What the cache counts of the question was counted before.
+            // Counts by the cache belong to when the question was asked.
             why: why
                 .filter(|why| *why != AnswerReason::Waiting)
                 .unwrap_or(by_upstream),
@@ -129,7 +130,7 @@ impl<'a> Tapped<'a> {
         self.rings.write(&entry, message);
     }
 
-    /// The same of a query whose message stands in a frame.
+    /// [`Self::asked`] for a query in a frame.
     pub fn asked_in_frame(
         &mut self,
         path: &Path,
@@ -160,14 +161,14 @@ impl<'a> Tapped<'a> {
         self.begin(kinds, asker, query)
     }
 
-    /// A frame goes to the AF_XDP socket.
+    /// Writes a frame that goes to the AF_XDP socket.
     pub fn frame_out(&self, frame: &[u8]) {
         self.frame(TapKind::FrameOut, frame);
     }
 
     fn frame(&self, kind: TapKind, frame: &[u8]) {
         if TAP.wanted() & wanted::FRAMES != 0 {
-            // It says itself whose it is.
+            // The frame itself has the addresses.
             let asker = Asker {
                 client: SocketAddr::from(([0, 0, 0, 0], 0)),
                 via: QueryPath::Xdp,

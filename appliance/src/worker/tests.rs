@@ -1,4 +1,4 @@
-//! A worker on sockets of this machine: what one wake-up brings together.
+//! A worker on sockets of this machine: events that one wake-up delivers together.
 
 use super::*;
 use crate::store::TAP;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use xdnsd_core::counters::Counter;
 use xdnsd_core::engine::Tables;
 
-/// A policy that allows all, by its number.
+/// A policy that allows everything, with this generation.
 pub(super) struct Numbered(pub(super) u32);
 
 impl PolicySource for Numbered {
@@ -22,12 +22,12 @@ impl PolicySource for Numbered {
     }
 }
 
-/// A query with its length in front: `. NS`, which nobody is there to be asked for.
+/// A query with its length prefix: `. NS`; there is no upstream to ask.
 const QUERY: [u8; 19] = [
     0, 17, 0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1,
 ];
 
-/// Runs `f` with a worker that has accepted one TCP connection, and the client's end of that.
+/// Runs `f` with a worker that has accepted one TCP connection, and the client's end of it.
 fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> T {
     let listener = open_tcp(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
     let address = listener.local_addr().expect("its address");
@@ -70,7 +70,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
     f(worker, client)
 }
 
-/// Posts `Stop` when it goes.
+/// Posts `Stop` when dropped.
 struct StopAtTheEnd<'a>(&'a Inbox);
 
 impl Drop for StopAtTheEnd<'_> {

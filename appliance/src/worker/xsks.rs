@@ -1,4 +1,4 @@
-//! The AF_XDP sockets of a worker, each on an RX queue of its own, and the UMEM that they share.
+//! The AF_XDP sockets of a worker, each on its own RX queue, and the UMEM that they share.
 
 use std::os::fd::AsFd;
 
@@ -10,40 +10,40 @@ use crate::os::clock;
 use crate::os::xdp::Heartbeat;
 use crate::os::xsk::{Batch, Closed, Frame, Kick, Pool, Xsk};
 
-/// An AF_XDP socket with what belongs to its RX queue.
+/// An AF_XDP socket with the state of its RX queue.
 pub struct XskPort {
     /// The socket.
     pub xsk: Xsk,
     /// Tells the XDP program that this queue is served.
     pub heartbeat: Heartbeat,
-    /// Where it is shown, and its name among all: no other socket has the place while this one is open.
+    /// Place of the socket in `SOCKET_STATS`, and its identity: no other socket has it while this one is open.
     pub place: usize,
-    /// What is shown there.
+    /// Published statistics of the socket.
     pub stats: &'static SocketStats,
-    /// Index of the interface that the config names: of a port, its bridge. 0: it is gone.
+    /// Index of the interface that the config names: for a bridge port, its bridge. 0 if it is gone.
     pub device: u32,
-    /// The ledger of its UMEM, with the first socket on it.
+    /// Chunk pool of the UMEM, with the first socket on it.
     pub pool: Option<Box<Pool>>,
 }
 
-/// One that is served.
+/// A socket that is served.
 struct Served {
     port: Box<XskPort>,
-    /// Which one it is of all that there were: a reply for an earlier one has nowhere to go.
+    /// Generation of the socket: a reply for an earlier one is dropped.
     generation: u32,
-    /// Whoever opened it wants it back: it goes when nothing is left in its RX ring.
+    /// Detached by command: it goes once its RX ring is empty.
     is_leaving: bool,
-    /// Its RX ring was found empty at the last look.
+    /// The last receive found its RX ring empty.
     is_read: bool,
     /// Its interface is gone.
     is_gone: bool,
     /// The kernel took no more frames: they stay in the TX ring until the next flush.
     is_stuck: bool,
-    /// What `stats` has counted of it.
+    /// Answers already added to `stats`.
     shown_answers: u64,
 }
 
-/// The sockets that there can be, and whatever else is waited for.
+/// One entry per possible socket, and one more for the caller.
 pub type PollFds<'a> = heapless::Vec<PollFd<'a>, { SOCKETS + 1 }>;
 
 /// The sockets of one worker.
@@ -67,7 +67,7 @@ impl Xsks {
         self.list.is_empty()
     }
 
-    /// Serves one more.
+    /// Adds a socket.
     pub fn attach(&mut self, mut port: Box<XskPort>) {
         if let Some(pool) = port.pool.take() {
             debug_assert!(self.pool.is_none(), "a slot has one ledger");
@@ -90,11 +90,11 @@ impl Xsks {
         };
         let pushed = self.list.push(served);
         debug_assert!(pushed.is_ok(), "there are no more sockets than places");
-        // What it was not primed with.
+        // Fills the rest of the fill ring.
         self.flush(self.list.len() - 1);
     }
 
-    /// The socket at `place` is wanted back.
+    /// Begins to detach the socket at `place`.
     pub fn leave(&mut self, place: usize) {
         let mut list = self.list.iter_mut();
         if let Some(served) = list.find(|served| served.port.place == place) {
@@ -102,7 +102,7 @@ impl Xsks {
         }
     }
 
-    /// The next that is to be given back: one whose interface is gone, or that is wanted back and has nothing more to be read.
+    /// Takes the next socket to give back: its interface is gone, or it is detached with an empty RX ring.
     pub fn take_leaver(&mut self) -> Option<Box<XskPort>> {
         let is_over = |served: &Served| served.is_gone || served.is_leaving && served.is_read;
         let index = self.list.iter().position(is_over)?;
@@ -111,45 +111,45 @@ impl Xsks {
         Some(served.port)
     }
 
-    /// Whether any is to be given back.
+    /// True if any socket is to be given back.
     pub fn has_leaver(&self) -> bool {
         let mut list = self.list.iter();
         list.any(|served| served.is_leaving || served.is_gone)
     }
 
-    /// The kernel has nothing of a socket any more that was given back.
+    /// Reclaims the chunks of a socket that the kernel has closed.
     pub fn reclaim(&mut self, closed: &Closed) {
         if let Some(pool) = &mut self.pool {
             pool.reclaim(closed);
-            // Whoever opens sockets may choose another number of them.
+            // The supervisor may choose another number of sockets next.
             if pool.is_empty() {
                 self.pool = None;
             }
         }
     }
 
-    /// Where the socket is that was the `generation`th.
+    /// Index of the socket with this generation.
     pub fn find(&self, generation: u32) -> Option<usize> {
         let mut list = self.list.iter();
         list.position(|served| served.generation == generation)
     }
 
-    /// See [`Self::find`].
+    /// Generation of the socket at `index`.
     pub fn generation(&self, index: usize) -> u32 {
         self.list.get(index).map_or(0, |served| served.generation)
     }
 
-    /// The interface that its frames are for, tags aside.
+    /// Interface that its frames are for, VLAN tags aside.
     pub fn device(&self, index: usize) -> u32 {
         self.list.get(index).map_or(0, |served| served.port.device)
     }
 
-    /// What is counted of the socket's queue.
+    /// Published statistics of the socket.
     pub fn stats(&self, index: usize) -> Option<&'static SocketStats> {
         self.list.get(index).map(|served| served.port.stats)
     }
 
-    /// Takes received frames until the batch is full or none is left; says how many it took.
+    /// Receives frames until the batch is full or none is left; returns their number.
     pub fn receive(&mut self, index: usize, batch: &mut Batch) -> usize {
         let Some((served, pool)) = self.at(index) else {
             return 0;
@@ -171,7 +171,7 @@ impl Xsks {
     /// See [`Xsk::transmit`].
     ///
     /// # Errors
-    /// Gives the frame back.
+    /// Returns the frame if it was not queued.
     pub fn transmit(&mut self, index: usize, frame: Frame, len: usize) -> Result<(), Frame> {
         match self.at(index) {
             Some((served, pool)) => served.port.xsk.transmit(pool, frame, len),
@@ -187,10 +187,10 @@ impl Xsks {
         }
     }
 
-    /// Sends what waits in the socket's TX ring, and looks after its other rings.
+    /// Sends the frames in the socket's TX ring, and services its other rings.
     pub fn flush(&mut self, index: usize) {
         if let Some((served, pool)) = self.at(index) {
-            // Before they leave: whoever has an answer finds it counted.
+            // Counted before they are sent, so that a client that has its answer finds it counted.
             let answers = served.port.xsk.counters().transmitted;
             let new = answers - std::mem::replace(&mut served.shown_answers, answers);
             if new > 0 {
@@ -201,7 +201,7 @@ impl Xsks {
         }
     }
 
-    /// The same of all that have something to do.
+    /// Flushes each socket that has work.
     pub fn flush_all(&mut self) {
         let is_alone = self.list.len() == 1;
         for index in 0..self.list.len() {
@@ -217,7 +217,7 @@ impl Xsks {
         }
     }
 
-    /// Whether the kernel took no more frames of one of them.
+    /// True if the kernel took no more frames from one of them.
     pub fn is_stuck(&self) -> bool {
         self.list.iter().any(|served| served.is_stuck)
     }
@@ -230,8 +230,8 @@ impl Xsks {
         }
     }
 
-    /// Shows what is known of each, and finds out whether its interface is still there. The chunks that no socket has are shown
-    /// with the first one.
+    /// Publishes statistics of each socket, and finds out whether its interface still exists. Chunks outside any socket are
+    /// published with the first one.
     pub fn publish(&mut self) {
         let Some(pool) = &self.pool else {
             return;
@@ -246,7 +246,7 @@ impl Xsks {
         }
     }
 
-    /// What to wait for, so that a frame wakes the worker.
+    /// Descriptors to poll for received frames.
     pub fn poll_fds(&self) -> PollFds<'_> {
         let fds = self.list.iter();
         fds.map(|served| PollFd::new(served.port.xsk.as_fd(), PollFlags::POLLIN))

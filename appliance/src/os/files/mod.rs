@@ -1,13 +1,13 @@
-//! The one way to open a file that the config names.
+//! Opens the files that the config names.
 //!
-//! Another account that may write to the folder can put anything in the file's place: a FIFO without a writer, a device that acts when
-//! it is opened, a folder, a link. So the path is looked at before it is opened (stat(2) opens nothing), opened without waiting, and
-//! looked at again by its descriptor, which cannot be exchanged.
+//! Another account that may write to the folder can put anything in the file's place: a FIFO without a writer, a device that acts
+//! when it is opened, a folder, a link. So the path is checked before opening (stat(2) opens nothing), opened with O_NONBLOCK,
+//! and checked again by its descriptor, which cannot be exchanged.
 //!
-//! Two grades of trust:
+//! Two levels of trust:
 //! - *Policy* (config, lists, hosts files, leases) is read through symbolic links, because people have them:
-//!   `/var` on OpenWrt, a list with the date in its name. Whose it is and who may write to it is told, see [`doubt`].
-//! - *Our own* files ([`open_own`]) are regular files of root or of our account that no other account may write to. Anything
+//!   `/var` on OpenWrt, a list with the date in its name. Doubtful owners and permissions are reported, see [`doubt`].
+//! - *Our own* files ([`open_own`]) are regular files of root or of our account, writable by their owner alone. Anything
 //!   else is refused.
 
 pub mod place;
@@ -23,22 +23,22 @@ use nix::unistd::{Uid, getegid, geteuid};
 
 /// How often a file is read that changes meanwhile.
 const ATTEMPTS: usize = 4;
-/// How long its writer is given to finish before it is read again.
+/// Time for a writer to finish before the file is read again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest tick of a file system's clock, and one more (FAT: 2 s).
 const TICK_SECS: i64 = 3;
 
-/// Bytes that are read of a file whatever it says of its length.
+/// Most bytes read of a file that states no length or a shorter one.
 const UNSIZED_BYTES_MAX: u64 = 1 << 20;
 
 /// Write permission of the group, and of all others (inode(7)).
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
-/// Only its owner may take an entry out of the folder (inode(7)).
+/// Only its owner may remove an entry from the folder (inode(7)).
 const STICKY: u32 = 0o1000;
 
-/// What tells one state of a file from another.
+/// Identifies one state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     device: u64,
@@ -49,7 +49,7 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file that was opened or looked at.
+    /// Stamp of an open or inspected file.
     #[must_use]
     pub fn of(metadata: &Metadata) -> Self {
         Self {
@@ -61,8 +61,8 @@ impl Stamp {
         }
     }
 
-    /// Whether the file is so old that another change would show: the kernel's clock for this has ticks, and on some file
-    /// systems they are seconds long.
+    /// True if the file is so old that a further change would alter the stamp: timestamps have ticks, which on some file systems
+    /// are seconds long.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -74,7 +74,7 @@ impl Stamp {
 /// Opens a file of policy for reading. Never waits for another process.
 ///
 /// # Errors
-/// It is not there, may not be read, or is no regular file: then the error says what it is.
+/// It is missing, unreadable, or of another kind than a regular file: then the error names the kind.
 pub fn open(path: &Path) -> io::Result<File> {
     check_regular(&fs::metadata(path)?)?;
     open_checked(path, 0)
@@ -83,13 +83,13 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Opens a file that only this program writes.
 ///
 /// # Errors
-/// As [`open`]; or it is a link, belongs to somebody else, or others may write to it.
+/// As [`open`]; or it is a link, belongs to another account, or is writable for others.
 pub fn open_own(path: &Path) -> io::Result<File> {
     check_regular(&fs::symlink_metadata(path)?)?;
     open_own_now(path)
 }
 
-/// Whatever has its name by now.
+/// Opens whatever has the name by now.
 fn open_own_now(path: &Path) -> io::Result<File> {
     let file = open_checked(path, libc::O_NOFOLLOW)?;
     let metadata = file.metadata()?;
@@ -110,11 +110,10 @@ fn open_own_now(path: &Path) -> io::Result<File> {
     ))
 }
 
-/// Makes a file that was not there, for writing. What has its name is removed, not written to: it may be a link to a file
-/// of somebody else.
+/// Creates a new file for writing. An existing entry of that name is removed, since it may be a link to another account's file.
 ///
 /// # Errors
-/// The file cannot be made, or its name is a folder's.
+/// The file cannot be made, or the name is a folder's.
 pub fn create_own(path: &Path, mode: u32) -> io::Result<File> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => return Err(not_a_file("folder")),
@@ -122,7 +121,7 @@ pub fn create_own(path: &Path, mode: u32) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    // O_EXCL: not even through a link that was made since.
+    // O_EXCL: fails even for a link that was made since.
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
@@ -135,7 +134,7 @@ fn open_checked(path: &Path, flags: i32) -> io::Result<File> {
     options.read(true).custom_flags(flags);
     let mut opened = options.open(path);
     for _ in 1..ATTEMPTS {
-        // A server of files, such as Samba, has a lease on it, and gives it up now (fcntl(2), F_SETLEASE).
+        // A file server such as Samba has a lease on the file, and gives it up now (fcntl(2), F_SETLEASE).
         if !opened
             .as_ref()
             .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -146,7 +145,7 @@ fn open_checked(path: &Path, flags: i32) -> io::Result<File> {
         opened = options.open(path);
     }
     let file = opened?;
-    // Between the look and the opening something else may have taken the name.
+    // The name may have changed hands between check and opening.
     check_regular(&file.metadata()?)?;
     Ok(file)
 }
@@ -166,13 +165,13 @@ fn not_a_file(kind: &str) -> io::Error {
     )
 }
 
-/// Neither root's nor ours.
+/// True for an account other than root and ours.
 fn is_stranger(uid: u32) -> bool {
     uid != Uid::from_raw(0).as_raw() && uid != geteuid().as_raw()
 }
 
-/// Who else than root and us has a say in what a file of policy says. `owner_counts`: not for leases, which belong to the
-/// DHCP server's account. `None`: nobody, or nothing is known.
+/// Reports which other accounts can change the content of a policy file. `owner_counts` is false for leases, which belong to the
+/// DHCP server's account. `None` if there are none, or if the file cannot be inspected.
 #[must_use]
 pub fn doubt(path: &Path, owner_counts: bool) -> Option<String> {
     let target = fs::metadata(path).ok()?;
@@ -195,7 +194,7 @@ pub fn doubt(path: &Path, owner_counts: bool) -> Option<String> {
     }
 }
 
-/// Whoever may write to the folder may put another file in place of the one in it.
+/// Reports a folder in which anybody may replace the file.
 fn doubt_of_folder(path: &Path) -> Option<String> {
     let real = fs::canonicalize(path).ok()?;
     let folder = real.parent()?;
@@ -210,7 +209,7 @@ fn doubt_of_folder(path: &Path) -> Option<String> {
     })
 }
 
-/// Why a file cannot be read or written, in words.
+/// Words for why a file cannot be read or written.
 #[must_use]
 pub fn why(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::NotFound {
@@ -220,7 +219,7 @@ pub fn why(error: &io::Error) -> String {
     }
 }
 
-/// The format of a file that does not begin as ASCII or UTF-8 text, and what to do about it.
+/// Names the format of a file that does not begin as ASCII or UTF-8 text, and what to do about it.
 #[must_use]
 pub fn no_text(first: &[u8]) -> Option<String> {
     const PACKED: [(&[u8], &str, &str); 6] = [
@@ -241,10 +240,10 @@ pub fn no_text(first: &[u8]) -> Option<String> {
     ))
 }
 
-/// Reads a whole file of policy of at most `bytes_max` bytes. One that changes meanwhile is read again, a few times.
+/// Reads a whole policy file of at most `bytes_max` bytes. One that changes meanwhile is read again, a few times.
 ///
 /// # Errors
-/// It cannot be opened or read, is larger, or goes on changing.
+/// It cannot be opened or read, is larger, or keeps changing.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     for _ in 1..ATTEMPTS {
         if let Some(bytes) = read_once(path, bytes_max)? {
@@ -255,8 +254,8 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     read_once(path, bytes_max)?.ok_or_else(changes)
 }
 
-/// The bytes of a file that is open, and one more where it has grown since: whoever writes to it faster than it is read must
-/// not keep us reading. Of a file that says no length, as those of /proc, there are [`UNSIZED_BYTES_MAX`] at most.
+/// Reader of an open file up to its present length and one byte more, which shows growth: a writer that is faster than we read
+/// must not keep us reading. For files shorter than [`UNSIZED_BYTES_MAX`], such as those of /proc with length 0, up to that.
 ///
 /// # Errors
 /// fstat(2) failed.
@@ -265,13 +264,13 @@ pub fn bytes_of(file: &File) -> io::Result<io::Take<&File>> {
     Ok(file.take(len.saturating_add(1)))
 }
 
-/// The error of a file that is not the same before and after it was read.
+/// Error for a file that changed while it was read.
 #[must_use]
 pub fn changes() -> io::Error {
     io::Error::other("changes while it is read")
 }
 
-/// `None`: it changed meanwhile.
+/// Reads the file. `None` if it changed meanwhile.
 fn read_once(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
     let mut file = open(path)?;
     let before = Stamp::of(&file.metadata()?);

@@ -1,4 +1,4 @@
-//! Whether a file, or a socket, can be made where the config wants one: known before it is.
+//! Whether a file or a socket can be made at a path of the config, known before it is tried.
 
 use std::fs::{self, FileType, Metadata};
 use std::io::{self, ErrorKind};
@@ -11,7 +11,7 @@ use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use crate::text;
 
-/// File systems in which the kernel alone makes files: their magic numbers (statfs(2)) and names.
+/// File systems in which only the kernel makes files: magic numbers (statfs(2)) and names.
 const OF_THE_KERNEL: [(u32, &str); 17] = [
     (0x9fa0, "proc"),
     (0x6265_6572, "sysfs"),
@@ -32,17 +32,17 @@ const OF_THE_KERNEL: [(u32, &str); 17] = [
     (0x1980_0202, "mqueue"),
 ];
 
-/// What stands in the way of a file.
+/// Why a file or socket cannot be made at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle {
-    /// The path that is meant, and what is wrong with it.
+    /// The path, and what is wrong with it.
     pub what: String,
-    /// As the attempt itself would fail.
+    /// Error kind that the attempt itself would give.
     pub kind: ErrorKind,
 }
 
 impl Obstacle {
-    /// Something that stands in the way of every account.
+    /// An obstacle for every account.
     #[must_use]
     pub fn of(path: &Path, what: impl std::fmt::Display) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Obstacle {
         }
     }
 
-    /// A system call that failed.
+    /// An obstacle from a failed system call.
     #[must_use]
     pub fn with(path: &Path, error: &io::Error) -> Self {
         let what = if error.kind() == ErrorKind::PermissionDenied {
@@ -65,13 +65,13 @@ impl Obstacle {
         }
     }
 
-    /// Whether it is a right that this account has not: another one may have it.
+    /// True if this account lacks a permission that another account may have.
     #[must_use]
     pub fn is_right(&self) -> bool {
         self.kind == ErrorKind::PermissionDenied
     }
 
-    /// The same, and what comes of it.
+    /// The obstacle with its consequence appended.
     #[must_use]
     pub fn so(self, consequence: &str) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl Obstacle {
     }
 }
 
-/// The word for what has a name in a folder.
+/// The word for a kind of directory entry.
 #[must_use]
 pub fn kind_name(kind: FileType) -> &'static str {
     if kind.is_file() {
@@ -99,14 +99,14 @@ pub fn kind_name(kind: FileType) -> &'static str {
     }
 }
 
-/// What has the name `path`, if anything does.
+/// Metadata of `path` itself; `None` if it does not exist.
 ///
 /// # Errors
-/// It cannot be looked at.
+/// The path cannot be inspected.
 pub fn found(path: &Path) -> Result<Option<Metadata>, Obstacle> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),
-        // Of the folder is spoken elsewhere.
+        // A missing folder is reported by [`folder_obstacle`].
         Err(error) if [ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
             Ok(None)
         }
@@ -114,7 +114,7 @@ pub fn found(path: &Path) -> Result<Option<Metadata>, Obstacle> {
     }
 }
 
-/// The path names something other than a file.
+/// The obstacle if the path is of another kind than a file or a link.
 #[must_use]
 pub fn no_file(path: &Path) -> Option<Obstacle> {
     let kind = found(path).ok()??.file_type();
@@ -122,7 +122,7 @@ pub fn no_file(path: &Path) -> Option<Obstacle> {
     (!kind.is_file() && !kind.is_symlink()).then(|| Obstacle::of(path, what()))
 }
 
-/// A file system without any room.
+/// The obstacle if the file system is full.
 #[must_use]
 pub fn full(path: &Path) -> Option<Obstacle> {
     let folder = path.ancestors().skip(1).find(|folder| folder.is_dir())?;
@@ -132,7 +132,7 @@ pub fn full(path: &Path) -> Option<Obstacle> {
     } else {
         system.blocks_available()
     };
-    // Some have no number for it.
+    // Some file systems report 0 for both totals.
     let is_full =
         system.blocks() > 0 && free == 0 || system.files() > 0 && system.files_free() == 0;
     let full = || Obstacle {
@@ -142,7 +142,7 @@ pub fn full(path: &Path) -> Option<Obstacle> {
     is_full.then(full)
 }
 
-/// Folders that would have to be made for a file, where that is more than one: more likely a slip of the pen.
+/// Names folders that would have to be made, if more than one: likely a typing error.
 #[must_use]
 pub fn far_folder(path: &Path) -> Option<String> {
     let mut missing = path
@@ -158,8 +158,7 @@ pub fn far_folder(path: &Path) -> Option<String> {
     ))
 }
 
-/// Why nothing can be made in the folder of `path`. Folders that are not there yet are made; so it is about the nearest one that
-/// is.
+/// Why nothing can be made in the folder of `path`. Missing folders are made, so this is about the nearest one that exists.
 #[must_use]
 pub fn folder_obstacle(path: &Path) -> Option<Obstacle> {
     let mut folder = path.parent()?;
@@ -184,7 +183,7 @@ fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink())
 }
 
-/// Why a folder takes nothing.
+/// Why nothing can be made in a folder.
 fn closed(folder: &Path) -> Option<Obstacle> {
     let magic = statfs(folder).ok()?.filesystem_type().0 as u32;
     let kernels = OF_THE_KERNEL.iter().find(|(known, _)| *known == magic);

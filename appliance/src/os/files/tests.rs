@@ -1,4 +1,4 @@
-//! What may be put where a file is expected.
+//! Files, and everything that can be put in their place.
 
 use super::*;
 use crate::testing::{Folder, Writer};
@@ -135,14 +135,14 @@ fn what_is_too_large_or_without_a_length_is_bounded() {
         read(&file, 4).expect_err("larger").to_string(),
         "is larger than 4 bytes"
     );
-    // Sparse: a terabyte that costs its owner nothing.
+    // Sparse: a terabyte that takes no disk space.
     File::options()
         .write(true)
         .open(&file)
         .and_then(|file| file.set_len(1 << 40))
         .expect("grown");
     assert!(read(&file, 1000).is_err());
-    // Files of /proc are 0 bytes long by stat(2).
+    // Files of /proc have length 0 in stat(2).
     assert!(
         !read(Path::new("/proc/self/status"), 100_000)
             .expect("read")
@@ -167,7 +167,7 @@ fn a_file_that_grows_faster_than_it_is_read_ends_nevertheless() {
     assert_ne!(bytes.limit(), 0, "it is whole");
 }
 
-/// Half of what somebody is about to write is not taken for the whole.
+/// A half-written file must not be taken for the whole.
 #[test]
 fn a_file_that_goes_on_changing_is_not_read() {
     let folder = Folder::new();
@@ -234,7 +234,7 @@ fn who_else_has_a_say_is_told() {
     assert_eq!(doubt(&folder.path().join("missing"), true), None);
 }
 
-/// Some devices do something when they are opened, and whoever waits at the other end of a FIFO is told.
+/// Some devices act when they are opened, and a process at the other end of a FIFO notices.
 #[test]
 fn what_is_no_file_is_not_even_opened() {
     let folder = Folder::new();
@@ -256,7 +256,7 @@ fn what_is_no_file_is_not_even_opened() {
     assert_eq!(openings.read_events().map(|events| events.len()), Ok(1));
 }
 
-/// Between the look at a name and its opening anything may take it.
+/// Between the check of a name and its opening anything may take the name.
 #[test]
 fn what_takes_a_files_name_is_refused_when_it_is_open() {
     let folder = Folder::new();
@@ -287,7 +287,7 @@ fn a_link_that_takes_the_name_of_our_own_file_is_not_followed() {
     assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
 }
 
-/// How often it is tried to come between two system calls.
+/// Attempts to act between two system calls.
 const TURNS: usize = 10_000;
 
 #[test]

@@ -1,12 +1,12 @@
-//! The system calls that this program makes after its start: by itself, by std, and by the C libraries that it is built with (glibc
-//! and musl), whatever a build's optimisation makes of them.
+//! System calls that this program makes after its start: itself, through std, and through the C libraries that it is built with
+//! (glibc and musl), at any optimisation level.
 //!
-//! What is not here: other programs (execve), other processes (fork, ptrace, process_vm_*, signals), mounts and namespaces, the
-//! kernel's keys and modules, io_uring, userfaultfd, performance counters, other accounts, code that is made while it runs.
+//! Left out: executing programs (execve), other processes (fork, ptrace, process_vm_*, signals), mounts and namespaces, kernel
+//! keys and modules, io_uring, userfaultfd, performance counters, changes of account, code generated at run time.
 
 use libc::c_long;
 
-/// What the kernel calls this processor's system calls (linux/audit.h). `None`: the list below was not made for it.
+/// AUDIT_ARCH of this processor (linux/audit.h). `None` if there is no list for it.
 pub const ARCH: Option<u32> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
     Some(0xc000_003e)
 } else if cfg!(target_arch = "aarch64") {
@@ -17,21 +17,21 @@ pub const ARCH: Option<u32> = if cfg!(all(target_arch = "x86_64", target_pointer
     None
 };
 
-/// A call that is allowed where one of its arguments is as it should be.
+/// A call that is allowed if one of its arguments passes a test.
 pub struct Rule {
     pub number: c_long,
-    /// Which, from 0.
+    /// Index of the argument, from 0.
     pub argument: u8,
     pub test: Test,
 }
 
-/// What is asked of an argument.
+/// Test of an argument.
 pub enum Test {
-    /// It is one of these.
+    /// Equals one of these.
     OneOf(&'static [u32]),
-    /// It has none of these bits.
+    /// Has none of these bits.
     Without(u32),
-    /// It has one of them.
+    /// Has at least one of these bits.
     With(u32),
 }
 
@@ -39,15 +39,15 @@ macro_rules! calls {
     ($($name:ident)*) => { &[$(libc::$name),*] };
 }
 
-/// What every processor has.
+/// Calls on every architecture.
 #[cfg(target_pointer_width = "64")]
 pub const ALWAYS: &[c_long] = calls! {
-    // What comes and goes.
+    // Network and descriptors.
     SYS_ppoll SYS_recvfrom SYS_sendto SYS_recvmsg SYS_sendmsg SYS_recvmmsg SYS_sendmmsg SYS_read SYS_write SYS_readv SYS_writev
     SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_pselect6 SYS_accept SYS_accept4 SYS_bind SYS_connect SYS_listen SYS_shutdown
     SYS_getsockname SYS_getpeername SYS_getsockopt SYS_setsockopt SYS_pipe2 SYS_eventfd2 SYS_signalfd4 SYS_close SYS_dup SYS_dup3
     SYS_fcntl
-    // Time and chance. To set the clock takes a right that an account of its own has not.
+    // Time and randomness. Setting the clock needs a capability that the daemon's account lacks.
     SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_nanosleep SYS_gettimeofday SYS_adjtimex SYS_clock_adjtime
     SYS_getrandom SYS_restart_syscall
     // Threads and memory.
@@ -56,7 +56,7 @@ pub const ALWAYS: &[c_long] = calls! {
     SYS_getpid SYS_gettid SYS_getppid SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_getresuid SYS_getresgid SYS_getgroups
     SYS_capget SYS_capset SYS_uname SYS_sysinfo SYS_getrusage SYS_times SYS_getcpu SYS_brk SYS_munmap SYS_mremap SYS_madvise SYS_mlock
     SYS_munlock SYS_msync SYS_mincore SYS_memfd_create
-    // Files: which, the account and Landlock say.
+    // Files: account and Landlock decide which.
     SYS_openat SYS_newfstatat SYS_fstat SYS_statx SYS_statfs SYS_fstatfs SYS_lseek SYS_pread64 SYS_pwrite64 SYS_preadv SYS_pwritev
     SYS_getdents64 SYS_getcwd SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_unlinkat SYS_mkdirat SYS_renameat2
     SYS_fchmod SYS_fchmodat SYS_fchown SYS_fchownat SYS_ftruncate SYS_fallocate SYS_fadvise64 SYS_fsync SYS_fdatasync SYS_flock
@@ -66,7 +66,7 @@ pub const ALWAYS: &[c_long] = calls! {
 #[cfg(not(target_pointer_width = "64"))]
 pub const ALWAYS: &[c_long] = &[];
 
-/// What those that are younger do without.
+/// Old calls that newer architectures lack.
 #[cfg(target_arch = "x86_64")]
 pub const OLD: &[c_long] = calls! {
     SYS_poll SYS_select SYS_epoll_wait SYS_epoll_create SYS_pipe SYS_dup2 SYS_open SYS_stat SYS_lstat SYS_access SYS_readlink
@@ -78,8 +78,8 @@ pub const OLD: &[c_long] = calls! { SYS_renameat };
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub const OLD: &[c_long] = &[];
 
-/// linux/bpf.h: commands of bpf(2) that make, read and write maps, load programs and attach them to what is given by descriptor.
-/// Not those that find what others have made by its number or its path.
+/// linux/bpf.h: commands of bpf(2) that make, read and write maps, load programs and attach them by descriptor. Left out:
+/// commands that open others' objects by ID or path.
 const BPF_COMMANDS: &[u32] = &[
     0,  // BPF_MAP_CREATE
     1,  // BPF_MAP_LOOKUP_ELEM
@@ -98,20 +98,20 @@ const BPF_COMMANDS: &[u32] = &[
     BY_NUMBER[0],
     BY_NUMBER[1],
 ];
-/// BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID, by which libbpf finds the program that we have attached; else none more.
+/// BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID, by which libbpf finds the program that we have attached; otherwise none.
 const BY_NUMBER: [u32; 2] = if cfg!(feature = "afxdp") {
     [13, 14]
 } else {
     [0, 0]
 };
-/// linux/prctl.h: names for threads, and for memory (glibc).
+/// linux/prctl.h: names of threads, and of memory (glibc).
 const PRCTLS: &[u32] = &[
     libc::PR_SET_NAME as u32,
     libc::PR_GET_NAME as u32,
     PR_SET_VMA,
 ];
 const PR_SET_VMA: u32 = 0x5356_4d41;
-/// Devices by number and name, ethtool, waiting or not; whether a descriptor is a terminal.
+/// Device index and name, ethtool, non-blocking mode; whether a descriptor is a terminal.
 const IOCTLS: &[u32] = &[
     libc::FIONBIO as u32,
     libc::FIOCLEX as u32,
@@ -122,7 +122,7 @@ const IOCTLS: &[u32] = &[
     SIOCETHTOOL,
 ];
 const SIOCETHTOOL: u32 = 0x8946;
-/// Not AF_PACKET, which hears and says everything, nor those that nobody needs.
+/// Left out: AF_PACKET, which reads and sends any frame, and unused families.
 const FAMILIES: &[u32] = &[
     libc::AF_UNIX as u32,
     libc::AF_INET as u32,
@@ -155,17 +155,17 @@ pub const SOMETIMES: &[Rule] = &[
     rule(libc::SYS_bpf, 0, Test::OneOf(BPF_COMMANDS)),
     rule(libc::SYS_ioctl, 1, Test::OneOf(IOCTLS)),
     rule(libc::SYS_prctl, 0, Test::OneOf(PRCTLS)),
-    // Threads, and no processes.
+    // Only threads.
     rule(libc::SYS_clone, 0, Test::With(libc::CLONE_THREAD as u32)),
-    // No code that is made while this runs.
+    // No code is generated at run time.
     rule(libc::SYS_mprotect, 2, Test::Without(libc::PROT_EXEC as u32)),
     rule(MMAP, 2, Test::Without(libc::PROT_EXEC as u32)),
-    // Its own limits.
+    // Only its own limits.
     rule(libc::SYS_prlimit64, 0, Test::OneOf(&[0])),
-    // The end by abort(3).
+    // For abort(3).
     rule(libc::SYS_tgkill, 2, Test::OneOf(&[libc::SIGABRT as u32])),
     rule(libc::SYS_tkill, 1, Test::OneOf(&[libc::SIGABRT as u32])),
 ];
 
-/// Calls that a C library tries first, and does without: what clone3 is to do is in memory, where a filter does not look.
+/// Calls that a C library tries first and can do without: the flags of clone3 are in memory, which a filter cannot read.
 pub const MISSING: &[c_long] = &[libc::SYS_clone3];

@@ -1,13 +1,13 @@
-//! The fence around seccomp(2): which system calls this process may make from here on.
+//! The fence around seccomp(2): restricts the system calls that this process may make from here on.
 //!
 //! ```text
-//!  allowed ─► done      unknown to us, newer ─► ENOSYS, as from an older kernel      everything else ─► SIGSYS: named, and the end
+//!  allowed ─► made      unknown to us, newer ─► ENOSYS, as from an older kernel      everything else ─► SIGSYS: named, and the end
 //! ```
-//! By hand and not by a crate: `seccompiler` has one answer for what is not allowed, and three are needed; the program has no loop
-//! and no state, and is written down in `allowed.rs` as a list.
+//! Without a crate: `seccompiler` has one action for calls that are not allowed, and three are needed; the program has no loop
+//! and no state, and is written as a list in `allowed.rs`.
 //!
-//! What is compared is numbers alone. Memory that an argument points to is never looked at: another thread could change it
-//! between the look and the call.
+//! Only numbers are compared. Memory behind a pointer argument is never read: another thread could change it between the check
+//! and the call.
 
 mod allowed;
 mod names;
@@ -22,35 +22,35 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use allowed::{ARCH, Rule, Test};
 
-/// What becomes of a call that is not allowed.
+/// Action for a call that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
-    /// The process ends, and says which call it was.
+    /// The process ends, with a line that names the call.
     End,
-    /// It is done, and the kernel's log says so (`type=1326` where the kernel audits).
+    /// The call is made, and logged by the kernel (`type=1326` where the kernel audits).
     Log,
 }
 
-/// The exit status of a process that has made a call that is not allowed: as a shell has it for SIGSYS.
+/// Exit status after a call that is not allowed: as a shell reports SIGSYS.
 pub const STATUS: i32 = 128 + libc::SIGSYS;
 
-/// How long the last line has to be read.
+/// Time for the last line to be read, in milliseconds.
 const LAST_LINE_MS: libc::c_int = 200;
-/// System calls from this number on are unknown to us, on every architecture: newer than Linux 5.16. A C library that tries one
-/// has to do without it on older kernels, too.
+/// Lowest number of system calls unknown to us, on every architecture: newer than Linux 5.16. A C library that tries one also
+/// works without it, for older kernels.
 const UNKNOWN_FROM: u32 = 450;
-/// linux/seccomp.h and linux/ptrace.h: where `struct seccomp_data` has what is looked at.
+/// linux/seccomp.h and linux/ptrace.h: offsets in `struct seccomp_data`.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
-/// Calls with this bit are of x86's third ABI, with numbers of its own.
+/// Marks calls of the x32 ABI, which have their own numbers.
 #[cfg(target_arch = "x86_64")]
 const X32: u32 = 0x4000_0000;
 
-/// Allows this process what is in the list, in all its threads and those to come, for good.
+/// Restricts all threads of the process, present and future, to the listed calls, for good.
 ///
 /// # Errors
-/// The kernel has no filters, or this processor no list: what the process may do is as it was.
+/// The kernel lacks seccomp filters, or there is no list for this processor: nothing is restricted.
 pub fn restrict(otherwise: Otherwise) -> io::Result<()> {
     let arch = ARCH.ok_or(io::ErrorKind::Unsupported)?;
     let refused = match otherwise {
@@ -60,14 +60,14 @@ pub fn restrict(otherwise: Otherwise) -> io::Result<()> {
         }
         Otherwise::Log => libc::SECCOMP_RET_LOG,
     };
-    // Without it only root may have a filter.
+    // Required for a filter without CAP_SYS_ADMIN.
     prctl::set_no_new_privs()?;
-    // Of every thread. No mitigation in exchange that costs each of them time: there is no code of others here.
+    // All threads. SPEC_ALLOW skips a mitigation that slows every thread: the process runs no foreign code.
     let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
     install(&program(arch, refused), flags)
 }
 
-/// Whether the kernel has no such filters, or there is no list for this processor.
+/// True if the kernel lacks such filters, or there is no list for this processor.
 #[must_use]
 pub fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
@@ -93,7 +93,7 @@ fn install(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()
     };
     match result {
         0 => Ok(()),
-        // The thread that has another filter already.
+        // A positive result is the ID of a thread with a different filter.
         thread if thread > 0 => Err(io::Error::other(format!(
             "thread {thread} has a filter of its own"
         ))),
@@ -101,7 +101,7 @@ fn install(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()
     }
 }
 
-/// The filter: jumps go forward only, over the instructions of one rule.
+/// The filter. Jumps only go forward, within the instructions of one rule.
 fn program(arch: u32, refused: u32) -> Vec<libc::sock_filter> {
     let mut program = vec![
         load(ARCHITECTURE),
@@ -132,9 +132,9 @@ fn program(arch: u32, refused: u32) -> Vec<libc::sock_filter> {
     program
 }
 
-/// The filter's part for a call that is allowed with some arguments.
+/// Instructions for a call that is allowed with some arguments.
 fn instructions(rule: &Rule, refused: u32) -> Vec<libc::sock_filter> {
-    // The low half: the kernel looks at no more of any of these, or what it would see there fails.
+    // The low half: the kernel uses only that of these arguments, or fails for other values.
     let low = ARGUMENTS + 8 * u32::from(rule.argument) + u32::from(cfg!(target_endian = "big")) * 4;
     let mut test = vec![load(low)];
     match rule.test {
@@ -168,7 +168,7 @@ fn load(at: u32) -> libc::sock_filter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at)
 }
 
-/// What becomes of the call.
+/// Returns an action.
 fn give(what: u32) -> libc::sock_filter {
     statement(libc::BPF_RET | libc::BPF_K, what)
 }
@@ -177,7 +177,7 @@ fn statement(code: u32, k: u32) -> libc::sock_filter {
     jump_of(code, k, 0, 0)
 }
 
-/// Compares what was loaded with `k`.
+/// Compares the loaded word with `k`.
 fn jump(how: u32, k: u32, when: u8, otherwise: u8) -> libc::sock_filter {
     jump_of(libc::BPF_JMP | libc::BPF_K | how, k, when, otherwise)
 }
@@ -191,28 +191,28 @@ fn jump_of(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     }
 }
 
-/// A system call as the filter sees it.
+/// Number of a system call as the filter sees it.
 const fn of(number: libc::c_long) -> u32 {
     number as u32
 }
 
-/// Has the process say which call it was before it ends.
+/// Installs the SIGSYS handler, which names the call before the process ends.
 fn watch() -> io::Result<()> {
     let action = SigAction::new(
         SigHandler::SigAction(end),
         SaFlags::SA_SIGINFO,
         SigSet::all(),
     );
-    // SAFETY: the handler calls write(2), poll(2) and _exit(2) alone, which a handler may, and touches no memory but its own stack and
-    // text that never changes.
+    // SAFETY: the handler calls only write(2), poll(2) and _exit(2), which are async-signal-safe, and touches only its own stack
+    // and constant text.
     unsafe { sigaction(Signal::SIGSYS, &action) }?;
     Ok(())
 }
 
-/// The head of the kernel's `siginfo_t` for SIGSYS (asm-generic/siginfo.h), which libc has no names for.
+/// Start of the kernel's `siginfo_t` for SIGSYS (asm-generic/siginfo.h), whose fields libc lacks.
 #[repr(C)]
 struct SigInfo {
-    /// Signal, error and code.
+    /// Signal, errno and code.
     head: [libc::c_int; 3],
     address: *const libc::c_void,
     number: libc::c_int,
@@ -222,7 +222,7 @@ const _: () = assert!(size_of::<SigInfo>() <= size_of::<libc::siginfo_t>());
 const _: () = assert!(mem::align_of::<SigInfo>() <= mem::align_of::<libc::siginfo_t>());
 
 extern "C" fn end(_: libc::c_int, told: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel gives the handler a siginfo_t of SIGSYS, which begins like this, and nobody else has it.
+    // SAFETY: the kernel passes the handler a siginfo_t of SIGSYS, which begins like this, and which nothing else accesses.
     let number = unsafe { (*told.cast::<SigInfo>()).number };
     let mut line = Line::default();
     line.add(b"xdnsd: system call ");
@@ -239,7 +239,7 @@ extern "C" fn end(_: libc::c_int, told: *mut libc::siginfo_t, _: *mut libc::c_vo
     line.write_and_end();
 }
 
-/// A line without an allocation.
+/// A fixed buffer for one line.
 struct Line {
     bytes: [u8; 256],
     len: usize,
@@ -255,7 +255,7 @@ impl Default for Line {
 }
 
 impl Line {
-    /// What finds no room is left out.
+    /// Appends `text`; bytes beyond the buffer are dropped.
     fn add(&mut self, text: &[u8]) {
         for (place, &byte) in self.bytes.iter_mut().skip(self.len).zip(text) {
             *place = byte;
@@ -267,7 +267,7 @@ impl Line {
         let mut digits = [0; 10];
         let mut rest = number;
         let mut first = digits.len();
-        // Bound: a u32 has no more than ten digits.
+        // Bound: a u32 has at most ten digits.
         for place in digits.iter_mut().rev() {
             *place = b'0' + (rest % 10) as u8;
             rest /= 10;
@@ -279,10 +279,10 @@ impl Line {
         self.add(digits.get(first..).unwrap_or_default());
     }
 
-    /// The log's thread has a moment to pass it on.
+    /// Writes the line, gives the log's thread a moment to pass it on, and ends the process.
     fn write_and_end(&self) -> ! {
-        // SAFETY: the bytes are ours and outlive the call; descriptor 2 may be anything, or nothing, and then the call fails.
-        // poll of nothing waits. Nothing runs in this process after _exit.
+        // SAFETY: the bytes are ours and outlive the call; whatever descriptor 2 is, write at worst fails. poll without
+        // descriptors only waits. Nothing runs in this process after _exit.
         unsafe {
             libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.len);
             libc::poll(std::ptr::null_mut(), 0, LAST_LINE_MS);

@@ -1,5 +1,5 @@
-//! What somebody who has got in would try: names for the line that says so. Others are told by their number, which `ausyscall`
-//! translates.
+//! Names of system calls that an intruder would try, for the line that reports one. Others are reported by number, which
+//! `ausyscall` translates.
 
 use libc::c_long;
 
@@ -52,7 +52,7 @@ const NAMES: &[(c_long, &str)] = names! {
     SYS_seccomp "seccomp"
 };
 
-/// The name of a system call, where it is one of those.
+/// Name of a system call, if it is in the list.
 pub fn of(number: c_long) -> Option<&'static str> {
     if number == MMAP {
         return Some("mmap");

@@ -1,4 +1,4 @@
-//! Filters for one thread each: what is not allowed there would end all of this process, so it is an error here.
+//! Filters for one thread each, which return an error here, since the usual action would end the test process.
 
 use super::*;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::ptr;
 use std::thread;
 
-/// Runs `f` on a thread that may make the calls of the list; others fail with EPERM.
+/// Runs `f` on a thread that may make the listed calls; others fail with EPERM.
 fn with_list<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     let restricted = || {
         let arch = ARCH.expect("tests run where there is a list");
@@ -20,11 +20,11 @@ fn with_list<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     thread::scope(|scope| scope.spawn(restricted).join().expect("it ends"))
 }
 
-/// What a call of a thread under the list gives: the error.
+/// Result or error of a call, on a thread under the list.
 fn tried(number: libc::c_long, arguments: [libc::c_ulong; 4]) -> Result<libc::c_long, i32> {
     let [one, two, three, four] = arguments;
-    // SAFETY: each caller passes numbers, or null where the kernel would read memory; what the call does not refuse fails, or has
-    // no effect on memory of ours.
+    // SAFETY: each caller passes numbers, or null where the kernel would read memory; a call that is made fails, or leaves our
+    // memory alone.
     let result = unsafe { libc::syscall(number, one, two, three, four) };
     match result {
         -1 => Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)),
@@ -86,7 +86,7 @@ fn what_somebody_who_got_in_would_try_is_refused() {
     }
 }
 
-/// Each of these another test needs as well; here it is named.
+/// Other tests need each of these as well; here they are named.
 #[test]
 fn what_serving_takes_is_allowed() {
     let told = with_list(|| {
@@ -102,7 +102,7 @@ fn what_serving_takes_is_allowed() {
     assert!(told.expect("all of it is allowed").contains("Seccomp:\t2"));
 }
 
-/// A C library that tries a call that came later goes on without it.
+/// A C library that tries a newer call goes on without it.
 #[test]
 fn what_came_later_is_not_there() {
     let results = with_list(|| {
@@ -120,7 +120,7 @@ fn another_abi_gets_no_further() {
     assert_eq!(with_list(|| tried(x32, [0; 4])), Err(libc::EPERM));
 }
 
-/// In a process of its own, as it is what is tried.
+/// Set in the child process that makes the call.
 const CHILD: &str = "XDNSD_TEST_SYSTEM_CALL";
 
 #[test]
@@ -129,7 +129,7 @@ fn a_call_that_is_not_allowed_ends_the_process_and_is_named() {
         "os::system_calls::tests::a_call_that_is_not_allowed_ends_the_process_and_is_named";
     if std::env::var_os(CHILD).is_some() {
         restrict(Otherwise::End).expect("the kernel has filters");
-        // SAFETY: it would fail for want of a path, and is not made at all.
+        // SAFETY: the call would fail for want of a path, and is never made.
         unsafe {
             libc::syscall(
                 libc::SYS_execve,

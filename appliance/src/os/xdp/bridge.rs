@@ -1,4 +1,4 @@
-//! Ports of a bridge in the program: the table of stations that the bridge has heard of, which the programs of all ports share.
+//! Bridge ports in the program: the table of stations that the bridge has learnt, shared by the programs of all ports.
 
 use super::{Error, Program};
 use crate::os::bpf_array::MappedWords;
@@ -11,20 +11,20 @@ use xdnsd_abi::shield;
 /// linux/bpf.h, BPF_F_MMAPABLE.
 const MMAPABLE: u32 = 1 << 10;
 
-/// What a program has for it.
+/// The map in a program that holds the table.
 pub(super) type Stations = ArrayOfMaps<MapData, Array<MapData, Element>>;
 
-/// The table. It goes with the last of the programs.
+/// The table. It lives as long as the last program that uses it.
 pub struct StationsMap {
     array: Array<MapData, Element>,
     words: MappedWords,
 }
 
 impl StationsMap {
-    /// An empty one.
+    /// An empty table.
     ///
     /// # Errors
-    /// The kernel has no BPF for us.
+    /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(STATIONS, cause);
         let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
@@ -36,7 +36,7 @@ impl StationsMap {
         Ok(Self { array, words })
     }
 
-    /// Forgets all: of each station the next frame passes.
+    /// Clears the table: the next frame of each station passes.
     pub fn forget_all(&self) {
         for index in 0..WORDS as u32 {
             self.words.word(index).store(0, Ordering::Relaxed);
@@ -45,11 +45,11 @@ impl StationsMap {
 }
 
 impl Program {
-    /// Has a frame of each station pass that the bridge with this index has not heard of for so many milliseconds by the port that
-    /// the program is on.
+    /// Sets the bridge of the port that the program is on, by index, and an interval in milliseconds: a frame passes to the
+    /// bridge if the bridge has not heard of its station by this port for that long.
     ///
     /// # Errors
-    /// A map refuses.
+    /// A map refused.
     pub fn set_port(
         &mut self,
         stations: &StationsMap,

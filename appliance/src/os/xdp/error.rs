@@ -1,4 +1,4 @@
-//! What can go wrong while loading and attaching, in words that say what to do.
+//! Errors of loading and attaching, with advice on what to do.
 
 use aya::EbpfError;
 use aya::maps::MapError;
@@ -7,62 +7,62 @@ use nix::errno::Errno;
 use std::fmt;
 use xdnsd_abi::QUEUES_MAX;
 
-/// Set-up of the XDP program failed. The causes are in `source()`; the text of this one stands alone.
+/// Set-up of the XDP program failed. `source()` gives the cause; the text is complete without it.
 #[derive(Debug)]
 pub enum Error {
     /// The kernel refused a map or the program.
     Load(Box<EbpfError>),
-    /// The object has no map or program of this name and type.
+    /// The object lacks a map or program of this name and type.
     Contract(&'static str),
-    /// mmap of an array.
+    /// mmap of an array failed.
     Mmap {
         /// Name of the map.
         name: &'static str,
-        /// What mmap(2) says.
+        /// Error of mmap(2).
         cause: std::io::Error,
     },
-    /// if_nametoindex.
+    /// if_nametoindex failed.
     Interface {
         /// As configured.
         name: String,
-        /// ENODEV: there is none.
+        /// ENODEV if there is no such interface.
         errno: Errno,
     },
     /// The kernel or the driver refused the attachment.
     Attach {
         /// Name of the interface.
         interface: String,
-        /// Where the program should have run.
+        /// Mode of the attempt.
         mode: XdpMode,
         /// The system call and its error.
         cause: Box<ProgramError>,
     },
-    /// The program could be attached, but not so that it detaches when the process dies. It has been detached.
+    /// The program was attached, but would have outlived the process. It has been detached.
     NoLink(String),
-    /// In the driver of a bond the program runs for frames that its ports receive, and the kernel drops what it redirects from
-    /// there to a socket of the bond.
+    /// The interface is a bond, whose driver runs the program for frames that its ports receive; the kernel drops frames
+    /// redirected from there to a socket of the bond.
     Bond(String),
-    /// A map operation.
+    /// A map operation failed.
     Map {
         /// Name of the map.
         name: &'static str,
         /// The system call and its error.
         cause: Box<MapError>,
     },
-    /// More entries for one interface than a map holds.
+    /// More entries than a map of one interface holds.
     NoRoom {
         /// Name of the map.
         name: &'static str,
-        /// How many there are.
+        /// Number of entries.
         entries: usize,
-        /// How many it holds.
+        /// Capacity of the map.
         max: u32,
     },
-    /// SYN cookies need a program that takes frames in several buffers.
+    /// SYN cookies need a program that takes multi-buffer frames.
     NoShield,
-    /// There is no generator of random bytes.
+    /// The random generator failed.
     Random(std::io::Error),
-    /// An RX queue that the maps have no slot for.
+    /// An RX queue beyond the maps' slots.
     Queue(u32),
 }
 
@@ -72,7 +72,7 @@ impl Error {
         Self::Map { name, cause }
     }
 
-    /// `Err`: a map that holds `max` has no room for so many.
+    /// `Err` if a map that holds `max` is too small for `entries`.
     pub(super) const fn check_room(
         name: &'static str,
         entries: usize,
@@ -84,7 +84,7 @@ impl Error {
         Ok(())
     }
 
-    /// The kernel's errno, where there is one.
+    /// The kernel's errno, if there is one.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         if let Self::Interface { errno, .. } = self {
@@ -93,7 +93,7 @@ impl Error {
         errno(std::error::Error::source(self)?)
     }
 
-    /// All that the verifier has said, line by line.
+    /// The whole verifier log.
     pub(super) fn verifier_log(&self) -> String {
         let Self::Load(cause) = self else {
             return String::new();
@@ -101,7 +101,7 @@ impl Error {
         refusal(cause).map_or_else(String::new, |(_, log)| log)
     }
 
-    /// Why native mode was not to be had, in a few words; the error itself has the details.
+    /// Why native mode failed, in a few words; the error itself has the details.
     pub(super) fn why_not_native(&self) -> &'static str {
         if matches!(self, Self::Bond(_)) {
             return "it is a bond, whose ports' frames no AF_XDP socket gets";
@@ -119,8 +119,7 @@ impl Error {
         }
     }
 
-    /// What stands in the way, for the operator: without mode, system call and number where there are plain words for it. The
-    /// error itself has them.
+    /// The problem in an operator's words, without mode, system call and errno where a hint exists. The error itself has them.
     #[must_use]
     pub fn plain(&self) -> String {
         if let Self::Attach { cause, .. } = self
@@ -131,7 +130,7 @@ impl Error {
         self.to_string()
     }
 
-    /// Another program is attached.
+    /// True if another program is attached.
     #[must_use]
     pub fn is_place_taken(&self) -> bool {
         let taken = [Errno::EBUSY, Errno::EEXIST];
@@ -139,8 +138,8 @@ impl Error {
             && self.errno().is_some_and(|errno| taken.contains(&errno))
     }
 
-    /// The driver said no, in whatever words: generic mode asks less. But a right that is missing, an interface
-    /// that has gone and another program's place stay what they are.
+    /// True if the driver refused, for any reason: generic mode needs less. A missing permission, a missing interface and another
+    /// attached program are the same in generic mode.
     pub(super) fn generic_may_help(&self) -> bool {
         let hopeless = [Errno::EPERM, Errno::ENODEV, Errno::EBUSY, Errno::EEXIST];
         matches!(self, Self::Attach { .. } | Self::Bond(_))
@@ -148,7 +147,7 @@ impl Error {
     }
 }
 
-/// The errno at the bottom of a chain of causes.
+/// The errno at the end of a chain of causes.
 pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
     let chain = std::iter::successors(Some(error), |error| error.source());
     let io = chain.filter_map(|error| error.downcast_ref::<std::io::Error>());
@@ -227,7 +226,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// What the kernel answers to a program that it does not take, and its verifier's log.
+/// The kernel's error for a refused program, and the verifier's log.
 fn refusal(error: &EbpfError) -> Option<(&std::io::Error, String)> {
     if let EbpfError::ProgramError(ProgramError::LoadError {
         io_error,
@@ -239,7 +238,7 @@ fn refusal(error: &EbpfError) -> Option<(&std::io::Error, String)> {
     None
 }
 
-/// Of a verifier's log the line that says why it refuses: the last one, but for its statistics. Nothing where it has said nothing.
+/// Displays the line of a verifier log that gives the reason: the last one before the statistics; empty for an empty log.
 struct VerifierLog<'a>(&'a str);
 
 impl fmt::Display for VerifierLog<'_> {
@@ -257,7 +256,7 @@ impl fmt::Display for VerifierLog<'_> {
     }
 }
 
-/// An error and its causes in one line; a cause that its parent already quotes is left out.
+/// Displays an error and its causes in one line, without causes that their parent already quotes.
 struct Chain<'a>(&'a (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {
@@ -370,7 +369,7 @@ mod tests {
                 "the driver refuses native XDP",
                 "needs CAP_NET_ADMIN and CAP_BPF",
             ),
-            // There are no words for this one: all of it is said.
+            // An errno without a hint: the full error is shown.
             (
                 libc::EIO,
                 "the driver refuses native XDP",

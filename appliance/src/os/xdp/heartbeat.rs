@@ -1,4 +1,4 @@
-//! The heartbeat array, mapped: a worker says that it lives by one store, without a system call.
+//! The mapped heartbeat array: a worker reports liveness by one store, without a system call.
 
 use super::Error;
 use crate::os::bpf_array::MappedWords;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use xdnsd_abi::{QUEUES_MAX, map};
 
-/// The whole array in our address space.
+/// The whole array, mapped.
 pub(super) struct Beats {
     mapping: Arc<MappedWords>,
 }
@@ -23,7 +23,7 @@ impl Beats {
         Ok(Self { mapping })
     }
 
-    /// The caller has checked `queue < QUEUES_MAX`.
+    /// Heartbeat of `queue`, which the caller has checked against `QUEUES_MAX`.
     pub(super) fn of_queue(&self, queue: u32) -> Heartbeat {
         assert!(queue < QUEUES_MAX, "a queue of the array");
         let mapping = Arc::clone(&self.mapping);
@@ -31,7 +31,7 @@ impl Beats {
     }
 }
 
-/// The heartbeat of one RX queue. It outlives the program that it came from; nobody reads it then.
+/// Heartbeat of one RX queue. It may outlive its program, and is then unread.
 #[derive(Clone)]
 pub struct Heartbeat {
     mapping: Arc<MappedWords>,
@@ -39,15 +39,15 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Says that the queue's worker was alive at `now_ns` of CLOCK_MONOTONIC. Due every
-    /// [`xdnsd_abi::HEARTBEAT_INTERVAL_MS`] at the latest. Never allocates, never enters the kernel.
+    /// Reports that the queue's worker was alive at `now_ns` of CLOCK_MONOTONIC. Due every [`xdnsd_abi::HEARTBEAT_INTERVAL_MS`]
+    /// at the latest. Never allocates, never enters the kernel.
     pub fn beat(&self, now_ns: u64) {
         self.mapping
             .word(self.queue)
             .store(now_ns, Ordering::Relaxed);
     }
 
-    /// Takes the worker's word back: from here on the queue's frames go to the kernel.
+    /// Clears the heartbeat: from here on the queue's frames pass to the kernel.
     pub fn stop(&self) {
         self.beat(0);
     }

@@ -1,5 +1,5 @@
-//! The program that answers hot names: loaded once, with its maps in our address space, and called by the XDP program of every
-//! interface.
+//! The program that answers hot names: loaded once, with its maps in our address space, and tail-called by the XDP program of
+//! every interface.
 
 use super::{Error, LOADER_PIECE_MAX, Program, take};
 use crate::os::bpf_array::MappedWords;
@@ -14,20 +14,20 @@ use xdnsd_abi::hot::{
 };
 use xdnsd_abi::{map, tail};
 
-/// The object that `cargo xtask ebpf` built.
+/// The object built by `cargo xtask ebpf`.
 pub const HOT_OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-hot.bpf.o");
 
-/// The program.
+/// The program for hot names.
 pub struct HotProgram {
     outcomes: PerCpuArray<MapData, u64>,
     ebpf: Ebpf,
 }
 
-/// Its maps, by [`xdnsd_abi::hot`]. They stay when the program has gone.
+/// Its mapped arrays, as in [`xdnsd_abi::hot`]. They outlive the program.
 #[derive(Debug)]
 pub struct HotMaps {
-    /// See [`hot::ANSWERS`]; the words of one after the other.
+    /// See [`hot::ANSWERS`]; one answer's words after the other.
     pub answers: MappedWords,
     /// See [`hot::INDEX`].
     pub index: MappedWords,
@@ -42,10 +42,10 @@ pub struct HotMaps {
 }
 
 impl HotProgram {
-    /// Loads the program. It answers nothing while its maps are as they are made.
+    /// Loads the program. It answers nothing until its maps are filled.
     ///
     /// # Errors
-    /// The kernel refuses the program (before Linux 5.18) or a map.
+    /// The kernel refused the program (before Linux 5.18) or a map.
     pub fn load() -> Result<(Self, HotMaps), Error> {
         Self::load_object(HOT_OBJECT)
     }
@@ -57,7 +57,7 @@ impl HotProgram {
     pub fn load_object(object: &[u8]) -> Result<(Self, HotMaps), Error> {
         let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
         let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
-        // Open until the program is loaded, which names them by their descriptors.
+        // Kept open until the program is loaded, since it refers to them by descriptor.
         let mut open = Vec::new();
         let mut mapped = |name, words| mapped(&mut ebpf, name, words, &mut open);
         let maps = HotMaps {
@@ -81,10 +81,10 @@ impl HotProgram {
         program.ok_or(Error::Contract(hot::PROGRAM))
     }
 
-    /// How often each [`HotOutcome`] was counted, on all CPUs.
+    /// Count of each [`HotOutcome`], over all CPUs.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn outcomes(&self) -> Result<[u64; HotOutcome::COUNT as usize], Error> {
         let mut sums = [0; HotOutcome::COUNT as usize];
         for (sum, &outcome) in sums.iter_mut().zip(HotOutcome::ALL) {
@@ -96,7 +96,7 @@ impl HotProgram {
     }
 }
 
-/// Takes an array out of the object, maps it, and leaves it `open`.
+/// Takes an array out of the object, maps it, and keeps its descriptor in `open`.
 fn mapped(
     ebpf: &mut Ebpf,
     name: &'static str,
@@ -112,32 +112,32 @@ fn mapped(
 }
 
 impl Program {
-    /// Loads [`super::OBJECT`], or another object, so that hot names can be answered: see [`Self::set_hot`].
+    /// Loads [`super::OBJECT`], or another object, as the program that can call the one for hot names: see [`Self::set_hot`].
     ///
     /// # Errors
-    /// As [`Self::load`]; the kernel or this processor's compiler of programs cannot come back from a tail call.
+    /// As [`Self::load`]; the kernel or this processor's JIT compiler cannot return from a tail call.
     pub fn load_for_hot(object: &[u8]) -> Result<Self, Error> {
         let mut program = Self::open(object)?;
         program.load_as(map::PROGRAM_TIER0)?;
         Ok(program)
     }
 
-    /// Whether it asks the program for hot names, if there is one.
+    /// True if the loaded program can call the one for hot names.
     #[must_use]
     pub fn asks_for_hot(&self) -> bool {
         self.name == map::PROGRAM_TIER0
     }
 
-    /// Has queries answered by `hot` from here on; `None`: by user space alone.
+    /// Has `hot` answer queries from here on; `None` leaves them to user space.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn set_hot(&mut self, hot: Option<&mut HotProgram>) -> Result<(), Error> {
         let refused = |cause| Error::map(map::TAILS, cause);
         let tails = &mut self.shield.tails;
         let Some(hot) = hot else {
             let cleared = tails.clear_index(&tail::HOT).map_err(refused);
-            // There was none.
+            // ENOENT: the slot was empty.
             return cleared.or_else(|error| match error.errno() {
                 Some(Errno::ENOENT) => Ok(()),
                 Some(_) | None => Err(error),

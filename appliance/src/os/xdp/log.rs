@@ -1,4 +1,4 @@
-//! The log of the shield: records that the programs write into a ring, while somebody reads.
+//! The shield's log: records that the programs write into a ring buffer while there is a reader.
 
 use super::{Error, Program, take};
 use aya::Ebpf;
@@ -10,7 +10,7 @@ use xdnsd_abi::{Reason, map, shield, tail};
 /// linux/bpf.h, BPF_MAP_TYPE_RINGBUF.
 const RINGBUF: u32 = 27;
 
-/// What of it is a map, and what is known of the program.
+/// Maps of the log, and whether its program is loaded.
 pub(super) struct Log {
     events: ArrayOfMaps<MapData, RingBuf<MapData>>,
     counts: PerCpuArray<MapData, u64>,
@@ -27,28 +27,28 @@ impl Log {
     }
 }
 
-/// The ring, which all programs share.
+/// The ring buffer, shared by all programs.
 pub struct EventRing(RingBuf<MapData>);
 
-/// A record.
+/// A record of one frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameEvent {
     /// CLOCK_MONOTONIC in nanoseconds.
     pub time_ns: u64,
-    /// What became of the frame.
+    /// Verdict on the frame.
     pub reason: Reason,
-    /// The interface that it came by.
+    /// Index of the ingress interface.
     pub ifindex: u32,
     /// Bytes of the frame.
     pub len: u32,
-    /// How many of its first bytes are known.
+    /// Number of its first bytes in `head`.
     pub head_len: usize,
-    /// Those bytes, and zeros behind them.
+    /// Those bytes, followed by zeros.
     pub head: [u8; (WORDS - HEAD) * size_of::<u64>()],
 }
 
 impl FrameEvent {
-    /// Out of a record. `None`: it is malformed.
+    /// Parses a record. `None` if it is malformed.
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Self> {
         let (words, rest) = record.as_chunks::<8>();
@@ -72,10 +72,10 @@ impl FrameEvent {
 }
 
 impl EventRing {
-    /// An empty one, of at least a page.
+    /// An empty ring buffer of at least a page.
     ///
     /// # Errors
-    /// The kernel has no BPF for us.
+    /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(map::EVENTS, cause);
         let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
@@ -85,11 +85,11 @@ impl EventRing {
         Ok(Self(RingBuf::try_from(Map::RingBuf(made)).map_err(failed)?))
     }
 
-    /// The next record.
+    /// Takes the next record.
     pub fn pop(&mut self) -> Option<FrameEvent> {
         loop {
             let record = self.0.next()?;
-            // A malformed one is left out.
+            // Malformed records are skipped.
             if let Some(event) = FrameEvent::parse(&record) {
                 return Some(event);
             }
@@ -98,10 +98,10 @@ impl EventRing {
 }
 
 impl Program {
-    /// Has records written into the ring of so many of the frames that are told of, see [`xdnsd_abi::event::ALL`].
+    /// Writes records into the ring, for a share of the frames; see [`xdnsd_abi::event::ALL`].
     ///
     /// # Errors
-    /// The kernel refuses the program (before Linux 5.18), or a map.
+    /// The kernel refused the program (before Linux 5.18), or a map.
     pub fn write_log(&mut self, ring: &EventRing, share: u32) -> Result<(), Error> {
         if !self.log.is_loaded {
             if !self.takes_several_buffers() {
@@ -116,18 +116,18 @@ impl Program {
         self.tell(shield::LOG, share)
     }
 
-    /// Nobody reads any more.
+    /// Stops writing records.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn stop_log(&mut self) -> Result<(), Error> {
         self.tell(shield::LOG, 0)
     }
 
-    /// How many records had no room so far.
+    /// Records lost so far because the ring was full.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn log_lost(&self) -> Result<u64, Error> {
         let lost = self.log.counts.get(&logged::LOST, 0);
         let lost = lost.map_err(|cause: MapError| Error::map(map::LOGGED, cause))?;

@@ -1,9 +1,9 @@
-//! The loader of the XDP program: one object, with maps of its own, per interface.
+//! Loader of the XDP program: one object per interface, with its own maps.
 //!
-//! Order for a caller: [`Program::load`], [`Program::attach`] (a driver may add RX queues when it sees XDP, so count
-//! them after it), bind the sockets, [`Program::set_socket`] and a first [`Heartbeat::beat`] for each queue, and
-//! [`Program::set_listen`] last. Until then the program passes everything. The attachment is a bpf_link: it goes when
-//! this process goes, however it goes. Nothing here is on the path of a packet but the heartbeat.
+//! Order of calls: [`Program::load`], [`Program::attach`] (a driver may add RX queues when it sees XDP, so count them after it),
+//! bind the sockets, [`Program::set_socket`] and a first [`Heartbeat::beat`] for each queue, and [`Program::set_listen`] last.
+//! Until then the program passes everything. The attachment is a bpf_link, so it ends with this process, even after a crash. Only
+//! the heartbeat here is needed per packet.
 
 mod bridge;
 mod error;
@@ -44,42 +44,42 @@ use std::path::Path;
 use xdnsd_abi::bridge::STATIONS;
 use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, map};
 
-/// The object that `cargo xtask ebpf` built.
+/// The object built by `cargo xtask ebpf`.
 pub const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd.bpf.o");
 
-/// The largest piece of memory that aya's loader may ask for when it is made, in bytes.
+/// Largest allocation that aya's loader may make when it is created, in bytes.
 ///
-/// It reads the types of the whole kernel then (`/sys/kernel/btf/vmlinux`, 1.5 to 6 MiB), which in its heap become three
-/// times as much, and which it has no use for: this program relocates nothing by them. Refused, it goes on as on a kernel
-/// without types. aya reads them only where they are needed from 0.15 on, which asks for Rust 1.98 (aya issue 1172).
+/// It would read the whole kernel's type information (`/sys/kernel/btf/vmlinux`, 1.5 to 6 MiB), three times as much on its heap,
+/// without need: this program has no CO-RE relocations. If refused, it goes on as on a kernel without BTF. From 0.15 on aya reads
+/// it only where needed, but that requires Rust 1.98 (aya issue 1172).
 const LOADER_PIECE_MAX: usize = 64 * 1024;
-/// Lines of the end of what the verifier said of a program that it refuses, for debugging.
+/// Lines logged from the end of a verifier log, for debugging.
 const VERIFIER_LINES: usize = 64;
 
-/// The key as bytes: aya's marker for plain data is not ours to put on [`Listen`].
+/// [`Listen`] as bytes: aya's marker trait for plain data cannot be implemented for it here.
 type ListenKey = [u8; size_of::<Listen>()];
-/// The value, for the same reason.
+/// [`PathCheck`] as bytes, for the same reason.
 type CheckBytes = [u8; size_of::<PathCheck>()];
 
-/// Where the program shall run.
+/// Mode in which to attach the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachMode {
-    /// In the driver, or not at all.
+    /// In the driver, or fail.
     Native,
-    /// Behind the driver, on any interface, at the cost of an skb per frame.
+    /// Generic, on any interface, at the cost of an skb per frame.
     Generic,
-    /// In the driver if it can, else behind it.
+    /// In the driver if possible, otherwise generic.
     Auto,
 }
 
-/// Where the program runs.
+/// Mode in which the program is attached.
 #[derive(Debug)]
 pub enum Attached {
     /// In the driver.
     Native,
-    /// Behind the driver, as [`AttachMode::Generic`] asked.
+    /// Generic, as [`AttachMode::Generic`] requested.
     Generic,
-    /// Behind the driver, because [`AttachMode::Auto`] met this.
+    /// Generic, because native mode failed with this error under [`AttachMode::Auto`].
     GenericInstead(Error),
 }
 
@@ -93,7 +93,7 @@ impl fmt::Display for Attached {
     }
 }
 
-/// What the program counted.
+/// The program's counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReasonCounts {
     /// One row per possible CPU, indexed by [`Reason`].
@@ -101,13 +101,13 @@ pub struct ReasonCounts {
 }
 
 impl ReasonCounts {
-    /// The sum over all CPUs.
+    /// Sum over all CPUs.
     #[must_use]
     pub fn sum(&self, reason: Reason) -> u64 {
         self.of(reason).into_iter().fold(0, u64::wrapping_add)
     }
 
-    /// `reason` on each CPU.
+    /// Count of `reason` on each CPU.
     #[must_use]
     pub fn of(&self, reason: Reason) -> Vec<u64> {
         self.per_cpu
@@ -129,9 +129,9 @@ pub struct Program {
     limits: Limits,
     stations: Stations,
     beats: Beats,
-    /// Open until the program is loaded, which names it by its descriptor.
+    /// Kept open until the program is loaded, since it refers to the map by descriptor.
     _heartbeat: MapData,
-    /// Which of the object's programs is loaded.
+    /// Name of the loaded program in the object.
     name: &'static str,
     ebpf: Ebpf,
 }
@@ -141,7 +141,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// The kernel refuses the program or a map; the text names the capability that is missing.
+    /// The kernel refused the program or a map; the text names a missing capability.
     pub fn load() -> Result<Self, Error> {
         Self::load_object(OBJECT)
     }
@@ -157,7 +157,7 @@ impl Program {
         Ok(program)
     }
 
-    /// Loads of it what a kernel before 5.18 gets.
+    /// Loads the variant for kernels before 5.18.
     ///
     /// # Errors
     ///
@@ -193,15 +193,15 @@ impl Program {
         })
     }
 
-    /// A kernel before 5.18 refuses the flag of a program that takes frames in several buffers. It gets the other one,
-    /// and drivers keep their limit of the MTU.
+    /// Loads the program, or the single-buffer variant: a kernel before 5.18 refuses the flag for multi-buffer frames. Without
+    /// the flag, drivers keep their MTU limit.
     fn load_either(&mut self) -> Result<(), Error> {
         let Err(error) = self.load_as(map::PROGRAM) else {
             return Ok(());
         };
         match self.load_as(map::PROGRAM_SINGLE) {
             Ok(()) => Ok(()),
-            // What both have in common, such as a right that is missing, is what the first one says.
+            // Errors of both variants, such as a missing capability, are reported for the first.
             Err(_) => Err(error),
         }
     }
@@ -211,7 +211,7 @@ impl Program {
         let loaded = self.xdp()?.load();
         loaded.map_err(|cause| {
             let error = Error::Load(Box::new(cause.into()));
-            // The steps that led there are many, and the last of them the ones that matter.
+            // The log is long, and its last lines matter.
             let log = error.verifier_log();
             let skipped = log.lines().count().saturating_sub(VERIFIER_LINES);
             for line in log.lines().skip(skipped) {
@@ -221,7 +221,7 @@ impl Program {
         })
     }
 
-    /// Whether it takes frames in several buffers.
+    /// True if the program takes multi-buffer frames.
     #[must_use]
     pub fn takes_several_buffers(&self) -> bool {
         self.name != map::PROGRAM_SINGLE
@@ -231,18 +231,18 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// Only if the object has no such program, which [`Self::load`] excludes.
+    /// The object lacks the program, which [`Self::load`] excludes.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
         let program = self.ebpf.program_mut(self.name);
         let xdp = program.and_then(|program| program.try_into().ok());
         xdp.ok_or(Error::Contract(self.name))
     }
 
-    /// Attaches to the interface of this name, in place of an earlier attachment of this program.
+    /// Attaches to the named interface, in place of an earlier attachment of this program.
     ///
     /// # Errors
     ///
-    /// No such interface, another program is attached, or driver and kernel cannot do it; see [`Error`] for hints.
+    /// No such interface, another program is attached, or driver or kernel cannot do it; see [`Error`] for hints.
     pub fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
         let index = nix::net::if_::if_nametoindex(interface).map_err(|errno| Error::Interface {
             name: interface.to_owned(),
@@ -264,9 +264,9 @@ impl Program {
         }
     }
 
-    /// Attaches by bpf_link. aya falls back to netlink on EINVAL, and that attachment would outlive the process.
+    /// Attaches by bpf_link. On EINVAL aya falls back to netlink, whose attachment would outlive the process.
     fn link(&mut self, interface: &str, index: u32, mode: XdpMode) -> Result<(), Error> {
-        // The driver of a bond hands the program on to its ports. A socket cannot be had for those.
+        // The driver of a bond passes the program to its ports, whose queues cannot have our sockets.
         if mode == XdpMode::Driver && is_bond(interface) {
             return Err(Error::Bond(interface.to_owned()));
         }
@@ -288,12 +288,12 @@ impl Program {
         self.link = None;
     }
 
-    /// Makes the listen map equal to `wanted`: adds, changes and removes. Entries that stay are never absent. The map of addresses
-    /// that are ours follows it.
+    /// Makes the listen map equal to `wanted`: adds, changes and removes. Entries that stay are present throughout. The map of
+    /// our own addresses follows it.
     ///
     /// # Errors
     ///
-    /// More than [`LISTEN_MAX`] entries, or the map refuses.
+    /// More than [`LISTEN_MAX`] entries, or the map refused.
     pub fn set_listen(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
         Error::check_room(map::LISTEN, wanted.len(), LISTEN_MAX)?;
         let own = wanted.iter().map(|(listen, _)| listen.address_bit());
@@ -310,11 +310,11 @@ impl Program {
         set.map_err(|cause| Error::map(map::ADDRESSES, cause))
     }
 
-    /// What the listen map holds, in no order.
+    /// Entries of the listen map, unordered.
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn listen(&self) -> Result<Vec<(ListenKey, PathCheck)>, Error> {
         let entries = self.listen.iter().map(|entry| {
             let (key, check) = entry?;
@@ -328,7 +328,7 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// The queue is [`QUEUES_MAX`] or above, or the descriptor is no AF_XDP socket.
+    /// The queue is [`QUEUES_MAX`] or above, or the descriptor is not an AF_XDP socket.
     pub fn set_socket(&mut self, queue: u32, socket: impl AsFd) -> Result<(), Error> {
         check_queue(queue)?;
         let socket = socket.as_fd().as_raw_fd();
@@ -336,7 +336,7 @@ impl Program {
         set.map_err(|cause| Error::map(map::XSKS, cause))
     }
 
-    /// Redirects no frames of an RX queue any more: they pass.
+    /// Stops redirecting frames of an RX queue: they pass.
     ///
     /// # Errors
     ///
@@ -357,22 +357,22 @@ impl Program {
         Ok(self.beats.of_queue(queue))
     }
 
-    /// How often `reason` was counted, on all CPUs.
+    /// Count of `reason`, over all CPUs.
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn counter(&self, reason: Reason) -> Result<u64, Error> {
         let values = self.counters.get(&(reason as u32), 0);
         let values = values.map_err(|cause| Error::map(map::COUNTERS, cause))?;
         Ok(values.iter().copied().fold(0, u64::wrapping_add))
     }
 
-    /// Reads every counter of every CPU. One system call per reason, and it allocates: for a statistics thread.
+    /// Reads all counters of all CPUs. One system call per reason, and it allocates: for a statistics thread.
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn counters(&self) -> Result<ReasonCounts, Error> {
         let mut per_cpu = Vec::new();
         for &reason in Reason::ALL {
@@ -387,7 +387,7 @@ impl Program {
     }
 }
 
-/// Makes a map equal to `wanted`. Entries that stay are never absent.
+/// Makes a map equal to `wanted`. Entries that stay are present throughout.
 fn replace(
     map: &mut HashMap<MapData, ListenKey, CheckBytes>,
     wanted: &[(Listen, PathCheck)],
@@ -415,7 +415,7 @@ fn check_queue(queue: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes a map of the contract out of the object, as the type that it has to be.
+/// Takes a map of the contract out of the object, converted to its type.
 fn take<T, E>(
     ebpf: &mut Ebpf,
     name: &'static str,

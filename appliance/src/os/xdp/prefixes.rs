@@ -1,24 +1,24 @@
-//! Denied and allowed prefixes: one trie in the kernel, which the programs of all interfaces look into.
+//! Denied and allowed prefixes: one trie in the kernel, shared by the programs of all interfaces.
 
 use super::{Error, Program};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, MapData, MapError};
 use xdnsd_abi::{TRIE_MAX, map, shield, verdict};
 
-/// linux/bpf.h, BPF_F_NO_PREALLOC: the kernel takes no other tries.
+/// linux/bpf.h, BPF_F_NO_PREALLOC, which the kernel requires for tries.
 const NO_PREALLOC: u32 = 1;
-/// The block of mapped IPv4 addresses.
+/// The block of IPv4-mapped addresses.
 const MAPPED: PrefixBits = PrefixBits {
     addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
     len: 96,
 };
 
-/// A prefix, IPv4 as ::ffff:a.b.c.d. In order of addresses, the shorter before the longer.
+/// A prefix, IPv4 as ::ffff:a.b.c.d. Ordered by address, then by length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PrefixBits {
     /// The first address.
     pub addr: [u8; 16],
-    /// How many bits count.
+    /// Prefix length in bits.
     pub len: u8,
 }
 
@@ -28,14 +28,14 @@ impl PrefixBits {
     }
 }
 
-/// The trie. It is one for all programs, and goes with the last of them.
+/// The trie. All programs share it; it lives as long as the last of them.
 pub struct Trie(LpmTrie<MapData, [u8; 16], u32>);
 
 impl Trie {
-    /// An empty one.
+    /// An empty trie.
     ///
     /// # Errors
-    /// The kernel has no BPF for us.
+    /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(map::PREFIXES, cause);
         let mut trie = Self(LpmTrie::create(TRIE_MAX, NO_PREALLOC).map_err(failed)?);
@@ -43,7 +43,7 @@ impl Trie {
         Ok(trie)
     }
 
-    /// Says what becomes of a prefix, see [`verdict`].
+    /// Sets the verdict of a prefix, see [`verdict`].
     ///
     /// # Errors
     /// The trie is full, or the kernel has no memory.
@@ -52,10 +52,10 @@ impl Trie {
         set.map_err(|cause| Error::map(map::PREFIXES, cause))
     }
 
-    /// Forgets a prefix, if it is there.
+    /// Removes a prefix, if present.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refused.
     pub fn remove(&mut self, prefix: PrefixBits) -> Result<(), Error> {
         if prefix == MAPPED {
             return self.insert(prefix, verdict::NONE.into());
@@ -69,7 +69,7 @@ impl Trie {
     /// All prefixes with a verdict, in order.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refused.
     pub fn entries(&self) -> Result<Vec<(PrefixBits, u32)>, Error> {
         let entry = |entry: Result<(Key<[u8; 16]>, u32), MapError>| {
             let (key, value) = entry?;
@@ -86,19 +86,19 @@ impl Trie {
 }
 
 impl Program {
-    /// Has the program look into this trie, where [`Self::set_has_prefixes`] says so.
+    /// Gives this program the trie; it is used while [`Self::set_has_prefixes`] is on.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn share_prefixes(&mut self, trie: &Trie) -> Result<(), Error> {
         let set = self.shield.prefixes.set(0, &trie.0, 0);
         set.map_err(|cause| Error::map(map::PREFIXES, cause))
     }
 
-    /// Whether there are any prefixes. Without them frames skip the look-up.
+    /// Switches the prefix look-up on or off. Off, frames skip it.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn set_has_prefixes(&mut self, has_any: bool) -> Result<(), Error> {
         self.tell(shield::PREFIXES, has_any.into())
     }

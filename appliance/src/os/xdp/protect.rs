@@ -1,4 +1,4 @@
-//! The shield in front of hosts behind this one: the program for segments to them, and what it is told.
+//! The shield for hosts behind this one: the program for segments to them, and its settings.
 
 use super::{Error, Program, take};
 use aya::Ebpf;
@@ -12,10 +12,10 @@ use crate::os::random;
 type BehindBytes = [u8; size_of::<Behind>()];
 type ProtectedBytes = [u8; size_of::<Protected>()];
 
-/// What of it is a map, and what is known of the program.
+/// Map of protected addresses, and the program's state.
 pub(super) struct Protect {
     protected: LpmTrie<MapData, BehindBytes, ProtectedBytes>,
-    /// The key of cookies.
+    /// Current key of cookies.
     key: HashKey,
     pub(super) is_loaded: bool,
 }
@@ -30,21 +30,21 @@ impl Protect {
     }
 }
 
-/// A prefix with a port: how many bits of the key count.
+/// A prefix with a port; the first field is the number of key bits that count.
 pub type ProtectedPrefix = (u32, Behind, Protected);
 
 impl Program {
-    /// Has segments to protected addresses seen from here on, and those answered that [`Self::set_protecting`] says so of.
+    /// Has the program see segments to protected addresses from here on, and answer SYNs as [`Self::set_protecting`] says.
     ///
     /// # Errors
     ///
-    /// The kernel refuses the program (before Linux 5.18), or takes no frames in several buffers.
+    /// The kernel refused the program (before Linux 5.18), or the program does not take multi-buffer frames.
     pub fn protect(&mut self) -> Result<(), Error> {
         if self.protect.is_loaded {
             return Ok(());
         }
         self.prepare_shield()?;
-        // Twice: nobody knows the one before.
+        // Twice, so that the previous key is random, too.
         self.change_cookie_key()?;
         self.change_cookie_key()?;
         self.load_shield(map::PROGRAM_FORWARD)?;
@@ -53,11 +53,11 @@ impl Program {
         self.arrange_shield()
     }
 
-    /// Makes cookies by another key from here on. Those by the one before are still good, and no older ones.
+    /// Makes cookies with a new key from here on. Cookies of the previous key stay valid, older ones expire.
     ///
     /// # Errors
     ///
-    /// There is no randomness, or the map refuses.
+    /// No randomness, or the map refused.
     pub fn change_cookie_key(&mut self) -> Result<(), Error> {
         let key = random::bytes().map_err(Error::Random)?;
         let before = std::mem::replace(&mut self.protect.key, key);
@@ -65,20 +65,21 @@ impl Program {
         self.set_secret(secret::COOKIE, key)
     }
 
-    /// What becomes of SYNs to protected addresses, see [`xdnsd_abi::protect`].
+    /// Sets the treatment of SYNs to protected addresses, see [`xdnsd_abi::protect`].
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn set_protecting(&mut self, word: u32) -> Result<(), Error> {
         self.tell(shield::PROTECT, word)
     }
 
-    /// Makes the map of protected addresses equal to `wanted`: adds, changes and removes. Entries that stay are never absent.
+    /// Makes the map of protected addresses equal to `wanted`: adds, changes and removes. Entries that stay are present
+    /// throughout.
     ///
     /// # Errors
     ///
-    /// More than [`PROTECTED_MAX`] entries, or the map refuses.
+    /// More than [`PROTECTED_MAX`] entries, or the map refused.
     pub fn set_protected(&mut self, wanted: &[ProtectedPrefix]) -> Result<(), Error> {
         Error::check_room(map::PROTECTED, wanted.len(), PROTECTED_MAX)?;
         self.replace_protected(wanted)

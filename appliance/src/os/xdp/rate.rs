@@ -1,5 +1,5 @@
-//! Limits per client in the program: the accounts, which it shares with workers, and the program behind the tail call that looks
-//! into them.
+//! Rate limits per client in the program: the accounts, shared with workers, and the program behind the tail call that checks
+//! them.
 
 use super::{Error, Program};
 use crate::os::bpf_array::MappedWords;
@@ -11,14 +11,14 @@ use xdnsd_abi::{Listen, PathCheck, shield, tail};
 /// linux/bpf.h, BPF_F_MMAPABLE.
 const MMAPABLE: u32 = 1 << 10;
 
-/// The accounts in the kernel. One for all programs.
+/// The accounts in the kernel, shared by all programs.
 pub struct AccountsMap(Array<MapData, Element>);
 
 impl AccountsMap {
-    /// Empty ones, and the same in our address space.
+    /// Empty accounts, and their words in our address space.
     ///
     /// # Errors
-    /// The kernel has no BPF for us.
+    /// The kernel denies BPF to this process.
     pub fn new() -> Result<(Self, MappedWords), Error> {
         let failed = |cause| Error::map(rate::ACCOUNTS, cause);
         let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
@@ -31,13 +31,13 @@ impl AccountsMap {
     }
 }
 
-/// What the program has for limits.
+/// State of the limits in a program.
 pub(super) struct Limits {
     accounts: ArrayOfMaps<MapData, Array<MapData, Element>>,
     is_loaded: bool,
-    /// Queries are handed on.
+    /// True while queries are handed to the limits' program.
     is_on: bool,
-    /// What the listen map was to hold, but for that.
+    /// The listen map's wanted entries, without the limits' mark.
     listen: Vec<(Listen, PathCheck)>,
 }
 
@@ -51,7 +51,7 @@ impl Limits {
         })
     }
 
-    /// What the listen map is to hold.
+    /// Marks `wanted` entries for the listen map while limits are on, and remembers them unmarked.
     pub(super) fn marked(&mut self, wanted: &[(Listen, PathCheck)]) -> Vec<(Listen, PathCheck)> {
         wanted.clone_into(&mut self.listen);
         let mark = |(listen, check): &(Listen, PathCheck)| match self.is_on {
@@ -63,10 +63,10 @@ impl Limits {
 }
 
 impl Program {
-    /// Has queries of clients with too much on these accounts kept out from here on; `None`: that is user space's.
+    /// Enforces limits by these accounts in the program from here on; `None` leaves that to user space.
     ///
     /// # Errors
-    /// The kernel refuses the program (before Linux 5.18), or takes no frames in several buffers, or a map refuses.
+    /// The kernel refused the program (before Linux 5.18), the program does not take multi-buffer frames, or a map refused.
     pub fn set_limits(&mut self, accounts: Option<&AccountsMap>) -> Result<(), Error> {
         if let Some(AccountsMap(accounts)) = accounts {
             if !self.takes_several_buffers() {
@@ -93,10 +93,10 @@ impl Program {
         }
     }
 
-    /// Whether the program answers by itself who is to come over TCP; else user space does.
+    /// True if the program itself answers a client that is to retry over TCP; otherwise user space does.
     ///
     /// # Errors
-    /// The map refuses.
+    /// The map refused.
     pub fn set_limits_answer(&mut self, answers: bool) -> Result<(), Error> {
         self.tell(shield::RATE_ANSWERS, answers.into())
     }

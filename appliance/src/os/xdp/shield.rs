@@ -1,5 +1,4 @@
-//! The shield in the program: what it is told, and the programs behind the tail call, for SYNs and for what belongs to no
-//! connection.
+//! The shield in the program: its settings, and the tail-called programs for SYNs and for segments outside of any connection.
 
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
 use aya::Ebpf;
@@ -10,9 +9,9 @@ use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tai
 
 use crate::os::random;
 
-/// The maps of the shield. Without SYN cookies on, the first one is empty, and the program passes SYNs as ever.
+/// Maps of the shield. Until a program of the shield is loaded `tails` is empty, and SYNs pass.
 pub(super) struct ShieldMaps {
-    /// Kept open: the kernel empties it when nobody in user space has it any more.
+    /// Kept open: the kernel empties it when user space closes the last descriptor.
     pub(super) tails: ProgramArray<MapData>,
     guarded: HashMap<MapData, ListenKey, CheckBytes>,
     secrets: Array<MapData, HashKey>,
@@ -21,7 +20,7 @@ pub(super) struct ShieldMaps {
     pub(super) prefixes: ArrayOfMaps<MapData, LpmTrie<MapData, [u8; 16], u32>>,
     words: Array<MapData, u32>,
     is_loaded: bool,
-    /// Segments other than SYNs are handed on.
+    /// True while segments other than SYNs are handed on.
     sees_strays: bool,
 }
 
@@ -41,12 +40,12 @@ impl ShieldMaps {
 }
 
 impl Program {
-    /// Has SYNs to guarded ports seen from here on: counted, and answered where [`Self::set_syn_cookies`] says so. It is once
-    /// and for all: what is off costs no query anything, and neither does this.
+    /// Has the program see SYNs to guarded ports from here on: counts them, and answers as [`Self::set_syn_cookies`] says. It
+    /// stays on, since it costs queries nothing.
     ///
     /// # Errors
     ///
-    /// The kernel refuses the program (before Linux 6.0), or takes no frames in several buffers.
+    /// The kernel refused the program (before Linux 6.0), or the program does not take multi-buffer frames.
     pub fn guard(&mut self) -> Result<(), Error> {
         if self.shield.is_loaded {
             return Ok(());
@@ -58,7 +57,7 @@ impl Program {
         self.arrange_shield()
     }
 
-    /// What every program of it needs.
+    /// Preparation common to the shield's programs.
     pub(super) fn prepare_shield(&mut self) -> Result<(), Error> {
         if !self.takes_several_buffers() {
             return Err(Error::NoShield);
@@ -75,7 +74,8 @@ impl Program {
         set.map_err(|cause| Error::map(map::SECRETS, cause))
     }
 
-    /// Who has SYNs and other segments: the program for this host's own where there is one, else the one for those behind it.
+    /// Assigns SYNs and other segments: to the program for this host's own ports if loaded, otherwise to the one for hosts behind
+    /// it.
     pub(super) fn arrange_shield(&mut self) -> Result<(), Error> {
         let others = self.protect.is_loaded.then_some(map::PROGRAM_FORWARD);
         let syns = match self.shield.is_loaded {
@@ -95,7 +95,7 @@ impl Program {
         Ok(())
     }
 
-    /// Hands nothing on by this place, whatever was there.
+    /// Empties a slot of `tails`, if it is used.
     pub(super) fn clear(&mut self, place: u32) -> Result<(), Error> {
         match self.shield.tails.clear_index(&place) {
             Err(MapError::SyscallError(error))
@@ -112,7 +112,7 @@ impl Program {
         loaded.map_err(|cause| Error::Load(Box::new(cause.into())))
     }
 
-    /// Hands frames on to a program that is loaded.
+    /// Hands frames on to a loaded program by slot `place`.
     pub(super) fn hand_on(&mut self, place: u32, name: &'static str) -> Result<(), Error> {
         let program = xdp(&mut self.ebpf, name)?.fd();
         let program = program.map_err(|cause| Error::Load(Box::new(cause.into())))?;
@@ -120,11 +120,11 @@ impl Program {
         set.map_err(|cause| Error::map(map::TAILS, cause))
     }
 
-    /// What becomes of segments to guarded ports. Where none are dropped no frame is handed on for that.
+    /// Sets the treatment of segments to guarded ports. If none are dropped, no frame is handed on for that.
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn set_syn_cookies(&mut self, orders: Orders) -> Result<(), Error> {
         self.tell(shield::SYN_COOKIES, orders.to_word())?;
         let sees_strays = self.shield.is_loaded && orders.drops_strays();
@@ -134,11 +134,11 @@ impl Program {
         self.arrange_shield()
     }
 
-    /// Whether what can only be an attack is dropped.
+    /// Sets whether packets that can only be an attack are dropped.
     ///
     /// # Errors
     ///
-    /// The map refuses.
+    /// The map refused.
     pub fn set_drop_garbage(&mut self, is_dropped: bool) -> Result<(), Error> {
         self.tell(shield::DROP_GARBAGE, is_dropped.into())
     }
@@ -148,14 +148,14 @@ impl Program {
         set.map_err(|cause| Error::map(map::SHIELD, cause))
     }
 
-    /// Makes the map of guarded ports equal to `wanted`: adds, changes and removes. Entries that stay are never absent.
+    /// Makes the map of guarded ports equal to `wanted`: adds, changes and removes. Entries that stay are present throughout.
     ///
     /// # Errors
     ///
-    /// More than [`GUARDED_MAX`] entries, or the map refuses.
+    /// More than [`GUARDED_MAX`] entries, or the map refused.
     pub fn set_guarded(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
         Error::check_room(map::GUARDED, wanted.len(), GUARDED_MAX)?;
-        // All are looked for meanwhile.
+        // All addresses count as guarded while the map changes.
         self.tell(shield::GUARDED_BITS, u32::MAX)?;
         let replaced = replace(&mut self.shield.guarded, wanted);
         replaced.map_err(|cause| Error::map(map::GUARDED, cause))?;
@@ -164,7 +164,7 @@ impl Program {
     }
 }
 
-/// One of the object's programs.
+/// A program of the object, by name.
 fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
     let program = ebpf.program_mut(name);
     let program = program.and_then(|program| program.try_into().ok());

@@ -1,4 +1,4 @@
-//! What can go wrong: at set-up in words, per batch as an enum.
+//! Errors: of set-up in words, of a flush as an enum.
 
 use super::BindMode;
 use nix::errno::Errno;
@@ -11,34 +11,34 @@ pub struct SetupError {
     pub interface: String,
     /// RX queue.
     pub queue: u32,
-    /// What was being done.
+    /// The step that failed.
     pub step: SetupStep,
-    /// What the kernel said.
+    /// The kernel's errno.
     pub errno: Errno,
 }
 
-/// The steps of opening a socket, each a system call.
+/// The steps of opening a socket, most of them a system call each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SetupStep {
     /// Looking up the interface.
     Interface,
     /// Making the socket.
     Socket,
-    /// Finding a socket to share the UMEM with, and a place beside it.
+    /// Finding a socket to share the UMEM with, and a free place.
     Share,
     /// Registering the UMEM of so many bytes.
     UmemReg(usize),
     /// Setting the size of a ring; the option's name.
     RingSize(&'static str),
-    /// Asking for the rings' layout.
+    /// Reading the layout of the rings.
     MmapOffsets,
     /// Mapping a ring; its name.
     MapRing(&'static str),
     /// Binding to the queue.
     Bind(BindMode),
-    /// Asking which mode we got.
+    /// Reading the mode that the kernel chose.
     Options,
-    /// A function of the `afxdp` crate: it does not say where in it.
+    /// A function of the `afxdp` crate, which hides the failed call.
     Crate(&'static str),
 }
 
@@ -74,9 +74,9 @@ impl fmt::Display for SetupError {
 
 impl std::error::Error for SetupError {}
 
-/// What to do about it, where the errno alone does not say.
+/// Advice, where the errno alone does not suffice.
 fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
-    // Every errno has an arm of its own only where we know more than its name.
+    // Only for errnos about which we know more than their names.
     if errno == Errno::EPERM && !matches!(step, SetupStep::Crate(_)) {
         return Some("CAP_NET_RAW is missing");
     }
@@ -114,22 +114,22 @@ fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
     }
 }
 
-/// What became of the frames in the TX ring at a flush.
+/// Result of waking the kernel's transmit side at a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Kick {
     /// There was nothing to send.
     Idle,
-    /// The kernel has everything.
+    /// The kernel has taken everything.
     Done,
-    /// The kernel takes no more now. The rest stays in the TX ring: flush again soon (a millisecond), or wait for the
-    /// descriptor to become writable.
+    /// The kernel takes no more now. The rest stays in the TX ring: flush again soon (a millisecond), or wait until the
+    /// descriptor is writable.
     Again,
-    /// The interface is down. Frames stay in the TX ring and leave when it comes up.
+    /// The interface is down. Frames stay in the TX ring and are sent when it comes up.
     Down,
     /// The interface is deleted. The socket is dead: drop it, open another when the interface is back.
     Gone,
-    /// Anything else; the frames stay in the TX ring.
+    /// Another error; the frames stay in the TX ring.
     Failed(Errno),
 }
 

@@ -25,7 +25,7 @@ pub struct Mapping<E> {
     _entries: PhantomData<E>,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and all that is reached through it is atomic.
+// SAFETY: the mapping belongs to the process, and is only reached through atomics.
 unsafe impl<E> Send for Mapping<E> {}
 
 impl<E> Mapping<E> {
@@ -36,7 +36,7 @@ impl<E> Mapping<E> {
         offsets: &XdpRingOffset,
         size: usize,
     ) -> nix::Result<Self> {
-        // A kernel before 5.4 has no flags.
+        // Kernels before 5.4 have no flags word.
         let flags = offsets.flags.ok_or(Errno::EINVAL)?;
         let [producer, consumer, flags, entries] =
             [offsets.producer, offsets.consumer, flags, offsets.desc].map(|offset| offset as usize);
@@ -75,7 +75,7 @@ impl<E> Mapping<E> {
     }
 }
 
-/// The kernel's layout is checked once, so that every later access may rely on it.
+/// Checks the kernel's layout once, so that every later access may rely on it.
 fn check_layout<E>(
     producer: usize,
     consumer: usize,

@@ -1,20 +1,20 @@
-//! The fence around AF_XDP: all that is unsafe about it is in here, nothing of it shows outside.
+//! The fence around AF_XDP: all unsafe code about it is here, behind a safe interface.
 //!
-//! A worker's batch, read aloud:
+//! A worker's batch:
 //!
 //! ```text
 //!  receive -> for each frame: transmit (the reply, in the query's own frame) or release -> flush
 //!             for each reply made later: take_free, transmit                            -> flush
 //! ```
 //!
-//! A worker has one UMEM, whose ledger is its [`Pool`], and several sockets on it, each with its rings. Another thread opens and
-//! closes them by an [`Opener`].
+//! A worker has one UMEM, whose chunks its [`Pool`] tracks, and several sockets on it, each with its rings. Another thread opens
+//! and closes them by an [`Opener`].
 //!
-//! Two backends have this interface. Ours over libc (`socket.rs`, the default) keeps its UMEM in a static. The other one
-//! (`--features afxdp`) goes through the crate of that name, and has one socket on each UMEM. Exactly one is compiled in; calls
-//! are direct.
+//! There are two backends with this interface. Ours over libc (`socket.rs`, the default) keeps its UMEM in a static. The other
+//! one (`--features afxdp`) uses the crate of that name, and has one socket on each UMEM. Exactly one is compiled in; calls are
+//! direct.
 //!
-//! It never looks into a frame, never blocks but in an [`Opener`], and after that never allocates.
+//! It never reads a frame's content, blocks only in an [`Opener`], and never allocates after that.
 
 mod error;
 mod prefetch;
@@ -59,24 +59,24 @@ pub use stats::{Census, SocketCounters, Statistics};
 use std::fmt;
 use xdnsd_core::limits::BATCH;
 
-/// The frames that a worker has in hand.
+/// Frames that a worker is processing.
 pub type Batch = heapless::Vec<Frame, BATCH>;
 
-/// Where and how to open a socket.
+/// Parameters of a socket.
 #[derive(Clone, Copy, Debug)]
 pub struct Options<'a> {
     /// Name of the interface.
     pub interface: &'a str,
     /// RX queue.
     pub queue: u32,
-    /// How frames get into the UMEM.
+    /// Bind mode.
     pub mode: BindMode,
 }
 
-/// How frames get into the UMEM: what is asked for. Attaching the program in generic (SKB) mode goes with `Copy`.
+/// Requested bind mode. Use `Copy` with a program attached in generic (SKB) mode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BindMode {
-    /// The kernel copies. Works with every driver.
+    /// The kernel copies frames into the UMEM. Works with every driver.
     #[default]
     Copy,
     /// The driver receives into the UMEM, or opening fails.
@@ -95,7 +95,7 @@ impl fmt::Display for BindMode {
     }
 }
 
-/// How frames get into the UMEM: what the kernel gave us.
+/// Copy mode that the kernel chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CopyMode {
     /// The kernel copies.

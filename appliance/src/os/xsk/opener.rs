@@ -1,7 +1,7 @@
 //! Opens and closes the sockets of one slot: the first registers the memory, the others share it (`XDP_SHARED_UMEM`).
 //!
-//! One thread has it, and that is not the worker's: to close a socket waits until the kernel reads no packet any more that it
-//! had in hand, some ten milliseconds.
+//! It belongs to a thread other than the worker: closing a socket waits until the kernel has finished with the packets at hand,
+//! some ten milliseconds.
 
 use super::error::{SetupError, SetupStep};
 use super::pool::{Closed, Pool, SharedUmem};
@@ -18,14 +18,14 @@ use std::sync::{Arc, Weak};
 #[derive(Debug)]
 pub struct Opener {
     shared: Arc<SharedUmem>,
-    /// The descriptor of each that is open. Whoever drops a socket without us closes it as well.
+    /// Descriptor of each open socket. A socket that is dropped instead of passed to [`Opener::close`] closes it as well.
     members: [Weak<OwnedFd>; SHARERS_MAX],
-    /// Which of them are in use, open or not: the ledger has not heard of the end of one that was dropped.
+    /// Members in use, open or not: the pool has not learnt of the end of a dropped one.
     taken: [bool; SHARERS_MAX],
 }
 
 impl Opener {
-    /// Claims slot `index`, for at most `sharers` sockets at once. `None`: there is no such slot, or somebody has it.
+    /// Claims slot `index`, for at most `sharers` sockets at once. `None` if there is no such slot, or if it is claimed.
     #[must_use]
     pub fn claim(index: usize, sharers: usize) -> Option<(Self, Pool)> {
         let sharers = sharers.clamp(1, SHARERS_MAX).next_power_of_two();
@@ -42,13 +42,13 @@ impl Opener {
         Some((opener, Pool::new(shared)))
     }
 
-    /// How many sockets can be open at once.
+    /// Most sockets open at once.
     #[must_use]
     pub fn sharers(&self) -> usize {
         self.shared.shape.sharers
     }
 
-    /// Whether none is open.
+    /// True if no socket is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.taken.contains(&true)
@@ -56,11 +56,11 @@ impl Opener {
 
     /// Opens a socket on a queue. Nothing is allocated afterwards.
     ///
-    /// Frames arrive once an XDP program redirects to the descriptor through an XSKMAP. They are copied, unless the socket is
-    /// the only one that can be.
+    /// Frames arrive once an XDP program redirects to the socket through an XSKMAP. They are copied, unless the slot is for a
+    /// single socket.
     ///
     /// # Errors
-    /// Names the system call that failed.
+    /// A system call failed; the error names it.
     pub fn open(&mut self, options: &Options<'_>) -> Result<Xsk, SetupError> {
         let failed = |(step, errno)| SetupError {
             interface: options.interface.to_owned(),
@@ -84,7 +84,7 @@ impl Opener {
         let mut last = (SetupStep::Share, Errno::EBADF);
         for other in &sharing {
             match setup::open(options, &self.shared, Some(other.as_fd())) {
-                // Its interface is gone, and it is not closed yet.
+                // The interface of that socket is gone, and the socket is not closed yet.
                 Err((step @ SetupStep::Bind(_), errno @ Errno::EBADF)) => last = (step, errno),
                 opened => return opened,
             }
@@ -95,7 +95,7 @@ impl Opener {
         }
     }
 
-    /// Closes a socket. What it had is to be told to the ledger, unless that never knew it.
+    /// Closes a socket. The result is for the pool; `None` if the pool never adopted the socket.
     #[must_use]
     pub fn close(&mut self, mut xsk: Xsk) -> Option<Closed> {
         let slot = self.shared.slot.index();

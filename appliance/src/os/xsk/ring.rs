@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// One entry in shared memory.
 pub trait RingEntry {
-    /// What the entry holds.
+    /// Type of the value.
     type Value: Copy;
     /// Reads the entry; ordered by the counters, not by itself.
     fn load(&self) -> Self::Value;
@@ -50,7 +50,7 @@ pub struct DescriptorEntry {
 const _: () = assert!(size_of::<DescriptorEntry>() == size_of::<libc::xdp_desc>());
 const _: () = assert!(size_of::<AddressEntry>() == size_of::<u64>());
 
-/// Where a frame lies in the UMEM.
+/// Location of a frame in the UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
     /// First byte, relative to the UMEM's start.
@@ -78,7 +78,7 @@ impl RingEntry for DescriptorEntry {
 
 /// The memory of one ring. `entries().len()` is a power of two and never changes.
 pub trait RingMemory {
-    /// What the ring carries.
+    /// Type of the ring's entries.
     type Entry: RingEntry;
     /// Counter of submitted entries.
     fn producer(&self) -> &AtomicU32;
@@ -90,18 +90,18 @@ pub trait RingMemory {
     fn entries(&self) -> &[Self::Entry];
 }
 
-/// Our end of a ring that the kernel consumes: fill or TX. Full: `push` says so and takes nothing.
+/// Our end of a ring that the kernel consumes: fill or TX. Full: `push` returns false and writes nothing.
 pub struct Producer<M> {
     memory: M,
     size: u32,
     /// Entries written so far, submitted or not.
     head: u32,
-    /// The consumer's counter when we last looked; it can only have moved on.
+    /// The consumer's counter at the last read; it can only have advanced.
     tail_seen: u32,
 }
 
 impl<M: RingMemory> Producer<M> {
-    /// Takes up the ring where its counters stand.
+    /// Starts at the ring's present counters.
     pub fn new(memory: M) -> Self {
         let size = ring_size(&memory);
         let head = memory.producer().load(Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl<M: RingMemory> Producer<M> {
         }
     }
 
-    /// Entries that can be pushed now. Looks at the peer's counter only if the last look leaves fewer than `want`.
+    /// Entries that can be pushed now. Reads the consumer's counter only if the last value leaves fewer than `want`.
     pub fn free(&mut self, want: u32) -> u32 {
         let free = self
             .size
@@ -128,7 +128,7 @@ impl<M: RingMemory> Producer<M> {
             .saturating_sub(self.head.wrapping_sub(self.tail_seen))
     }
 
-    /// Writes one entry, not yet visible to the consumer. False: the ring is full.
+    /// Writes one entry, not yet visible to the consumer. False if the ring is full.
     #[must_use]
     pub fn push(&mut self, value: <M::Entry as RingEntry>::Value) -> bool {
         if self.free(1) == 0 {
@@ -139,7 +139,7 @@ impl<M: RingMemory> Producer<M> {
         true
     }
 
-    /// Shows everything pushed so far to the consumer.
+    /// Makes everything pushed so far visible to the consumer.
     pub fn submit(&mut self) {
         // Release: the entries are written before the counter that covers them.
         self.memory.producer().store(self.head, Ordering::Release);
@@ -152,10 +152,10 @@ impl<M: RingMemory> Producer<M> {
             .min(self.size)
     }
 
-    /// Whether the kernel sleeps and wants a system call to go on.
+    /// True if the kernel sleeps and needs a system call to continue.
     pub fn needs_wakeup(&self) -> bool {
-        // The kernel sets the flag and then looks at the counter once more; we wrote the counter and look at the flag.
-        // Without a full fence both may miss the other's store, and nobody would move.
+        // The kernel sets the flag and then reads the counter once more; we wrote the counter and read the flag. Without a full
+        // fence both may miss the other's store, and both would wait for ever.
         fence(Ordering::SeqCst);
         self.memory.flags().load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
     }
@@ -167,12 +167,12 @@ pub struct Consumer<M> {
     size: u32,
     /// Entries read so far, released or not.
     tail: u32,
-    /// The producer's counter when we last looked; it can only have moved on.
+    /// The producer's counter at the last read; it can only have advanced.
     head_seen: u32,
 }
 
 impl<M: RingMemory> Consumer<M> {
-    /// Takes up the ring where its counters stand.
+    /// Starts at the ring's present counters.
     pub fn new(memory: M) -> Self {
         let size = ring_size(&memory);
         let tail = memory.consumer().load(Ordering::Relaxed);
@@ -185,7 +185,7 @@ impl<M: RingMemory> Consumer<M> {
         }
     }
 
-    /// Entries that can be popped now. Looks at the peer's counter only if the last look leaves fewer than `want`.
+    /// Entries that can be popped now. Reads the producer's counter only if the last value leaves fewer than `want`.
     pub fn available(&mut self, want: u32) -> u32 {
         let available = self.head_seen.wrapping_sub(self.tail);
         if available >= want {
@@ -196,7 +196,7 @@ impl<M: RingMemory> Consumer<M> {
         self.head_seen.wrapping_sub(self.tail).min(self.size)
     }
 
-    /// Reads one entry; its place stays ours until [`Self::release`].
+    /// Reads one entry; its place stays reserved until [`Self::release`].
     pub fn pop(&mut self) -> Option<<M::Entry as RingEntry>::Value> {
         if self.available(1) == 0 {
             return None;
@@ -206,7 +206,7 @@ impl<M: RingMemory> Consumer<M> {
         Some(value)
     }
 
-    /// Gives the places of everything popped back to the producer.
+    /// Returns the places of everything popped to the producer.
     pub fn release(&mut self) {
         // Release: our reads of the entries come before the counter that lets them be overwritten.
         self.memory.consumer().store(self.tail, Ordering::Release);
@@ -266,7 +266,7 @@ mod tests {
 
     type Addresses = Arc<Plain<AddressEntry>>;
 
-    /// A ring whose counters stand at `start`, its entries dirty.
+    /// A ring whose counters are at `start`, its entries dirty.
     fn addresses(size: usize, start: u32) -> (Addresses, Producer<Addresses>, Consumer<Addresses>) {
         let memory = Arc::new(Plain {
             producer: AtomicU32::new(start),

@@ -1,7 +1,7 @@
-//! Opening a socket: the system calls in the order in which the kernel wants them (af_xdp.rst).
+//! Opens a socket: the system calls in the order that the kernel requires (af_xdp.rst).
 //!
-//! socket, UMEM (of the first of those that share it), ring sizes, ring mappings, first fill, bind. Rings must be mapped before
-//! bind, and some drivers take buffers from the fill ring while they bind, so it is primed before.
+//! socket, UMEM (for the first of the sockets that share it), ring sizes, ring mappings, first fill, bind. Rings must be mapped
+//! before bind, and some drivers take buffers from the fill ring while they bind, so it is primed before.
 
 use super::error::SetupStep;
 use super::mapping::Mapping;
@@ -19,7 +19,7 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xdnsd_core::limits::CHUNK_SIZE;
 
-/// The rings of a bound socket, our ends.
+/// Our ends of a bound socket's rings.
 pub struct Rings {
     pub fill: Producer<Mapping<AddressEntry>>,
     pub rx: Consumer<Mapping<DescriptorEntry>>,
@@ -31,14 +31,14 @@ pub struct Rings {
 pub struct Opened {
     pub rings: Rings,
     pub fd: OwnedFd,
-    /// The chunks that its fill ring has.
+    /// Chunks that its fill ring was primed with.
     pub primed: ChunkSet,
     pub mode: CopyMode,
 }
 
 pub type StepResult<T> = Result<T, (SetupStep, Errno)>;
 
-/// Makes a bound socket with a primed fill ring, on the memory of `shared`: that which `other` has registered already, or
+/// Makes a bound socket with a primed fill ring, on the UMEM that `other` has registered, or on the memory of `shared`,
 /// registered now.
 pub fn open(
     options: &Options<'_>,
@@ -66,7 +66,7 @@ pub fn open(
     let target = Target {
         ifindex,
         queue: options.queue,
-        // A driver that writes by itself does so for a while after the socket's close, when others have its chunks.
+        // With zero copy the driver writes for a while after the socket's close, when other sockets have its chunks.
         mode: match shared.shape.sharers {
             1 => options.mode,
             _ => BindMode::Copy,
@@ -80,7 +80,7 @@ pub fn open(
             let mode = sys::mode(fd.as_fd());
             match mode {
                 Ok(CopyMode::Copy) => shared.slot.take_back(),
-                // A mode that cannot be told is taken for the one with more to mind.
+                // If the mode cannot be read, zero copy is assumed, since it needs more care.
                 Ok(CopyMode::ZeroCopy) | Err(_) => shared.slot.lend(queue),
             }
             mode.map_err(|errno| (SetupStep::Options, errno))
@@ -100,11 +100,11 @@ pub fn open(
     }
 }
 
-/// Puts spare chunks into the fill ring, as many as the socket can rely on.
+/// Primes the fill ring with spare chunks, as many as the socket's own share.
 fn prime(ring: &mut Producer<Mapping<AddressEntry>>, shared: &SharedUmem) -> ChunkSet {
     let primed = ChunkSet::new();
     for _ in 0..shared.shape.own {
-        // A socket that was closed a moment ago may not be accounted for yet: the worker fills the ring up.
+        // A socket that was closed a moment ago may not be reclaimed yet: the worker fills the ring up.
         let Some(index) = shared.spare.take() else {
             break;
         };
@@ -116,7 +116,7 @@ fn prime(ring: &mut Producer<Mapping<AddressEntry>>, shared: &SharedUmem) -> Chu
     primed
 }
 
-/// Moves as many free RX chunks as are `wanted` into the fill ring, as far as there is room.
+/// Moves up to `wanted` free RX chunks into the fill ring, as far as it has room.
 pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, pool: &mut Pool, member: u8, wanted: u32) {
     if wanted == 0 {
         return;
@@ -136,7 +136,7 @@ fn new_socket() -> nix::Result<OwnedFd> {
     net::socket_with(AddressFamily::XDP, SocketType::RAW, flags, None).map_err(errno)
 }
 
-/// By a call of our own although rustix has a safe function: this option hands memory to the kernel, which is ours to argue.
+/// Without rustix's safe function: this option gives memory to the kernel, whose safety is ours to argue.
 fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     let registration = libc::xdp_umem_reg {
         addr: umem::address_of(slot) as u64,
@@ -148,8 +148,8 @@ fn register_umem(fd: BorrowedFd<'_>, slot: &UmemSlot) -> nix::Result<()> {
     };
     let value = (&raw const registration).cast::<libc::c_void>();
     let len = size_of::<libc::xdp_umem_reg>() as libc::socklen_t;
-    // SAFETY: value lives through the call and len is its size. It names the memory of a slot that was claimed for this
-    // socket and those that share it: a static, so it outlives the socket, page-aligned, and reached by us only through frames, which
+    // SAFETY: value lives through the call and len is its size. It names the memory of a slot that was claimed for this socket
+    // and those that share it: a static, so it outlives the socket, page-aligned, and reached by us only through frames, which
     // exist only for chunks that are in none of the kernel's rings.
     let result = unsafe {
         libc::setsockopt(
@@ -203,7 +203,7 @@ struct Target<'a> {
     ifindex: u32,
     queue: u32,
     mode: BindMode,
-    /// The one that it shares the UMEM with.
+    /// The socket that it shares the UMEM with.
     other: Option<BorrowedFd<'a>>,
 }
 
@@ -223,7 +223,7 @@ fn bind_once(fd: BorrowedFd<'_>, target: &Target<'_>) -> rustix::io::Result<()> 
         let flags = SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP | mode_flags(target.mode);
         return net::bind(fd, &address(flags));
     };
-    // It allows no other flag: all are as that one's.
+    // The kernel allows no other flag here: all others are as in that socket.
     let shared = SocketAddrXdpWithSharedUmem {
         addr: address(SocketAddrXdpFlags::XDP_SHARED_UMEM),
         shared_umem_fd: other,
@@ -231,7 +231,7 @@ fn bind_once(fd: BorrowedFd<'_>, target: &Target<'_>) -> rustix::io::Result<()> 
     net::bind(fd, &shared)
 }
 
-/// Neither flag lets the kernel try zero copy first and fall back to copying.
+/// Without a flag the kernel tries zero copy first and falls back to copying.
 const fn mode_flags(mode: BindMode) -> SocketAddrXdpFlags {
     match mode {
         BindMode::Copy => SocketAddrXdpFlags::XDP_COPY,

@@ -1,44 +1,44 @@
-//! How large the rings of a socket are: the more sockets share a UMEM, the smaller.
+//! Sizes of a socket's rings: the more sockets share a UMEM, the smaller.
 //!
 //! ```text
 //!  sockets of a worker       1     2     4     8    16       (the next power of two)
 //!  fill and RX ring        512   256   128   128   128       entries of each
 //!  TX ring                 256   128    64    64    64
 //!  completion ring         256   256   128   128   128
-//!  chunks of its own       512   256   128    32    16       in its fill ring while nothing comes
+//!  chunks of its own       512   256   128    32    16       in its fill ring while no frames arrive
 //! ```
-//! Up to four, the rings together are as large as those of one, and there are chunks for all of their entries. Beyond that a
-//! ring has more room than chunks: half of them are divided evenly, the other half goes where frames arrive.
+//! Up to four sockets, the rings together are as large as those of one, and there are chunks for all of their entries. Beyond, a
+//! ring has more room than chunks: half of the chunks are divided evenly, the other half goes where frames arrive.
 
 use xdnsd_core::limits::{RX_RING, SOCKETS, TX_RING};
 
-/// Smaller rings cost as much: the kernel gives them whole pages.
+/// Smaller rings save nothing: the kernel allocates whole pages.
 const RX_LEAST: usize = least(RX_RING, 128);
 const TX_LEAST: usize = least(TX_RING, 64);
 
-/// Sockets that can share one UMEM.
+/// Most sockets that share one UMEM.
 pub const SHARERS_MAX: usize = SOCKETS.next_power_of_two();
 
-/// How a UMEM is divided: the entries of each socket's rings, and the chunks that it can rely on.
+/// Division of a UMEM: the entries of each socket's rings, and the chunks guaranteed to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Sockets that can be open at once: a power of two.
+    /// Most sockets open at once: a power of two.
     pub sharers: usize,
-    /// Of the fill and of the RX ring.
+    /// Entries of the fill ring and of the RX ring.
     pub rx: usize,
-    /// Of the TX ring.
+    /// Entries of the TX ring.
     pub tx: usize,
-    /// Of the completion ring: what the kernel has not sent yet, so it bounds that.
+    /// Entries of the completion ring, which bounds the frames not sent yet.
     pub completion: usize,
-    /// Chunks that nobody else gets.
+    /// Chunks guaranteed to the socket.
     pub own: usize,
 }
 
 impl Shape {
-    /// The smallest rings that a socket can have.
+    /// The smallest rings of a socket.
     pub const LEAST: Self = Self::of(SHARERS_MAX);
 
-    /// Of each of so many sockets of a UMEM, a power of two.
+    /// The division for so many sockets, a power of two.
     #[must_use]
     pub const fn of(sharers: usize) -> Self {
         let even = RX_RING / sharers;

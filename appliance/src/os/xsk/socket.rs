@@ -11,22 +11,22 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Arc, Weak};
 use xdnsd_core::limits::BATCH;
 
-/// An AF_XDP socket bound to one RX queue, with its four rings. One thread uses it, together with the ledger of the UMEM that it
+/// An AF_XDP socket bound to one RX queue, with its four rings. One thread uses it, together with the pool of the UMEM that it
 /// shares with others.
 pub struct Xsk {
-    // Fields drop in this order: mappings, then the socket, which takes its chunks from the kernel, then the slot.
-    // In zero copy the kernel detaches the pool from the driver after close has returned: the slot is lent until then
+    // Fields drop in this order: mappings, then the socket, which takes its chunks from the kernel, then the slot. In zero copy
+    // the kernel detaches its buffer pool from the driver after close has returned: the slot is lent until then
     // (`UmemSlot::is_for`).
     rings: Rings,
     fd: Arc<OwnedFd>,
-    /// Keeps the right to the memory while the kernel may have some of it.
+    /// Keeps the memory claimed while the kernel may use some of it.
     shared: Arc<SharedUmem>,
     member: u8,
     mode: CopyMode,
     counters: SocketCounters,
-    /// Frames that were received since the last flush.
+    /// Frames received since the last flush.
     arrived: u32,
-    /// What its fill ring was primed with, until the ledger knows.
+    /// Chunks that its fill ring was primed with, until the pool adopts them.
     primed: Option<ChunkSet>,
 }
 
@@ -69,7 +69,7 @@ impl Xsk {
         self.primed.take()
     }
 
-    /// The ledger knows it from now on. Before, nothing is received.
+    /// Has the pool adopt the socket. Frames are received only after that.
     pub fn join(&mut self, pool: &mut Pool) {
         self.check(pool);
         if let Some(primed) = self.primed.take() {
@@ -77,18 +77,18 @@ impl Xsk {
         }
     }
 
-    /// Holds in release builds too: in another slot our numbers name chunks that somebody else may hold.
+    /// Checked in release builds too: in another slot our indices name chunks that may have another owner.
     fn check(&self, pool: &Pool) {
         assert_eq!(pool.slot(), self.slot(), "the ledger of its UMEM");
     }
 
-    /// Copy or zero copy: what the kernel gave us.
+    /// Copy mode that the kernel chose.
     #[must_use]
     pub fn mode(&self) -> CopyMode {
         self.mode
     }
 
-    /// Takes received frames until the batch is full or none is left; says how many it took.
+    /// Receives frames until the batch is full or none is left; returns their number.
     pub fn receive(&mut self, pool: &mut Pool, batch: &mut Batch) -> usize {
         self.check(pool);
         let room = (BATCH - batch.len()) as u32;
@@ -109,16 +109,16 @@ impl Xsk {
         received
     }
 
-    /// A frame for a reply that is not made in its query's own frame. `None`: all of them are on their way.
+    /// A frame for a reply that cannot use its query's own frame. `None` if all are in flight.
     #[must_use]
     pub fn take_free(&mut self, pool: &mut Pool) -> Option<Frame> {
         pool.take_free()
     }
 
-    /// Puts the first `len` bytes of the frame into the TX ring; they leave at the next [`Self::flush`].
+    /// Puts the first `len` bytes of the frame into the TX ring; they are sent at the next [`Self::flush`].
     ///
     /// # Errors
-    /// Gives the frame back: the TX ring is full, or `len` is more than the frame holds.
+    /// Returns the frame: the TX ring is full, or `len` exceeds the frame.
     pub fn transmit(&mut self, pool: &mut Pool, frame: Frame, len: usize) -> Result<(), Frame> {
         self.check(pool);
         if self.rings.tx.free(1) == 0 {
@@ -137,7 +137,7 @@ impl Xsk {
         pool.release(frame);
     }
 
-    /// Ends a batch: sends what was transmitted, takes back what was sent, refills the fill ring.
+    /// Ends a batch: sends transmitted frames, reclaims sent chunks, refills the fill ring.
     pub fn flush(&mut self, pool: &mut Pool) -> Kick {
         self.check(pool);
         self.rings.tx.submit();
@@ -152,15 +152,15 @@ impl Xsk {
         kick
     }
 
-    /// Whether a flush would do anything: where a worker has many sockets, most have nothing to do.
+    /// True if a flush would do anything: of a worker's many sockets, most have no work.
     #[must_use]
     pub fn has_work(&self, pool: &Pool) -> bool {
         let is_short = || pool.wanted(self.member, 0) > 0;
         self.arrived > 0 || pool.count(ChunkOwner::tx(self.member)) > 0 || is_short()
     }
 
-    /// Asks the kernel how the interface is, sending what may wait in the TX ring. A deleted interface makes no event
-    /// on the descriptor, so a worker that only receives calls this on its timer.
+    /// Checks the interface by a wake-up, which sends frames in the TX ring. A deleted interface makes no event on the
+    /// descriptor, so a worker that only receives calls this on its timer.
     pub fn probe(&mut self) -> Kick {
         match sys::wake_tx(self.fd.as_fd()) {
             Ok(()) if self.rings.tx.pending() == 0 => Kick::Done,
@@ -172,8 +172,8 @@ impl Xsk {
     /// Where its chunks are, and those of the UMEM that no socket has.
     #[must_use]
     pub fn census(&self, pool: &Pool) -> Census {
-        // The station further down the road is read first: a chunk that moves meanwhile is missed there, not counted
-        // twice. The kernel may publish it there before it takes it from the ring before, hence the minimum.
+        // The later station is read first: a chunk that moves meanwhile is missed there instead of counted twice. The kernel may
+        // publish it there before it removes it from the earlier ring, hence the minimum.
         let rx_side = pool.count(ChunkOwner::rx(self.member));
         let tx_side = pool.count(ChunkOwner::tx(self.member));
         let rx = self.rings.rx.pending().min(rx_side);
@@ -192,7 +192,7 @@ impl Xsk {
         }
     }
 
-    /// What passed through the socket.
+    /// Frames and calls counted since the socket was opened.
     #[must_use]
     pub fn counters(&self) -> SocketCounters {
         self.counters
@@ -201,13 +201,14 @@ impl Xsk {
     /// The kernel's counters.
     ///
     /// # Errors
-    /// What getsockopt says.
+    /// getsockopt(2) failed.
     pub fn statistics(&self) -> nix::Result<Statistics> {
         sys::statistics(self.fd.as_fd())
     }
 
-    /// In copy mode one call sends 32 frames (unless the budget option holds) and then says EAGAIN, as it does when it
-    /// cannot send: so go on as long as the ring moves. Every turn takes at least one of its entries.
+    /// Wakes the kernel's transmit side. In copy mode one call sends 32 frames (unless the budget option holds) and then returns
+    /// EAGAIN, as it does when it cannot send: so it is repeated as long as the ring moves. Every turn takes at least one of its
+    /// entries.
     fn kick(&mut self) -> Kick {
         let mut pending = self.rings.tx.pending();
         if pending == 0 {
@@ -235,7 +236,7 @@ impl Xsk {
         Kick::Again
     }
 
-    /// Takes sent chunks back.
+    /// Reclaims sent chunks.
     fn reap(&mut self, pool: &mut Pool) {
         let completed = self.rings.completion.available(u32::MAX);
         for _ in 0..completed {
@@ -251,7 +252,7 @@ impl Xsk {
         self.rings.completion.release();
     }
 
-    /// A zero-copy driver that ran out of buffers sleeps until it is told of new ones. Copy mode never asks for it.
+    /// A zero-copy driver that ran out of buffers sleeps until it is woken for new ones. Copy mode never needs it.
     fn wake_rx(&mut self) {
         if self.mode == CopyMode::ZeroCopy && self.rings.fill.needs_wakeup() {
             sys::wake_rx(self.fd.as_fd());

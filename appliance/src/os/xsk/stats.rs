@@ -1,4 +1,4 @@
-//! What is counted about a socket: where its chunks are, what passed through it, what the kernel says.
+//! Statistics of a socket: where its chunks are, its own counters, and the kernel's.
 
 use xdnsd_core::limits::CHUNKS_PER_QUEUE;
 
@@ -15,7 +15,7 @@ macro_rules! named {
         pub struct $name { $($(#[doc = $doc])+ pub $field: $value,)* }
 
         impl $name {
-            /// How many values there are.
+            /// Number of values.
             pub const COUNT: usize = [$(stringify!($field)),*].len();
 
             /// Metric name, help and value of each.
@@ -64,7 +64,7 @@ impl Census {
             + self.free
     }
 
-    /// Whether no chunk is missing and none is there twice.
+    /// True if no chunk is missing and none is counted twice.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.total() as usize == CHUNKS_PER_QUEUE

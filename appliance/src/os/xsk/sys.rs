@@ -1,4 +1,4 @@
-//! System calls on an open AF_XDP socket, each as a function that says what it is for.
+//! System calls on an open AF_XDP socket, each as a function named for its purpose.
 
 use super::{CopyMode, Statistics};
 use nix::errno::Errno;
@@ -12,15 +12,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 use xdnsd_core::limits::CHUNK_SIZE;
 
-/// The kernel frees a closed socket's hold on its queue in a work queue; until then bind answers EBUSY.
+/// Tries to bind: the kernel releases a closed socket's queue in a work queue; until then bind returns EBUSY.
 pub const BIND_TRIES: u32 = 50;
-/// Between two tries.
+/// Pause between two tries.
 pub const BIND_PAUSE: Duration = Duration::from_millis(10);
-/// Linux 6.17: how many descriptors one wake-up may send in copy mode, 32 otherwise. Not in libc yet.
+/// Linux 6.17: most descriptors that one wake-up sends in copy mode, 32 otherwise. Not in libc yet.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
 sockopt_impl!(
-    /// How many descriptors one wake-up may send in copy mode.
+    /// Most descriptors that one wake-up sends in copy mode.
     MaxTxBudget,
     SetOnly,
     libc::SOL_XDP,
@@ -28,7 +28,7 @@ sockopt_impl!(
     u32
 );
 
-/// rustix's error numbers as nix's: the same numbers.
+/// Converts rustix's errno to nix's: the same numbers.
 pub const fn errno(errno: rustix::io::Errno) -> Errno {
     Errno::from_raw(errno.raw_os_error())
 }
@@ -43,7 +43,7 @@ pub fn mode(fd: BorrowedFd<'_>) -> nix::Result<CopyMode> {
     })
 }
 
-/// The kernel's counters. Those that a kernel does not have yet are 0.
+/// The kernel's counters. Those that an older kernel lacks are 0.
 pub fn statistics(fd: BorrowedFd<'_>) -> nix::Result<Statistics> {
     let told = sockopt::xdp_statistics(fd).map_err(errno)?;
     Ok(Statistics {
@@ -56,34 +56,34 @@ pub fn statistics(fd: BorrowedFd<'_>) -> nix::Result<Statistics> {
     })
 }
 
-/// Wakes the kernel's transmit side. Without MSG_DONTWAIT the kernel answers EOPNOTSUPP.
+/// Wakes the kernel's transmit side. Without MSG_DONTWAIT the kernel returns EOPNOTSUPP.
 pub fn wake_tx(fd: BorrowedFd<'_>) -> nix::Result<()> {
     send(fd.as_raw_fd(), &[], MsgFlags::MSG_DONTWAIT).map(drop)
 }
 
-/// Wakes the driver's receive side. What it answers does not matter: received frames are in the RX ring or not.
+/// Wakes the driver's receive side. The result is irrelevant: received frames show in the RX ring.
 pub fn wake_rx(fd: BorrowedFd<'_>) {
     let _ = recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT);
 }
 
-/// The UMEM is locked memory. Best effort: with CAP_IPC_LOCK no limit counts, without any right the registration fails
-/// and says so.
+/// Raises the limit of locked memory, for the UMEM. Best effort: with CAP_IPC_LOCK the limit does not apply; otherwise the
+/// registration fails and reports it.
 pub fn raise_memlock() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_MEMLOCK) {
         let unlimited = libc::RLIM_INFINITY;
         if soft != unlimited && setrlimit(Resource::RLIMIT_MEMLOCK, unlimited, unlimited).is_err() {
-            // Without CAP_SYS_RESOURCE the hard limit is all there is; registering tells if that is too little.
+            // Without CAP_SYS_RESOURCE the hard limit is the most; the registration reports if that is too little.
             let _ = setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard);
         }
     }
 }
 
-/// Fewer wake-ups for a full TX ring of `entries`, which is the most that the kernel takes; every one of these may fail without
-/// harm, so no result is looked at.
+/// Reduces wake-ups for a full TX ring of `entries`, the most that the kernel takes. Each option may fail without harm, so
+/// results are ignored.
 pub fn tune(fd: BorrowedFd<'_>, entries: usize) {
     let _ = setsockopt(&fd, MaxTxBudget, &(entries as u32));
-    // In copy mode each frame in flight is charged to the send buffer: room for two such rings of them, since the kernel
-    // doubles the number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
+    // In copy mode each frame in flight is charged to the send buffer: room for two such rings, since the kernel doubles the
+    // number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
     let bytes = entries * CHUNK_SIZE;
     if setsockopt(&fd, SndBufForce, &bytes).is_err() {
         let _ = setsockopt(&fd, SndBuf, &bytes);

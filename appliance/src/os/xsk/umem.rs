@@ -1,4 +1,4 @@
-//! The UMEM: a static block of packet memory, cut into chunks, and the tokens that say who may touch a chunk.
+//! The UMEM: a static block of packet memory, cut into chunks, and the tokens that give access to a chunk.
 //!
 //! ```text
 //!  UMEM   | slot 0                         | slot 1      | ...          one slot per worker, claimed once at a time
@@ -6,8 +6,8 @@
 //!  chunk  | headroom 256 | Ethernet frame ...      room  |              offset .. CHUNK_SIZE
 //! ```
 //!
-//! The worker's claim to a chunk is a [`Frame`], which is neither `Clone` nor `Copy`: who holds it is the only one who can
-//! reach the bytes. Where the other chunks are is in the ledger (`pool.rs`).
+//! The worker's claim to a chunk is a [`Frame`], which is neither `Clone` nor `Copy`: only its holder can reach the bytes. The
+//! pool (`pool/`) records where the other chunks are.
 
 use super::slot::{ChunkSet, UmemSlot};
 use core::cell::UnsafeCell;
@@ -26,8 +26,8 @@ const _: () = assert!(
 #[repr(C, align(4096))]
 struct Memory(UnsafeCell<[[u8; SLOT_SIZE]; WORKERS]>);
 
-// SAFETY: the bytes are reached only through a `Frame`, and the one ledger of a claimed slot makes at most one `Frame`
-// per chunk at a time.
+// SAFETY: the bytes are reached only through a `Frame`, and the one pool of a claimed slot makes at most one `Frame` per chunk at
+// a time.
 unsafe impl Sync for Memory {}
 
 static UMEM: Memory = Memory(UnsafeCell::new([[0; SLOT_SIZE]; WORKERS]));
@@ -41,10 +41,10 @@ pub fn address_of(slot: &UmemSlot) -> *mut u8 {
         .wrapping_add(slot.index() * SLOT_SIZE)
 }
 
-/// A frame in the worker's hands: the token of its chunk.
+/// A received or fresh frame: the worker's token of its chunk.
 ///
-/// It ends in `transmit` or `release` of a socket of the same UMEM. One that is merely dropped panics in debug builds; in
-/// release builds it is counted, and its chunk is taken back at the next flush.
+/// It is consumed by `transmit` or `release` of a socket of the same UMEM. Dropping it panics in debug builds; in release builds
+/// the drop is counted, and its chunk is reclaimed at the next flush.
 #[must_use = "a frame ends in transmit or release"]
 #[derive(Debug)]
 pub struct Frame {
@@ -62,13 +62,13 @@ const _: () = assert!(size_of::<Frame>() == 8);
     reason = "a frame that was received is never empty"
 )]
 impl Frame {
-    /// The received bytes; of a fresh frame none.
+    /// The received bytes; empty for a fresh frame.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let (start, _) = self.span();
-        // SAFETY: `span` lies in UMEM, `len` is at most its length (invariant of the fields), and every byte of a
-        // static is initialised. We hold the chunk's only token, borrowed shared: nobody writes, the kernel neither,
-        // because a chunk with a token is in none of the kernel's rings.
+        // SAFETY: `span` lies in UMEM, `len` is at most its length (invariant of the fields), and every byte of a static is
+        // initialised. We hold the chunk's only token, borrowed shared: we do not write, and neither does the kernel, because a
+        // chunk with a token is in none of the kernel's rings.
         unsafe { core::slice::from_raw_parts(start, usize::from(self.len)) }
     }
 
@@ -76,18 +76,18 @@ impl Frame {
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, capacity) = self.span();
-        // SAFETY: `span` lies in UMEM, whose bytes are a static's and so are initialised. The token is unique and borrowed exclusively for as
-        // long as the slice lives, so there is no other reference, and the kernel does not have the chunk.
+        // SAFETY: `span` lies in UMEM, whose bytes are a static's and so are initialised. The token is unique and borrowed
+        // exclusively for as long as the slice lives, so there is no other reference, and the kernel does not have the chunk.
         unsafe { core::slice::from_raw_parts_mut(start, capacity) }
     }
 
-    /// Received bytes.
+    /// Length of the received bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         usize::from(self.len)
     }
 
-    /// First byte and the bytes from there to the chunk's end.
+    /// Pointer to the first byte, and the bytes from there to the chunk's end.
     fn span(&self) -> (*mut u8, usize) {
         let offset = usize::from(self.offset);
         let start = UMEM
@@ -98,7 +98,7 @@ impl Frame {
         (start, CHUNK_SIZE - offset)
     }
 
-    /// Makes the token of a chunk of `slot`. Whoever does answers for it that there is no other one.
+    /// Makes the token of a chunk of `slot`. The caller guarantees that there is no other one.
     pub(super) fn new(slot: usize, index: u16, offset: usize, len: usize) -> Self {
         assert!(offset + len <= CHUNK_SIZE, "the frame lies in its chunk");
         Self {
@@ -108,19 +108,19 @@ impl Frame {
         }
     }
 
-    /// Ends the token; gives the number of its chunk.
+    /// Consumes the token; returns the index of its chunk.
     pub(super) fn into_index(self) -> u16 {
         let index = self.index();
         mem::forget(self);
         index
     }
 
-    /// The slot that its chunk is in.
+    /// Slot of its chunk.
     pub(super) fn slot(&self) -> usize {
         self.chunk as usize / CHUNKS_PER_QUEUE
     }
 
-    /// Where the frame begins in its chunk.
+    /// Offset of the frame in its chunk.
     pub(super) fn offset(&self) -> usize {
         usize::from(self.offset)
     }
@@ -142,7 +142,7 @@ impl Drop for Frame {
     }
 }
 
-/// Frames of one slot that were dropped by mistake and wait to be taken back.
+/// Frames of one slot that were dropped by mistake and wait to be reclaimed.
 struct Dropped {
     count: AtomicU32,
     chunks: ChunkSet,
@@ -162,7 +162,7 @@ impl Dropped {
     }
 }
 
-/// The chunk of a frame of `slot` that was dropped by mistake, once.
+/// Takes the chunk of a frame of `slot` that was dropped by mistake.
 pub fn take_dropped(slot: &UmemSlot) -> Option<u16> {
     let dropped = &DROPPED[slot.index()];
     if dropped.count.load(Ordering::Relaxed) == 0 {

@@ -1,7 +1,7 @@
-//! A connected UDP socket for each question, closed with it.
+//! One connected UDP socket per question, closed with it.
 //!
-//! The kernel gives it nothing but what comes from the server to the very address and port that asked, and the ICMP errors
-//! that quote both (udp(7), IP_RECVERR: those that may pass, too). The route to the server chooses the local address.
+//! The kernel delivers to it only what the server sends to the very address and port that asked, and the ICMP errors that quote
+//! both (udp(7), IP_RECVERR reports transient ones too). The route to the server determines the local address.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -19,12 +19,12 @@ use super::{PORT_MIN, PortEvent, candidates, no_port};
 use crate::os::random::Entropy;
 use crate::worker::events::{EventSource, watch};
 
-/// Errors of one socket that are passed over at a time.
+/// Most errors of one socket that are skipped per receive.
 const ERRORS_MAX: usize = 8;
 
 #[derive(Debug)]
 struct QuestionSocket {
-    /// Belongs to a question, which has not closed it yet.
+    /// True until the question closes it.
     is_open: bool,
     /// The local port.
     number: u16,
@@ -32,7 +32,7 @@ struct QuestionSocket {
     question: u16,
 }
 
-/// The sockets. Full: `open` says so, and the caller closes one.
+/// The sockets of one worker. Full: `open` fails with [`NoPort::Full`], and the caller closes one.
 #[derive(Debug)]
 pub struct Connected {
     places: [QuestionSocket; UPSTREAM_SOCKETS],
@@ -45,7 +45,7 @@ const _: () = assert!(
 );
 
 impl Connected {
-    /// None is open.
+    /// Without open sockets.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Connected {
     /// Opens a socket for `question` to `to`.
     ///
     /// # Errors
-    /// All places are taken, or the process has no descriptors left; or there is no way to `to`.
+    /// [`NoPort::Full`] without a free place; otherwise the system call's error, such as no route to `to` or no descriptor left.
     pub fn open(
         &mut self,
         to: SocketAddr,
@@ -80,7 +80,7 @@ impl Connected {
         let (socket, number) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                // Cannot be full: it came from there.
+                // Has room: the place was just popped.
                 let _ = self.free.push(place);
                 return Err(why(&error));
             }
@@ -101,19 +101,19 @@ impl Connected {
         };
         found.socket = None;
         if std::mem::take(&mut found.is_open) {
-            // Cannot be full: a place is open once.
+            // Has room: a place is open once.
             let _ = self.free.push(place);
         }
     }
 
-    /// The local port of a place that is open.
+    /// Local port of an open place.
     #[must_use]
     pub fn number(&self, place: u16) -> u16 {
         let found = self.places.get(usize::from(place));
         found.map_or(0, |found| found.number)
     }
 
-    /// What a place that is open was opened for.
+    /// Question that a place was opened for.
     #[must_use]
     pub fn question(&self, place: u16) -> u16 {
         let found = self.places.get(usize::from(place));
@@ -123,7 +123,7 @@ impl Connected {
     /// Sends `message`.
     ///
     /// # Errors
-    /// It did not go out.
+    /// The message was not sent.
     pub fn send(&self, place: u16, message: &[u8]) -> Result<(), NoPort> {
         let socket = self
             .places
@@ -133,7 +133,7 @@ impl Connected {
         sent.map(drop).map_err(|error| why(&error))
     }
 
-    /// What came to the socket in `place`.
+    /// Receives from the socket at `place`.
     pub fn receive(&mut self, place: u16, buffer: &mut [u8]) -> PortEvent {
         let Some(found) = self.places.get_mut(usize::from(place)) else {
             return PortEvent::Nothing;
@@ -144,7 +144,7 @@ impl Connected {
         };
         for _ in 0..ERRORS_MAX {
             match receiver.recv_from(buffer) {
-                // What came before it was connected may be anybody's.
+                // May be from another host, if it arrived before the socket was connected.
                 Ok((len, from)) => {
                     return PortEvent::Message {
                         port: place,
@@ -157,10 +157,10 @@ impl Connected {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return PortEvent::Nothing;
                 }
-                // A word about the path, on which smaller packets arrive.
+                // Path MTU: smaller packets arrive, so this is no loss.
                 Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => drop_error(receiver),
                 Err(_) => {
-                    // Whatever the caller makes of it: it would be told again at once.
+                    // Closed, since the kernel reports a pending error again at once.
                     found.socket = None;
                     return PortEvent::Unreachable {
                         port: place,
@@ -170,7 +170,7 @@ impl Connected {
                 }
             }
         }
-        // The rest is told again.
+        // The next event reports the rest.
         PortEvent::Nothing
     }
 }
@@ -179,14 +179,14 @@ fn why(error: &io::Error) -> NoPort {
     no_port(Errno::from_raw(error.raw_os_error().unwrap_or_default()))
 }
 
-/// Takes the first error from the queue of `socket`, which is readable as long as there is one (ip(7), IP_RECVERR).
+/// Takes the first error from the queue of `socket`, which polls as readable while the queue has one (ip(7), IP_RECVERR).
 fn drop_error(socket: &UdpSocket) {
     let nowhere: &mut [u8] = &mut [];
-    // None is there: then there is nothing to take.
+    // Fails if the queue is empty, which is fine.
     let _ = socket::recv(socket.as_raw_fd(), nowhere, MsgFlags::MSG_ERRQUEUE);
 }
 
-/// Opens a socket on a random port that is free, which is given as well, and connects it.
+/// Opens a socket on a random free port, connects it, and returns both.
 fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<(UdpSocket, u16)> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,
@@ -206,7 +206,7 @@ fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<(UdpSocket, u16)
     Ok((socket.into(), number))
 }
 
-/// Binds to a port that nobody has, and gives it. Its address is the route's, once it is connected.
+/// Binds to a free port and returns it. The local address follows from the route, once connected.
 fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<u16> {
     for port in candidates(entropy) {
         let address: SocketAddr = if v6 {

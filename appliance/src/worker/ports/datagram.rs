@@ -1,4 +1,4 @@
-//! UDP datagrams with their IP headers, as a raw socket sends them, and as an ICMP error quotes them.
+//! UDP datagrams with their IP headers, as a raw socket sends them and as an ICMP error quotes them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,12 +6,12 @@ use xdnsd_abi::checksum::pseudo_header;
 use xdnsd_abi::headers::protocol;
 use xdnsd_core::wire::{ipv4, ipv6, udp};
 
-/// Longest message that is sent, in bytes: the longest question has 282.
+/// Longest message sent, in bytes: the longest question has 282.
 const MESSAGE_MAX: usize = 288;
-/// Longest packet.
+/// Longest packet, in bytes.
 const PACKET_MAX: usize = ipv6::HEADER_LEN + udp::HEADER_LEN + MESSAGE_MAX;
 
-/// A packet on its way out.
+/// A packet to send.
 #[derive(Debug)]
 pub struct OutgoingPacket {
     bytes: [u8; PACKET_MAX],
@@ -19,7 +19,7 @@ pub struct OutgoingPacket {
 }
 
 impl OutgoingPacket {
-    /// `message` from `port` of `local` to `remote`. `None`: it is too long, or they are of two families.
+    /// `message` from `port` of `local` to `remote`. `None` if it is too long, or if the addresses are of different families.
     #[must_use]
     pub fn new(local: IpAddr, port: u16, remote: SocketAddr, message: &[u8]) -> Option<Self> {
         if message.len() > MESSAGE_MAX {
@@ -48,26 +48,26 @@ impl OutgoingPacket {
         Some(Self { bytes, len })
     }
 
-    /// Its bytes.
+    /// Bytes of the packet.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 }
 
-/// What an ICMP error quotes of a datagram of ours.
+/// Our datagram as quoted by an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quoted {
     /// Our address and port.
     pub local: SocketAddr,
-    /// To whom it was sent.
+    /// Destination of the datagram.
     pub remote: SocketAddr,
-    /// The ID of its message, where so much is quoted.
+    /// ID of its message, if the quote reaches that far.
     pub id: Option<u16>,
 }
 
 impl Quoted {
-    /// Reads an IP packet as far as it goes. `None`: it is not UDP, or no whole header.
+    /// Reads the start of an IP packet. `None` if it is not UDP, or if a header is incomplete.
     #[must_use]
     pub fn read(packet: &[u8]) -> Option<Self> {
         let (local, remote, header_len) = match packet.first()? >> 4 {

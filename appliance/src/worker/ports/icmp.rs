@@ -1,7 +1,7 @@
-//! ICMP errors about what a raw socket sent: the kernel knows no socket to tell, so a raw ICMP socket hears them.
+//! ICMP errors about datagrams sent through a raw socket: no UDP socket would receive them, so a raw ICMP socket does.
 //!
-//! Anybody can send them. Only one that quotes addresses and ports of a question in flight is believed, and its ID too
-//! where so much is quoted (RFC 5927 section 5).
+//! Anybody can send them. Only an error that quotes addresses and ports of a question in flight is believed; where the quote
+//! reaches the ID, that must match too (RFC 5927 section 5).
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -16,21 +16,21 @@ use crate::os::socket::{IcmpFilter, Icmpv6Filter};
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
 const UNREACHABLE_V4: u8 = 3;
-/// Words that a datagram did not arrive: beside that one time exceeded, which a loop of routes brings, and parameter problem. The
-/// kernel tells a connected socket of the same ones.
+/// Errors that mean a lost datagram: destination unreachable; time exceeded, caused by a routing loop; and parameter problem. The
+/// kernel reports the same ones to a connected socket.
 const LOST_V4: [u8; 3] = [UNREACHABLE_V4, 11, 12];
 const LOST_V6: [u8; 3] = [1, 3, 4];
-/// "Fragmentation needed": a word about the path, on which smaller packets arrive.
+/// "Fragmentation needed": path MTU; smaller packets arrive.
 const TOO_BIG_V4: u8 = 4;
-/// Bytes of an ICMP error before what it quotes.
+/// Bytes of an ICMP error before the quoted packet.
 const HEADER_LEN: usize = 8;
-/// Errors that are looked at in a row.
+/// Most errors read per call.
 const LOOKS: usize = 16;
 
-/// A socket that hears of what did not arrive and of nothing else.
+/// Opens a raw ICMP socket that receives only errors about lost datagrams.
 ///
 /// # Errors
-/// It cannot be opened: CAP_NET_RAW is missing.
+/// The socket cannot be opened: CAP_NET_RAW is missing.
 pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     let (family, protocol) = if v6 {
         (AddressFamily::Inet6, SockProtocol::IcmpV6)
@@ -49,14 +49,14 @@ pub fn open(v6: bool) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A filter's bits: 1 is unwanted.
+/// Filter bits of ICMP types: 1 blocks.
 fn all_but(types: [u8; 3]) -> u32 {
     types
         .iter()
         .fold(u32::MAX, |bits, kind| bits & !(1 << kind))
 }
 
-/// The next error that quotes a datagram.
+/// Receives the next error that quotes a datagram.
 pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> {
     for _ in 0..LOOKS {
         match datagrams::receive(socket, buffer) {
@@ -72,7 +72,7 @@ pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> 
                     continue;
                 };
                 if let (SocketAddr::V6(remote), SocketAddr::V6(from)) = (&mut quoted.remote, from) {
-                    // A link-local server is on the link that the error came from.
+                    // A link-local server is on the link that the error arrived on.
                     remote.set_scope_id(from.scope_id());
                 }
                 return Some(quoted);
@@ -85,7 +85,7 @@ pub fn receive(socket: &OwnedFd, v6: bool, buffer: &mut [u8]) -> Option<Quoted> 
     None
 }
 
-/// The kernel hands the IP header over, and has not looked at the sum.
+/// Reads an ICMPv4 message, which the kernel delivers with its IP header and an unverified checksum.
 fn read_v4(packet: &[u8]) -> Option<Quoted> {
     let header_len = usize::from(packet.first()? & 0xf) * 4;
     let message = packet.get(header_len..)?;
@@ -100,7 +100,7 @@ fn read_v4(packet: &[u8]) -> Option<Quoted> {
         .flatten()
 }
 
-/// Here it has, and the header is left out.
+/// Reads an ICMPv6 message, which the kernel delivers without IP header, after it has verified the checksum.
 fn read_v6(message: &[u8]) -> Option<Quoted> {
     let kind = message.first()?;
     let quoted = message.get(HEADER_LEN..)?;
@@ -147,14 +147,14 @@ mod tests {
         }
     }
 
-    /// A loop of routes, a header that somebody does not understand; but neither that a packet was too big, nor a redirect or an echo.
+    /// Time exceeded and parameter problem are read; fragmentation needed, redirect and echo are not.
     #[test]
     fn what_says_that_a_question_did_not_arrive_is_read_and_nothing_else() {
         let lost = |read: &dyn Fn(u8) -> Option<Quoted>| -> Vec<u8> {
             (0..=u8::MAX).filter(|kind| read(*kind).is_some()).collect()
         };
         assert_eq!(lost(&|kind| read_v4(&error_of(kind, 0))), [3, 11, 12]);
-        // What is fragmentation needed of one type is another thing of another.
+        // The code of "fragmentation needed" means something else with another type.
         assert!(read_v4(&error_of(11, TOO_BIG_V4)).is_some());
         let of_v6 = |kind| {
             let remote = "[2001:db8::53]:53".parse().expect("an address");

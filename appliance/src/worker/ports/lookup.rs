@@ -1,9 +1,9 @@
-//! Source ports without sockets: a raw socket sends from any of them, and the sk_lookup program brings back what is for a
-//! question in flight.
+//! Source ports without sockets: a raw socket sends from any port, and the sk_lookup program delivers what arrives for a question
+//! in flight.
 //!
-//! The socket that receives is bound to loopback, where nobody outside reaches it by its own port. Those that send, one for
-//! each server, are of protocol IPPROTO_RAW, which hears nothing (raw(7)); they are bound and connected, so that a packet
-//! needs neither address nor control message beside it.
+//! The receiving socket is bound to loopback, so nobody outside reaches it by its own port. The sending sockets, one per server,
+//! are of protocol IPPROTO_RAW, which receives nothing (raw(7)); they are bound and connected, so that a packet needs neither
+//! address nor control message.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -25,28 +25,28 @@ use crate::os::datagrams::{DATAGRAMS_MAX, DatagramBatch, DatagramInfo, receive_a
 use crate::os::random::Entropy;
 use crate::text::Sentence;
 
-/// For how long the local address that the routes chose for a server is taken for granted, in milliseconds: shorter than
-/// the pause before a server is asked again, so that no question goes out twice from an address that has gone.
+/// How long the local address that the kernel's routes chose for a server is reused, in milliseconds: shorter than the pause
+/// before a server is asked again, so that no question is sent twice from an address that is gone.
 const ROUTE_MS: u64 = 200;
-/// Bytes of a part of the buffer: a datagram that comes in one frame. A longer one is truncated, and asked for in a stream.
+/// Bytes of one part of the buffer: a datagram that arrives in one frame. A longer one is truncated, and asked for over TCP.
 pub const PART: usize = 1_472;
 
 /// Questions that could not be sent.
 type NotSent = heapless::Vec<Unsent, DATAGRAMS_MAX>;
 
-/// The sockets of one family.
+/// Receiving sockets of one family.
 #[derive(Debug)]
 struct Family {
     receiver: OwnedFd,
     errors: OwnedFd,
 }
 
-/// What asks a server: a raw socket, and the address of ours that the kernel's routes chose.
+/// Sends to one server: a raw socket, and the local address that the kernel's routes chose.
 #[derive(Debug)]
 struct Sender {
     to: SocketAddr,
     local: IpAddr,
-    /// Sends from `local` to `to`, with the packet's own header.
+    /// Sends from `local` to `to`; each packet has its own header.
     socket: OwnedFd,
     until: Instant,
 }
@@ -58,17 +58,17 @@ pub struct LookupPorts {
     worker: u8,
     v4: Option<Family>,
     v6: Option<Family>,
-    /// Full: the one that was looked up first makes room.
+    /// Full: the oldest one makes room.
     senders: heapless::Deque<Sender, UPSTREAMS>,
-    /// Not in place: it would be moved with all the rest over a small stack.
+    /// Boxed, since it would be moved with the rest over a small stack.
     outbox: Box<Outbox>,
 }
 
 impl LookupPorts {
-    /// Opens the sockets of `worker` and puts them behind `program`. A family that the kernel does not have is left out.
+    /// Opens the sockets of `worker` and puts them into the map of `program`. A family that the kernel lacks is left out.
     ///
     /// # Errors
-    /// There is neither; the text says why.
+    /// Neither family is available; the text says why.
     pub fn new(program: &mut LookupProgram, worker: u8) -> Result<Self, Sentence> {
         let mut family = |v6| -> Result<Family, Sentence> {
             let family = Family::open(v6).map_err(|errno| errno.to_string())?;
@@ -99,7 +99,7 @@ impl LookupPorts {
         }
     }
 
-    /// The sockets that receive, those with ICMP errors last, and whether they are of IPv6.
+    /// For each family: the receiving socket, the socket for ICMP errors, and true for IPv6.
     pub fn sockets(&self) -> impl Iterator<Item = (&OwnedFd, &OwnedFd, bool)> {
         let families = [(&self.v4, false), (&self.v6, true)];
         families.into_iter().filter_map(|(family, v6)| {
@@ -111,7 +111,7 @@ impl LookupPorts {
     /// Opens a port for `question` to `to`.
     ///
     /// # Errors
-    /// There is no way to `to`, or no place for a port.
+    /// No route to `to`, or no free port.
     pub fn open(
         &mut self,
         to: SocketAddr,
@@ -132,13 +132,13 @@ impl LookupPorts {
         Err(NoPort::Full)
     }
 
-    /// Closes it.
+    /// Closes a port.
     pub fn close(&self, port: u16) {
         self.table.close(port);
     }
 
-    /// Sends `message` from `port` to `to` with the next [`LookupPorts::flush`]. Whether there is a way, as far as is known. Others
-    /// for which that has failed are noted in `unsent`.
+    /// Queues `message` from `port` to `to` for the next [`LookupPorts::flush`]. False if the route or the packet is missing.
+    /// Questions for which sending has failed meanwhile are added to `unsent`.
     pub fn send(
         &mut self,
         port: u16,
@@ -164,7 +164,7 @@ impl LookupPorts {
         self.outbox.push(waiting).is_ok()
     }
 
-    /// Sends what waits. The questions for which that fails, of those in flight, are noted in `unsent`.
+    /// Sends the queue. Questions in flight for which that fails are added to `unsent`.
     pub fn flush(&mut self, unsent: &mut NotSent) {
         self.send_waiting(unsent);
     }
@@ -178,7 +178,7 @@ impl LookupPorts {
             ..
         } = self;
         let mut rest = outbox.as_slice();
-        // Bound: each round takes one away at least.
+        // Bound: each round takes at least one away.
         while let Some(first) = rest.first() {
             let to = first.to;
             let same = rest.iter().take_while(|waiting| waiting.to == to).count();
@@ -191,14 +191,14 @@ impl LookupPorts {
                 Ok(count) => count,
                 Err(Errno::EINTR) => continue,
                 Err(_) => {
-                    // The address may have gone: the next question looks again.
+                    // The address may be gone: the next question looks it up again.
                     senders.retain(|sender| sender.to != to);
                     let entry = table.entry(first.port, to, first.local);
                     let question =
                         entry.and_then(|entry| table.question(first.port, entry, *worker));
                     if let Some(question) = question {
                         let port = first.port;
-                        // Where more failed than one flush has room for, the others time out.
+                        // If more fail than `unsent` holds, the others time out.
                         let _ = unsent.push(Unsent { port, question });
                     }
                     1
@@ -209,8 +209,7 @@ impl LookupPorts {
         outbox.clear();
     }
 
-    /// Receives what came for questions of this worker, each message in a part of `buffer` of [`PART`] bytes. Whether there may
-    /// be more.
+    /// Receives messages for questions of this worker, each into a part of `buffer` of [`PART`] bytes. True if there may be more.
     pub fn receive(&self, v6: bool, buffer: &mut [u8]) -> (DatagramBatch, bool) {
         let family = self.family(v6);
         let received = family.map(|family| {
@@ -224,21 +223,21 @@ impl LookupPorts {
         received.and_then(Result::ok).unwrap_or_default()
     }
 
-    /// What a message that was received is: see [`LookupPorts::receive`].
+    /// The event for a message from [`LookupPorts::receive`].
     pub fn arrived(&self, received: &DatagramInfo) -> PortEvent {
         let port = received.to.port();
         let entry = self.table.entry(port, received.from, received.to.ip());
         let question = entry.and_then(|entry| self.table.question(port, entry, self.worker));
         PortEvent::Message {
             port,
-            // It was closed meanwhile: the receiver finds its question gone.
+            // Closed meanwhile: the receiver finds no question.
             question: question.unwrap_or(u16::MAX),
             len: received.len,
             from: received.from,
         }
     }
 
-    /// The next ICMP error that is about a question of this worker.
+    /// Receives the next ICMP error, if it is about a question of this worker.
     pub fn receive_error(&self, v6: bool, buffer: &mut [u8]) -> PortEvent {
         let Some(family) = self.family(v6) else {
             return PortEvent::Nothing;
@@ -260,7 +259,7 @@ impl LookupPorts {
         self.senders.iter().find(|sender| sender.to == to)
     }
 
-    /// Our address on the way to `to`.
+    /// Local address on the route to `to`, and its sender kept in `senders`.
     fn look_up_local(&mut self, to: SocketAddr, now: Instant) -> nix::Result<IpAddr> {
         let known = self.sender(to).map(|sender| (sender.local, sender.until));
         if let Some((local, _)) = known.filter(|(_, until)| now < *until) {
@@ -270,7 +269,7 @@ impl LookupPorts {
         let mut old = self.senders.iter_mut().find(|sender| sender.to == to);
         let is_as_it_was = |old: &&mut Sender| match local {
             Ok(local) => local == old.local,
-            // There was no descriptor to ask with.
+            // No descriptor for the lookup: the old address stays in use.
             Err(errno) => matches!(errno, Errno::EMFILE | Errno::ENFILE),
         };
         if let Some(sender) = old.as_mut().filter(|old| is_as_it_was(old)) {
@@ -283,7 +282,7 @@ impl LookupPorts {
         if self.senders.is_full() {
             self.senders.pop_front();
         }
-        // Cannot be full: room was made.
+        // Has room: it was made above.
         let _ = self.senders.push_back(Sender {
             to,
             local,
@@ -309,7 +308,7 @@ impl Family {
         } else {
             setsockopt(&receiver, sockopt::Ipv4OrigDstAddr, &true)?;
         }
-        // Loopback may be down, and have no address.
+        // Loopback may be down, without an address.
         setsockopt(&receiver, sockopt::IpFreebind, &true)?;
         socket::bind(receiver.as_raw_fd(), &SockaddrStorage::from(local))?;
         let errors = icmp::open(v6)?;
@@ -317,9 +316,9 @@ impl Family {
     }
 }
 
-/// A socket that sends packets as they are, from `local` to `to`.
+/// Opens a raw socket that sends packets as they are, from `local` to `to`.
 fn open_sender(local: IpAddr, to: SocketAddr) -> nix::Result<OwnedFd> {
-    // A raw socket takes a port for a protocol.
+    // A raw socket takes a port for a protocol number, so both ports are 0.
     let (family, local, to) = match (local, to) {
         (IpAddr::V6(local), SocketAddr::V6(to)) => (
             AddressFamily::Inet6,
@@ -339,7 +338,7 @@ fn open_sender(local: IpAddr, to: SocketAddr) -> nix::Result<OwnedFd> {
     Ok(sender)
 }
 
-/// The address that the routes choose for what is sent to `to`: that of a socket that is connected there for a moment.
+/// The local address that the kernel's routes choose for `to`, found by connecting a temporary UDP socket.
 fn local_address(to: SocketAddr) -> nix::Result<IpAddr> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,

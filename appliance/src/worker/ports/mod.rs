@@ -1,12 +1,11 @@
-//! The source ports of questions to upstreams: each question has one of its own, for as long as its answer may come.
+//! Source ports of questions to upstreams: each question has its own for as long as its answer may arrive.
 //!
-//! An answer is believed when it comes from the right server to the right port with the right ID (RFC 5452). Port and ID
-//! are drawn at random for each datagram; a port that no question uses is not open, so a scan finds nothing to guess at.
-//! There are two ways, behind one interface:
+//! A response is accepted from the right server to the right port with the right ID (RFC 5452). Port and ID are drawn at random
+//! for each datagram; a port without a question is closed, so a scan finds nothing to guess at. There are two implementations:
 //!
 //! ```text
-//!  lookup::Lookup        no socket per question: a raw socket sends, an sk_lookup program hands what comes back to one
-//!                        socket, where table.rs says that the question is in flight. No system call beyond the two.
+//!  lookup::LookupPorts   no socket per question: a raw socket sends, and an sk_lookup program delivers responses to one
+//!                        socket if table.rs has the question in flight. No system call beyond these two.
 //!  connected::Connected  a connected socket per question, closed with it: where there is no BPF.
 //! ```
 //! A worker begins with the second, and takes the first once the daemon has loaded the program.
@@ -33,42 +32,42 @@ use connected::Connected;
 use lookup::LookupPorts;
 pub use outbox::Unsent;
 
-/// The lowest port that is drawn: those below are other services' (RFC 6335 section 6).
+/// Lowest port drawn: those below belong to other services (RFC 6335 section 6).
 pub const PORT_MIN: u16 = 1024;
-/// How many ports are drawn before the search gives up.
+/// Most ports drawn before the search gives up.
 const DRAWS: usize = 32;
-/// Questions whose time is kept, by the end of their name.
+/// Questions whose sending time is kept, by port modulo this.
 const TIMES: usize = 32;
 
 /// Bytes of one worker's ports, for the memory budget.
 pub const BYTES: usize = size_of::<Ports>() + size_of::<outbox::Outbox>();
-/// Bytes of what all workers share.
+/// Bytes that all workers share, for the memory budget.
 pub const SHARED_BYTES: usize = table::BYTES + reserved::BYTES + resting::BYTES;
 
-/// What came to a port.
+/// What arrived at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortEvent {
-    /// A message of this length.
+    /// A message.
     Message {
-        /// The port's name.
+        /// The port, or for a connected socket its place.
         port: u16,
-        /// What the port was opened for.
+        /// Question that the port was opened for.
         question: u16,
         /// Bytes of the message.
         len: usize,
-        /// Who sent it.
+        /// Sender.
         from: SocketAddr,
     },
-    /// The word that a question did not arrive.
+    /// An ICMP error or a failed send: the question did not arrive.
     Unreachable {
-        /// The port's name.
+        /// The port, or for a connected socket its place.
         port: u16,
-        /// What the port was opened for.
+        /// Question that the port was opened for.
         question: u16,
-        /// The ID of the message, where it was quoted so far.
+        /// ID of the message, if the quote reaches that far.
         id: Option<u16>,
     },
-    /// Nothing, or nothing of ours.
+    /// Nothing, or nothing for this worker.
     Nothing,
 }
 
@@ -76,14 +75,14 @@ pub enum PortEvent {
 pub struct Ports {
     pub(super) connected: Connected,
     pub(super) lookup: Option<LookupPorts>,
-    /// Questions that could not be sent, though a port was had.
+    /// Questions whose send failed, although they had a port.
     unsent: heapless::Vec<Unsent, DATAGRAMS_MAX>,
-    /// When the latest questions went out, in nanoseconds, where somebody wants to know.
+    /// When the latest questions were sent, in nanoseconds; kept for busy polling.
     asked_ns: [u64; TIMES],
 }
 
 impl Ports {
-    /// None is open.
+    /// Without open ports.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -97,7 +96,7 @@ impl Ports {
     /// Opens a port for `question` to `to`.
     ///
     /// # Errors
-    /// None can be had.
+    /// No port can be had.
     pub fn open(
         &mut self,
         to: SocketAddr,
@@ -112,7 +111,7 @@ impl Ports {
         }
     }
 
-    /// Closes it.
+    /// Closes a port.
     pub fn close(&mut self, port: u16) {
         match &mut self.lookup {
             Some(lookup) if port >= PORT_MIN => lookup.close(port),
@@ -120,7 +119,8 @@ impl Ports {
         }
     }
 
-    /// Closes it before its answer has come: no other question has it while that may still come.
+    /// Closes a port before its answer has arrived, and lets it rest: no other question gets it while the answer may still
+    /// arrive.
     pub fn leave(&mut self, port: u16) {
         let number = match &self.lookup {
             Some(_) if port >= PORT_MIN => port,
@@ -130,7 +130,7 @@ impl Ports {
         self.close(port);
     }
 
-    /// Sends `message` to `to`, with [`Ports::flush`] at the latest. Whether it goes out, as far as is known by now.
+    /// Sends `message` to `to`, at once or with [`Ports::flush`]. False if sending has failed already.
     pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
         match &mut self.lookup {
             Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message, &mut self.unsent),
@@ -145,7 +145,7 @@ impl Ports {
         }
     }
 
-    /// Sends what waits. The questions for which that failed.
+    /// Sends the queue. Returns the questions for which that failed.
     pub fn flush(&mut self) -> heapless::Vec<Unsent, DATAGRAMS_MAX> {
         if let Some(lookup) = &mut self.lookup {
             lookup.flush(&mut self.unsent);
@@ -153,21 +153,21 @@ impl Ports {
         std::mem::take(&mut self.unsent)
     }
 
-    /// Keeps when a question went out.
+    /// Notes when a question was sent.
     pub fn note_asked(&mut self, port: u16, now_ns: u64) {
         self.asked_ns[usize::from(port) % TIMES] = now_ns;
     }
 
-    /// What [`Ports::note_asked`] kept, or of a later one whose name ends like this.
+    /// Time from [`Ports::note_asked`] for `port`, or for a later one with the same place in the table.
     #[must_use]
     pub fn asked_ns(&self, port: u16) -> u64 {
         self.asked_ns[usize::from(port) % TIMES]
     }
 }
 
-/// Why a port or a stream cannot be had, by what the system said. Routes of the types `unreachable`, `prohibit` and `blackhole`
-/// give EHOSTUNREACH, EACCES and EINVAL (ip-route(8)), none at all ENETUNREACH, a firewall EPERM; without any address to
-/// send from it is EADDRNOTAVAIL.
+/// Maps an errno to why a port or a stream cannot be had. Routes of the types `unreachable`, `prohibit` and `blackhole` give
+/// EHOSTUNREACH, EACCES and EINVAL (ip-route(8)), a missing route ENETUNREACH, a firewall EPERM; without a local address it is
+/// EADDRNOTAVAIL.
 #[must_use]
 pub fn no_port(errno: Errno) -> NoPort {
     const NO_WAY: [Errno; 11] = [
@@ -192,13 +192,13 @@ pub fn no_port(errno: Errno) -> NoPort {
     }
 }
 
-/// Looks which ports are others', and which have rested long enough: about once a second.
+/// Updates the ports that others have, and those that rest: about once a second.
 pub fn look_again(now: Instant) {
     reserved::look_again();
     resting::RESTING.look_again(now);
 }
 
-/// Ports to be tried, at random: nobody else's. The first half of them leaves out those that rest, too.
+/// Random ports that others do not have. The first half of the draws leaves out resting ports, too.
 fn candidates(entropy: &mut Entropy) -> impl Iterator<Item = u16> {
     let drawn = (0..DRAWS).map(|number| (number, draw(entropy)));
     let may_be_had = |(number, port): &(usize, u16)| {

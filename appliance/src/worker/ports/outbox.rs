@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::datagram::OutgoingPacket;
 use crate::os::datagrams::DATAGRAMS_MAX;
 
-/// A packet with what is known of it.
+/// A packet that waits to be sent.
 #[derive(Debug)]
 pub struct QueuedPacket {
     /// Its bytes.
@@ -18,7 +18,7 @@ pub struct QueuedPacket {
     pub to: SocketAddr,
 }
 
-/// Those of one worker.
+/// Queue of one worker.
 pub type Outbox = heapless::Vec<QueuedPacket, DATAGRAMS_MAX>;
 
 /// A question whose packet could not be sent.
@@ -26,6 +26,6 @@ pub type Outbox = heapless::Vec<QueuedPacket, DATAGRAMS_MAX>;
 pub struct Unsent {
     /// Its port.
     pub port: u16,
-    /// What the port was opened for.
+    /// Question that the port was opened for.
     pub question: u16,
 }

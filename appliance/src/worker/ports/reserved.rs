@@ -1,17 +1,17 @@
-//! Ports that are others': bound by a socket, or kept by the administrator (`net.ipv4.ip_local_reserved_ports`).
+//! Ports that belong to others: bound by a socket, or reserved by the administrator (`net.ipv4.ip_local_reserved_ports`).
 //!
-//! The thread for interfaces reads them once a second, a worker asks with one load. A port that somebody binds in between is theirs
-//! all the same: the kernel looks for a connected socket first, and a question takes its port from nobody but its server
-//! and no longer than its answer needs.
+//! The thread for interfaces reads them once a second; a worker checks one with one load. A socket that binds a port in between
+//! still gets its packets: the kernel looks for a connected socket first, and a question receives only from its server, and only
+//! while its answer is due.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A bit for each port.
+/// One bit per port.
 static TAKEN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 const WORDS: usize = (u16::MAX as usize + 1) / 64;
 
-/// Bytes of it, for the memory budget.
+/// Bytes of [`TAKEN`], for the memory budget.
 pub const BYTES: usize = size_of::<[AtomicU64; WORDS]>();
 
 /// Where the kernel lists UDP sockets: the second column is ADDRESS:PORT in hexadecimal (proc_net_udp(5)).
@@ -19,14 +19,14 @@ const SOCKETS: [&str; 2] = ["/proc/net/udp", "/proc/net/udp6"];
 /// Ports and ranges with commas between them (ip-sysctl.rst).
 const KEPT: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
-/// Whether the port is somebody else's.
+/// True if the port belongs to another socket or is reserved.
 #[must_use]
 pub fn is_taken(port: u16) -> bool {
     let word = &TAKEN[usize::from(port) / 64];
     word.load(Ordering::Relaxed) >> (port % 64) & 1 != 0
 }
 
-/// Reads what the kernel has. A file that cannot be read takes nothing.
+/// Reads both lists from the kernel. A file that cannot be read contributes no ports.
 pub fn look_again() {
     let mut taken = [0; WORDS];
     for file in SOCKETS {
@@ -42,7 +42,7 @@ fn put(port: u16, taken: &mut [u64; WORDS]) {
     taken[usize::from(port) / 64] |= 1 << (port % 64);
 }
 
-/// Ports of sockets that are bound.
+/// Adds the ports of bound sockets.
 fn bound(list: &str, taken: &mut [u64; WORDS]) {
     for line in list.lines() {
         let local = line.split_whitespace().nth(1);
@@ -53,7 +53,7 @@ fn bound(list: &str, taken: &mut [u64; WORDS]) {
     }
 }
 
-/// Ports that are kept.
+/// Adds reserved ports.
 fn kept(list: &str, taken: &mut [u64; WORDS]) {
     for range in list.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

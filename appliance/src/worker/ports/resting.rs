@@ -1,23 +1,23 @@
-//! Ports that were closed before their answer came, by either way and any worker. They rest for a while: what is late would
-//! otherwise come to a question that has the port next, with another ID, and look like somebody who guesses.
+//! Ports that were closed before their answer arrived, of either kind and any worker. They rest for a while: a late answer would
+//! otherwise reach the port's next question, with another ID, and look like a spoofing attempt.
 //!
-//! Two generations, a bit for each port: one is noted in while the other is left to be forgotten.
+//! Two generations, one bit per port: ports are added to the current one, and the older is forgotten as a whole.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use xdnsd_core::time::Instant;
 
-/// How long a port rests at least, in milliseconds, and at most twice as long: an answer that comes later is rare.
+/// Shortest rest of a port, in milliseconds; the longest is twice as long. Later answers are rare.
 const REST_MS: u64 = 5_000;
 const WORDS: usize = (u16::MAX as usize + 1) / 64;
 
 /// Bytes of it, for the memory budget.
 pub const BYTES: usize = size_of::<Resting>();
 
-/// Those of all workers.
+/// Resting ports of all workers.
 pub static RESTING: Resting = Resting::new();
 
-/// Ports, each for a while.
+/// Set of ports that expire.
 #[derive(Debug)]
 pub struct Resting {
     generations: [[AtomicU64; WORDS]; 2],
@@ -35,13 +35,13 @@ impl Resting {
         }
     }
 
-    /// Has `port` rest from now on.
+    /// Lets `port` rest from now on.
     pub fn put(&self, port: u16) {
         let current = &self.generations[self.current.load(Ordering::Relaxed) % 2];
         current[usize::from(port) / 64].fetch_or(1 << (port % 64), Ordering::Relaxed);
     }
 
-    /// Whether `port` rests.
+    /// True while `port` rests.
     #[must_use]
     pub fn has(&self, port: u16) -> bool {
         let word = |generation: &[AtomicU64; WORDS]| {
@@ -55,8 +55,8 @@ impl Resting {
         noted >> (port % 64) & 1 != 0
     }
 
-    /// Forgets those that have rested long enough. One thread calls it about once a second; where it stands still, ports rest
-    /// longer.
+    /// Starts a new generation once the current one is old enough. One thread calls this about once a second; if it stalls, ports
+    /// rest longer.
     pub fn look_again(&self, now: Instant) {
         let since_ms = self.since_ms.load(Ordering::Relaxed);
         if now.millis() < since_ms.saturating_add(REST_MS) {

@@ -1,4 +1,4 @@
-//! The table of open ports that the sk_lookup program reads, and the program: loaded once, for all workers.
+//! The table of open ports that the sk_lookup program reads, and the program, loaded once for all workers.
 
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
@@ -15,29 +15,29 @@ use crate::os::bpf_array::MappedWords;
 use crate::os::{random, seal};
 use crate::text::Sentence;
 
-/// The object that `cargo xtask ebpf` built.
+/// The object built by `cargo xtask ebpf`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-ports.bpf.o");
 /// Bytes of the table and of the map of sockets, for the memory budget.
 pub const BYTES: usize = (ports::SLOTS as usize + 1) * size_of::<u64>()
     + ports::RECEIVERS_MAX as usize * size_of::<usize>();
-/// As with the XDP program: aya would read the types of the whole kernel, and has no use for them.
+/// Limit for aya's loader, as for the XDP program: it would read the kernel's type information, and has no use for it.
 const LOADER_PIECE_MAX: usize = 64 * 1024;
 /// The network namespace of this process.
 const NAMESPACE: &str = "/proc/self/ns/net";
 
-/// The program, attached to this network namespace by a link that goes with the process.
+/// The program, attached to this network namespace by a link that ends with the process.
 pub struct LookupProgram {
     table: Arc<PortTable>,
     receivers: SockMap<MapData>,
-    /// Holds program and link.
+    /// Owns program and link.
     _ebpf: aya::Ebpf,
 }
 
 impl LookupProgram {
-    /// Loads and attaches it. No port is open.
+    /// Loads and attaches the program. All ports are closed.
     ///
     /// # Errors
-    /// The kernel has no such programs (before Linux 5.17), or this process may not load them.
+    /// The kernel lacks such programs (before Linux 5.17), or this process may not load them.
     pub fn start() -> Result<Self, Sentence> {
         let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
         let loaded = loader.load(OBJECT);
@@ -67,12 +67,12 @@ impl LookupProgram {
         })
     }
 
-    /// The table, to open ports in it.
+    /// The table in which ports are opened.
     pub(super) fn table(&self) -> Arc<PortTable> {
         Arc::clone(&self.table)
     }
 
-    /// Puts in the socket that has what comes for `worker` in this family.
+    /// Puts the receiving socket of `worker` for this family into the program's map.
     pub(super) fn receive_with(
         &mut self,
         worker: u8,
@@ -84,17 +84,17 @@ impl LookupProgram {
     }
 }
 
-/// The last cause of an error: aya's own words say which of its functions failed.
+/// Innermost cause of an error: aya's outer messages only name its own functions.
 fn innermost(error: &dyn std::error::Error) -> Sentence {
     let mut cause = error;
-    // Bound: causes are nested, and there are a handful.
+    // Bound: errors are nested a handful deep.
     while let Some(next) = cause.source() {
         cause = next;
     }
     cause.to_string()
 }
 
-/// Which ports are open, for which worker.
+/// Open ports, with the worker and question of each.
 #[derive(Debug)]
 pub struct PortTable {
     words: MappedWords,
@@ -107,7 +107,7 @@ impl PortTable {
         Self { words, key }
     }
 
-    /// What the entry of `port` is while a question to `remote` is in flight from `local`. `None`: two families.
+    /// Entry of `port` for a question to `remote` from `local`. `None` if the families differ.
     #[must_use]
     pub fn entry(&self, port: u16, remote: SocketAddr, local: IpAddr) -> Option<u64> {
         let v4 = |octets| u32::from_ne_bytes(octets);
@@ -137,7 +137,7 @@ impl PortTable {
         Some(ports::open(port, v6, tag))
     }
 
-    /// Opens `port` with its `entry`, for a question of `worker`. Whether its place was free.
+    /// Opens `port` with its `entry`, for a question of `worker`. True if its place was free.
     #[must_use]
     pub fn open(&self, port: u16, entry: u64, worker: u8, question: u16) -> bool {
         let word = self.words.word(ports::slot(port));
@@ -146,14 +146,14 @@ impl PortTable {
         opened.is_ok()
     }
 
-    /// Closes `port`, which this caller has opened.
+    /// Closes `port`; the caller has opened it.
     pub fn close(&self, port: u16) {
         self.words
             .word(ports::slot(port))
             .store(0, Ordering::Relaxed);
     }
 
-    /// What the port of this `entry` was opened for by `worker`. `None`: it is not open, or not like this.
+    /// Question for which `worker` opened the port with this `entry`. `None` if it is closed, or open with another entry.
     #[must_use]
     pub fn question(&self, port: u16, entry: u64, worker: u8) -> Option<u16> {
         let found = self.words.word(ports::slot(port)).load(Ordering::Relaxed);
@@ -162,7 +162,7 @@ impl PortTable {
     }
 }
 
-/// The words of an IPv6 address, as the program reads them.
+/// Words of an IPv6 address, as the program reads them.
 fn words(octets: [u8; 16]) -> [u32; 4] {
     let (words, _) = octets.as_chunks();
     std::array::from_fn(|at| u32::from_ne_bytes(words[at]))

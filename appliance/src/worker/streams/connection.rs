@@ -1,4 +1,4 @@
-//! One TCP connection to an upstream: messages behind their lengths (RFC 1035 section 4.2.2).
+//! One TCP connection to an upstream: messages with length prefixes (RFC 1035 section 4.2.2).
 
 use std::io::{self, Read as _, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,38 +12,38 @@ use xdnsd_core::time::Instant;
 use crate::os::socket::RcvLowat;
 use crate::worker::events::EventSource;
 
-/// Bytes of a message's length.
+/// Bytes of the length prefix.
 pub(super) const PREFIX: usize = 2;
 
-/// A connection that stands, or is about to.
+/// A connection that is established or being established.
 pub(super) struct Connection {
     socket: TcpStream,
     pub to: SocketAddr,
     is_connected: bool,
-    /// Whether a question was answered by it: the server may close it from then on.
+    /// True once a question was answered: from then on the server may close it.
     pub has_answered: bool,
-    /// Questions that were sent and whose answers are not waited for any more.
+    /// Questions sent whose answers nobody waits for any more.
     pub left: u16,
-    /// When a message came; before the first one, when it was opened.
+    /// When the latest message arrived; before the first one, when the connection was opened.
     pub last_heard: Instant,
     latest_id: u16,
-    /// Bytes of the message that is to be read next, where its length has been read.
+    /// Length of the message to be read next, once its prefix is read.
     next_len: Option<usize>,
 }
 
-/// What a connection has to be read.
+/// Result of a read.
 pub(super) enum Read {
-    /// Nothing that is whole.
+    /// No whole message.
     Nothing,
     /// A message of so many bytes.
     Message(usize),
 }
 
 impl Connection {
-    /// Begins to connect to `to`. Events name the connection by `index`, and come once each.
+    /// Begins to connect to `to`. Events carry `index`, and are edge-triggered.
     pub fn open(to: SocketAddr, index: u16, now: Instant, epoll: &Epoll) -> io::Result<Self> {
         let socket = connect(to)?;
-        // Questions are small, and do not wait for the acknowledgement of those before.
+        // Without it, small questions would wait for the acknowledgement of earlier ones.
         socket.set_nodelay(true)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         let event = EpollEvent::new(flags, EventSource::Stream(index).to_bits());
@@ -66,35 +66,35 @@ impl Connection {
         self.is_connected
     }
 
-    /// Whether it stands by now.
+    /// True once established.
     pub fn has_connected(&mut self) -> io::Result<bool> {
         if let Some(error) = self.socket.take_error()? {
             return Err(error);
         }
-        // An event of the connection that had this index before says nothing about this one.
+        // `peer_addr` is asked, since an event may be about the previous connection with this index.
         self.is_connected = self.socket.peer_addr().is_ok();
         Ok(self.is_connected)
     }
 
-    /// An ID that no other question has which may still be answered. It need not be random: who does not see the
+    /// An ID that no other pending question of this connection has. It may be predictable: an attacker who does not see the
     /// connection cannot write to it.
     pub const fn next_id(&mut self) -> u16 {
         self.latest_id = self.latest_id.wrapping_add(1);
         self.latest_id
     }
 
-    /// Sends a question with its length.
+    /// Sends a question with its prefix.
     pub fn send(&mut self, question: &[u8]) -> io::Result<()> {
-        // All questions that may wait are far smaller than a send buffer: all of it goes, or the connection is no good.
+        // All questions that may wait are far smaller than a send buffer: a partial write means a broken connection.
         if self.socket.write(question)? == question.len() {
             return Ok(());
         }
-        // Nothing may follow half a question.
+        // Half a question must be the last thing sent.
         self.socket.shutdown(Shutdown::Both)?;
         Err(io::ErrorKind::WriteZero.into())
     }
 
-    /// Reads the next message into `buffer`, which has room for any, if all of it has come.
+    /// Reads the next message into `buffer`, which holds the longest one, if all of it has arrived.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Read> {
         let len = match self.next_len {
             Some(len) => len,
@@ -117,13 +117,13 @@ impl Connection {
         Ok(Read::Message(len))
     }
 
-    /// The next event comes when so many bytes are there. The kernel makes room for them.
+    /// Delays the next event until `bytes` have arrived. The kernel makes room for them.
     fn wait_for(&mut self, bytes: usize) -> io::Result<()> {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         Ok(socket::setsockopt(&self.socket, RcvLowat, &bytes)?)
     }
 
-    /// Fills `room` if so much has come. Whether it has.
+    /// Fills `room` if so much has arrived. True if it has.
     fn take(&mut self, room: &mut [u8]) -> io::Result<bool> {
         if room.is_empty() {
             return Ok(true);

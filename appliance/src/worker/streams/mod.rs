@@ -1,8 +1,9 @@
-//! TCP connections to upstreams, for answers that do not fit a datagram (RFC 7766).
+//! TCP connections to upstreams, for answers that exceed a datagram (RFC 7766).
 //!
-//! Questions to one server share a connection, which is kept open for a while (section 6.2.1), and none waits for the answer
-//! to another (section 6.2.1.1). A server may answer in order all the same: while it keeps one question waiting, the next one
-//! goes by another connection, and a client that has made two of them wait gets no third. An answer is read when all of it is there, so that one buffer serves them all.
+//! Questions to one server share a connection, which is kept open for a while (section 6.2.1), and none waits for the answer to
+//! another (section 6.2.1.1). A server may still answer in order: while it keeps one question waiting, the next one takes another
+//! connection, and a client whose questions stall two connections gets no third. An answer is read once all of it has arrived, so
+//! that one buffer serves all connections.
 
 mod connection;
 
@@ -19,81 +20,81 @@ use xdnsd_core::time::Instant;
 use self::connection::{Connection, PREFIX, Read};
 use super::ports::no_port;
 
-/// A question that has no answer after this time is lost, in milliseconds.
+/// A question without an answer after this time is lost, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
-/// For how long a connection is kept that no question waits on, in milliseconds (RFC 7766 section 6.2.3: some seconds).
+/// How long a connection without questions is kept, in milliseconds (RFC 7766 section 6.2.3: some seconds).
 const KEEP_MS: u64 = 10_000;
-/// A question that waits for so long may hold up those behind it, in milliseconds: they go by another connection.
+/// A question pending for this long may block those behind it, which then take another connection, in milliseconds.
 const STALL_MS: u64 = 250;
-/// Connections to one server.
+/// Most connections to one server.
 const PER_SERVER: usize = 3;
-/// Connections to one server that questions of one client may keep others away from.
+/// Most connections to one server that may be stalled by questions of one client before its next question reuses one of them.
 const PER_CLIENT: usize = 2;
-/// Longest question with its prefix.
+/// Longest question with its prefix, in bytes.
 const QUESTION_MAX: usize = 320;
 
-/// What came by a connection.
+/// Result of reading a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing that is whole.
+    /// No whole message.
     Waiting,
-    /// The answer to the question in `slot`: [`Streams::take_answer`] has it.
+    /// The answer to the question in `slot`, for [`Streams::take_answer`].
     Answered {
-        /// The place of the question.
+        /// Slot of the question.
         slot: u16,
         /// Bytes of the answer.
         len: usize,
     },
     /// An answer that nobody waits for any more.
     Late,
-    /// Something that is the answer to no question. The connection is closed.
+    /// A message that answers no question. The connection is closed.
     Malformed,
 }
 
-/// A question that has no answer, whose place is free.
+/// A question that ended without an answer; its slot is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// The place that it had.
+    /// The slot that it had.
     pub slot: u16,
     /// How it ended.
     pub loss: StreamLoss,
 }
 
-/// A question in a connection.
+/// A question on a connection.
 struct Question {
-    /// The connection's index.
+    /// Index of the connection.
     connection: usize,
-    /// The fair share bucket of the client that asked.
+    /// Fair-share bucket of the client that asked.
     bucket: u8,
-    /// The ID by which the engine knows it.
+    /// ID of the question in the engine.
     engine_id: u16,
-    /// The ID that it has on its connection.
+    /// ID of the question on its connection.
     id: u16,
-    /// It, with its prefix.
+    /// The question with its length prefix.
     message: heapless::Vec<u8, QUESTION_MAX>,
     is_sent: bool,
-    /// Whether it was asked once before, on a connection that the server closed.
+    /// True if it was asked once before, on a connection that the server closed.
     is_repeated: bool,
     asked: Instant,
-    /// When it is lost. In the past: its connection has ended.
+    /// When it is lost. In the past once its connection has ended.
     deadline: Instant,
     /// How it is lost.
     loss: StreamLoss,
 }
 
-/// The connections of a worker, and the questions in them. No place to be had: `open` says so, and the question stays with
-/// its truncated answer or waits.
+/// TCP connections of a worker, and the questions on them. Full: `open` fails, and the question keeps its truncated answer or
+/// waits.
 pub struct Streams {
     connections: [Option<Connection>; STREAMS],
-    /// As many as [`STREAM_QUESTIONS`], made before the worker is sealed.
+    /// [`STREAM_QUESTIONS`] slots, allocated before the worker is sealed.
     questions: Box<[Option<Question>]>,
-    /// Places in use. Mostly none, and then nobody looks at them in a worker's turn.
+    /// Slots in use. Usually none, and then a turn of the worker skips the slots.
     taken: usize,
-    /// Where answers are read, made before the worker is sealed. `None`: one is in hand.
+    /// Read buffer, allocated before the worker is sealed. `None` while an answer is being processed.
     buffer: Option<Buffer>,
 }
 
-/// One message.
+/// Buffer for one message.
 type Buffer = Box<[u8]>;
 /// Bytes of the buffer and of the questions of one worker, for the memory budget.
 pub const BUFFER_BYTES: usize =
@@ -106,7 +107,7 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// None open.
+    /// Without connections.
     pub fn new() -> Self {
         Self {
             connections: [const { None }; STREAMS],
@@ -116,10 +117,10 @@ impl Streams {
         }
     }
 
-    /// Takes a place for a question to `to`, on a connection that is there or on a new one. Returns the place.
+    /// Takes a slot for a question to `to`, on an existing connection or on a new one. Returns the slot.
     ///
     /// # Errors
-    /// All are in use, or there is no way to `to`.
+    /// [`NoPort::Full`] if all are in use; otherwise why no connection to `to` can be had.
     pub fn open(
         &mut self,
         to: SocketAddr,
@@ -146,8 +147,8 @@ impl Streams {
         Ok(slot as u16)
     }
 
-    /// Gives the place its question, to be sent as soon as its connection stands. Whether it takes it; if not, the place is
-    /// free again.
+    /// Stores the question of `slot`, and sends it once its connection is established. False if it is refused; the slot is then
+    /// free.
     pub fn ask(&mut self, slot: u16, message: &[u8]) -> bool {
         let place = usize::from(slot);
         let asked = self.write_question(place, message);
@@ -173,19 +174,19 @@ impl Streams {
         for part in parts {
             question.message.extend_from_slice(part).ok()?;
         }
-        // An error will come as an event, too: then all questions of the connection are seen to.
+        // An error arrives as an event, too, and ends all questions of the connection.
         question.is_sent = connection.is_connected() && connection.send(&question.message).is_ok();
         Some(())
     }
 
-    /// Gives the place back. What is still answered is [`Progress::Late`].
+    /// Frees the slot. An answer that still arrives is [`Progress::Late`].
     pub fn leave(&mut self, slot: u16) {
         if let Some(question) = self.take(usize::from(slot)) {
             self.note_left(&question);
         }
     }
 
-    /// All places, if any is in use.
+    /// All slots, or none while none is in use.
     fn places(&self) -> &[Option<Question>] {
         match self.taken {
             0 => &[],
@@ -193,22 +194,22 @@ impl Streams {
         }
     }
 
-    /// Frees a place.
+    /// Frees a slot.
     fn take(&mut self, place: usize) -> Option<Question> {
         let question = self.questions.get_mut(place)?.take()?;
         self.taken -= 1;
         Some(question)
     }
 
-    /// The answer to this question may still come.
+    /// Notes that the answer to `question` may still arrive.
     fn note_left(&mut self, question: &Question) {
         if let Some(connection) = &mut self.connections[question.connection] {
             connection.left += u16::from(question.is_sent);
         }
     }
 
-    /// Goes on with the connection at `index` after an event, to the next message; to be called until it waits. The event
-    /// comes once (EPOLLET).
+    /// Reads from the connection at `index` after an event, up to the next message; call again until it returns
+    /// [`Progress::Waiting`], since events are edge-triggered (EPOLLET).
     pub fn progress(&mut self, index: u16, now: Instant, epoll: &Epoll) -> Progress {
         let index = usize::from(index);
         let progress = self.read(index, now);
@@ -259,8 +260,8 @@ impl Streams {
         Ok(Progress::Answered { slot, len })
     }
 
-    /// Frees the place of an answered question and hands the buffer out, which has the answer under the engine's ID, with who
-    /// gave it. Nothing is read until the buffer is given back.
+    /// Frees the slot of an answered question and lends the buffer with the answer, under the engine's ID, and the server's
+    /// address. Nothing is read until the buffer is given back.
     pub fn take_answer(&mut self, slot: u16) -> Option<(Buffer, SocketAddr)> {
         let question = self.take(usize::from(slot))?;
         let to = self.connections[question.connection].as_ref()?.to;
@@ -274,7 +275,7 @@ impl Streams {
         self.buffer = Some(buffer);
     }
 
-    /// A question that is lost, whose place is free now. To be called until there is none.
+    /// Takes a lost question; its slot is free. Call until it returns `None`.
     pub fn lost(&mut self, now: Instant, epoll: &Epoll) -> Option<Lost> {
         let is_lost = |place: &Option<Question>| {
             let question = place.as_ref();
@@ -282,7 +283,7 @@ impl Streams {
         };
         let slot = self.places().iter().position(is_lost)?;
         let question = self.take(slot)?;
-        // Silence since then: the connection may be dead, and others should not wait on it.
+        // Silent since the question was asked: the connection may be dead, and others must not wait on it.
         match &self.connections[question.connection] {
             Some(connection) if connection.last_heard <= question.asked => {
                 self.end(question.connection, StreamLoss::Unanswered, now, epoll);
@@ -295,7 +296,7 @@ impl Streams {
         })
     }
 
-    /// Closes connections that no question has waited on for a while.
+    /// Closes connections that have been without questions for long enough.
     pub fn close_idle(&mut self, now: Instant) {
         for index in 0..STREAMS {
             let is_over = self.idle_until(index).is_some_and(|until| until <= now);
@@ -313,13 +314,13 @@ impl Streams {
         lost.chain(idle).min()
     }
 
-    /// Until when the connection at `index` is kept where no question waits on it.
+    /// How long the connection at `index` is kept, if it has no questions.
     fn idle_until(&self, index: usize) -> Option<Instant> {
         let connection = self.connections[index].as_ref()?;
         (self.load(index) == 0).then(|| connection.last_heard + KEEP_MS)
     }
 
-    /// Questions that wait on the connection at `index`.
+    /// Number of questions on the connection at `index`.
     fn load(&self, index: usize) -> usize {
         self.on(index).count()
     }
@@ -329,7 +330,7 @@ impl Streams {
         questions.filter(move |question| question.connection == index)
     }
 
-    /// The connection by which the next question to `to` goes.
+    /// The connection for the next question to `to`.
     fn connection_to(
         &mut self,
         to: SocketAddr,
@@ -354,7 +355,7 @@ impl Streams {
         }
     }
 
-    /// Begins to connect to `to`, in the place of a connection that is idle if there is no other.
+    /// Begins to connect to `to`; without a free place it replaces an idle connection.
     fn connect(&mut self, to: SocketAddr, now: Instant, epoll: &Epoll) -> Result<usize, NoPort> {
         let free = self.connections.iter().position(Option::is_none);
         let index = free.or_else(|| {
@@ -368,7 +369,7 @@ impl Streams {
         Ok(index)
     }
 
-    /// Closes the connection at `index`. A server may close one that was kept just when a question is under way: that one is
+    /// Closes the connection at `index`. A server may close an idle connection just as a question is sent: such a question is
     /// asked once more, on a new connection. The others are lost by `loss`.
     fn end(&mut self, index: usize, loss: StreamLoss, now: Instant, epoll: &Epoll) {
         let Some(ended) = self.connections[index].take() else {
@@ -384,7 +385,7 @@ impl Streams {
         let questions = self.questions.iter_mut().flatten();
         for question in questions.filter(|one| one.connection == index) {
             match again.filter(|_| ended.has_answered && !question.is_repeated) {
-                // Its ID may be another's there, so it gets a new one.
+                // Another question may have the same ID there.
                 Some(again) => {
                     question.connection = again;
                     question.is_repeated = true;
@@ -403,7 +404,7 @@ impl Streams {
 }
 
 impl Question {
-    /// Whether it may hold up those behind it.
+    /// True if it may block those behind it.
     fn is_stalled(&self, now: Instant) -> bool {
         self.asked + STALL_MS <= now
     }
@@ -416,7 +417,7 @@ impl Question {
     }
 }
 
-/// Why there is no connection. One that is refused at once is one whose refusal has been heard already.
+/// Maps an error to why there is no connection. ECONNREFUSED counts as unreachable, like a refusal that arrives later.
 fn why(error: &io::Error) -> NoPort {
     let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
     if errno == Errno::ECONNREFUSED {
@@ -426,7 +427,7 @@ fn why(error: &io::Error) -> NoPort {
     }
 }
 
-/// How the questions of a connection that ended with `error` are lost.
+/// How questions are lost whose connection ended with `error`.
 fn loss_of(error: &io::Error) -> StreamLoss {
     match why(error) {
         NoPort::Unreachable => StreamLoss::Unreachable,

@@ -10,7 +10,7 @@ use crate::worker::events::EventSource;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What became of a question.
+/// Outcome of a question.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
     Answered(u16, Vec<u8>),
@@ -25,7 +25,7 @@ struct World {
     epoll: Epoll,
     now: Instant,
     server: TcpListener,
-    /// What happened and was not looked at yet.
+    /// Outcomes not yet looked at.
     ends: VecDeque<End>,
 }
 
@@ -40,12 +40,12 @@ impl World {
         }
     }
 
-    /// Asks a question that has this ID; returns its place.
+    /// Asks a question with this ID; returns its slot.
     fn ask(&mut self, id: u16) -> u16 {
         self.ask_for(0, id)
     }
 
-    /// The same for a client of this bucket.
+    /// Asks for a client of this bucket.
     fn ask_for(&mut self, bucket: u8, id: u16) -> u16 {
         let to = self.server.local_addr().expect("it is bound");
         let slot = self
@@ -56,7 +56,7 @@ impl World {
         slot
     }
 
-    /// The connection that the server is offered next. The questions for it have been sent.
+    /// Accepts the server's next connection. The questions for it have been sent.
     fn accept(&mut self) -> TcpStream {
         self.server
             .set_nonblocking(true)
@@ -77,7 +77,7 @@ impl World {
         panic!("no connection");
     }
 
-    /// What happens next, however long it takes.
+    /// The next outcome, however long it takes.
     fn next(&mut self) -> End {
         for _ in 0..200 {
             if let Some(end) = self.ends.pop_front() {
@@ -88,7 +88,7 @@ impl World {
         panic!("nothing happens");
     }
 
-    /// What happens within so many milliseconds. Whether anything does.
+    /// Runs a turn of so many milliseconds. True if anything happened.
     fn turn(&mut self, millis: u16) -> bool {
         let mut events = [EpollEvent::empty(); 8];
         let timeout = EpollTimeout::from(millis);
@@ -137,14 +137,14 @@ impl World {
     }
 }
 
-/// A message with this ID and so many bytes in all.
+/// A message with this ID, of `len` bytes.
 fn message(id: u16, len: usize) -> Vec<u8> {
     let mut bytes = vec![0x5a; len];
     bytes[..2].copy_from_slice(&id.to_be_bytes());
     bytes
 }
 
-/// The ID of the next question on the server's side.
+/// ID of the next question, as the server reads it.
 fn question_id(stream: &mut TcpStream) -> u16 {
     let mut prefix = [0; 2];
     stream
@@ -165,7 +165,7 @@ fn framed(id: u16, len: usize) -> Vec<u8> {
 #[test]
 fn questions_share_a_connection_and_are_answered_in_any_order() {
     let mut world = World::new();
-    // Both have one ID for the engine.
+    // The engine has one ID for both.
     let (first, second) = (world.ask(77), world.ask(77));
     let mut server = world.accept();
     let (first_id, second_id) = (question_id(&mut server), question_id(&mut server));
@@ -178,7 +178,7 @@ fn questions_share_a_connection_and_are_answered_in_any_order() {
         .write_all(&framed(first_id, 200))
         .expect("a connection to ourselves");
     assert_eq!(world.next(), End::Answered(first, message(77, 200)));
-    // It is kept for the next one.
+    // The connection is kept for the next question.
     let third = world.ask(78);
     let id = question_id(&mut server);
     server
@@ -200,7 +200,7 @@ fn an_answer_of_any_length_is_read_when_it_is_whole_and_holds_up_no_other_connec
         .expect("a connection to ourselves");
     while world.turn(20) {}
     assert!(world.ends.is_empty());
-    // A server that keeps a question waiting gets the next one by another connection.
+    // While a server keeps a question waiting, the next one takes another connection.
     world.now = world.now + STALL_MS;
     let small = world.ask(2);
     let mut other = world.accept();
@@ -232,7 +232,7 @@ fn a_connection_that_the_server_closes_meanwhile_costs_one_more_question_and_no_
     drop(server);
     let mut again = world.accept();
     let id = question_id(&mut again);
-    // Once: a server that closes each connection without an answer is not asked for ever.
+    // Only once: a server that closes each connection without an answer is not asked again and again.
     assert_eq!(id, 1);
     drop(again);
     assert_eq!(world.next(), End::Lost(second));
@@ -247,7 +247,7 @@ fn a_new_connection_that_ends_without_an_answer_loses_its_questions() {
     for slot in slots {
         assert_eq!(world.next(), End::Lost(slot));
     }
-    // Nobody listens there any more.
+    // The listener on this port is gone.
     let to = world.server.local_addr().expect("it is bound");
     world.server = TcpListener::bind("127.0.0.1:0").expect("a free port");
     match world.streams.open(to, 0, world.now, &world.epoll) {
@@ -260,7 +260,7 @@ fn a_new_connection_that_ends_without_an_answer_loses_its_questions() {
     assert_eq!(world.open_connections(), 0);
 }
 
-/// The system says at once that it connects to no group of hosts, and that there is no route, in the same words.
+/// connect(2) to a multicast address fails at once with ENETUNREACH, like a missing route.
 #[test]
 fn a_server_that_no_route_leads_to_is_told_as_unreachable() {
     let mut world = World::new();
@@ -270,7 +270,7 @@ fn a_server_that_no_route_leads_to_is_told_as_unreachable() {
         assert_eq!(opened, Err(NoPort::Unreachable), "{to}");
     }
     assert_eq!(world.open_connections(), 0);
-    // The route goes while a connection stands: what was asked by it cannot be asked again.
+    // The route goes away while a connection is up: its question cannot be asked again.
     let errors = [
         (Errno::EHOSTUNREACH, StreamLoss::Unreachable),
         (Errno::ENETUNREACH, StreamLoss::Unreachable),
@@ -315,7 +315,7 @@ fn an_idle_connection_is_closed_after_a_while_or_for_another_server() {
     world.now = world.now + 1;
     world.turn(0);
     assert_eq!(world.open_connections(), 0);
-    // More servers than connections: the idle ones make room.
+    // With more servers than connections, idle ones make room.
     let servers: Vec<TcpListener> = (0..=STREAMS)
         .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
         .collect();
@@ -338,7 +338,7 @@ fn a_late_answer_is_nobodys_and_one_to_nothing_ends_the_connection() {
     let mut server = world.accept();
     let (late, id) = (question_id(&mut server), question_id(&mut server));
     world.streams.leave(left);
-    // Its place is another one's by now.
+    // The slot is in use again.
     assert_eq!(world.ask(3), left);
     server
         .write_all(&framed(late, 50))
@@ -348,12 +348,12 @@ fn a_late_answer_is_nobodys_and_one_to_nothing_ends_the_connection() {
         .write_all(&framed(id, 50))
         .expect("a connection to ourselves");
     assert_eq!(world.next(), End::Answered(waits, message(2, 50)));
-    // Nothing else can be late.
+    // No other answer can be late.
     server
         .write_all(&framed(0xffff, 50))
         .expect("a connection to ourselves");
     assert_eq!(world.next(), End::Malformed);
-    // The question that waits is asked again by another connection.
+    // The waiting question is asked again on another connection.
     let mut server = world.accept();
     let id = question_id(&mut server);
     server

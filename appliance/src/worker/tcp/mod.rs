@@ -1,9 +1,8 @@
-//! DNS over TCP for clients (RFC 7766): fixed slots, pipelining, answers in whatever order they come.
+//! DNS over TCP for clients (RFC 7766): fixed slots, pipelining, answers in any order.
 //!
-//! A slot holds one query as it arrives; of a query that is longer than a slot the rest is read and forgotten. Answers go
-//! straight into the kernel's send buffer, which is large enough for the longest message, so nothing has to be kept here. A
-//! client that does not read its answers until that buffer is full is closed; one that asks more than it may have in flight
-//! is not read from until an answer is out.
+//! A slot holds one query as it arrives; of a query longer than a slot the rest is read and discarded. Answers go straight into
+//! the kernel's send buffer, which holds the longest message, so none is kept here. A client that leaves its answers unread until
+//! that buffer is full is closed; one that has too many queries in flight is read from again once an answer is sent.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -24,32 +23,32 @@ use super::events::EventSource;
 use super::listener::Places;
 use crate::os::socket::arrival_of;
 
-/// Length prefix (RFC 1035 section 4.2.2).
+/// Bytes of the length prefix (RFC 1035 section 4.2.2).
 const PREFIX: usize = 2;
-/// Connections that may wait to be accepted.
+/// Most connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// Send buffer of a connection in bytes: the longest answer twice, as the kernel counts its own overhead in.
+/// Send buffer of a connection in bytes: twice the longest answer, as the kernel counts its own overhead.
 const SEND_BUFFER: usize = 2 * (TCP_MESSAGE_MAX + PREFIX);
-/// Bytes of a query behind what a slot holds are read in pieces of this size.
+/// The part of a query beyond its slot is read in pieces of this many bytes.
 const PIECE: usize = 512;
-/// A query has to arrive whole within this time, in milliseconds.
+/// Time for a query to arrive whole, in milliseconds.
 pub const QUERY_MS: u64 = 5_000;
-/// Questions of one connection that may be in flight: then it is not read from until one is answered.
+/// Most queries of one connection in flight: beyond, reading pauses until one is answered.
 const IN_FLIGHT_MAX: u8 = 64;
-/// The fair share of connections when all slots are taken: a client above it gives way first.
+/// Fair share of connections when all slots are taken: a client above it gives way first.
 const SHARE: usize = if TCP_CLIENTS < 8 { 1 } else { TCP_CLIENTS / 8 };
-/// A new connection has this time for its first query before it counts as idle, in milliseconds.
+/// Time for the first query of a new connection before it counts as idle, in milliseconds.
 const GRACE_MS: u64 = 1_000;
-/// In a crowd, a connection on which nothing was asked for so long goes before those that wait for answers, in milliseconds: who
-/// connects to ask does so at once.
+/// When [`Tcp::crowded_out`] decides, a connection without a query for so long goes before those that wait for answers, in
+/// milliseconds: a client that connects to ask does so at once.
 const ASK_MS: u64 = 100;
-/// How long no connection is accepted where the system has no descriptor or no memory for one, in milliseconds. The
-/// listener stays ready meanwhile, and would wake the worker each time it waits.
+/// How long accepting pauses when the system lacks a descriptor or memory, in milliseconds. The listener stays readable
+/// meanwhile, and would wake the worker at each wait.
 const PAUSE_MS: u64 = 200;
-/// Trouble that comes again within this time is the same, in milliseconds.
+/// An error that recurs within this time is reported once, in milliseconds.
 const SAME_TROUBLE_MS: u64 = 60_000;
 
-/// Which connection: the slot and its generation, so that a reused slot is not mistaken for the old client.
+/// Identifies a connection by its slot and generation, so that a reused slot is not mistaken for the old client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpClient {
     slot: u16,
@@ -59,20 +58,20 @@ pub struct TcpClient {
 struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
-    /// Where what it asks is counted.
+    /// Ingress under which its queries are counted.
     ingress: Ingress,
-    /// Index of the device that it came by; 0: nobody knows, or it is this machine itself.
+    /// Index of the ingress device; 0 if unknown, or if the client is this machine itself.
     device: u32,
-    /// Whom it counts for.
+    /// Fairness unit of the client.
     holder: IpAddr,
-    /// Bytes of the query that are there, prefix included.
+    /// Bytes of the next query that have arrived, prefix included.
     filled: usize,
-    /// When the first of them came; if there are none, when the last query was complete or the last answer was sent.
+    /// When the first of them arrived; without any, when the last query was complete or the last answer was sent.
     since: Instant,
-    /// Nothing was asked yet.
+    /// True until the first query.
     is_new: bool,
     in_flight: u8,
-    /// The client has said all it had to say.
+    /// True once the client has closed its side.
     ended: bool,
 }
 
@@ -87,7 +86,7 @@ pub struct Tcp {
     listeners: Places<TcpListener>,
     slots: Box<[TcpSlot]>,
     idle_ms: u64,
-    /// No connection is accepted until then.
+    /// End of the pause in accepting.
     paused_until: Option<Instant>,
     /// When accepting last failed for want of descriptors or memory.
     trouble: Option<Instant>,
@@ -96,23 +95,23 @@ pub struct Tcp {
 /// Bytes of the slots, for the memory budget.
 pub const SLOTS_BYTES: usize = TCP_CLIENTS * size_of::<TcpSlot>();
 
-/// What accepting brought.
+/// Result of accepting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     /// A connection, which was served, refused or lost: there may be more.
     One,
-    /// One of somebody who is not answered: closed, and there may be more.
+    /// A connection of a client that the policy does not answer: closed; there may be more.
     Stranger,
-    /// None waits.
+    /// No connection waits.
     None,
-    /// None can be had for the moment; why, where that has not been said lately.
+    /// Accepting pauses; with the errno unless it was reported lately.
     Paused(Option<Errno>),
 }
 
-/// What reading from a connection brought.
+/// Result of reading from a connection.
 #[derive(Debug)]
 pub enum TcpRead {
-    /// Nothing whole yet.
+    /// No whole query yet.
     Nothing,
     /// A query of so many bytes, copied into the caller's buffer.
     Query(usize),
@@ -120,7 +119,7 @@ pub enum TcpRead {
     Closed,
 }
 
-/// Opens a TCP socket on `address`; as for UDP, the address need not be there yet.
+/// Opens a TCP socket on `address`; as for UDP, the address may still be absent.
 ///
 /// # Errors
 /// The system call that failed, with the address.
@@ -141,7 +140,7 @@ pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         } else {
             socket::setsockopt(&fd.as_fd(), sockopt::Ipv4PacketInfo, &true)?;
         }
-        // Accepted connections inherit it.
+        // Accepted connections inherit the buffer size.
         socket::setsockopt(&fd.as_fd(), sockopt::SndBuf, &SEND_BUFFER)?;
         socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
         socket::listen(&fd, Backlog::new(BACKLOG)?)?;
@@ -155,8 +154,8 @@ pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Tcp {
-    /// Empty slots, for `listeners` at the start; without any, this worker never serves TCP. A connection may be idle for
-    /// `idle_ms`.
+    /// Empty slots; `listeners` are expected at the start, and 0 means that this worker never serves TCP. `idle_ms` is the idle
+    /// timeout of a connection.
     pub fn new(listeners: usize, idle_ms: u64) -> Self {
         let slot = |_| TcpSlot {
             connection: None,
@@ -173,12 +172,12 @@ impl Tcp {
         }
     }
 
-    /// Accepts connections of `listener`, which is watched, from now on.
+    /// Accepts connections of `listener`, which epoll already watches, from now on.
     pub fn listen(&mut self, place: u16, listener: TcpListener) {
         self.listeners.put(place, listener);
     }
 
-    /// Accepts no connection at this place any more. Those that were accepted there go on.
+    /// Closes the listener at `place`. Connections accepted there go on.
     pub fn leave(&mut self, place: u16) {
         self.listeners.remove(place);
     }
@@ -207,7 +206,7 @@ impl Tcp {
                 };
             }
         };
-        // A stranger gets no slot: closed at once.
+        // Closed at once, without a slot.
         let device = arrival_of(&stream, peer.is_ipv6());
         if !policy.may_come_by(peer.ip(), device) || policy.is_stranger(peer.ip()) {
             return Accepted::Stranger;
@@ -242,7 +241,7 @@ impl Tcp {
         Accepted::One
     }
 
-    /// Looks away from all listeners for a moment.
+    /// Pauses accepting at all listeners.
     fn pause(&mut self, errno: Errno, now: Instant, epoll: &Epoll) -> Accepted {
         self.paused_until = Some(now + PAUSE_MS);
         self.arm(EpollFlags::empty(), epoll);
@@ -251,7 +250,7 @@ impl Tcp {
         Accepted::Paused((!is_known).then_some(errno))
     }
 
-    /// Waits for `flags` at all listeners.
+    /// Sets the events of all listeners to `flags`.
     fn arm(&self, flags: EpollFlags, epoll: &Epoll) {
         for (place, listener) in self.listeners.iter_with_places() {
             let mut event = EpollEvent::new(flags, EventSource::TcpListener(place).to_bits());
@@ -260,7 +259,7 @@ impl Tcp {
         }
     }
 
-    /// A slot without a connection, for `holder`, made free if need be and if somebody gives way.
+    /// A free slot for `holder`; if all are taken, one whose connection gives way.
     fn free_slot(&mut self, holder: IpAddr, now: Instant) -> Option<usize> {
         let free = self.slots.iter().position(|slot| slot.connection.is_none());
         if free.is_some() {
@@ -271,10 +270,10 @@ impl Tcp {
         Some(index)
     }
 
-    /// Whose connection ends where every slot is taken and `holder` comes: one of the client that has the most, if that is
-    /// more than its share. If that is `holder` itself, what it waits for goes before what it has new. While nobody has more
-    /// than a share, what is idle gives way; where all wait for answers one of a client that has more than `holder` then has; and
-    /// where all have as many, see [`Self::crowded_out`].
+    /// Slot of the connection to end when all are taken and `holder` connects. If a client has more than its share, one of the
+    /// client with the most; if that is `holder` itself, only one of its own that is idle or done asking. If no client exceeds
+    /// its share: an idle or done one; else one of the client with the most, if that has more than `holder` then has; else
+    /// [`Self::crowded_out`].
     fn gives_way(&self, holder: IpAddr, now: Instant) -> Option<usize> {
         let own = self.held(holder) + 1;
         let (most, greediest) = self.greediest()?;
@@ -292,9 +291,9 @@ impl Tcp {
         }
     }
 
-    /// The connection that ends where more clients come than there are slots, and each has as many as the one that comes then
-    /// has, `own`: one on which nothing was asked although there was time to, else the one that has been served for longest. A host
-    /// may have many addresses: whoever comes has as much time as there are slots, and is answered from the cache in less.
+    /// Slot of the connection to end when clients outnumber slots, and each has at least `own` connections, as many as the
+    /// newcomer then has: one without a query despite time to ask, else the oldest. A host may have many addresses; even so each
+    /// newcomer lasts until all slots have turned over, and an answer from the cache takes less.
     fn crowded_out(&self, now: Instant, own: usize) -> Option<usize> {
         let connections = self.connections();
         let others = connections.filter(|(_, connection)| self.held(connection.holder) >= own);
@@ -307,9 +306,9 @@ impl Tcp {
         ranked.min().map(|(_, _, index)| index)
     }
 
-    /// The connection among those that `of` names which is missed least: the longest idle one; then the oldest that waits
-    /// for answers and has nothing more to say, whose client may be gone; and where `any` may go, the oldest that waits, and
-    /// last a new one that has not asked yet.
+    /// The connection to end first among those that `of` selects: the longest idle one; then the oldest whose client has closed
+    /// its side and still waits for answers, and may be gone; and, if `any` may go, the oldest that waits, and last a new one
+    /// that has not asked yet.
     fn least_missed(
         &self,
         now: Instant,
@@ -322,9 +321,9 @@ impl Tcp {
             Connection { in_flight: 0, .. } => 3,
             Connection { .. } => 2,
         };
-        // Has asked, which was not read yet.
+        // Connections with unread bytes: they have asked.
         let mut busy: heapless::Vec<usize, TCP_CLIENTS> = heapless::Vec::new();
-        // Bound: each round but the last one adds a slot to `busy`.
+        // Bound: each round but the last adds a slot to `busy`.
         loop {
             let connections = self.connections().filter(|(_, connection)| of(connection));
             let ranked = connections.map(|(index, connection)| {
@@ -344,13 +343,13 @@ impl Tcp {
         }
     }
 
-    /// The client that has the most connections, and how many.
+    /// The client with the most connections, and their number.
     fn greediest(&self) -> Option<(usize, IpAddr)> {
         let clients = self.connections().map(|(_, connection)| connection.holder);
         clients.map(|client| (self.held(client), client)).max()
     }
 
-    /// Connections of `client`.
+    /// Number of connections of `client`.
     fn held(&self, client: IpAddr) -> usize {
         let same = |(_, other): &(usize, &Connection)| other.holder == client;
         self.connections().filter(same).count()
@@ -385,7 +384,7 @@ impl Tcp {
         }
     }
 
-    /// Whether the connection in slot `index` is still the one that had this turn.
+    /// True if the slot still has this generation.
     pub fn is_current(&self, index: u16, generation: u32) -> bool {
         let slot = self.slots.get(usize::from(index));
         slot.is_some_and(|slot| slot.generation == generation)
@@ -402,13 +401,13 @@ impl Tcp {
         Some((client, connection.peer))
     }
 
-    /// Where what this client asks is counted.
+    /// Ingress under which this client's queries are counted.
     pub fn ingress(&self, client: TcpClient) -> Ingress {
         let connection = self.known(client);
         connection.map_or(Ingress::Other, |connection| connection.ingress)
     }
 
-    /// The device that it came by; 0: nobody knows.
+    /// Index of the ingress device; 0 if unknown.
     pub fn device(&self, client: TcpClient) -> u32 {
         let connection = self.known(client);
         connection.map_or(0, |connection| connection.device)
@@ -420,7 +419,7 @@ impl Tcp {
         slot.and_then(|slot| slot.connection.as_ref())
     }
 
-    /// Who is at the other end, while it is there.
+    /// Address of the client, while it is connected.
     pub fn peer(&self, client: TcpClient) -> Option<SocketAddr> {
         let (present, peer) = self.client(client.slot)?;
         (present == client).then_some(peer)
@@ -433,7 +432,7 @@ impl Tcp {
         }
     }
 
-    /// Sends the answer that was expected. Whether it went out.
+    /// Sends an answer announced by [`Self::expect`]. True if it was sent.
     pub fn reply_later(
         &mut self,
         client: TcpClient,
@@ -456,14 +455,14 @@ impl Tcp {
         sent
     }
 
-    /// Notes that the answer that was expected does not come.
+    /// Notes that an announced answer will not come.
     pub fn forget(&mut self, client: TcpClient) {
         if let Some(connection) = self.connection(client) {
             connection.in_flight = connection.in_flight.saturating_sub(1);
         }
     }
 
-    /// Waits for more from the connection in slot `index`, unless it has ended or asked too much.
+    /// Waits for more from the connection in slot `index`, unless it has ended or has too many queries in flight.
     pub fn wait(&self, index: u16, epoll: &Epoll) {
         let Some(slot) = self.slots.get(usize::from(index)) else {
             return;
@@ -480,7 +479,7 @@ impl Tcp {
         }
     }
 
-    /// Sends an answer. A client that does not take it whole is closed: it does not read.
+    /// Sends an answer. A client whose send buffer has no room for all of it is closed: it does not read.
     pub fn reply(&mut self, client: TcpClient, message: &[u8]) -> bool {
         let Some(connection) = self.connection(client) else {
             return false;
@@ -506,8 +505,7 @@ impl Tcp {
             .filter(|_| slot.generation == client.generation)
     }
 
-    /// Closes what has been idle, or slow, for too long, and looks at the listeners again after a pause. Returns when to
-    /// come back.
+    /// Closes connections that were idle or slow for too long, and resumes accepting after a pause. Returns the next deadline.
     pub fn expire(&mut self, now: Instant, epoll: &Epoll) -> Option<Instant> {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
@@ -523,7 +521,7 @@ impl Tcp {
             } else {
                 self.idle_ms
             };
-            // Patience begins when the last answer is out.
+            // The idle time begins when the last answer is sent.
             let is_idle = connection.in_flight == 0;
             let deadline = if is_idle { connection.since } else { now } + patience;
             if deadline <= now {
@@ -542,8 +540,8 @@ fn event(slot: u16, generation: u32) -> EpollEvent {
     EpollEvent::new(flags, EventSource::TcpClient { slot, generation }.to_bits())
 }
 
-/// Whether accept(2) failed for the one connection that it took from the queue, so that the next may do. Everything else
-/// lasts: the connection waits on, and no descriptor or no memory is there to take it.
+/// True if accept(2) failed for the one connection that it took from the queue, so that the next may succeed. Other errors last:
+/// the connection stays in the queue, and there is no descriptor or memory for it.
 const fn is_of_one_connection(errno: Errno) -> bool {
     matches!(
         errno,
@@ -551,7 +549,7 @@ const fn is_of_one_connection(errno: Errno) -> bool {
             | Errno::ECONNABORTED
             | Errno::ECONNRESET
             | Errno::ETIMEDOUT
-            // What the network had to say of the new socket (accept(2)).
+            // Errors of the network on the new socket (accept(2)).
             | Errno::ENETDOWN
             | Errno::EPROTO
             | Errno::ENOPROTOOPT
@@ -564,13 +562,13 @@ const fn is_of_one_connection(errno: Errno) -> bool {
 }
 
 impl Connection {
-    /// Waits for nothing from us, and has had the time to ask.
+    /// True if it waits for no answer, and has had time to ask.
     fn is_idle(&self, now: Instant) -> bool {
         let is_fresh = self.is_new && now < self.since + GRACE_MS;
         self.in_flight == 0 && !is_fresh
     }
 
-    /// Something has come that was not read.
+    /// True if unread bytes have arrived.
     fn has_unread(&self) -> bool {
         self.stream.peek(&mut [0]).is_ok_and(|count| count > 0)
     }

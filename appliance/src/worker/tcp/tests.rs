@@ -1,4 +1,4 @@
-//! Who gives way where all slots are taken, and what becomes of a listener that nothing can be accepted from.
+//! Which connection gives way when all slots are taken, and the pause in accepting.
 
 use super::*;
 use crate::worker::events::watch;
@@ -28,7 +28,7 @@ impl Server {
         }
     }
 
-    /// A connection from 127.0.0.`client`, accepted; in which slot, if it was not refused.
+    /// Connects from 127.0.0.`client`; returns its slot unless it was refused.
     fn connect(&mut self, client: u8) -> (TcpStream, Option<u16>) {
         let family = AddressFamily::Inet;
         let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
@@ -54,14 +54,14 @@ impl Server {
         found.map(|(index, _)| index as u16)
     }
 
-    /// The same, and it has asked something that takes long.
+    /// Connects and asks a query that takes long.
     fn connect_and_wait(&mut self, client: u8) -> TcpStream {
         let (stream, slot) = self.connect(client);
         self.asks(slot.expect("accepted"));
         stream
     }
 
-    /// The connection in this slot has asked.
+    /// Has the connection in this slot ask.
     fn asks(&mut self, slot: u16) {
         let (id, _) = self.tcp.client(slot).expect("open");
         let now = self.now;
@@ -92,7 +92,7 @@ fn a_client_with_all_connections_waiting_keeps_nobody_out() {
         .map(|_| server.connect_and_wait(9))
         .collect();
     let mut others = Vec::new();
-    // Fresh ones, which have not asked yet; the greedy one comes back for each place that it loses.
+    // Fresh connections that have not asked yet; the greedy client reconnects for each one that it loses.
     for client in 10..10 + 2 * SHARE as u8 {
         let (stream, slot) = server.connect(client);
         assert!(slot.is_some(), "{client} is refused");
@@ -120,7 +120,7 @@ fn two_clients_with_half_of_the_connections_each_keep_nobody_out() {
         .map(|client| server.connect_and_wait(client))
         .collect();
     assert_eq!(server.held(8), server.held(9), "both give way in turn");
-    // Nor do they take the place of what is idle.
+    // Nor do they replace idle ones.
     for stream in &others {
         let slot = server.slot_of(stream.local_addr().expect("its address"));
         let (id, _) = server.tcp.client(slot.expect("open")).expect("open");
@@ -187,7 +187,7 @@ fn a_query_that_was_not_read_yet_keeps_its_connection() {
     let mut streams: Vec<TcpStream> = (0..TCP_CLIENTS)
         .map(|number| server.connect(10 + (number / SHARE) as u8).0)
         .collect();
-    // The longest idle has just asked.
+    // The longest idle one has just asked.
     streams[0].write_all(&[0]).expect("connected");
     let first = server.slot_of(streams[0].local_addr().expect("its address"));
     let has_asked = |server: &Server| {
@@ -201,7 +201,7 @@ fn a_query_that_was_not_read_yet_keeps_its_connection() {
     assert!(!server.is_open(&streams[1]));
 }
 
-/// A host of many addresses has a connection of each.
+/// One host with a connection from each of many addresses.
 #[test]
 fn in_a_crowd_whoever_comes_is_served_and_who_was_for_longest_goes() {
     let mut server = Server::new();
@@ -215,7 +215,7 @@ fn in_a_crowd_whoever_comes_is_served_and_who_was_for_longest_goes() {
     let (other, slot) = server.connect(200);
     server.asks(slot.expect("served"));
     assert!(!server.is_open(&crowd.remove(0)));
-    // Who was refused comes again at once.
+    // Clients that were refused reconnect at once.
     for client in 100..100 + TCP_CLIENTS as u8 - 1 {
         server.later(1);
         crowd.push(server.connect_and_wait(client));

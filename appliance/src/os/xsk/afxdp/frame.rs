@@ -9,10 +9,10 @@ use heapless::Vec;
 use std::sync::{Mutex, PoisonError};
 use xdnsd_core::limits::{CHUNK_SIZE, CHUNKS_PER_QUEUE, WORKERS};
 
-/// A frame in the worker's hands: the token of its chunk.
+/// A received or fresh frame: the worker's token of its chunk.
 ///
-/// It ends in `transmit` or `release` of the socket that it came from. One that is merely dropped panics in debug
-/// builds; in release builds it is counted, and the socket takes the chunk back at the next flush.
+/// It is consumed by `transmit` or `release` of the socket that it came from. Dropping it panics in debug builds; in release
+/// builds the drop is counted, and the socket reclaims the chunk at the next flush.
 #[must_use = "a frame ends in transmit or release"]
 #[derive(Debug)]
 pub struct Frame {
@@ -33,18 +33,18 @@ impl Frame {
         }
     }
 
-    /// Ends the token.
+    /// Consumes the token.
     pub(super) fn into_buffer(self, slot: usize) -> Buffer {
         assert_eq!(
             self.slot as usize, slot,
             "a frame returns to the socket that it came from"
         );
         let mut frame = ManuallyDrop::new(self);
-        // SAFETY: the buffer is taken once: the frame around it is never looked at again, nor dropped.
+        // SAFETY: the buffer is taken once: the frame around it is neither used again nor dropped.
         unsafe { ManuallyDrop::take(&mut frame.buffer) }
     }
 
-    /// The received bytes; of a fresh frame none.
+    /// The received bytes; empty for a fresh frame.
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let len = self.len().min(self.capacity());
@@ -58,14 +58,15 @@ impl Frame {
         &mut self.buffer.get_data_mut()[..capacity]
     }
 
-    /// Received bytes.
+    /// Length of the received bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         usize::from(self.buffer.get_len())
     }
 
-    /// The crate always makes the slice as long as a chunk behind its headroom, so one that starts later runs into the
-    /// next chunk. Chunks are aligned to their size: the address says where this one ends.
+    /// Bytes from the frame's start to the end of its chunk. The crate always makes the slice as long as a chunk after its
+    /// headroom, so one that starts later runs into the next chunk. Chunks are aligned to their size: the address says where this
+    /// one ends.
     fn capacity(&self) -> usize {
         let offset = self.buffer.get_data().as_ptr() as usize % CHUNK_SIZE;
         (CHUNK_SIZE - offset).min(CHUNK_SIZE - HEADROOM)
@@ -74,7 +75,7 @@ impl Frame {
 
 impl Drop for Frame {
     fn drop(&mut self) {
-        // SAFETY: drop runs once, and nothing looks at the buffer after it.
+        // SAFETY: drop runs once, and the buffer is not used after it.
         let buffer = unsafe { ManuallyDrop::take(&mut self.buffer) };
         DROPPED[self.slot as usize].add(buffer);
         if cfg!(debug_assertions) && !std::thread::panicking() {
@@ -86,7 +87,7 @@ impl Drop for Frame {
     }
 }
 
-/// Buffers of dropped frames wait here until their socket takes them back. Room for all there are.
+/// Buffers of dropped frames, until their socket reclaims them. Room for all there are.
 pub(super) struct Dropped {
     count: AtomicU32,
     buffers: Mutex<Vec<Buffer, CHUNKS_PER_QUEUE>>,
@@ -109,7 +110,7 @@ impl Dropped {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// Hands every waiting buffer to `take_back`; says how many there were.
+    /// Passes every waiting buffer to `take_back`; returns their number.
     pub(super) fn recover(&self, mut take_back: impl FnMut(Buffer)) -> u32 {
         if self.count.swap(0, Ordering::Acquire) == 0 {
             return 0;

@@ -1,4 +1,4 @@
-//! Opening and closing through the crate, around its traps.
+//! Opens and closes sockets through the crate, around its pitfalls.
 
 use super::{Buffer, Pending};
 use crate::os::xsk::error::{SetupError, SetupStep};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use xdnsd_core::limits::{CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_RING};
 
-/// Room for the crate's 4096-entry queues, which it makes on the stack.
+/// Stack for the crate's 4096-entry queues, which it makes on the stack, in bytes.
 const QUEUE_STACK: usize = 2 << 20;
 
 /// The crate's parts of one socket.
@@ -29,8 +29,8 @@ pub struct Handles {
 }
 
 impl Handles {
-    /// Opens a socket and hands out the buffers of its UMEM. The kernel frees a closed socket's hold on its queue in a
-    /// work queue, so EBUSY is tried again; all over, because a failed `Socket::new` unmaps the UMEM's rings.
+    /// Opens a socket and returns the buffers of its UMEM. The kernel releases a closed socket's queue in a work queue, so EBUSY
+    /// is retried; from the start, because a failed `Socket::new` unmaps the UMEM's rings.
     pub fn open(options: &Options<'_>) -> Result<(Self, Vec<Buffer>), SetupError> {
         sys::raise_memlock();
         let mut result = Self::try_open(options);
@@ -83,10 +83,10 @@ impl Handles {
         Ok((handles, buffers))
     }
 
-    /// The socket's descriptor, which the crate keeps to itself.
+    /// The socket's descriptor, which the crate keeps private.
     pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: get_ptr is the UMEM that self keeps alive; libbpf reads its descriptor. The first socket of a UMEM
-        // shares the UMEM's descriptor, which stays open as long as the UMEM, hence as long as the borrow of self.
+        // SAFETY: get_ptr is the UMEM that self keeps alive; libbpf reads its descriptor. The first socket of a UMEM shares the
+        // UMEM's descriptor, which stays open as long as the UMEM, hence as long as the borrow of self.
         unsafe { BorrowedFd::borrow_raw(libbpf_sys::xsk_umem__fd(self.umem.get_ptr())) }
     }
 
@@ -95,32 +95,32 @@ impl Handles {
         self.area.get_ptr() as usize
     }
 
-    /// Keeps the packet memory mapped for good, because a frame of it is still about.
+    /// Keeps the packet memory mapped for good, because a frame of it still exists.
     pub fn leak_memory(&self) {
         mem::forget(self.area.clone());
     }
 }
 
 impl Drop for Handles {
-    /// libbpf keeps pointers to the ring structs inside `SocketRx` and `SocketTx` and follows them when the socket is
-    /// deleted, but the crate frees them before. So their two strong counts are
-    /// given back by hand while the structs stay allocated: about 100 bytes per socket are never freed.
+    /// libbpf keeps pointers to the ring structs inside `SocketRx` and `SocketTx` and follows them when the socket is deleted,
+    /// but the crate frees them before. So their two strong counts are decremented by hand while the structs stay allocated:
+    /// about 100 bytes per socket are never freed.
     fn drop(&mut self) {
         let socket = Arc::as_ptr(&self.socket);
-        // SAFETY: rx and tx each hold one strong count of this Arc and, being in ManuallyDrop and never taken out,
-        // will not give it back themselves. self.socket holds a third, so the pointer is alive in both calls.
+        // SAFETY: rx and tx each hold one strong count of this Arc and, being in ManuallyDrop and never taken out, never release
+        // it themselves. self.socket holds a third, so the pointer is alive in both calls.
         unsafe {
             Arc::decrement_strong_count(socket);
             Arc::decrement_strong_count(socket);
         }
-        // SAFETY: the last strong count, dropped once; nothing looks at the field after this. The rings that
-        // xsk_socket__delete follows live on: RX and TX as said, fill and completion until our fields drop.
+        // SAFETY: the last strong count, dropped once; the field is not used after this. The rings that xsk_socket__delete
+        // follows live on: RX and TX as said, fill and completion until our fields drop.
         unsafe { ManuallyDrop::drop(&mut self.socket) };
     }
 }
 
-/// An empty queue of the crate. It is 160 KiB, built on the stack and then moved, so on a stack of its own: the caller's
-/// may be a worker's.
+/// An empty queue of the crate. It is 160 KiB, built on the stack and then moved, so a thread with a large stack makes it: the
+/// caller may be a worker.
 pub fn queue() -> Result<Box<Pending>, SetupError> {
     let failed = |errno| SetupError {
         interface: String::new(),
@@ -150,7 +150,7 @@ fn socket_errno(error: &SocketNewError) -> Errno {
     }
 }
 
-/// The crate hands libbpf's negative errno on as it is.
+/// The crate passes libbpf's negative errno on as it is.
 fn errno_of(error: &io::Error) -> Errno {
     error
         .raw_os_error()

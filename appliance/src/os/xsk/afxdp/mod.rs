@@ -1,10 +1,9 @@
-//! The other backend (`--features afxdp`): the same interface through the crate of that name.
+//! The other backend (`--features afxdp`): the same interface, through the crate of that name.
 //!
-//! The crate brings libbpf 0.3, which wants the XDP program attached first and its map named `xsks_map`: it puts the
-//! socket into the map itself. The packet memory is the crate's own mapping, not a static. The crate aborts when it
-//! sends on an interface that is gone, so every send asks first; an interface deleted in between still aborts.
-//! Nothing of the rings shows through, so the census knows the two sides but not the stations. A UMEM has one socket, which
-//! keeps the books itself.
+//! The crate brings libbpf 0.3, which wants the XDP program attached first and its map named `xsks_map`: it puts the socket into
+//! the map itself. The packet memory is the crate's own mapping, not a static. The crate aborts when it sends on a deleted
+//! interface, so every send checks first; an interface deleted in between still aborts. The rings are hidden, so the census knows
+//! the two sides, but not the stations. A UMEM has one socket, which tracks its chunks itself.
 
 mod frame;
 mod handles;
@@ -30,13 +29,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, TX_RING};
 
-/// A chunk, as the crate hands it about. Its bytes stay mapped as long as [`Handles`] lives, or for good if a frame
-/// outlives it.
+/// A chunk, as the crate passes it around. Its bytes stay mapped as long as [`Handles`] lives, or for good if a frame outlives
+/// it.
 type Buffer = BufMmap<'static, ()>;
 /// The crate's queue between its caller and its rings.
 type Pending = ArrayDeque<[Buffer; PENDING_LEN], Wrapping>;
 
-/// Without the budget option one wake-up sends so many frames.
+/// Frames that one wake-up sends without the budget option.
 const KICK_BUDGET: usize = 32;
 const _: () = assert!(CHUNKS_PER_QUEUE <= PENDING_LEN);
 
@@ -44,7 +43,7 @@ const _: () = assert!(CHUNKS_PER_QUEUE <= PENDING_LEN);
 pub struct Xsk {
     mode: CopyMode,
     counters: SocketCounters,
-    /// Handed out by the crate, on their way into a batch.
+    /// Received from the crate, on their way into a batch.
     received: Box<Pending>,
     /// Transmitted, on their way into the TX ring.
     transmitted: Box<Pending>,
@@ -92,18 +91,18 @@ impl Xsk {
         Ok(xsk)
     }
 
-    /// As the other backend has it: here the socket knows its chunks itself.
+    /// For the interface of the other backend: here the socket tracks its chunks itself.
     pub fn join(&mut self, pool: &mut Pool) {
         pool.join();
     }
 
-    /// Copy or zero copy: what the kernel gave us.
+    /// Copy mode that the kernel chose.
     #[must_use]
     pub fn mode(&self) -> CopyMode {
         self.mode
     }
 
-    /// Takes received frames until the batch is full or none is left; says how many it took.
+    /// Receives frames until the batch is full or none is left; returns their number.
     pub fn receive(&mut self, _: &mut Pool, batch: &mut Batch) -> usize {
         let room = BATCH - batch.len();
         let received = self.handles.rx.try_recv(&mut self.received, room, ());
@@ -121,7 +120,7 @@ impl Xsk {
         count
     }
 
-    /// A frame for a reply that is not made in its query's own frame. `None`: all of them are on their way.
+    /// A frame for a reply that cannot use its query's own frame. `None` if all are in flight.
     #[must_use]
     pub fn take_free(&mut self, _: &mut Pool) -> Option<Frame> {
         let buffer = self.tx_free.pop()?;
@@ -129,10 +128,10 @@ impl Xsk {
         Some(Frame::new(buffer, self.slot.index()))
     }
 
-    /// Puts the first `len` bytes of the frame into the TX ring; they leave at the next [`Self::flush`].
+    /// Puts the first `len` bytes of the frame into the TX ring; they are sent at the next [`Self::flush`].
     ///
     /// # Errors
-    /// Gives the frame back: the TX ring is full, or `len` is more than the frame holds.
+    /// Returns the frame: the TX ring is full, or `len` exceeds the frame.
     pub fn transmit(&mut self, _: &mut Pool, mut frame: Frame, len: usize) -> Result<(), Frame> {
         if self.tx_side + self.transmitted.len() >= TX_RING {
             self.counters.tx_full += 1;
@@ -157,7 +156,7 @@ impl Xsk {
         self.put_free(buffer);
     }
 
-    /// Ends a batch: sends what was transmitted, takes back what was sent, refills the fill ring.
+    /// Ends a batch: sends transmitted frames, reclaims sent chunks, refills the fill ring.
     pub fn flush(&mut self, _: &mut Pool) -> Kick {
         let kick = self.send();
         self.counters.again += u64::from(kick == Kick::Again);
@@ -168,14 +167,14 @@ impl Xsk {
         kick
     }
 
-    /// Whether a flush would do anything.
+    /// True if a flush would do anything.
     #[must_use]
     pub fn has_work(&self, _: &Pool) -> bool {
         true
     }
 
-    /// Asks the kernel how the interface is, sending what may wait in the TX ring. A deleted interface makes no event
-    /// on the descriptor, so a worker that only receives calls this on its timer.
+    /// Checks the interface by a wake-up, which sends frames in the TX ring. A deleted interface makes no event on the
+    /// descriptor, so a worker that only receives calls this on its timer.
     pub fn probe(&mut self) -> Kick {
         match sys::wake_tx(self.handles.fd()) {
             Ok(()) => Kick::Done,
@@ -183,7 +182,7 @@ impl Xsk {
         }
     }
 
-    /// Where the chunks are, as far as can be seen from outside the crate.
+    /// Where the chunks are, as far as is visible from outside the crate.
     #[must_use]
     pub fn census(&self, _: &Pool) -> Census {
         self.chunks()
@@ -200,7 +199,7 @@ impl Xsk {
         }
     }
 
-    /// What passed through the socket.
+    /// Frames and calls counted since the socket was opened.
     #[must_use]
     pub fn counters(&self) -> SocketCounters {
         self.counters
@@ -209,13 +208,13 @@ impl Xsk {
     /// The kernel's counters.
     ///
     /// # Errors
-    /// What getsockopt says.
+    /// getsockopt(2) failed.
     pub fn statistics(&self) -> nix::Result<Statistics> {
         sys::statistics(self.handles.fd())
     }
 
-    /// The crate kicks once per call and panics if the interface is gone, so it is asked about before. What one kick
-    /// leaves in the TX ring is kicked by us.
+    /// Sends. The crate wakes the kernel once per call and panics if the interface is gone, so the interface is checked before.
+    /// What one wake-up leaves in the TX ring is sent by wake-ups of our own.
     fn send(&mut self) -> Kick {
         let count = self.transmitted.len();
         if count == 0 && self.tx_side == 0 {
@@ -268,7 +267,7 @@ impl Xsk {
         }
     }
 
-    /// The crate fills all or nothing, so it is asked for no more than surely fits.
+    /// Refills the fill ring. The crate fills all or nothing, so it is asked for no more than surely fits.
     fn refill(&mut self) {
         let count = self.rx_free.len().min(RX_RING - self.rx_side.min(RX_RING));
         self.rx_side += self
@@ -303,7 +302,7 @@ impl Xsk {
     }
 }
 
-/// Whether the chunk is one of those that circulate between fill and RX ring.
+/// True for a chunk that circulates between fill and RX ring.
 fn is_rx_chunk(buffer: &Buffer, base: usize) -> bool {
     (buffer.get_data().as_ptr() as usize - base) / CHUNK_SIZE < RX_CHUNKS
 }

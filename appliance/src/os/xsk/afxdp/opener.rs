@@ -1,4 +1,4 @@
-//! The right to open the one socket of a slot, and what stands for the ledger that the other backend has.
+//! The right to open the one socket of a slot, and a stand-in for the other backend's pool.
 
 use super::Xsk;
 use crate::os::xsk::error::SetupError;
@@ -14,19 +14,19 @@ pub struct Opener {
     is_taken: bool,
 }
 
-/// A socket was closed.
+/// Proof that a socket was closed.
 #[derive(Debug)]
 #[must_use = "the ledger has to know"]
 pub struct Closed(());
 
-/// Keeps the slot for as long as a worker uses it.
+/// Keeps the slot claimed while a worker uses it.
 pub struct Pool {
     _slot: Arc<UmemSlot>,
     is_empty: bool,
 }
 
 impl Opener {
-    /// Claims slot `index`, for one socket at once. `None`: there is no such slot, or somebody has it.
+    /// Claims slot `index`, for one socket at once. `None` if there is no such slot, or if it is claimed.
     #[must_use]
     pub fn claim(index: usize, _: usize) -> Option<(Self, Pool)> {
         let slot = Arc::new(UmemSlot::claim(index)?);
@@ -38,13 +38,13 @@ impl Opener {
         Some((Self { slot, is_taken }, pool))
     }
 
-    /// How many sockets can be open at once.
+    /// Most sockets open at once.
     #[must_use]
     pub fn sharers(&self) -> usize {
         1
     }
 
-    /// Whether none is open.
+    /// True if no socket is open.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.is_taken
@@ -55,7 +55,7 @@ impl Opener {
     /// The XDP program has to be attached before.
     ///
     /// # Errors
-    /// Names the function that failed.
+    /// A function of the crate failed; the error names it.
     pub fn open(&mut self, options: &Options<'_>) -> Result<Xsk, SetupError> {
         if self.is_taken {
             return Err(SetupError {
@@ -70,7 +70,7 @@ impl Opener {
         Ok(xsk)
     }
 
-    /// Closes a socket, which is to be told to the ledger.
+    /// Closes a socket; the result is for the worker's [`Pool`].
     #[must_use]
     pub fn close(&mut self, xsk: Xsk) -> Option<Closed> {
         drop(xsk);
@@ -84,18 +84,18 @@ impl Pool {
         self.is_empty = false;
     }
 
-    /// A socket is closed.
+    /// Notes that a socket is closed.
     pub fn reclaim(&mut self, _: &Closed) {
         self.is_empty = true;
     }
 
-    /// Whether there is no socket.
+    /// True without a socket.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.is_empty
     }
 
-    /// Each socket keeps the books itself.
+    /// Always true: each socket tracks its chunks itself.
     #[must_use]
     pub fn holds(&self) -> bool {
         true

@@ -1,4 +1,4 @@
-//! The ledger of a slot: who has each chunk. It belongs to the worker.
+//! The chunk ledger of a slot: records the owner of each chunk. It belongs to the worker.
 //!
 //! ```text
 //!            ┌──────────────► free ─────────────┐ fill ring of a socket
@@ -11,9 +11,9 @@
 //! ```
 //! RX chunks always return to a fill ring and TX chunks to the reserve for replies made later, so neither use can starve the
 //! other. Nor can a socket starve another: each has chunks of its own (`Shape::own`). Those of sockets that are not open are
-//! spare: whoever opens one, which is another thread, takes them to prime its fill ring.
+//! spare: the `Opener`, on another thread, takes them to prime the fill ring of a new socket.
 //!
-//! What a closed socket had in the kernel comes back when the kernel has it no more, and that whoever closed it says.
+//! Chunks that a closed socket had in the kernel return once the kernel has released them, which the opener reports ([`Closed`]).
 
 use super::ring::Descriptor;
 use super::shape::{SHARERS_MAX, Shape};
@@ -27,25 +27,25 @@ use xdnsd_core::limits::{CHUNK_SIZE, CHUNKS_PER_QUEUE, TX_CHUNKS};
 const _: () = assert!(CHUNKS_PER_QUEUE <= u16::MAX as usize);
 const _: () = assert!(ChunkOwner::COUNT <= u8::MAX as usize);
 
-/// What the ledger, the sockets of a slot, and whoever opens them have together.
+/// State shared by the pool, the sockets of a slot, and their opener.
 #[derive(Debug)]
 pub struct SharedUmem {
     /// The right to the memory.
     pub slot: UmemSlot,
-    /// How many sockets can be open at once, and how large the rings of each are.
+    /// Division of the slot: most sockets open at once, and the ring sizes of each.
     pub shape: Shape,
     /// RX chunks of sockets that are not open.
     pub spare: ChunkSet,
 }
 
-/// Who has a chunk.
+/// Owner of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkOwner(u8);
 
 impl ChunkOwner {
-    /// Nobody: it can be taken for a reply, or for a fill ring.
+    /// None: the chunk may be taken for a reply, or for a fill ring.
     pub const FREE: Self = Self(0);
-    /// A socket that is not open.
+    /// Reserved for a socket that is not open.
     pub const SPARE: Self = Self(1);
     /// The worker, as a [`Frame`].
     pub const WORKER: Self = Self(2);
@@ -62,7 +62,7 @@ impl ChunkOwner {
     }
 }
 
-/// What whoever closed a socket has to tell the ledger: the kernel has no chunk of it any more.
+/// Report by the opener that the kernel has released all chunks of a closed socket.
 #[derive(Debug)]
 #[must_use = "its chunks are lost until the ledger knows"]
 pub struct Closed {
@@ -75,9 +75,9 @@ pub struct Closed {
 /// Invariant: a `Frame` of a chunk exists only while its owner is [`ChunkOwner::WORKER`].
 pub struct Pool {
     shared: Arc<SharedUmem>,
-    /// Whether each socket is known.
+    /// True for each socket that the pool has adopted.
     members: [bool; SHARERS_MAX],
-    /// Spare chunks are missing.
+    /// Too few chunks are spare.
     is_short: bool,
     owner: [ChunkOwner; CHUNKS_PER_QUEUE],
     count: [u16; ChunkOwner::COUNT],
@@ -86,7 +86,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// No socket is open: all RX chunks are spare.
+    /// Without open sockets: all RX chunks are spare.
     pub fn new(shared: Arc<SharedUmem>) -> Self {
         let mut count = [0; ChunkOwner::COUNT];
         count[usize::from(ChunkOwner::FREE.0)] = CHUNKS_PER_QUEUE as u16;
@@ -110,23 +110,23 @@ impl Pool {
         pool
     }
 
-    /// The number of its slot.
+    /// Index of its slot.
     pub fn slot(&self) -> usize {
         self.shared.slot.index()
     }
 
-    /// Whether no socket is known.
+    /// True without adopted sockets.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.members.contains(&true)
     }
 
-    /// Chunks that `owner` has.
+    /// Number of chunks that `owner` has.
     pub fn count(&self, owner: ChunkOwner) -> u32 {
         u32::from(self.count[usize::from(owner.0)])
     }
 
-    /// A socket is served from now on; its fill ring was primed with these of the spare chunks.
+    /// Adopts a socket, whose fill ring was primed with these spare chunks.
     pub fn adopt(&mut self, member: u8, primed: &ChunkSet) {
         self.members[usize::from(member)] = true;
         while let Some(index) = primed.take() {
@@ -136,7 +136,7 @@ impl Pool {
         self.balance();
     }
 
-    /// Takes back what a socket had that is closed now.
+    /// Reclaims all chunks of a closed socket.
     pub fn reclaim(&mut self, closed: &Closed) {
         assert_eq!(closed.slot, self.slot(), "a socket of this UMEM");
         let Closed { member, .. } = *closed;
@@ -150,7 +150,7 @@ impl Pool {
         self.balance();
     }
 
-    /// Has as many spare chunks as sockets that are not open can rely on, and no more.
+    /// Keeps exactly as many spare chunks as the sockets that are not open are entitled to.
     fn balance(&mut self) {
         let open = self.members.iter().filter(|is_open| **is_open).count();
         let Shape { sharers, own, .. } = self.shared.shape;
@@ -175,7 +175,7 @@ impl Pool {
         self.is_short = spare < wanted && open > 0;
     }
 
-    /// Chunks that a socket's fill ring should get now: `arrived` frames have come since it was asked last.
+    /// Chunks to add to a socket's fill ring now, after `arrived` frames since the last call.
     pub fn wanted(&self, member: u8, arrived: u32) -> u32 {
         let free = self.rx_free.len() as u32;
         let Shape {
@@ -187,7 +187,7 @@ impl Pool {
         let (ring, own) = (rx as u32, own as u32);
         let has = self.count(ChunkOwner::rx(member));
         let least = own.saturating_sub(has);
-        // What may come until it is asked again is as much as came, and as much again while that is answered.
+        // Until the next call as many frames may arrive as before, and as many again while those are answered.
         let most = (own + 2 * arrived).min(ring).saturating_sub(has);
         if most <= least {
             return least.min(free);
@@ -202,15 +202,15 @@ impl Pool {
         least.min(free).max(most.min(free.saturating_sub(owed)))
     }
 
-    /// The next address for the fill ring of a socket.
+    /// Takes a free chunk for the fill ring of a socket; returns its address.
     pub fn refill(&mut self, member: u8) -> Option<u64> {
         let index = self.rx_free.pop()?;
         self.set(index, ChunkOwner::rx(member));
         Some(address_of(index))
     }
 
-    /// The token for a descriptor of a socket's RX ring. `None`: the kernel never had that chunk for receiving there, or the
-    /// frame leaves it; in the second case the chunk is free again.
+    /// The token for a descriptor of a socket's RX ring. `None` if the chunk was never given to the kernel for receiving there,
+    /// or if the frame exceeds the chunk, which is then freed.
     pub fn received(&mut self, member: u8, descriptor: Descriptor) -> Option<Frame> {
         let index = self.index_of(descriptor.address, ChunkOwner::rx(member))?;
         let offset = descriptor.address as usize % CHUNK_SIZE;
@@ -221,14 +221,14 @@ impl Pool {
         Some(self.frame(index, offset, descriptor.len as usize))
     }
 
-    /// A frame from the reserve for replies that are not made in the query's own frame. `None`: all are in use.
+    /// A frame from the reserve for replies that cannot use the query's own frame. `None` if all are in use.
     pub fn take_free(&mut self) -> Option<Frame> {
         let index = self.tx_free.pop()?;
         Some(self.frame(index, HEADROOM, 0))
     }
 
-    /// Turns a token into the descriptor of its first `len` bytes, which a socket sends. `Err`: that is more than the chunk
-    /// holds.
+    /// Turns a token into the descriptor of its first `len` bytes, to be sent by a socket. Returns the frame if `len` exceeds the
+    /// chunk.
     pub fn transmit(&mut self, member: u8, frame: Frame, len: usize) -> Result<Descriptor, Frame> {
         let offset = frame.offset();
         if len > CHUNK_SIZE - offset {
@@ -241,7 +241,7 @@ impl Pool {
         })
     }
 
-    /// Frees the chunk of an entry of a socket's completion ring. False: the kernel never had it for sending there.
+    /// Frees the chunk of an entry of a socket's completion ring. False if it was never given to the kernel for sending there.
     #[must_use]
     pub fn completed(&mut self, member: u8, address: u64) -> bool {
         let Some(index) = self.index_of(address, ChunkOwner::tx(member)) else {
@@ -257,8 +257,7 @@ impl Pool {
         self.put_free(index);
     }
 
-    /// Frees the chunks of frames that were dropped by mistake, and sets spare ones aside where they were missing; says how
-    /// many were dropped.
+    /// Frees the chunks of frames that were dropped by mistake, and completes the spare chunks; returns the number dropped.
     pub fn recover(&mut self) -> u32 {
         let mut recovered = 0;
         while let Some(index) = take_dropped(&self.shared.slot) {
@@ -271,7 +270,7 @@ impl Pool {
         recovered
     }
 
-    /// Whether no chunk is missing and none is there twice.
+    /// True if no chunk is missing and none is listed twice.
     #[must_use]
     pub fn holds(&self) -> bool {
         let total: usize = self.count.iter().map(|count| usize::from(*count)).sum();
@@ -285,9 +284,9 @@ impl Pool {
         Frame::new(self.slot(), index, offset, len)
     }
 
-    /// Ends a token.
+    /// Consumes a token, and gives its chunk to `to`.
     fn take_back(&mut self, frame: Frame, to: ChunkOwner) -> u16 {
-        // Holds in release builds too: another slot's chunk number names a chunk of ours that somebody else may hold.
+        // Checked in release builds too: another slot's index names a chunk of ours that may have another owner.
         assert_eq!(
             frame.slot(),
             self.slot(),
@@ -298,7 +297,7 @@ impl Pool {
         index
     }
 
-    /// The chunk that holds `address`, if `owner` has it: what the kernel names is checked before it is believed.
+    /// Index of the chunk that contains `address`, if `owner` has it: addresses from the kernel are checked.
     fn index_of(&self, address: u64, owner: ChunkOwner) -> Option<u16> {
         let index = usize::try_from(address / CHUNK_SIZE as u64).ok()?;
         (*self.owner.get(index)? == owner).then_some(index as u16)
@@ -325,7 +324,7 @@ impl Pool {
     }
 }
 
-/// First byte of a chunk, relative to the slot.
+/// Offset of a chunk's first byte in the slot.
 pub fn address_of(index: u16) -> u64 {
     u64::from(index) * CHUNK_SIZE as u64
 }
@@ -333,8 +332,8 @@ pub fn address_of(index: u16) -> u64 {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.recover();
-        // A frame that is still out reaches its bytes without asking us. The next owner of the slot would make a second
-        // token for the same chunk, so there must be no next owner.
+        // A frame that still exists reaches its bytes without the pool. The slot's next owner would make a second token for the
+        // same chunk, so the slot is never claimed again.
         if self.count(ChunkOwner::WORKER) != 0 {
             self.shared.slot.retire();
         }

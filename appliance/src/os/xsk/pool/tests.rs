@@ -1,4 +1,4 @@
-//! The ledger by itself: the kernel's part is played by the tests.
+//! The pool by itself: the tests play the kernel's part.
 
 use super::*;
 use crate::os::xsk::shape::Shape;
@@ -23,7 +23,7 @@ fn with_slot(sharers: usize, test: impl FnOnce(Arc<SharedUmem>, &mut Pool)) {
     assert!(pool.holds());
 }
 
-/// What whoever opens a socket does.
+/// Primes as an opener does.
 fn prime(shared: &SharedUmem) -> ChunkSet {
     let primed = ChunkSet::new();
     let spare = std::iter::from_fn(|| shared.spare.take());
@@ -33,7 +33,7 @@ fn prime(shared: &SharedUmem) -> ChunkSet {
     primed
 }
 
-/// One socket, alone.
+/// Runs `test` with a single socket.
 fn with_pool(test: impl FnOnce(&mut Pool)) {
     with_slot(1, |shared, pool| {
         pool.adopt(0, &prime(&shared));
@@ -160,7 +160,7 @@ fn the_kernel_is_not_believed() {
             pool.received(0, descriptor(address, 60)).is_none(),
             "it gave it to us already"
         );
-        // A frame may leave by any socket, and comes back by that one.
+        // A frame may be sent by any socket, and is completed by the same one.
         let sent = pool.transmit(1, frame, 60).expect("it fits");
         assert!(!pool.completed(0, sent.address));
         assert!(pool.completed(1, sent.address));
@@ -213,7 +213,7 @@ fn a_frame_of_another_slot_is_refused() {
     pool.release(other.take_free().expect("the reserve is full"));
 }
 
-/// The kernel's side of one socket: what is in its rings.
+/// The kernel's side of one socket: contents of its rings.
 #[derive(Default)]
 struct Rings {
     is_open: bool,
@@ -222,7 +222,7 @@ struct Rings {
     arrived: u32,
 }
 
-/// Sockets of one UMEM, and a kernel that does as the test says.
+/// Sockets of one UMEM, and a kernel controlled by the test.
 struct Model<'a> {
     shared: Arc<SharedUmem>,
     pool: &'a mut Pool,
@@ -235,7 +235,7 @@ impl Model<'_> {
         let primed = prime(&self.shared);
         let rings = &mut self.rings[usize::from(member)];
         rings.is_open = true;
-        // As the fill ring gets them; the ledger hears of it later.
+        // Primed into the fill ring; the pool learns of it later.
         let chunks: std::vec::Vec<u16> = std::iter::from_fn(|| primed.take()).collect();
         rings
             .fill
@@ -245,14 +245,14 @@ impl Model<'_> {
         self.flush(member);
     }
 
-    /// What the kernel had is lost, until the ledger hears of it.
+    /// Chunks in the kernel are missing until the pool learns of the close.
     fn close(&mut self, member: u8) {
         self.rings[usize::from(member)] = Rings::default();
         let slot = self.pool.slot();
         self.pool.reclaim(&Closed { slot, member });
     }
 
-    /// At most so many frames come.
+    /// Receives at most so many frames.
     fn receive(&mut self, member: u8, most: usize) -> usize {
         let rings = &mut self.rings[usize::from(member)];
         let count = most.min(rings.fill.len());
@@ -300,7 +300,7 @@ impl Model<'_> {
         }
     }
 
-    /// No chunk is lost, none is there twice, and whoever is open has at least what is its own, when nobody holds anything.
+    /// No chunk is lost or listed twice, and each open socket has at least its own share, once no frame is held.
     fn check(&mut self) {
         assert!(self.pool.holds());
         let open: std::vec::Vec<_> = self.rings.iter().filter(|rings| rings.is_open).collect();
@@ -351,7 +351,7 @@ fn sockets_that_come_and_go_under_load_lose_no_chunk_and_starve_nobody() {
                 let member = random(sharers) as u8;
                 match (model.rings[usize::from(member)].is_open, random(20)) {
                     (false, _) => model.open(member),
-                    // Frames of it may be in hand.
+                    // The worker may hold frames of it.
                     (true, 0) => model.close(member),
                     (true, _) => {
                         model.receive(member, random(64));
@@ -370,7 +370,7 @@ fn sockets_that_come_and_go_under_load_lose_no_chunk_and_starve_nobody() {
                 .held
                 .drain(..)
                 .for_each(|frame| model.pool.release(frame));
-            // The second time, what others had too much of is spare.
+            // After the first flush, surplus of other sockets is spare.
             model.flush_all();
             model.flush_all();
             model.check();
@@ -386,7 +386,7 @@ fn sockets_that_come_and_go_under_load_lose_no_chunk_and_starve_nobody() {
     }
 }
 
-/// The one with the traffic gets what is left, and gives it up when it is another's turn.
+/// The busy socket gets the remaining chunks, and gives them up when another becomes busy.
 #[test]
 fn chunks_go_where_frames_arrive_and_an_idle_socket_keeps_its_own() {
     let sharers = SHARERS_MAX.min(8);
@@ -406,7 +406,7 @@ fn chunks_go_where_frames_arrive_and_an_idle_socket_keeps_its_own() {
             }
             assert_eq!(batches[0], own.min(64), "what is its own at least");
             let busy = model.rings[usize::from(member)].fill.len();
-            // As long as none of those before it has been quiet since it had them.
+            // As long as each earlier socket has had a turn since.
             assert!(member > 0 || busy == rx, "{member}: {busy}");
             // One query now and then.
             for _ in 0..2 * rx {

@@ -1,27 +1,27 @@
-//! Chunks of a slot that one thread puts down and another takes up.
+//! Set of chunks of a slot, passed between two threads.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use xdnsd_core::limits::CHUNKS_PER_QUEUE;
 
 const WORDS: usize = CHUNKS_PER_QUEUE.div_ceil(64);
 
-/// A set of chunk numbers. Whoever takes one has it alone.
+/// Set of chunk indices. Each is taken by one thread only.
 #[derive(Debug)]
 pub struct ChunkSet([AtomicU64; WORDS]);
 
 impl ChunkSet {
-    /// No chunk.
+    /// The empty set.
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; WORDS])
     }
 
-    /// Puts a chunk down.
+    /// Adds a chunk.
     pub fn put(&self, index: u16) {
-        // Release: what was done to the chunk's bytes comes before.
+        // Release: earlier writes to the chunk's bytes come before.
         self.0[usize::from(index / 64)].fetch_or(1 << (index % 64), Ordering::Release);
     }
 
-    /// Takes a chunk up. `None`: there is none.
+    /// Removes a chunk. `None` if the set is empty.
     pub fn take(&self) -> Option<u16> {
         for (at, word) in self.0.iter().enumerate() {
             loop {
@@ -39,7 +39,7 @@ impl ChunkSet {
         None
     }
 
-    /// How many there are.
+    /// Number of chunks.
     pub fn len(&self) -> usize {
         let words = self.0.iter();
         let bits = words.map(|word| word.load(Ordering::Relaxed).count_ones());

@@ -12,10 +12,10 @@ pub use lent::RxQueue;
 use core::sync::atomic::{AtomicBool, Ordering};
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, WORKERS};
 
-/// Where the kernel puts the first byte of a frame in its chunk (`XDP_PACKET_HEADROOM`). Our own frames start there too.
+/// Offset at which the kernel puts a frame in its chunk (`XDP_PACKET_HEADROOM`). Our own frames start there too.
 pub const HEADROOM: usize = 256;
-/// Chunks that circulate between fill and RX ring; a reply in place lets them pass through the TX ring. They are the
-/// first of their slot, those for replies made later follow.
+/// Chunks that circulate between fill and RX ring; a reply in place takes them through the TX ring. They are the first of their
+/// slot, those for replies made later follow.
 pub const RX_CHUNKS: usize = CHUNKS_PER_QUEUE - TX_CHUNKS;
 
 const _: () = assert!(CHUNK_SIZE <= 4096, "the kernel's chunk is at most a page");
@@ -31,8 +31,7 @@ const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");
 
 static CLAIMED: [AtomicBool; WORKERS] = [const { AtomicBool::new(false) }; WORKERS];
 
-/// The right to one slot of packet memory. Whoever opens sockets on it, the sockets, and the ledger of its chunks have it
-/// together; the last of them gives it back.
+/// The right to one slot of packet memory. The opener, the sockets, and the pool share it; the last of them gives it back.
 #[derive(Debug)]
 pub struct UmemSlot {
     index: usize,
@@ -40,10 +39,10 @@ pub struct UmemSlot {
 }
 
 impl UmemSlot {
-    /// Claims slot `index` of [`WORKERS`]. `None`: there is no such slot, or a socket has it.
+    /// Claims slot `index` of [`WORKERS`]. `None` if there is no such slot, or if it is claimed.
     #[must_use]
     pub fn claim(index: usize) -> Option<Self> {
-        // Acquire pairs with the release in `drop`: what the last owner did to the memory is over.
+        // Acquire pairs with the release in `drop`: the last owner's accesses to the memory are over.
         CLAIMED
             .get(index)?
             .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
@@ -54,13 +53,13 @@ impl UmemSlot {
         })
     }
 
-    /// The slot's number.
+    /// Index of the slot.
     #[must_use]
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Nobody gets the slot again, because a frame of it is still about.
+    /// Keeps the slot claimed for good, because a frame of it still exists.
     pub(super) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
