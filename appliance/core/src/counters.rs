@@ -1,112 +1,117 @@
-//! Counters of the engine and of a worker: one enum, which is the index, the match arm and the metric name.
+//! Counters of the engine and of a worker. One enum is the index, the match arm and the metric name.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 xdnsd_abi::counters! {
-    /// What is counted.
+    /// Events that are counted.
     pub enum Counter: usize {
         /// Queries that arrived over AF_XDP.
         QueriesXdp = "queries_xdp",
-        /// Queries that arrived over the kernel's UDP sockets, by the interface that they came in by; lo: of this machine itself,
-        /// which is told by its source address; other: by one of more interfaces than are told apart, or one that is gone.
+        /// Queries that arrived over the kernel's UDP sockets, by the interface that received them. lo: of this machine
+        /// itself, by their source address. other: by an interface that is gone, or beyond those that are told apart.
         QueriesUdp = "queries_udp",
-        /// Queries that arrived over TCP, by the interface that the connection came in by.
+        /// Queries that arrived over TCP, by the interface that received the connection.
         QueriesTcp = "queries_tcp",
         /// Answers given over AF_XDP.
         AnswersXdp = "answers_xdp",
-        /// Answers given over the kernel's UDP sockets, by the interface that their queries came in by.
+        /// Answers given over the kernel's UDP sockets, by the interface that received their queries.
         AnswersUdp = "answers_udp",
-        /// Answers given over TCP, by the interface that the connection came in by.
+        /// Answers given over TCP, by the interface that received the connection.
         AnswersTcp = "answers_tcp",
-        /// Answered from the cache, fresh.
+        /// Queries answered from the cache within the TTL.
         CacheHits = "cache_hits",
-        /// Answered from the cache past the TTL (RFC 8767).
+        /// Queries answered from the cache past the TTL (RFC 8767).
         CacheStale = "cache_stale",
-        /// Not in the cache.
+        /// Queries that the cache could not answer.
         CacheMisses = "cache_misses",
-        /// Stored in the cache.
+        /// Answers stored in the cache.
         CacheInserts = "cache_inserts",
-        /// Evicted from the cache to make room for another answer.
+        /// Answers evicted from the cache to make room for another.
         CacheEvictions = "cache_evictions",
-        /// Asked upstream.
+        /// Questions sent to upstreams.
         UpstreamQueries = "upstream_queries",
-        /// Answered by an upstream and accepted.
+        /// Answers of upstreams that were accepted.
         UpstreamAnswers = "upstream_answers",
-        /// No answer within the deadline.
+        /// Questions that an upstream did not answer in time.
         UpstreamTimeouts = "upstream_timeouts",
-        /// Asked the next upstream after a timeout or a failure.
+        /// Questions sent to another upstream after a timeout or a failure.
         UpstreamRetries = "upstream_retries",
-        /// Could not be sent upstream: socket error.
+        /// Questions that could not be sent upstream: socket error.
         UpstreamSendErrors = "upstream_send_errors",
-        /// ICMP said that an upstream, its port or the way to it is not there, or no route leads there: the next one was asked at once.
+        /// Questions that did not reach an upstream: ICMP reported it unreachable, or no route leads there. The next one
+        /// was asked at once.
         UpstreamUnreachable = "upstream_unreachable",
-        /// From the asked upstream to the port that asked it, but with another ID, another question or another letter case.
+        /// Messages from the asked upstream to the port that asked it, but with another ID, another question or another
+        /// letter case.
         UpstreamForged = "upstream_forged",
-        /// The answer to a question that had ended: another upstream was faster, or it was given up. Dropped.
+        /// Answers to a question that had ended: another upstream was faster, or it was given up. Dropped.
         UpstreamLate = "upstream_late",
-        /// To a port of ours from somebody who was not asked through it, or through which nobody is asked.
+        /// Messages to a port of ours from a host that was not asked through it, or to a port without a question.
         UpstreamUnmatched = "upstream_unmatched",
-        /// From the asked upstream, but not a well-formed answer.
+        /// Malformed answers of the asked upstream.
         UpstreamMalformed = "upstream_malformed",
-        /// Joined a question already in flight.
+        /// Queries that joined a question in flight.
         Coalesced = "coalesced",
-        /// No room for another question in flight.
+        /// Questions or queries for which the table of questions in flight had no room.
         PendingFull = "pending_full",
-        /// No room for another waiting client.
+        /// Queries for which the table of waiting clients had no room.
         WaitersFull = "waiters_full",
-        /// A new name under a domain that has as many questions in flight as it may have: SERVFAIL, and upstream is not asked.
+        /// Queries for a new name under a domain with as many questions in flight as allowed: SERVFAIL, and upstream was
+        /// not asked.
         ZoneFull = "zone_full",
-        /// A new name for a group of servers that has as many: the oldest question of the client with the most of them ended.
+        /// Queries for a new name whose group of servers had as many questions in flight as allowed: the oldest question of
+        /// the client with the most of them ended.
         GroupFull = "group_full",
         /// SERVFAIL given because no upstream answered.
         ServfailGiven = "servfail_given",
-        /// Not a query that can be answered: shorter than a header, or a response.
+        /// Messages that are no queries: shorter than a header, or responses.
         IgnoredMessages = "ignored_messages",
-        /// Not answered for where they came from: port 0 or one of access.reflector_ports, our own address, a broadcast address.
+        /// Queries left unanswered for their source: port 0 or one of access.reflector_ports, our own address, a broadcast
+        /// address.
         IgnoredSources = "ignored_sources",
-        /// Answered FORMERR.
+        /// Queries answered with FORMERR.
         FormerrGiven = "formerr_given",
-        /// Answered NOTIMP.
+        /// Queries answered with NOTIMP.
         NotimpGiven = "notimp_given",
-        /// Answered REFUSED.
+        /// Queries answered with REFUSED.
         RefusedGiven = "refused_given",
-        /// Answered with TC set: more than the client may get over UDP.
+        /// Queries answered with TC set: the answer exceeds what the client may get over UDP.
         TruncatedGiven = "truncated_given",
-        /// Clients that the ACL leaves without an answer: queries, and TCP connections that are closed at once.
+        /// Queries dropped by access control, and TCP connections closed by it.
         AclDropped = "acl_dropped",
-        /// Answered from local data or by a special-use name.
+        /// Queries answered from local data or as special-use names.
         LocalAnswers = "local_answers",
-        /// Names that a list blocks, asked for or reached through a CNAME.
+        /// Queries for names that a list blocks, directly or through a CNAME.
         Blocked = "blocked",
-        /// Answers withheld because they had a private address.
+        /// Answers withheld because they contain a private address.
         RebindWithheld = "rebind_withheld",
         /// Questions asked upstream over TCP.
         UpstreamTcp = "upstream_tcp",
-        /// Queries without a valid DNS cookie that were told to come back with one.
+        /// Queries without a valid DNS cookie that were answered with a request for one.
         BadCookies = "bad_cookies",
-        /// Queries beyond `rate_limit.queries`, answered with TC: their client is to come back over TCP.
+        /// Queries over `rate_limit.queries`, answered with TC so that the client comes back over TCP.
         RateQueriesSlipped = "rate_queries_slipped",
-        /// Queries beyond `rate_limit.queries` without an answer.
+        /// Queries over `rate_limit.queries`, dropped.
         RateQueriesDropped = "rate_queries_dropped",
-        /// Questions beyond `rate_limit.misses`, answered with TC: their client is to come back over TCP.
+        /// Questions over `rate_limit.misses`, answered with TC so that the client comes back over TCP.
         RateMissesSlipped = "rate_misses_slipped",
-        /// Questions beyond `rate_limit.misses` without an answer.
+        /// Questions over `rate_limit.misses`, dropped.
         RateMissesDropped = "rate_misses_dropped",
-        /// Frames from AF_XDP that user space does not understand although the program did.
+        /// Frames from AF_XDP that user space cannot parse although the program could.
         FramesRejected = "frames_rejected",
-        /// Frames that found no free TX slot or chunk.
+        /// Frames for which no TX slot or chunk was free.
         TxFull = "tx_full",
     }
 }
 
-/// One set of counters. A worker owns it, everyone may read it.
+/// A set of counters. One worker writes it, any thread may read it.
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; Counter::COUNT],
 }
 
 impl Counters {
-    /// Where nothing has been counted yet.
+    /// Counters at zero.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -114,14 +119,14 @@ impl Counters {
         }
     }
 
-    /// Counts one more.
+    /// Adds one to a counter.
     pub fn count(&self, counter: Counter) {
         self.add(counter, 1);
     }
 
-    /// Counts `n` more.
+    /// Adds `n` to a counter.
     pub fn add(&self, counter: Counter, n: u64) {
-        // One writer per set: a plain load and store is enough, and cheaper than a locked add.
+        // One writer per set: a plain load and store is enough, and cheaper than an atomic add.
         let value = &self.values[counter as usize];
         value.store(
             value.load(Ordering::Relaxed).wrapping_add(n),
@@ -129,7 +134,7 @@ impl Counters {
         );
     }
 
-    /// The present value.
+    /// Present value of a counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.values[counter as usize].load(Ordering::Relaxed)

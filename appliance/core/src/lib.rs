@@ -1,13 +1,13 @@
-//! The DNS forwarder without I/O: messages, cache, forwarding and policy over borrowed buffers.
+//! DNS forwarder without I/O: messages, cache, forwarding and policy over borrowed buffers.
 //!
-//! No allocation, no clock, no sockets, no randomness of its own: the caller brings them. So time can be faked, and
-//! scenarios, fuzzing and replay need no network.
+//! No allocation, clock, sockets or randomness: the caller supplies them. So time can be faked, and scenarios, fuzzing and
+//! replay need no network.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
-// The images of the tests are those of the cost example, which sees this crate from outside.
+// The tests' images are those of the cost example, which sees this crate from outside.
 #[cfg(test)]
 extern crate self as xdnsd_core;
 

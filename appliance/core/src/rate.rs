@@ -1,7 +1,8 @@
-//! Limits per client: whether a client may have one more of something, and what becomes of it where it may not.
+//! Rate limits per client: the accounts of clients, and the verdict on one more query or question.
 //!
-//! The accounts stand in words that others share, see [`xdnsd_abi::rate`]: all workers, and the program in the kernel. A set of
-//! accounts that is full: the account that owes least is forgotten, and its client begins anew, with all that it may have.
+//! The accounts are words in shared memory, see [`xdnsd_abi::rate`]: all workers and the program in the kernel use them.
+//! When a set of accounts is full, the account that owes least is replaced, and its client starts again with its full
+//! allowance.
 
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +14,22 @@ use crate::time::Instant;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
-/// What a client may have.
+/// Rate limits of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimits {
-    /// Queries over UDP, of whatever kind.
+    /// Queries over UDP, of any kind.
     pub queries: Rate,
-    /// Questions that the cache cannot answer, and that nobody has asked yet.
+    /// Questions that the cache cannot answer and that are not in flight.
     pub misses: Rate,
-    /// Answers with TC, in place of those that it may not have. [`Rate::NONE`]: none.
+    /// Answers with TC, in place of queries over the limit. [`Rate::NONE`]: no such answers.
     pub slips: Rate,
-    /// Queries a second of clients that no worker has answered lately: all of them together, on each processor that takes frames in.
-    /// The programs in the kernel keep it. 0: there is no limit.
+    /// Queries per second of clients that no worker has answered lately, for all of them together, on each processor that
+    /// takes frames in. The programs in the kernel enforce it. 0: no limit.
     pub newcomers: u32,
 }
 
 impl RateLimits {
-    /// As much as it wants.
+    /// No limits.
     pub const NONE: Self = Self {
         queries: Rate::NONE,
         misses: Rate::NONE,
@@ -37,27 +38,27 @@ impl RateLimits {
     };
 }
 
-/// What is limited.
+/// Kind of a limited event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RateKind {
     /// A query.
     Query,
-    /// A question that the cache cannot answer, and that nobody has asked yet.
+    /// A question that the cache cannot answer and that is not in flight.
     Miss,
 }
 
-/// What becomes of it.
+/// Verdict of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// The client may have it.
+    /// Within the limit.
     Within,
-    /// It is to come back over TCP, where its address is proven.
+    /// Over the limit: the client gets TC, to come back over TCP, where its address is proven.
     Slip,
-    /// It gets no answer.
+    /// Over the limit: the client gets no answer.
     Drop,
 }
 
-/// What a client counts as: itself where it is a neighbour, else its /24 or /56.
+/// Unit by which a client is limited: its whole address if it is a neighbour, else its /24 or /56.
 #[must_use]
 pub fn unit(client: IpAddr, is_on_link: bool) -> ClientPrefix {
     let words = words(client);
@@ -68,7 +69,7 @@ pub fn unit(client: IpAddr, is_on_link: bool) -> ClientPrefix {
     }
 }
 
-/// An address as [`ClientPrefix`] has it.
+/// An address in the form of [`ClientPrefix`].
 #[must_use]
 pub fn words(address: IpAddr) -> [u64; 2] {
     let octets = match address {
@@ -79,33 +80,33 @@ pub fn words(address: IpAddr) -> [u64; 2] {
     [0, 1].map(|at| halves.get(at).map_or(0, |half| u64::from_ne_bytes(*half)))
 }
 
-/// The accounts, as a view.
+/// View of the accounts.
 #[derive(Clone, Copy, Debug)]
 pub struct Accounts<'a> {
     words: &'a [AtomicU64],
 }
 
-/// One of them.
+/// An account.
 type Account<'a> = &'a [AtomicU64; account::COUNT];
 
 impl<'a> Accounts<'a> {
-    /// Nobody has one: every client may have everything.
+    /// No accounts: no client is limited.
     pub const NONE: Self = Self { words: &[] };
 
-    /// Views these, of which there are [`WORDS`].
+    /// Views these [`WORDS`] words.
     #[must_use]
     pub const fn view(words: &'a [AtomicU64; WORDS]) -> Self {
         Self { words }
     }
 
-    /// A word of the first element, see [`control`]. 0 where there are no accounts.
+    /// A word of the first element, see [`control`]; 0 if there are no accounts.
     #[must_use]
     pub fn control(&self, word: usize) -> u64 {
         let word = self.words.get(word);
         word.map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
-    /// Counts one against the client, if it may have it.
+    /// Charges one event to the client if that is within its limit.
     #[must_use]
     pub fn charge(
         &self,
@@ -131,7 +132,7 @@ impl<'a> Accounts<'a> {
         }
     }
 
-    /// The account of this tag. Where there is none yet, the one that owes least becomes it.
+    /// Account of this tag. If there is none, the account of its set that owes least is replaced.
     fn account(&self, tag: u64, now: u64) -> Option<Account<'a>> {
         let start = element(tag) as usize * ELEMENT_WORDS;
         let set = self.words.get(start..start + ELEMENT_WORDS)?;
@@ -158,7 +159,7 @@ impl<'a> Accounts<'a> {
         key
     }
 
-    /// CLOCK_MONOTONIC, by which the program in the kernel reads.
+    /// The time by CLOCK_MONOTONIC, the clock of the program in the kernel.
     fn now(&self, now: Instant) -> u64 {
         let nanos = now.millis().wrapping_mul(NANOS_PER_MILLI);
         nanos.wrapping_add(self.control(control::CLOCK))
@@ -167,14 +168,15 @@ impl<'a> Accounts<'a> {
 
 const _: () = assert!(WAYS * account::COUNT == ELEMENT_WORDS);
 
-/// What is still counted against its client, in nanoseconds.
+/// Debt of an account, in nanoseconds.
 fn owed(account: Account<'_>, now: u64) -> u64 {
     let owed = |word: &AtomicU64| word.load(Ordering::Relaxed).saturating_sub(now);
     let words = account[account::QUERIES..].iter();
     words.map(owed).max().unwrap_or(0)
 }
 
-/// Takes one of what the word stands for. Whether there was one. Between the two steps somebody else may take the same.
+/// Charges one event to a word. Returns true if there was room. Another thread may charge the same room between the two
+/// steps.
 fn take(word: &AtomicU64, rate: Rate, now: u64) -> bool {
     let clear_at = word.load(Ordering::Relaxed);
     let has_room = rate.has_room(clear_at, now);
@@ -207,7 +209,7 @@ mod tests {
         text.parse().expect("an address")
     }
 
-    /// What becomes of so many at once.
+    /// Verdicts on so many events at once.
     fn burst(
         accounts: Accounts<'_>,
         unit: ClientPrefix,
@@ -230,7 +232,7 @@ mod tests {
             burst(accounts, client, RateKind::Query, NOW, 30),
             [10, 2, 18]
         );
-        // The other limit is another one, but for what slips.
+        // The limits are independent, except for slips.
         assert_eq!(burst(accounts, client, RateKind::Miss, NOW, 30), [5, 0, 25]);
         let other = unit(address("192.0.2.8"), true);
         assert_eq!(burst(accounts, other, RateKind::Query, NOW, 10), [10, 0, 0]);
@@ -276,7 +278,7 @@ mod tests {
         }
     }
 
-    /// A flood of addresses that ask once takes the places of its own, and not of who owes much.
+    /// A flood of addresses that ask once each replaces its own accounts, not those that owe much.
     #[test]
     fn who_owes_much_is_not_forgotten_for_many_who_owe_little() {
         let accounts = Accounts::view(table());

@@ -1,4 +1,4 @@
-//! The reply's headers: the query's own frame becomes the reply, or a fresh chunk does.
+//! Headers of a reply. The query's own frame becomes the reply, or a fresh chunk does.
 
 use crate::limits::UDP_MESSAGE_MAX;
 use crate::wire::{Addresses, ethernet, ipv4, ipv6, udp, vlan};
@@ -6,30 +6,29 @@ use xdnsd_abi::checksum;
 
 pub use crate::wire::Path;
 
-/// Why a reply cannot be emitted: our own mistake, never the client's.
+/// Reason why a reply cannot be emitted: a bug of ours, not the client's doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmitError {
     /// Headers and message do not fit the buffer.
     BufferTooShort,
-    /// The message is longer than [`UDP_MESSAGE_MAX`]: it would have to be fragmented, and AF_XDP cannot.
+    /// The message is longer than [`UDP_MESSAGE_MAX`]: it would need fragmentation, which AF_XDP cannot do.
     MessageTooLong,
 }
 
 impl Path {
-    /// Writes the reply's headers in front of the message that stands at `frame[header_len()..][..message_len]`, and
-    /// returns the length of the frame. Nothing of the old bytes there is read: they may be the query's own headers
-    /// (a hit) or those of a chunk's last use (a miss).
+    /// Writes the reply's headers in front of the message at `frame[header_len()..][..message_len]`, and returns the length
+    /// of the frame. The old bytes there are not read: they may be the query's own headers (a hit) or those of the chunk's
+    /// last use (a miss).
     ///
-    /// Addresses and ports are swapped, VLAN tags and their priority kept. TTL and hop limit are new, TOS, traffic
-    /// class and flow label 0; IPv4 gets ID 0 and DF, see [`ipv4::Packet::fill`]. Both checksums are computed in full:
-    /// those of the query may be partial sums left by offload, so there is nothing to update.
+    /// Addresses and ports are swapped, VLAN tags and their priority kept. TTL and hop limit are new, TOS, traffic class
+    /// and flow label 0; IPv4 gets ID 0 and DF, see [`ipv4::Packet::fill`]. Both checksums are computed in full, because
+    /// those of the query may be partial sums left by offload, which cannot be updated.
     ///
-    /// A frame below Ethernet's 60 bytes is not padded: as for the kernel's own packets, the driver or the MAC does
-    /// that (`skb_padto`, or in hardware), and only they know whether the medium wants it. So no byte past the message
-    /// leaves.
+    /// A frame below Ethernet's 60 bytes is not padded. As for the kernel's own packets, the driver or the MAC does that
+    /// (`skb_padto`, or in hardware), and only they know whether the medium needs it. So no byte behind the message leaves.
     ///
     /// # Errors
-    /// [`EmitError`], with `frame` unchanged.
+    /// [`EmitError`]; `frame` is then unchanged.
     pub fn emit(&self, frame: &mut [u8], message_len: usize) -> Result<usize, EmitError> {
         if message_len > UDP_MESSAGE_MAX {
             return Err(EmitError::MessageTooLong);
@@ -44,7 +43,7 @@ impl Path {
         Ok(frame_len)
     }
 
-    /// Ethernet header and VLAN tags.
+    /// Writes Ethernet header and VLAN tags.
     fn emit_link(&self, link: &mut [u8]) {
         let (ethernet, tags) = link.split_at_mut(ethernet::HEADER_LEN);
         let mut ethernet = ethernet::Frame::new_unchecked(ethernet);
@@ -58,7 +57,7 @@ impl Path {
         }
     }
 
-    /// The EtherType in front of the tag at `depth`, or of the packet where there is no such tag.
+    /// EtherType before the tag at `depth`, or before the packet if there is no such tag.
     fn ethertype_at(&self, depth: usize) -> u16 {
         self.tags()
             .get(depth)
@@ -92,7 +91,7 @@ impl Path {
     }
 }
 
-// A datagram's length is cut to 16 bits.
+// The length of a datagram is converted to 16 bits.
 const _: () = assert!(ipv6::HEADER_LEN + udp::HEADER_LEN + UDP_MESSAGE_MAX <= u16::MAX as usize);
 
 #[cfg(test)]
@@ -134,7 +133,7 @@ mod tests {
 
     fn path(addresses: Addresses, tag_count: u8) -> Path {
         let mut tags = [vlan::Tag::default(); 2];
-        // One tag is the customer's.
+        // A single tag is the customer's.
         match tag_count {
             0 => {}
             1 => tags[0] = TAGS[1],
@@ -157,7 +156,7 @@ mod tests {
             .flat_map(|addresses| (0..=2).map(move |tags| path(addresses, tags)))
     }
 
-    /// The frame of a reply over a chunk full of other bytes.
+    /// A reply's frame, emitted over a chunk full of other bytes.
     fn emitted(path: &Path, message: &[u8]) -> Vec<u8> {
         let mut frame = vec![0xa5; path.header_len() + message.len() + 64];
         frame[path.header_len()..][..message.len()].copy_from_slice(message);
@@ -170,7 +169,7 @@ mod tests {
         frame
     }
 
-    /// What smoltcp finds wrong with a reply on `path` that carries `message`.
+    /// Checks with smoltcp that `frame` is a reply on `path` that carries `message`.
     fn verify(path: &Path, frame: &[u8], message: &[u8]) {
         let ethernet = EthernetFrame::new_checked(frame).expect("Ethernet");
         assert_eq!(ethernet.dst_addr(), EthernetAddress(CLIENT_MAC));
@@ -265,7 +264,7 @@ mod tests {
         let mut random = Random::new(2);
         for path in every_path() {
             let query = random.bytes(33);
-            // A reply of ours, read back, is a query from the other side.
+            // A reply, read back, is a query from the other side.
             let (back, range) = parse(&emitted(&path, &query)).expect("a frame of ours");
             assert_eq!(range, path.header_len()..path.header_len() + query.len());
             let answer = random.bytes(100);
@@ -306,8 +305,7 @@ mod tests {
     #[test]
     fn a_checksum_that_comes_out_as_zero_is_sent_as_ones() {
         for path in every_path() {
-            // The checksum over a message that ends in two zero bytes, put there, makes the whole sum come out as ones,
-            // whose complement is 0.
+            // With its own checksum at the end of the message, the sum becomes all ones, whose complement is 0.
             let mut message = [0x5a; 40];
             message[38..].fill(0);
             let udp = path.header_len() - udp::HEADER_LEN;

@@ -1,8 +1,8 @@
-//! What the tests of this crate share: captured queries, and a seeded generator, so that a failure can be repeated.
+//! Shared by the tests of this crate: captured queries, and a seeded generator, so that a failure can be repeated.
 
 use std::vec::Vec;
 
-/// A query of dig as it arrived over veth: 192.0.2.77 port 59820 asks 192.0.2.1 for example.com A, with OPT.
+/// A query of dig, captured on veth: 192.0.2.77 port 59820 asks 192.0.2.1 for example.com A, with OPT.
 pub const QUERY_IPV4: &[u8] = &[
     0x02, 0x00, 0x00, 0x00, 0x00, 0x22, 0x02, 0x00, 0x00, 0x00, 0x00, 0x11, 0x08, 0x00, 0x45, 0x00,
     0x00, 0x44, 0x5b, 0xbf, 0x00, 0x00, 0x40, 0x11, 0x9a, 0x9b, 0xc0, 0x00, 0x02, 0x4d, 0xc0, 0x00,

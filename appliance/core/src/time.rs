@@ -1,4 +1,4 @@
-//! Time as the engine sees it: an argument, never read inside.
+//! Time as the engine sees it: an argument, never read from a clock.
 
 use core::ops::Add;
 
@@ -9,7 +9,7 @@ pub struct Instant {
 }
 
 impl Instant {
-    /// Later than every instant that a clock gives: a deadline that never comes.
+    /// Later than every instant of a clock: a deadline that never comes.
     pub const FAR_FUTURE: Self = Self { millis: u64::MAX };
 
     /// The instant `millis` milliseconds after the epoch.
@@ -24,7 +24,7 @@ impl Instant {
         self.millis
     }
 
-    /// Whole seconds from `earlier` to `self`; 0 where `earlier` is later.
+    /// Whole seconds from `earlier` to `self`; 0 if `earlier` is later.
     #[must_use]
     pub const fn secs_since(self, earlier: Self) -> u32 {
         let secs = self.millis.saturating_sub(earlier.millis) / 1000;
@@ -35,13 +35,13 @@ impl Instant {
         }
     }
 
-    /// Milliseconds from `earlier` to `self`; 0 where `earlier` is later.
+    /// Milliseconds from `earlier` to `self`; 0 if `earlier` is later.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> u64 {
         self.millis.saturating_sub(earlier.millis)
     }
 
-    /// `secs` seconds earlier; the epoch where that would be before it.
+    /// `secs` seconds earlier, but not before the epoch.
     #[must_use]
     pub const fn sub_secs(self, secs: u32) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Writing messages: questions, and records with name compression (RFC 1035 section 4.1.4).
+//! Writer of messages: questions, and records with name compression (RFC 1035 section 4.1.4).
 
 use super::header::HEADER_LEN;
 use super::name::{self, Name};
@@ -6,12 +6,12 @@ use super::record::{self, Compression, Layout, MalformedRdata, Record};
 use super::rtype;
 use heapless::Vec;
 
-/// Offsets that a message remembers as targets of compression. Full: later names are written out whole.
+/// Most offsets that are remembered as compression targets. When full, later names are written out in full.
 const TARGETS_MAX: usize = 48;
-/// Highest offset that a pointer can name.
+/// Highest offset of a compression pointer.
 const POINTER_MAX: usize = 0x3fff;
 
-/// Appends to a message, from an offset on.
+/// Appends to a message from an offset on.
 #[derive(Debug)]
 pub struct Writer<'a> {
     message: &'a mut [u8],
@@ -19,23 +19,24 @@ pub struct Writer<'a> {
     targets: Vec<u16, TARGETS_MAX>,
 }
 
-/// Against what a name is compressed.
+/// Names against which a name is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compress {
-    /// It is written out.
+    /// None: the name is written out in full.
     No,
-    /// Any equal name (RFC 4343): the reader may see it in that one's letter case.
+    /// Equal names (RFC 4343): the reader sees the name in the target's letter case.
     Equal,
-    /// Names of the same letter case. The question is left out: it stands in a client's message as the client wrote it.
+    /// Names of the same letter case. The question is excluded, since each client's message has it in the client's letter
+    /// case.
     SameCase,
 }
 
-/// The message buffer is full, or the source of a record is malformed.
+/// Reason why a message cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteError {
-    /// Does not fit.
+    /// The buffer is full.
     Full,
-    /// RDATA of the source is not what its type says.
+    /// The RDATA of the source is malformed for its type.
     Malformed,
 }
 
@@ -46,7 +47,7 @@ impl From<MalformedRdata> for WriteError {
 }
 
 impl<'a> Writer<'a> {
-    /// Writes into `message` behind the header, which the caller fills in last.
+    /// A writer at the end of the header, which the caller fills in last.
     #[must_use]
     pub const fn new(message: &'a mut [u8]) -> Self {
         Self {
@@ -56,7 +57,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Continues behind a question that stands in `message` already.
+    /// A writer at the end of a question that stands in `message` already.
     #[must_use]
     pub fn after_question(message: &'a mut [u8], question_end: usize) -> Self {
         let mut writer = Self {
@@ -68,7 +69,7 @@ impl<'a> Writer<'a> {
         writer
     }
 
-    /// Offset behind what is written.
+    /// Offset of the end.
     #[must_use]
     pub const fn position(&self) -> usize {
         self.at
@@ -77,7 +78,7 @@ impl<'a> Writer<'a> {
     /// Appends bytes as they are.
     ///
     /// # Errors
-    /// They do not fit.
+    /// The buffer is full.
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         let end = self.at + bytes.len();
         self.message
@@ -91,7 +92,7 @@ impl<'a> Writer<'a> {
     /// Appends a big-endian u16.
     ///
     /// # Errors
-    /// It does not fit.
+    /// The buffer is full.
     pub fn put_u16(&mut self, value: u16) -> Result<(), WriteError> {
         self.put(&value.to_be_bytes())
     }
@@ -99,14 +100,14 @@ impl<'a> Writer<'a> {
     /// Appends a question.
     ///
     /// # Errors
-    /// It does not fit.
+    /// The buffer is full.
     pub fn question(&mut self, name: &[u8], qtype: u16, qclass: u16) -> Result<(), WriteError> {
         self.put_name(name, Compress::Equal)?;
         self.put_u16(qtype)?;
         self.put_u16(qclass)
     }
 
-    /// Appends an uncompressed wire-form name, compressed against what is written where `compress` allows.
+    /// Appends a name in uncompressed wire form, compressed as `compress` allows.
     fn put_name(&mut self, wire: &[u8], compress: Compress) -> Result<(), WriteError> {
         for suffix in name::suffixes(wire) {
             if suffix.len() == 1 {
@@ -125,7 +126,7 @@ impl<'a> Writer<'a> {
     /// Appends a record of class IN with uncompressed `rdata`. Names in it keep their letter case.
     ///
     /// # Errors
-    /// It does not fit.
+    /// [`WriteError::Full`] if it does not fit, [`WriteError::Malformed`] if `rdata` is malformed for its type.
     pub fn record(
         &mut self,
         owner: &[u8],
@@ -147,10 +148,10 @@ impl<'a> Writer<'a> {
         self.finish_record(length_at)
     }
 
-    /// Appends the SOA record of a zone that we make up: MNAME is the zone itself, `tail` is the rest of RDATA.
+    /// Appends the SOA record of a local zone: MNAME is the zone itself, `tail` is the rest of RDATA.
     ///
     /// # Errors
-    /// It does not fit.
+    /// The buffer is full.
     pub fn soa(&mut self, zone: &[u8], ttl_secs: u32, tail: &[u8]) -> Result<(), WriteError> {
         let length_at = self.record_head(zone, rtype::SOA, ttl_secs)?;
         self.put_name(zone, Compress::Equal)?;
@@ -161,7 +162,7 @@ impl<'a> Writer<'a> {
     /// Appends a record of one character string (at most 255 bytes) and TTL 0, in any class.
     ///
     /// # Errors
-    /// It does not fit.
+    /// The buffer is full, or `text` is too long.
     pub fn text_record(
         &mut self,
         owner: &[u8],
@@ -179,10 +180,10 @@ impl<'a> Writer<'a> {
         self.put(text)
     }
 
-    /// Appends `source` of `message` with another TTL: names are decompressed and compressed anew.
+    /// Appends the record `source` of `message` with another TTL. Names are decompressed and compressed anew.
     ///
     /// # Errors
-    /// It does not fit, or its RDATA is malformed.
+    /// The buffer is full, or the record is malformed.
     pub fn copy_record(
         &mut self,
         message: &[u8],
@@ -240,12 +241,12 @@ impl<'a> Writer<'a> {
 
     fn remember(&mut self, offset: usize) {
         if offset <= POINTER_MAX {
-            // Full: the name is simply no target.
+            // When full, the name is no target.
             let _ = self.targets.push(offset as u16);
         }
     }
 
-    /// A remembered offset at which exactly `suffix` stands.
+    /// A remembered offset of exactly `suffix`.
     fn find(&self, suffix: &[u8], compress: Compress) -> Option<u16> {
         match compress {
             Compress::No => None,
@@ -267,7 +268,7 @@ impl<'a> Writer<'a> {
 
     fn find_equal(&self, suffix: &[u8]) -> Option<u16> {
         let written = &self.message[..self.at];
-        // The question's own suffixes are targets without being remembered one by one.
+        // The question's own suffixes are found without having been remembered one by one.
         let question = self
             .targets
             .first()
@@ -282,7 +283,7 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// The offset inside the question's QNAME at which `suffix` stands.
+/// Offset of `suffix` inside the question's QNAME.
 fn question_suffix(message: &[u8], suffix: &[u8]) -> Option<u16> {
     let end = name::plain_end(message, HEADER_LEN).ok()?;
     let start = end
@@ -293,10 +294,10 @@ fn question_suffix(message: &[u8], suffix: &[u8]) -> Option<u16> {
     (aligned && message[start..end].eq_ignore_ascii_case(suffix)).then_some(start as u16)
 }
 
-/// Whether the name at `offset`, which is well-formed, ends in pointers to what is before `border`.
+/// True if the well-formed name at `offset` ends in pointers to an offset before `border`.
 fn leads_before(message: &[u8], offset: usize, border: usize) -> bool {
     let mut at = offset;
-    // Bound: a label goes forward to the end of its run, a pointer strictly backwards.
+    // Bound: a label advances to the end of its run, a pointer goes strictly backwards.
     while at >= border {
         match message.get(at..at + 2) {
             Some(&[high, low]) if high & 0xc0 == 0xc0 => {
@@ -309,7 +310,7 @@ fn leads_before(message: &[u8], offset: usize, border: usize) -> bool {
     true
 }
 
-/// Whether the name at `offset` of `message`, pointers followed, equals the uncompressed `wire` (RFC 4343).
+/// True if the name at `offset` of `message`, with pointers followed, equals the uncompressed `wire` (RFC 4343).
 #[must_use]
 pub fn stands_at(message: &[u8], offset: usize, wire: &[u8]) -> bool {
     let mut at = offset;
@@ -390,7 +391,7 @@ mod tests {
         );
     }
 
-    /// A client may write the question as it likes; names in RDATA stay as they were written.
+    /// A client may write the question in any letter case; names in RDATA keep theirs.
     #[test]
     fn names_in_local_rdata_keep_their_letter_case() {
         let mut buffer = [0; 256];
@@ -409,7 +410,7 @@ mod tests {
         for rdata in instances {
             writer.record(owner, rtype::PTR, 60, rdata).expect("fits");
         }
-        // An owner may be compressed against anything, also where it then ends in the question.
+        // An owner may be compressed against any name, even if it then ends in the question.
         writer
             .record(b"\x01y\x03lan\0", rtype::PTR, 60, b"\x01y\x03lan\0")
             .expect("fits");

@@ -1,4 +1,4 @@
-//! EDNS(0): the OPT record of a query and of its response (RFC 6891), with the options that we speak.
+//! EDNS(0): the OPT record of queries and responses (RFC 6891), with the options that we support.
 
 use super::record::Record;
 use super::{read_u16, rtype};
@@ -16,43 +16,43 @@ pub mod option {
 
 /// Extended DNS error codes (RFC 8914).
 pub mod ede {
-    /// No extended error: this value is not assigned.
+    /// No extended error; the value is unassigned.
     pub const NONE: u16 = u16::MAX;
-    /// Other: here, an alias that leads nowhere.
+    /// Other: here, aliases that form a loop or are too long.
     pub const OTHER: u16 = 0;
-    /// Served past its TTL, since upstream does not answer (section 4.4).
+    /// Stale answer: served past its TTL, since upstream does not answer (section 4.4).
     pub const STALE: u16 = 3;
     /// Not ready: here, no room for another question or client (section 4.15).
     pub const NOT_READY: u16 = 14;
     /// Blocked by a list of the operator, or withheld by rebind protection (section 4.16).
     pub const BLOCKED: u16 = 15;
-    /// The client may not ask here (section 4.19).
+    /// Prohibited: the client may not ask here (section 4.19).
     pub const PROHIBITED: u16 = 18;
-    /// NXDOMAIN served past its TTL (section 4.20).
+    /// NXDOMAIN that is served past its TTL (section 4.20).
     pub const STALE_NXDOMAIN: u16 = 19;
-    /// Not authoritative: RD was not set, and the answer is not in the cache (section 4.21).
+    /// Not authoritative: RD is clear, and the answer is not in the cache (section 4.21).
     pub const NOT_AUTHORITATIVE: u16 = 20;
-    /// Not supported: a class or a type that is never forwarded (section 4.22).
+    /// Not supported: a class or type that is never forwarded (section 4.22).
     pub const NOT_SUPPORTED: u16 = 21;
-    /// No reachable authority: here, no upstream answered, or none with anything useful.
+    /// No reachable authority: here, no upstream gave a useful answer.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
 }
 
-/// DO in the low 16 bits of the OPT record's TTL.
+/// Bit of DO in the OPT record's TTL.
 pub(super) const DNSSEC_OK: u32 = 0x8000;
-/// Length of an OPT record without options: root name, type, size, flags, length.
+/// Length of an OPT record without options in bytes: root name, type, size, flags, length.
 pub const OPT_LEN: usize = xdnsd_abi::headers::dns::opt::LEN;
-/// Longest server cookie (RFC 7873 section 4).
+/// Longest server cookie in bytes (RFC 7873 section 4).
 const SERVER_COOKIE_MAX: usize = 32;
 
-/// What a DNS cookie option held.
+/// Content of a DNS cookie option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie {
-    /// The client's part.
+    /// Client cookie.
     pub client: [u8; 8],
-    /// The server's part; only `server_len` bytes count.
+    /// Server cookie, in the first `server_len` bytes.
     pub server: [u8; SERVER_COOKIE_MAX],
-    /// 0, or 8 to 32.
+    /// Length of the server cookie in bytes: 0, or 8 to 32.
     pub server_len: u8,
 }
 
@@ -72,37 +72,37 @@ impl Cookie {
     }
 }
 
-/// What an OPT record said.
+/// Content of an OPT record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Edns {
-    /// The sender's largest UDP message, as it said.
+    /// Largest UDP message that the sender can receive, in bytes.
     pub udp_size: u16,
-    /// High eight bits of the response code.
+    /// High eight bits of the RCODE.
     pub extended_rcode: u8,
-    /// EDNS version; we speak 0.
+    /// EDNS version; ours is 0.
     pub version: u8,
     /// DO (RFC 3225).
     pub dnssec_ok: bool,
-    /// The first cookie option: the others are ignored (RFC 7873 section 5.2).
+    /// The first cookie option; further ones are ignored (RFC 7873 section 5.2).
     pub cookie: Option<Cookie>,
-    /// The first cookie option has an impossible length.
+    /// True if the first cookie option has an invalid length.
     pub cookie_is_malformed: bool,
-    /// Whether edns-tcp-keepalive was there.
+    /// True if there is an edns-tcp-keepalive option.
     pub keepalive: bool,
-    /// The first extended error, or [`ede::NONE`].
+    /// Info code of the first extended error.
     pub ede: Option<u16>,
 }
 
-/// Why an OPT record is not one.
+/// The OPT record is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedOpt;
 
 impl Edns {
-    /// Reads the OPT record `record` of `message`. Unknown options are ignored (RFC 6891 section 6.1.2), and so is all
-    /// RDATA of another version, whose form nobody knows.
+    /// Reads the OPT record `record` of `message`. Unknown options are ignored (RFC 6891 section 6.1.2), and so is the
+    /// RDATA of other versions, whose format is unknown.
     ///
     /// # Errors
-    /// The owner is not the root, or an option reaches over the end.
+    /// The owner is not the root, or an option extends past the end.
     pub fn parse(message: &[u8], record: &Record) -> Result<Self, MalformedOpt> {
         debug_assert_eq!(record.rtype, rtype::OPT);
         if message.get(record.owner) != Some(&0) {
@@ -143,30 +143,30 @@ impl Edns {
         }
     }
 
-    /// The longest UDP message that the sender may get: at least 512, at most what we ever send.
+    /// Longest UDP message for the sender in bytes: at least 512, at most [`UDP_MESSAGE_MAX`].
     #[must_use]
     pub fn udp_limit(&self) -> usize {
         usize::from(self.udp_size).clamp(512, UDP_MESSAGE_MAX)
     }
 }
 
-/// What goes into the OPT record of a reply.
+/// Content of the OPT record of a reply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OptReply {
-    /// High eight bits of the response code.
+    /// High eight bits of the RCODE.
     pub extended_rcode: u8,
-    /// DO, echoed (RFC 3225 section 3).
+    /// DO of the query (RFC 3225 section 3).
     pub dnssec_ok: bool,
-    /// Extended error (RFC 8914), without text.
+    /// Info code of an extended error (RFC 8914), without text.
     pub ede: Option<u16>,
-    /// A cookie: the client's eight bytes and our sixteen (RFC 9018 section 4).
+    /// Cookie option: eight bytes of the client and sixteen of ours (RFC 9018 section 4).
     pub cookie: Option<[u8; 24]>,
-    /// Idle time in units of 100 ms (RFC 7828).
+    /// Idle timeout in units of 100 ms (RFC 7828).
     pub keepalive: Option<u16>,
 }
 
 impl OptReply {
-    /// Length in bytes of the record.
+    /// Length of the record in bytes.
     #[must_use]
     pub const fn len(&self) -> usize {
         OPT_LEN
@@ -175,13 +175,13 @@ impl OptReply {
             + if self.keepalive.is_some() { 6 } else { 0 }
     }
 
-    /// Never: the record has at least its fixed part.
+    /// Always false: the record has a fixed part.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         false
     }
 
-    /// Writes the record at `at`. Returns the offset behind it, `None` where it does not fit.
+    /// Writes the record at `at`. Returns its end; `None` if it does not fit.
     #[must_use]
     pub fn emit(&self, message: &mut [u8], at: usize) -> Option<usize> {
         let end = at + self.len();
@@ -217,7 +217,7 @@ impl OptReply {
     }
 }
 
-/// Writes one option into the front of `bytes` and returns what is behind it.
+/// Writes an option at the beginning of `bytes`, and returns the rest.
 fn emit_option<'a>(bytes: &'a mut [u8], code: u16, data: &[u8]) -> &'a mut [u8] {
     let (now, rest) = bytes.split_at_mut(4 + data.len());
     now[..2].copy_from_slice(&code.to_be_bytes());
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn options_that_reach_over_the_end_are_malformed() {
-        // An option longer than RDATA; half an option; an owner that is not the root.
+        // An option longer than RDATA; half an option; an owner other than the root.
         for (bytes, at) in [
             (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x04\0\x0a\0\x08"[..], 0),
             (&b"\0\0\x29\x04\xd0\0\0\0\0\0\x03\0\x0a\0"[..], 0),
@@ -294,7 +294,7 @@ mod tests {
             (Some(*b"abcdefgh"), false)
         );
         assert_eq!(parse(&[&bad[..], good].concat()), (None, true));
-        // A client's part of 8 bytes, and a server's part of none or of 8 to 32.
+        // A client cookie of 8 bytes, and a server cookie of none or of 8 to 32.
         for len in 0..48 {
             let option = [&[0, 10, 0, len][..], &[7; 48][..usize::from(len)]].concat();
             let is_good = matches!(len, 8 | 16..=40);

@@ -13,41 +13,41 @@ use xdnsd_abi::headers::dns;
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = dns::HEADER_LEN;
 
-/// Bits of the second 16-bit word.
+/// Bits of the flags, the header's second 16-bit word.
 pub mod flag {
     /// The message is a response.
     pub const QR: u16 = super::dns::QR;
-    /// All four bits of the opcode.
+    /// All bits of the opcode.
     pub const OPCODE_MASK: u16 = super::dns::OPCODE;
-    /// The server is an authority for the name.
+    /// The server is authoritative for the name.
     pub const AA: u16 = 0x0400;
-    /// The message is longer than the channel allows.
+    /// The message is truncated.
     pub const TC: u16 = 0x0200;
     /// The client wants recursion.
     pub const RD: u16 = super::dns::RD;
     /// The server offers recursion.
     pub const RA: u16 = super::dns::RA;
-    /// The server has validated the answer; in a query: the client understands AD (RFC 6840 section 5.7).
+    /// The server has validated the answer; in a query, the client understands AD (RFC 6840 section 5.7).
     pub const AD: u16 = super::dns::AD;
     /// The client validates by itself.
     pub const CD: u16 = super::dns::CD;
-    /// All four bits of the response code.
+    /// All bits of the RCODE.
     pub const RCODE_MASK: u16 = 0x000f;
 }
 
 /// The header, decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// Chosen by the sender of the query.
+    /// ID, chosen by the sender of the query.
     pub id: u16,
     /// The flags word, see [`flag`].
     pub flags: u16,
-    /// Questions, answers, authorities, additionals.
+    /// Numbers of questions, answers, authorities and additionals.
     pub counts: [u16; 4],
 }
 
 impl Header {
-    /// Reads the header; `None` where the message is shorter.
+    /// Reads the header; `None` if the message is shorter.
     #[must_use]
     pub fn parse(message: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_LEN] = message.first_chunk()?;
@@ -59,7 +59,7 @@ impl Header {
         })
     }
 
-    /// Writes the header; `None` where `message` is shorter.
+    /// Writes the header; `None` if `message` is shorter.
     pub fn emit(&self, message: &mut [u8]) -> Option<()> {
         let bytes: &mut [u8; HEADER_LEN] = message.first_chunk_mut()?;
         let words = [
@@ -76,19 +76,19 @@ impl Header {
         Some(())
     }
 
-    /// Whether all bits of `mask` are set.
+    /// True if all bits of `mask` are set.
     #[must_use]
     pub const fn has(&self, mask: u16) -> bool {
         self.flags & mask == mask
     }
 
-    /// The operation: 0 is QUERY.
+    /// Opcode: 0 is QUERY.
     #[must_use]
     pub const fn opcode(&self) -> u8 {
         ((self.flags & flag::OPCODE_MASK) >> 11) as u8
     }
 
-    /// The low four bits of the response code.
+    /// Low four bits of the RCODE.
     #[must_use]
     pub const fn rcode(&self) -> u8 {
         (self.flags & flag::RCODE_MASK) as u8

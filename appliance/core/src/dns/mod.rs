@@ -85,11 +85,11 @@ pub mod rcode {
     pub const NOTIMP: u8 = 4;
     /// Refused by policy.
     pub const REFUSED: u8 = 5;
-    /// A name that should not exist does; from a DNAME: the name that it makes is too long (RFC 6672 section 2.2).
+    /// A name exists that should not; from a DNAME: the name that it makes is too long (RFC 6672 section 2.2).
     pub const YXDOMAIN: u8 = 6;
-    /// Low four bits of BADVERS (16); the high bits stand in the OPT record.
+    /// BADVERS (16): low four bits in the header, the high bits in the OPT record.
     pub const BADVERS: u16 = 16;
-    /// BADCOOKIE (RFC 7873).
+    /// BADCOOKIE (RFC 7873), in the same form.
     pub const BADCOOKIE: u16 = 23;
 }
 

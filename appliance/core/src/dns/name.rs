@@ -1,32 +1,32 @@
 //! Domain names in wire form (RFC 1035 section 3.1) and their compression (section 4.1.4).
 //!
-//! A compression pointer may only point backwards, to before the label run that holds it. So every hop goes strictly
-//! towards the header and no loop detector is needed.
+//! A compression pointer must lead to before the label run that contains it. So every pointer goes strictly towards the
+//! header, and no loop detector is needed.
 
 use crate::limits::NAME_MAX;
 
 /// Longest label in bytes.
 pub const LABEL_MAX: usize = xdnsd_abi::headers::dns::LABEL_MAX as usize;
-/// Most pointers that a name may go through: as many as it can have labels. So the longest message cannot make one name
-/// cost thousands of steps.
+/// Most compression pointers of a name: as many as it can have labels. This keeps a long message from making one name cost
+/// thousands of steps.
 pub const POINTERS_MAX: usize = NAME_MAX / 2;
-/// The two high bits of a compression pointer.
+/// High bits of a compression pointer.
 const POINTER: u8 = 0xc0;
 
-/// Why bytes are not a name.
+/// Reason why bytes are not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
     /// The message ends inside the name.
     Truncated,
-    /// Longer than 255 bytes.
+    /// The name is longer than 255 bytes.
     TooLong,
     /// A label type other than plain (RFC 6891 section 5 retired the others).
     LabelType,
-    /// A pointer where none may stand, one that does not go backwards, or one too many.
+    /// A pointer where none is allowed, a pointer that does not go backwards, or too many of them.
     Pointer,
 }
 
-/// A whole name without compression, root byte included. The letter case is kept.
+/// A whole name in uncompressed wire form, root byte included. The letter case is kept.
 #[derive(Clone, Copy)]
 pub struct Name {
     len: u8,
@@ -40,19 +40,19 @@ impl Name {
         bytes: [0; NAME_MAX],
     };
 
-    /// Reads the name at `offset` of `message`, following pointers. Returns it and the offset behind it.
+    /// Reads the name at `offset` of `message`, following pointers. Returns the name and its end.
     ///
     /// # Errors
-    /// The bytes are not a name, see [`NameError`].
+    /// [`NameError`] if the bytes are not a name.
     pub fn parse(message: &[u8], offset: usize) -> Result<(Self, usize), NameError> {
         let mut name = Self::ROOT;
         let mut len = 0;
         let mut at = offset;
-        // Where the present label run began: a pointer must go to before it.
+        // Start of the present label run: a pointer must lead to before it.
         let mut run = offset;
         let mut end = None;
         let mut pointers = 0;
-        // Bound: a plain label lengthens the name (at most 255), a pointer goes strictly backwards.
+        // Bound: a plain label lengthens the name (at most 255 bytes), a pointer goes strictly backwards.
         loop {
             let label = *message.get(at).ok_or(NameError::Truncated)?;
             match label & POINTER {
@@ -87,7 +87,7 @@ impl Name {
         }
     }
 
-    /// Takes a name in wire form; `None` where `wire` is not exactly one uncompressed name.
+    /// A name from its wire form; `None` if `wire` is not exactly one uncompressed name.
     #[must_use]
     #[inline(always)]
     pub fn from_wire(wire: &[u8]) -> Option<Self> {
@@ -101,8 +101,8 @@ impl Name {
         Some(name)
     }
 
-    /// The name in `wire`, which is one without compression (see [`plain_end`]), in lower case (RFC 4343: ASCII letters
-    /// only).
+    /// The name in `wire`, in lower case (RFC 4343: ASCII letters only). `wire` is one uncompressed name (see
+    /// [`plain_end`]).
     #[inline(always)]
     pub(super) fn lower_of(wire: &[u8]) -> Self {
         let mut name = Self {
@@ -110,7 +110,7 @@ impl Name {
             bytes: [0; NAME_MAX],
         };
         name.bytes[..wire.len()].copy_from_slice(wire);
-        // Whole words: behind the name are zeros. Length bytes are at most 63 and so never letters.
+        // By whole words, as zeros follow the name. Length bytes are at most 63, and letters begin at 65.
         let (words, rest) = name.bytes.as_chunks_mut();
         let used = wire.len().div_ceil(WORD).min(words.len());
         for word in &mut words[..used] {
@@ -122,22 +122,22 @@ impl Name {
         name
     }
 
-    /// The wire form, root byte included.
+    /// Wire form, root byte included.
     #[must_use]
     pub fn as_wire(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
 
-    /// The same name in lower case (RFC 4343: ASCII letters only).
+    /// The name in lower case (RFC 4343: ASCII letters only).
     #[must_use]
     #[inline(always)]
     pub fn to_lower(mut self) -> Self {
-        // Length bytes are at most 63 and so never letters.
+        // Length bytes are at most 63, and letters begin at 65.
         self.bytes[..usize::from(self.len)].make_ascii_lowercase();
         self
     }
 
-    /// The same name after `change`, which may only change the case of letters.
+    /// The name after `change`, which may change the case of letters only.
     #[must_use]
     pub fn with_case(mut self, change: impl FnOnce(&mut [u8])) -> Self {
         change(&mut self.bytes[..usize::from(self.len)]);
@@ -146,7 +146,7 @@ impl Name {
 }
 
 impl PartialEq for Name {
-    /// Equal without regard to letter case (RFC 4343).
+    /// Compares without regard to letter case (RFC 4343).
     fn eq(&self, other: &Self) -> bool {
         self.as_wire().eq_ignore_ascii_case(other.as_wire())
     }
@@ -161,7 +161,7 @@ impl core::fmt::Debug for Name {
 }
 
 impl core::fmt::Display for Name {
-    /// Presentation form (RFC 1035 section 5.1, with \DDD for what is not printable).
+    /// Presentation form (RFC 1035 section 5.1, with \DDD for non-printable bytes).
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         if self.len == 1 {
             return f.write_str(".");
@@ -188,14 +188,14 @@ impl core::fmt::Display for Name {
     }
 }
 
-/// Bytes of a machine word.
+/// Length of a machine word in bytes.
 const WORD: usize = 8;
 
-/// Eight bytes with their ASCII capitals in lower case.
+/// Eight bytes with ASCII capitals changed to lower case.
 const fn lower(word: u64) -> u64 {
     const EACH: u64 = u64::from_ne_bytes([1; WORD]);
     const HIGH: u64 = EACH * 0x80;
-    // The high bit of each byte that is an ASCII byte from A on, and of each that is behind Z: no carry leaves a byte.
+    // `from_a` has the high bit of each byte from A on, `behind_z` of each byte behind Z. No carry leaves a byte.
     let low = word & !HIGH;
     let from_a = low + EACH * (0x80 - b'A' as u64);
     let behind_z = low + EACH * (0x7f - b'Z' as u64);
@@ -203,13 +203,13 @@ const fn lower(word: u64) -> u64 {
     word | capitals >> 2
 }
 
-/// The offset behind the uncompressed name at `offset`.
+/// End of the uncompressed name at `offset`.
 ///
 /// # Errors
-/// The bytes are not a plain name; a pointer is an error here.
+/// [`NameError`] if the bytes are not a plain name; a pointer is an error here.
 pub fn plain_end(message: &[u8], offset: usize) -> Result<usize, NameError> {
     let mut at = offset;
-    // Bound: every step goes forward by at least one byte, at most NAME_MAX of them.
+    // Bound: every step advances by at least one byte, over at most NAME_MAX bytes.
     while at - offset < NAME_MAX {
         let label = *message.get(at).ok_or(NameError::Truncated)?;
         match label & POINTER {
@@ -222,16 +222,16 @@ pub fn plain_end(message: &[u8], offset: usize) -> Result<usize, NameError> {
     Err(NameError::TooLong)
 }
 
-/// The offset behind the name at `offset`, compressed or not, without following pointers.
+/// End of the name at `offset`, compressed or not. Pointers are not followed.
 ///
 /// # Errors
-/// The bytes are not a name.
+/// [`NameError`] if the bytes are not a name.
 #[inline(always)]
 pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
-    // Most owners are a pointer and nothing else, and this runs for every record of every reply.
+    // Most owners are a single pointer, and this runs for every record of every reply.
     match message.get(offset..).and_then(<[u8]>::first_chunk) {
         Some([high, _]) if high & POINTER == POINTER => Ok(offset + 2),
-        // The root, which owns the OPT record.
+        // The root, owner of the OPT record.
         Some([0, _]) => Ok(offset + 1),
         Some(_) | None => skip_labels(message, offset),
     }
@@ -240,7 +240,7 @@ pub fn skip(message: &[u8], offset: usize) -> Result<usize, NameError> {
 #[inline(never)]
 fn skip_labels(message: &[u8], offset: usize) -> Result<usize, NameError> {
     let mut at = offset;
-    // Bound: as in `plain_end`. A walk that both share costs a hit one in a hundred of its instructions.
+    // Bound: as in `plain_end`. A loop shared with it would cost a hit one percent more instructions.
     while at - offset < NAME_MAX {
         let label = *message.get(at).ok_or(NameError::Truncated)?;
         match label & POINTER {
@@ -259,7 +259,7 @@ fn skip_labels(message: &[u8], offset: usize) -> Result<usize, NameError> {
     Err(NameError::TooLong)
 }
 
-/// The name itself, then each parent, the root last. `wire` is an uncompressed name; anything else ends early.
+/// The name itself, then each parent, the root last. `wire` is an uncompressed name; other bytes end the iteration early.
 pub fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(wire);
     core::iter::from_fn(move || {
@@ -274,7 +274,7 @@ pub fn suffixes(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Whether the lower-case name `wire` is `suffix` or stands below it.
+/// True if the lower-case name `wire` is `suffix` or below it.
 #[must_use]
 pub fn is_within(wire: &[u8], suffix: &[u8]) -> bool {
     wire.len() >= suffix.len() && suffixes(wire).any(|parent| parent == suffix)
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn every_byte_at_every_place_is_lowered_as_ascii() {
         for byte in 0..=u8::MAX {
-            // Labels of 1 to 63 bytes around it, so that every place in a word is met, and the longest name.
+            // Labels of 1 to 63 bytes around it, so that every position in a word is tried, and the longest name.
             for len in 1..=63 {
                 for at in 1..=len {
                     let mut wire = Vec::from([len as u8]);

@@ -1,4 +1,4 @@
-//! A query as it came from a client: what is asked, and whether it may be answered at all.
+//! A client's query: its question, and the checks that it is well-formed.
 
 use super::edns::{DNSSEC_OK, Edns};
 use super::header::{HEADER_LEN, Header, flag};
@@ -6,9 +6,9 @@ use super::name::{self, Name};
 use super::record::Records;
 use super::{QUESTION_FIXED_LEN, rcode, rtype};
 
-/// Additional records that a query may have: OPT, and what a signed query carries.
+/// Most additional records of a query: OPT, and those of a signed query.
 const ADDITIONALS_MAX: u16 = 4;
-/// How many records of a malformed query are searched for its OPT record.
+/// Most records of a malformed query that are searched for its OPT record.
 const RECORDS_MAX: u16 = 32;
 
 /// A well-formed query.
@@ -16,31 +16,31 @@ const RECORDS_MAX: u16 = 32;
 pub struct Query {
     /// The header as received.
     pub header: Header,
-    /// QNAME in lower case. The letter case that the client used stays in the message.
+    /// QNAME in lower case. The client's letter case stays in the message.
     pub name: Name,
-    /// QTYPE; never a type that only OPT, TKEY or TSIG records have.
+    /// QTYPE; never one that only OPT, TKEY or TSIG records have.
     pub qtype: u16,
-    /// QCLASS; any.
+    /// QCLASS, any.
     pub qclass: u16,
-    /// Offset behind the question.
+    /// Offset of the end of the question.
     pub question_end: usize,
-    /// The OPT record, where there is one.
+    /// OPT record; `None` if there is none.
     pub edns: Option<Edns>,
 }
 
-/// What to do with a message that is not a well-formed query.
+/// Response to a message that is not a well-formed query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryError {
-    /// No reply: shorter than a header, or itself a response.
+    /// No reply: the message is shorter than a header, or a response.
     Ignore,
-    /// Reply with this code, keeping the first `keep` bytes: the header, or the header and the question.
+    /// A reply with this RCODE that keeps the first `keep` bytes: the header, or header and question.
     Reject {
-        /// The response code.
+        /// RCODE.
         rcode: u8,
-        /// 12, or the offset behind the question.
+        /// 12, or the end of the question.
         keep: usize,
     },
-    /// No question, but an OPT record with a DNS cookie: the client asks for ours (RFC 7873 section 5.4).
+    /// A reply with our cookie: the query has no question, but an OPT record with a DNS cookie (RFC 7873 section 5.4).
     CookieOnly(Edns),
 }
 
@@ -54,10 +54,10 @@ impl QueryError {
 }
 
 impl Query {
-    /// Reads a query.
+    /// Parses a query.
     ///
     /// # Errors
-    /// How to respond to a message that is not a well-formed query.
+    /// [`QueryError`] says how to respond to a message that is not a well-formed query.
     #[inline(always)]
     pub fn parse(message: &[u8]) -> Result<Self, QueryError> {
         let header = Header::parse(message).ok_or(QueryError::Ignore)?;
@@ -70,7 +70,7 @@ impl Query {
         }
         let question = Question::locate(message).ok_or(QueryError::formerr(HEADER_LEN))?;
         let Question { qtype, end, .. } = question;
-        // No resolver sends these: FORMERR rather than a guess at what was meant.
+        // No resolver sends these: FORMERR is better than a guess at their meaning.
         if answers != 0 || authorities != 0 || additionals > ADDITIONALS_MAX || header.has(flag::TC)
         {
             return Err(QueryError::formerr(end));
@@ -83,7 +83,7 @@ impl Query {
         }
         Ok(Self {
             header,
-            // Last: it is written where it stays, and not moved.
+            // Last, so that it is built in place and not moved.
             name: Name::lower_of(&message[HEADER_LEN..question.name_end]),
             qtype,
             qclass: question.qclass,
@@ -92,7 +92,7 @@ impl Query {
         })
     }
 
-    /// What is said to another operation, and to a message without its one question.
+    /// Response to another opcode, or to a message without exactly one question.
     #[cold]
     fn reject(message: &[u8], header: &Header) -> QueryError {
         if header.opcode() != 0 {
@@ -124,12 +124,12 @@ impl Query {
     }
 }
 
-/// The one question of a message: a name without pointers, behind the header.
+/// The only question of a message: a name without pointers, behind the header.
 struct Question {
     name_end: usize,
     qtype: u16,
     qclass: u16,
-    /// Offset behind it.
+    /// Offset of its end.
     end: usize,
 }
 
@@ -148,7 +148,7 @@ impl Question {
     }
 }
 
-/// Finds the one OPT record among `count` additional records. Bytes behind them are not looked at.
+/// Finds the only OPT record among `count` additional records. Bytes behind them are ignored.
 #[inline]
 fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, ()> {
     let mut found = None;
@@ -165,8 +165,8 @@ fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, (
     Ok(found)
 }
 
-/// The DO bit of the OPT record of a malformed query; `None`: it has no such record, or none that
-/// can be found. A reply has OPT if the query has, whatever else is wrong with it (RFC 6891 section 6.1.1).
+/// DO of a malformed query's OPT record; `None` if no such record is found. A reply has OPT if the query has, even a
+/// malformed one (RFC 6891 section 6.1.1).
 #[cold]
 #[must_use]
 pub fn rejected_opt(message: &[u8]) -> Option<bool> {

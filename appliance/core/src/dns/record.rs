@@ -1,4 +1,4 @@
-//! Resource records (RFC 1035 section 4.1.3) as positions in a message.
+//! Resource records (RFC 1035 section 4.1.3), as positions in a message.
 //!
 //! ```text
 //! | owner name | TYPE 2 | CLASS 2 | TTL 4 | RDLENGTH 2 | RDATA |
@@ -8,10 +8,10 @@ use super::name::{self, Name, NameError};
 use super::rtype;
 use core::ops::Range;
 
-/// Bytes between the owner name and RDATA.
+/// Length of the fields between owner name and RDATA, in bytes.
 pub const FIXED_LEN: usize = 10;
 
-/// Positions behind the owner name.
+/// Offsets behind the owner name.
 mod field {
     pub const TYPE: usize = 0;
     pub const CLASS: usize = 2;
@@ -19,7 +19,7 @@ mod field {
     pub const RDLENGTH: usize = 8;
 }
 
-/// Where a record stands in its message.
+/// Position of a record in its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Offset of the owner name.
@@ -34,7 +34,7 @@ pub struct Record {
     pub ttl_at: usize,
     /// Offset of RDATA.
     pub rdata_at: usize,
-    /// Offset behind RDATA.
+    /// Offset of the end of RDATA.
     pub end: usize,
 }
 
@@ -42,7 +42,7 @@ impl Record {
     /// Reads the record at `offset` of `message`.
     ///
     /// # Errors
-    /// The owner is not a name, or the message ends inside the record.
+    /// [`NameError`] if the owner is not a name, or the message ends inside the record.
     #[inline]
     pub fn parse(message: &[u8], offset: usize) -> Result<Self, NameError> {
         let fixed_at = name::skip(message, offset)?;
@@ -67,14 +67,14 @@ impl Record {
         })
     }
 
-    /// Where RDATA stands.
+    /// Range of RDATA.
     #[must_use]
     pub const fn rdata(&self) -> Range<usize> {
         self.rdata_at..self.end
     }
 }
 
-/// The records of a section, one after the other. Ends after the first broken one.
+/// Iterator over the records of a section. Ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     message: &'a [u8],
@@ -108,27 +108,27 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// How RDATA of a type is laid out: bytes, names, bytes. Small, because it is asked for with every record that is written.
+/// Layout of a type's RDATA: bytes, names, bytes. Small, because it is looked up for every record that is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Bytes before the first name.
     before: u16,
-    /// Names, one behind the other. Valid values: 0 to 2.
+    /// Number of adjacent names: 0 to 2.
     names: u8,
     /// Whether the names may be compressed.
     pub compression: Compression,
-    /// Bytes behind the last name; `None`: any number.
+    /// Bytes behind the last name; `None` if any number.
     after: Option<u8>,
 }
 
-/// Whether names in RDATA may be compressed.
+/// Compression of names in RDATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Yes (RFC 3597 section 4: only in the types of RFC 1035).
+    /// Allowed, in the types of RFC 1035 alone (RFC 3597 section 4).
     Allowed,
-    /// Nobody may write them so, but receivers have to expect it (RFC 3597 section 4: SRV, RP, AFSDB and their like).
+    /// Forbidden when writing, but expected when reading (RFC 3597 section 4: SRV, RP, AFSDB and similar types).
     ReadOnly,
-    /// No: who copies the record copies its bytes (RFC 4034 section 3.1.7).
+    /// Forbidden: the record is copied byte by byte (RFC 4034 section 3.1.7).
     Never,
 }
 
@@ -142,7 +142,7 @@ impl Layout {
         }
     }
 
-    /// That of `rdata`, which is of type `rtype`.
+    /// Layout of `rdata` of type `rtype`.
     #[must_use]
     #[inline]
     pub fn of(rtype: u16, rdata: &[u8]) -> Self {
@@ -168,25 +168,24 @@ impl Layout {
             rtype::DNAME => Self::new(0, 1, ReadOnly, Some(0)),
             // SIG and RRSIG: the signer's name, then the signature.
             24 | rtype::RRSIG => Self::new(18, 1, Never, None),
-            // Not looked into.
+            // Opaque.
             _ => Self::new(0, 0, Never, None),
         }
     }
 
-    /// Where the first name begins, counted from RDATA.
+    /// Offset of the first name in RDATA.
     #[must_use]
     pub fn names_at(&self) -> usize {
         usize::from(self.before)
     }
 
-    /// Whether RDATA ends with its one name.
+    /// True if RDATA ends with its only name.
     #[must_use]
     pub fn ends_with_one_name(&self) -> bool {
         self.names == 1 && self.after == Some(0)
     }
 
-    /// Whether RDATA may be so long, as far as that can be said without reading its names. Of what is copied as it stands
-    /// nothing is asked.
+    /// True if RDATA may have this length, as far as that is known without reading its names. Opaque RDATA may have any.
     #[must_use]
     #[inline]
     pub fn allows(&self, len: usize) -> bool {
@@ -198,14 +197,14 @@ impl Layout {
     }
 }
 
-/// RDATA is not what its type says.
+/// RDATA is malformed for its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MalformedRdata;
 
-/// Reads the names in the RDATA of `record`, and gives each to `take`. Returns the offset behind the last of them.
+/// Reads the names in the RDATA of `record`, and passes each to `take`. Returns the offset of the end of the last one.
 ///
 /// # Errors
-/// RDATA is not laid out so, or what `take` says.
+/// [`MalformedRdata`] if RDATA does not match the layout, or the error of `take`.
 pub fn read_names<E: From<MalformedRdata>>(
     message: &[u8],
     record: &Record,
@@ -229,8 +228,8 @@ pub fn read_names<E: From<MalformedRdata>>(
     }
 }
 
-/// Where the name of a NAPTR begins: behind two numbers and three character strings (RFC 3403 section 4.1). Behind the end
-/// where a string is cut.
+/// Offset of a NAPTR's name: behind two numbers and three character strings (RFC 3403 section 4.1). Behind the end if a
+/// string is cut off.
 fn naptr_name_at(rdata: &[u8]) -> u16 {
     (0..3).fold(4, |at, _| {
         let len = rdata.get(usize::from(at)).copied().unwrap_or_default();
@@ -241,7 +240,7 @@ fn naptr_name_at(rdata: &[u8]) -> u16 {
 /// Reads the owner name of `record`.
 ///
 /// # Errors
-/// A compressed owner that leads nowhere.
+/// [`NameError`] if the owner name is malformed.
 pub fn owner(message: &[u8], record: &Record) -> Result<Name, NameError> {
     Name::parse(message, record.owner).map(|(name, _)| name)
 }

@@ -168,9 +168,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
-    /// True if a new name is refused because too much is in flight under its domain or for its group of servers. A name in
-    /// the cache, even a stale one, is not new; a client with a proven address is exempt, as it cannot flood under a forged
-    /// one.
+    /// True if a new name is refused because too many questions are in flight under its domain. If its group of servers is
+    /// full, one of the group's questions ends instead. A name in the cache, even a stale one, is not new; a client with a
+    /// proven address is exempt, as it cannot flood under a forged one.
     fn is_one_too_many<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,

@@ -1,19 +1,19 @@
-//! The letter case of a name, apart from the name.
+//! Letter case of a name, stored apart from the name.
 
 use crate::limits::NAME_MAX;
 
-/// Bytes of a name, however short, for which a letter case is drawn.
+/// Bytes for which a letter case is drawn even if the name is shorter.
 const RANDOM_MIN: usize = 64;
 
-/// Bits that say which letters of a name are upper case.
+/// Bit set of the upper-case letters of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LetterCase([u8; NAME_MAX.div_ceil(8)]);
 
 impl LetterCase {
-    /// All lower case.
+    /// All letters in lower case.
     pub const LOWER: Self = Self([0; NAME_MAX.div_ceil(8)]);
 
-    /// Notes the letter case of the wire-form name `wire`.
+    /// The letter case of the wire-form name `wire`.
     #[must_use]
     pub fn of(wire: &[u8]) -> Self {
         let mut case = Self::LOWER;
@@ -25,8 +25,8 @@ impl LetterCase {
         case
     }
 
-    /// A letter case chosen by `random` bits, for a name of so many bytes and what its aliases lead to: those have as many such
-    /// letters, or [`RANDOM_MIN`]; what is longer ends in lower case.
+    /// A letter case from `random` bits for a name of `len` bytes, and for the targets of its aliases. At least
+    /// [`RANDOM_MIN`] bytes are random; a longer target ends in lower case.
     #[must_use]
     pub fn from_random(len: usize, mut random: impl FnMut() -> u32) -> Self {
         let mut case = Self::LOWER;
@@ -37,7 +37,7 @@ impl LetterCase {
         case
     }
 
-    /// Gives the lower-case `wire` this letter case.
+    /// Changes the lower-case `wire` to this letter case.
     pub fn apply(&self, wire: &mut [u8]) {
         for (index, byte) in wire.iter_mut().enumerate().take(NAME_MAX) {
             if self.0[index / 8] & (1 << (index % 8)) != 0 {

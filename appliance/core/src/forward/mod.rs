@@ -1,4 +1,4 @@
-//! Forwarding: which upstream is asked, when the next one is, and who waits for what.
+//! Forwarding: which upstream is asked, when the next one is asked, and which clients wait for a question.
 //!
 //! ```text
 //!  pending ──► question ──► upstreams ──► tries ──► via

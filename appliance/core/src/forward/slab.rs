@@ -1,8 +1,8 @@
-//! A table of fixed capacity whose entries are named by index.
+//! A table of fixed capacity with entries by index.
 
 use heapless::Vec;
 
-/// Full: `insert` gives the value back. An index names its entry until `remove`, then the next one put there.
+/// When full, `insert` returns the value. An index belongs to its entry until `remove`, then to the next one stored there.
 #[derive(Debug)]
 pub struct Slab<T, const N: usize> {
     slots: Vec<Option<T>, N>,
@@ -15,7 +15,7 @@ impl<T, const N: usize> Slab<T, N> {
         "XDNSD_LIMIT_PENDING or XDNSD_LIMIT_WAITERS or another table's capacity is over 65535"
     );
 
-    /// Without entries.
+    /// An empty table.
     #[must_use]
     pub const fn new() -> Self {
         let () = Self::INDEX_FITS;
@@ -25,10 +25,10 @@ impl<T, const N: usize> Slab<T, N> {
         }
     }
 
-    /// Puts `value` in and returns its index.
+    /// Stores `value` and returns its index.
     ///
     /// # Errors
-    /// The table is full; the value comes back.
+    /// The value, if the table is full.
     pub fn insert(&mut self, value: T) -> Result<u16, T> {
         if let Some(index) = self.free.pop() {
             self.slots[usize::from(index)] = Some(value);
@@ -40,10 +40,10 @@ impl<T, const N: usize> Slab<T, N> {
         }
     }
 
-    /// Takes the entry out.
+    /// Removes the entry at `index` and returns it.
     pub fn remove(&mut self, index: u16) -> Option<T> {
         let value = self.slots.get_mut(usize::from(index))?.take()?;
-        // Cannot be full: there are never more free indices than slots.
+        // Has room: there are never more free indices than slots.
         let _ = self.free.push(index);
         Some(value)
     }
@@ -54,31 +54,31 @@ impl<T, const N: usize> Slab<T, N> {
         self.slots.get(usize::from(index))?.as_ref()
     }
 
-    /// The entry at `index`, to change it.
+    /// The entry at `index`, for changes.
     #[must_use]
     pub fn get_mut(&mut self, index: u16) -> Option<&mut T> {
         self.slots.get_mut(usize::from(index))?.as_mut()
     }
 
-    /// How many entries there are.
+    /// Number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether it is empty.
+    /// True if there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether `insert` would give its value back.
+    /// True if `insert` would return its value.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.len() == N
     }
 
-    /// Every entry with its index.
+    /// All entries with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &T)> {
         self.slots
             .iter()

@@ -1,57 +1,57 @@
-//! What was sent upstream for one question, and what became of it.
+//! Attempts at upstreams for one question.
 
 use super::via::Via;
 use crate::limits::UPSTREAMS;
 use crate::time::Instant;
 use heapless::Vec;
 
-/// Times that one question is sent upstream at most.
+/// Most attempts for one question.
 pub const ATTEMPTS: usize = 6;
-/// Forged answers on one port after which that port is given up: somebody knows it, and tries its IDs. So an attacker who finds a
-/// port has this many of 65,536 guesses.
+/// Number of forged answers after which a port is given up: somebody has found it, and guesses IDs. So an attacker who
+/// finds a port has this many of 65,536 guesses.
 pub const FORGED_MAX: u8 = 8;
 
-/// Servers, a bit each.
+/// Set of servers, one bit each.
 pub type ServerSet = u32;
 const _: () = assert!(UPSTREAMS <= ServerSet::BITS as usize);
 
-/// Whether `server` is one of `set`.
+/// True if `server` is in `set`.
 #[must_use]
 pub const fn has(set: ServerSet, server: u8) -> bool {
     set & (1 << server) != 0
 }
 
-/// A transaction with an upstream: this message by this way, which is its own.
+/// An attempt at an upstream: a message with an ID of its own, sent one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Index of the server among the upstreams.
+    /// Index of the server.
     pub upstream: u8,
-    /// The way that it went. `None`: no port could be had, and it never was sent.
+    /// Port or stream. `None` if no port could be had, so that it was not sent.
     pub via: Option<Via>,
-    /// The message ID.
+    /// Message ID.
     pub id: u16,
-    /// When it was sent.
+    /// Time of sending.
     pub sent: Instant,
-    /// Whether an answer is still expected.
+    /// True while an answer is accepted.
     pub live: bool,
-    /// Whether the query carried EDNS.
+    /// True if the query has an OPT record.
     pub edns: bool,
-    /// Whether the name was sent in random letter case, which has to come back.
+    /// True if the name was sent in random letter case, which has to come back.
     pub random_case: bool,
-    /// It took longer than usual, or ICMP refused it, and was counted as a timeout of its upstream.
+    /// True if it was counted as a timeout: it took longer than usual, or ICMP refused it.
     pub overdue: bool,
-    /// What came to its port from its upstream and was not its answer, so many times.
+    /// Number of messages from the upstream to its port that were not its answer.
     pub forged: u8,
 }
 
 impl Attempt {
-    /// Its source port, if it is a datagram's.
+    /// Source port, if it was sent in a datagram.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         self.via.and_then(Via::port)
     }
 
-    /// Whether it was asked in a stream.
+    /// True if it was sent over a stream.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.via.is_some_and(Via::is_stream)
@@ -62,21 +62,21 @@ impl Attempt {
     }
 }
 
-/// The attempts at one question, the oldest first, and what they showed of servers. Full: nobody else is asked, and those
-/// attempts that are live are waited for.
+/// Attempts for one question, the oldest first, and what they showed of servers. When full, no further server is asked, and
+/// the live attempts are waited for.
 #[derive(Clone, Debug, Default)]
 pub struct Tries {
     attempts: Vec<Attempt, ATTEMPTS>,
-    /// Who was asked.
+    /// Servers that were asked.
     asked: ServerSet,
-    /// Who did not understand this question with EDNS.
+    /// Servers that did not understand this question with EDNS.
     pub without_edns: ServerSet,
-    /// Who lost the letter case of this question.
+    /// Servers that did not return the letter case of this question.
     pub without_case: ServerSet,
 }
 
 impl Tries {
-    /// Nobody was asked yet.
+    /// No attempts.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -87,37 +87,37 @@ impl Tries {
         }
     }
 
-    /// All of them, the oldest first.
+    /// All attempts, the oldest first.
     #[must_use]
     pub fn as_slice(&self) -> &[Attempt] {
         &self.attempts
     }
 
-    /// The servers that were asked.
+    /// Servers that were asked.
     #[must_use]
     pub const fn asked(&self) -> ServerSet {
         self.asked
     }
 
-    /// Whether there can be no more.
+    /// True if there is no room for a further attempt.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.attempts.is_full()
     }
 
-    /// Whether any may still be answered.
+    /// True if an attempt may still be answered.
     #[must_use]
     pub fn has_live(&self) -> bool {
         self.attempts.iter().any(|attempt| attempt.live)
     }
 
-    /// Whether a stream is asked.
+    /// True if an attempt over a stream may still be answered.
     #[must_use]
     pub fn has_live_stream(&self) -> bool {
         self.live_streams() > 0
     }
 
-    /// How many streams are asked.
+    /// Number of attempts over streams that may still be answered.
     #[must_use]
     pub fn live_streams(&self) -> usize {
         let attempts = self.attempts.iter();
@@ -126,7 +126,7 @@ impl Tries {
             .count()
     }
 
-    /// How often `server` was asked.
+    /// Number of attempts at `server`.
     #[must_use]
     pub fn times(&self, server: u8) -> usize {
         self.of(server).count()
@@ -138,21 +138,21 @@ impl Tries {
         attempts.filter(move |attempt| attempt.upstream == server)
     }
 
-    /// The latest attempt that went this way.
+    /// Latest attempt by this port or stream.
     #[must_use]
     pub fn by(&self, via: Via) -> Option<&Attempt> {
         let mut attempts = self.attempts.iter().rev();
         attempts.find(|attempt| attempt.via == Some(via))
     }
 
-    /// Notes one more. Full: it is not sent either, see [`is_full`](Self::is_full).
+    /// Adds an attempt. When full, it is left out; see [`is_full`](Self::is_full).
     pub fn push(&mut self, attempt: Attempt) {
         if self.attempts.push(attempt).is_ok() {
             self.asked |= 1 << attempt.upstream;
         }
     }
 
-    /// Takes no answer of `attempt` any more. The port to be closed.
+    /// Ends `attempt`: no further answer is accepted. Returns the port to close.
     pub fn end(&mut self, attempt: &Attempt) -> Option<u16> {
         let mut port = None;
         for ended in self.attempts.iter_mut().filter(|one| one.is(attempt)) {
@@ -164,26 +164,26 @@ impl Tries {
         port
     }
 
-    /// Takes no answer any more. Those attempts that were live.
+    /// Ends all live attempts, and returns them.
     pub fn take_live(&mut self) -> Vec<Attempt, ATTEMPTS> {
         let mut taken = Vec::new();
         for attempt in self.attempts.iter_mut().filter(|one| one.live) {
-            // Cannot be full: it holds as many.
+            // Has room: both have the same capacity.
             let _ = taken.push(*attempt);
             attempt.live = false;
         }
         taken
     }
 
-    /// Counts `attempt` as overdue.
+    /// Marks `attempt` as overdue.
     pub fn set_overdue(&mut self, attempt: &Attempt) {
         for one in self.attempts.iter_mut().filter(|one| one.is(attempt)) {
             one.overdue = true;
         }
     }
 
-    /// Counts a forged answer to `attempt`. Whether its port is to be given up: somebody guesses at its ID, and there can be
-    /// another attempt.
+    /// Counts a forged answer to `attempt`. Returns true if its port is to be given up: somebody guesses its ID, and there
+    /// is room for another attempt.
     pub fn note_forged(&mut self, attempt: &Attempt) -> bool {
         let is_full = self.attempts.is_full();
         let mut attempts = self.attempts.iter_mut().rev();

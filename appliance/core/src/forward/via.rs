@@ -1,25 +1,25 @@
-//! The ways to an upstream server, and what comes back by them.
+//! Transports to an upstream server, and the origin of responses.
 
 use core::net::SocketAddr;
 
-/// How a message goes to an upstream server. The caller names ports and places in streams; a name is one question's for as
-/// long as it is open.
+/// Port or stream by which a message goes to an upstream server. The caller names ports and slots; a name belongs to one
+/// question while it is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// A datagram, from a source port that nothing else uses.
+    /// A datagram, from a source port of its own.
     Datagram {
-        /// The port's own number, or a place of the caller's.
+        /// Port number, or a number of the caller's.
         port: u16,
     },
-    /// A TCP connection, which questions to one server share.
+    /// A TCP connection, shared by questions to one server.
     Stream {
-        /// The caller's place of the question.
+        /// The caller's slot of the question.
         slot: u16,
     },
 }
 
 impl Via {
-    /// The source port, if it is a datagram's.
+    /// Source port, if it is a datagram.
     #[must_use]
     pub const fn port(self) -> Option<u16> {
         match self {
@@ -28,7 +28,7 @@ impl Via {
         }
     }
 
-    /// Whether what comes back cannot be spoofed off-path: TCP.
+    /// True for TCP, whose responses cannot be spoofed off-path.
     #[must_use]
     pub const fn is_stream(self) -> bool {
         match self {
@@ -38,42 +38,42 @@ impl Via {
     }
 }
 
-/// Where something came from.
+/// Origin of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseOrigin {
-    /// The way that it came by.
+    /// Port or stream that received it.
     pub via: Via,
-    /// What the port was opened for; a stream's question is found.
+    /// Question for which the port was opened; ignored for a stream.
     pub question: u16,
-    /// Who sent it.
+    /// Source address.
     pub from: SocketAddr,
 }
 
-/// A source port that was opened, and what for.
+/// An open source port and its question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourcePort {
-    /// The port as [`Via::Datagram`] names it.
+    /// Name of the port, as in [`Via::Datagram`].
     pub port: u16,
-    /// The question that it was opened for.
+    /// Question for which it was opened.
     pub question: u16,
 }
 
-/// How a question in a stream ended without an answer.
+/// Reason why a question in a stream ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamLoss {
     /// The server was silent for too long, or closed the connection.
     Unanswered,
-    /// There was no connection: the port is closed, or the server or the way to it is not there.
+    /// There was no connection: the port is closed, or the server or the path to it is unreachable.
     Unreachable,
 }
 
-/// Why there is no source port for a question, or no stream.
+/// Reason why there is no source port or stream for a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPort {
-    /// As many as there can be are open: one has to be closed first.
+    /// The most that can be are open: one has to be closed first.
     Full,
-    /// The routes lead nowhere from here, or the system forbids the way: who is asked next is asked at once.
+    /// No route leads to the server, or the system forbids it: the next server is asked at once.
     Unreachable,
-    /// The system does not give one, for this server at least.
+    /// The system refuses one, for this server at least.
     Failed,
 }

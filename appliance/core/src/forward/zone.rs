@@ -1,24 +1,24 @@
-//! The domain that a question is counted under, where questions pile up.
+//! The domain under which a question is counted, against crowding.
 
 use crate::dns::Name;
 use crate::dns::name::suffixes;
 use xdnsd_abi::hash;
 
-/// Buckets among which domains are spread, twice and each time otherwise: the smaller count is that of the domain, so that one
-/// that shares a bucket with a flood's does not pay for it.
+/// Number of buckets among which domains are spread, twice and independently. The smaller count is taken, so that a domain
+/// that shares a bucket with a flood's domain does not pay for it.
 pub(super) const ZONE_BUCKETS: usize = 256;
-/// Labels of a domain that is counted, the root's apart: `example.com` and all names below it are one.
+/// Labels of a domain, without the root: `example.com` and all names below it are one domain.
 const ZONE_LABELS: usize = 2;
 
-/// A domain, by its two buckets.
+/// A domain, as its two buckets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DomainBuckets([u8; 2]);
 
 impl DomainBuckets {
-    /// That of names of which nothing is known.
+    /// Domain of a question without a name.
     pub const NONE: Self = Self([0; 2]);
 
-    /// The domain that a name is counted under: its last two labels, but never all of it. Keyed, so that nobody can choose to
+    /// Domain of a name: its last two labels, but never all of it. The hash is keyed, so that nobody can choose a name to
     /// share another's buckets.
     #[must_use]
     pub fn of(name: &Name, seed: &[u8; 16]) -> Self {
@@ -29,7 +29,7 @@ impl DomainBuckets {
         Self([first, second])
     }
 
-    /// Its places in the two tables.
+    /// Its buckets in the two tables.
     pub(super) const fn buckets(self) -> [u8; 2] {
         self.0
     }

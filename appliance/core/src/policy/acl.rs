@@ -1,26 +1,27 @@
-//! Which clients are answered: the longest prefix that holds a client's address decides. No ranges: everyone is answered.
+//! Access control: the longest prefix that contains a client's address decides. Without ranges every client is answered.
 
 use core::net::IpAddr;
 
 use super::ranges::AddressRanges;
 pub use super::ranges::PREFIXES_MAX;
 
-/// What a client gets.
+/// Action of access control for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Action {
     /// The client is answered.
     Allow = 0,
-    /// It gets REFUSED.
+    /// The client gets REFUSED.
     Refuse = 1,
-    /// It gets no response at all.
+    /// The client gets no response.
     Drop = 2,
-    /// An answer for neighbours and this machine itself, silence for all others. [`super::Policy::admit`] tells them apart.
+    /// Neighbours and this machine itself are answered, all others get no response. [`super::Policy::admit`] tells them
+    /// apart.
     Local = 3,
 }
 
 impl Action {
-    /// From the byte of an image. Unknown bytes refuse: an ACL must not fail open.
+    /// The action for a byte of an image. Unknown bytes refuse: an ACL must not fail open.
     const fn from_byte(byte: u8) -> Self {
         match byte {
             0 => Self::Allow,
@@ -31,38 +32,38 @@ impl Action {
     }
 }
 
-/// Why bytes are not an ACL.
+/// The bytes are not an ACL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AclError;
 
-/// Clients by prefix.
+/// Access control list: actions by prefix.
 #[derive(Clone, Copy, Debug)]
 pub struct Acl<'a> {
     ranges: AddressRanges<'a>,
 }
 
 impl<'a> Acl<'a> {
-    /// Everyone is answered.
+    /// An ACL that allows every client.
     pub const OPEN: Self = Self {
         ranges: AddressRanges::EMPTY,
     };
 
-    /// Views `bytes` as an ACL. Empty bytes answer everyone.
+    /// Views `bytes` as an ACL. Empty bytes allow every client.
     ///
     /// # Errors
-    /// The parts do not fit the bytes.
+    /// The parts do not match the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, AclError> {
         let ranges = AddressRanges::view(bytes).ok_or(AclError)?;
         Ok(Self { ranges })
     }
 
-    /// What a client with this address gets. A v4-mapped IPv6 address is the IPv4 address in it.
+    /// Action for a client with this address. A v4-mapped IPv6 address counts as its IPv4 address.
     #[must_use]
     pub fn action(&self, client: IpAddr) -> Action {
         self.action_canonical(client.to_canonical())
     }
 
-    /// The same for an address that is canonical already ([`IpAddr::to_canonical`]).
+    /// Like [`action`](Self::action), for an address in canonical form ([`IpAddr::to_canonical`]).
     #[inline(always)]
     pub(super) fn action_canonical(&self, client: IpAddr) -> Action {
         if self.ranges.is_empty() {
@@ -135,7 +136,7 @@ mod tests {
         assert!(Acl::view(&[0; 8]).is_err(), "no ranges");
     }
 
-    /// Else there would be no action for the addresses before it.
+    /// Otherwise the addresses before it would have no action.
     #[test]
     fn the_first_range_of_each_family_starts_at_address_0() {
         let (v4, v6) = (8, 8 + 5 * 4 + 5);

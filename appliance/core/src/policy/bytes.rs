@@ -1,6 +1,6 @@
 //! Checked reads from an image: little-endian, `None` past the end, never a panic.
 
-/// The `N` bytes at `offset`.
+/// `N` bytes at `offset`.
 pub(super) fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }

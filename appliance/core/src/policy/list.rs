@@ -1,4 +1,4 @@
-//! The compiled list of blocked and allowed names: a file, and the same bytes in memory.
+//! Compiled list of blocked and allowed names: a file, and the same bytes in memory.
 //!
 //! ```text
 //!        0       8         10        12      16        20       24    40      56        72         80         84      88  92           96
@@ -9,54 +9,54 @@
 //! clauses| twenty bytes per rule about a name whose rules a tag does not hold                                               |
 //! texts  | patterns                                                                                                         |
 //! ```
-//! A tag says all of most names. Where it does not (rules of two ranks, for some types, for names that a pattern fits, with
-//! names that are left out), it leads to the name's first clause.
+//! For most names the tag holds all rules. If it cannot (rules of two ranks, for some types, with patterns, or with
+//! excluded names), it refers to the name's first clause.
 //!
-//! Rules have ranks, as in AdGuard's engine: `$important` exceptions, `$important` rules, exceptions, rules. The operator's
-//! own allowed names are of the first rank. The highest rank that says something about a name decides.
+//! Rules have ranks, as in AdGuard's engine: `$important` exceptions, `$important` rules, exceptions, rules. Names that the
+//! operator allows have the first rank. The highest rank among the rules for a name decides.
 //!
-//! A name's 128-bit keyed hash picks a bucket (the high bits), four bits of that bucket's filter word (the low 24) and
-//! an 80-bit fingerprint (the rest). With four names per bucket on average a name costs 12 bytes, its share of the
-//! starts 1 and of the filter 2: 15 bytes. A million names take 15 MB, however long the names are.
+//! The 128-bit keyed hash of a name selects a bucket (the high bits), four bits of that bucket's filter word (the low 24)
+//! and an 80-bit fingerprint (the rest). With four names per bucket on average a name costs 12 bytes, its share of the
+//! starts 1 and of the filter 2: 15 bytes. A million names take 15 MB, whatever the length of the names.
 //!
-//! # Why a fingerprint may decide
-//! A name that is not in the list is mistaken for one that is only if an entry of its bucket has the same 80 bits. With
-//! four entries in a bucket and four labels in a name, that is 16 comparisons: 16 / 2^80 = 1.3e-23 per name, whatever the
-//! size of the list. A million households, each with a key of its own and each asking for ten billion distinct names,
-//! may expect 1.3e-7 mistakes altogether; a bit error in memory is likelier by far. The hash is SipHash-1-3 with a key
-//! that is drawn when the list is compiled, so no author of a list can aim an entry at a name of somebody else.
+//! # Why a fingerprint is enough
+//! A name outside the list is mistaken for a listed one only if an entry of its bucket has the same 80 bits. With four
+//! entries in a bucket and four labels in a name, that is 16 comparisons: 16 / 2^80 = 1.3e-23 per name, for lists of any
+//! size. A million households, each with its own key and each asking for ten billion distinct names, may expect 1.3e-7
+//! mistakes altogether; a bit error in memory is far likelier. The hash is SipHash-1-3 with a key drawn when the list is
+//! compiled, so the author of a list cannot craft an entry that collides with another name.
 //!
-//! The depths that occur in the list are known (`exact`, `subtree`: bit d is set where a name of d labels is listed), so
-//! parents that cannot be listed, such as top-level domains, are not looked up at all.
+//! `exact` and `subtree` hold the depths that occur in the list (bit d is set if a name of d labels is listed), so parents
+//! that cannot be listed, such as top-level domains, are not looked up.
 
 use super::bytes::{array_at, u16_at, u32_at, u64_at, u128_at};
 use super::name::Labels;
 use crate::limits::NAME_MAX;
 use xdnsd_abi::hash::{Hash, HashKey, NameHash};
 
-/// What a compiled list begins with.
+/// First bytes of a compiled list.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";
-/// The version of the format that is written and read.
+/// Version of the format that is written and read.
 pub const VERSION: u16 = 2;
-/// Most names of a list. More is refused when it is compiled.
+/// Most names of a list. The compiler refuses more.
 pub const NAMES_MAX: usize = 1 << 24;
-/// Names per bucket on average.
+/// Average number of names per bucket.
 pub const NAMES_PER_BUCKET: usize = 4;
-/// Most entries that a lookup compares. The compiler draws another key before a bucket exceeds this.
+/// Most entries that a look-up compares. The compiler draws another key rather than exceed it.
 pub const BUCKET_MAX: usize = 64;
-/// Bytes of an entry.
+/// Length of an entry in bytes.
 pub const ENTRY_LEN: usize = 12;
-/// Bytes of a clause.
+/// Length of a clause in bytes.
 pub const CLAUSE_LEN: usize = 20;
-/// Most clauses of a list. More is refused when it is compiled.
+/// Most clauses of a list. The compiler refuses more.
 pub const CLAUSES_MAX: usize = 1 << 15;
-/// Most clauses of one name, and so most that a lookup looks at. More is refused when it is compiled.
+/// Most clauses of a name, and so of a look-up. The compiler refuses more.
 pub const NAME_CLAUSES_MAX: usize = 64;
-/// Types that a clause may name.
+/// Most types of a clause.
 pub const TYPES_MAX: usize = 4;
 /// Longest pattern in bytes.
 pub const PATTERN_MAX: usize = 128;
-/// Rules with names that are left out, which may hold for one name at once. Full: one more says nothing.
+/// Most rules with excluded names that may apply to one name at once. When full, a further rule is ignored.
 const OPEN_MAX: usize = 8;
 
 /// Offsets in the header, shared with the compiler.
@@ -71,132 +71,132 @@ pub mod field {
     pub const COUNT: usize = 12;
     /// Number of buckets, u32.
     pub const BUCKETS: usize = 16;
-    /// Number of entries that allow, u32, for those who look at the file.
+    /// Number of entries that allow, u32, for statistics.
     pub const ALLOWS: usize = 20;
-    /// Key of the hash.
+    /// Key of the name hash.
     pub const KEY: usize = 24;
-    /// Depths of the names that match themselves, u128.
+    /// Depths of the names with rules for themselves, u128.
     pub const EXACT_DEPTHS: usize = 40;
-    /// Depths of the names that match what is below them, u128.
+    /// Depths of the names with rules for the names below them, u128.
     pub const SUBTREE_DEPTHS: usize = 56;
-    /// Length of the whole file, u64.
+    /// Length of the whole file in bytes, u64.
     pub const FILE_LEN: usize = 72;
-    /// CRC of all that follows the header, u32.
+    /// CRC of all bytes behind the header, u32.
     pub const BODY_CRC: usize = 80;
-    /// Bytes of the texts, u32.
+    /// Length of the texts in bytes, u32.
     pub const TEXTS: usize = 84;
-    /// CRC of the header up to here, u32.
+    /// CRC of the header before this field, u32.
     pub const HEADER_CRC: usize = 92;
-    /// Length of the header.
+    /// Length of the header in bytes.
     pub const HEADER_LEN: usize = 96;
 }
 
-/// What an entry's tag says, above the index of the list that the name came from.
+/// Bits of an entry's tag, above the index of the name's list.
 pub mod tag {
     /// The name itself is blocked.
     pub const BLOCK_SELF: u16 = 0x0400;
-    /// What is below the name is blocked.
+    /// The names below it are blocked.
     pub const BLOCK_BELOW: u16 = 0x0800;
     /// The name itself is allowed.
     pub const ALLOW_SELF: u16 = 0x1000;
-    /// What is below the name is allowed.
+    /// The names below it are allowed.
     pub const ALLOW_BELOW: u16 = 0x2000;
-    /// All that the tag says is important.
+    /// The rules of the tag are `$important`.
     pub const IMPORTANT: u16 = 0x4000;
-    /// None of the others: the rest is the index of the name's first clause.
+    /// The tag has none of the other bits: the rest is the index of the name's first clause.
     pub const CLAUSES: u16 = 0x8000;
-    /// The index of the list that blocks.
+    /// Index of the list that blocks.
     pub const LIST_MASK: u16 = 0x03ff;
 }
 
-/// What a clause says.
+/// Fields and flags of a clause.
 pub mod clause {
     /// Flags, u16.
     pub const FLAGS: usize = 0;
     /// Index of the list, u16.
     pub const LIST: usize = 2;
-    /// Four types, u16 each; 0: none.
+    /// Four types, u16 each; 0 if unused.
     pub const TYPES: usize = 4;
-    /// Where the pattern's text begins, u32; or the number of the rule that names are left out of.
+    /// Offset of the pattern's text, u32; or the number of the rule from which names are excluded.
     pub const TEXT: usize = 12;
-    /// Length of the pattern, u8.
+    /// Length of the pattern in bytes, u8.
     pub const TEXT_LEN: usize = 16;
 
-    /// It is about the name itself.
+    /// The clause applies to the name itself.
     pub const SELF: u16 = 1;
-    /// It is about what is below the name.
+    /// The clause applies to the names below it.
     pub const BELOW: u16 = 2;
-    /// It allows.
+    /// The clause allows.
     pub const ALLOWS: u16 = 4;
-    /// It is important.
+    /// The clause is `$important`.
     pub const IMPORTANT: u16 = 8;
-    /// It is about the named types alone.
+    /// The clause applies to its types alone.
     pub const TYPES_ONLY: u16 = 16;
-    /// It is about all types but the named.
+    /// The clause applies to all types but its own.
     pub const TYPES_NOT: u16 = 32;
-    /// It is about names whose front fits the pattern.
+    /// The clause applies to names whose front matches the pattern.
     pub const PATTERN: u16 = 64;
-    /// Names are left out of it, see [`STOP`].
+    /// The rule has excluded names, see [`STOP`].
     pub const OPEN: u16 = 128;
-    /// The rule with this number says nothing about the name and what is below it.
+    /// The rule with this number does not apply to the name and to names below it.
     pub const STOP: u16 = 256;
-    /// It is the last one of its name.
+    /// The clause is the last one of its name.
     pub const LAST: u16 = 512;
 }
 
-/// The CRC of a compiled list (CRC-32C).
+/// CRC of a compiled list (CRC-32C).
 pub const CRC: crc::Crc<u32, crc::Table<16>> =
     crc::Crc::<u32, crc::Table<16>>::new(&crc::CRC_32_ISCSI);
 
-/// Why bytes are not a compiled list.
+/// Reason why bytes are not a compiled list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListError {
-    /// They do not begin as one.
+    /// The bytes do not begin like a list.
     Foreign,
-    /// Another version of the format: written by a later release.
+    /// Another version of the format, written by a later release.
     Version {
-        /// The version that it has.
+        /// Version of the bytes.
         found: u16,
     },
-    /// Shorter or longer than when it was written.
+    /// The length differs from the written one.
     Torn {
-        /// The length that it was written with.
+        /// Length that the header states, in bytes.
         written: u64,
-        /// The length that it has.
+        /// Present length in bytes.
         found: u64,
     },
     /// A CRC does not match.
     Damaged,
-    /// The CRCs match and the parts do not fit together: not written by our compiler.
+    /// The CRCs match, but the parts do not fit together: written by another compiler than ours.
     Inconsistent,
 }
 
-/// What a list says about a name.
+/// Verdict of a list on a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listing {
-    /// The list has no rule for it.
+    /// The list has no rule for the name.
     None,
-    /// It is allowed, by itself or by a parent. This wins over any entry of its rank that blocks.
+    /// The name is allowed, by its own rule or a parent's, which overrides blocking rules of the same rank.
     Allowed,
-    /// It is blocked, by itself or by a parent.
+    /// The name is blocked, by its own rule or a parent's.
     Blocked {
-        /// Index of the list that the entry came from.
+        /// Index of the list that the rule came from.
         list: u16,
     },
 }
 
-/// How much a rule counts: the higher one decides.
+/// Rank of a rule: the highest decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
-    /// There is no rule.
+    /// No rule.
     None,
-    /// A rule that blocks.
+    /// A blocking rule.
     Block,
-    /// One that allows.
+    /// An allowing rule.
     Allow,
-    /// One that blocks and is important.
+    /// An `$important` blocking rule.
     ImportantBlock,
-    /// One that allows and is important.
+    /// An `$important` allowing rule.
     ImportantAllow,
 }
 
@@ -214,23 +214,23 @@ impl Rank {
 /// The rule of a list that decides about a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ruling {
-    /// How much it counts.
+    /// Rank of the rule.
     pub rank: Rank,
-    /// Index of the list that it came from, where it blocks.
+    /// Index of the list that it came from, if it blocks.
     pub list: u16,
-    /// Whether it is about some types alone: others of the name exist.
+    /// True if it applies to some types alone, so that the name exists.
     pub is_of_types: bool,
 }
 
 impl Ruling {
-    /// Where no rule says anything.
+    /// The ruling without any rule.
     pub const NONE: Self = Self {
         rank: Rank::None,
         list: 0,
         is_of_types: false,
     };
 
-    /// Whether that allows or blocks the name.
+    /// The ruling as a verdict.
     #[must_use]
     pub const fn listing(&self) -> Listing {
         match self.rank {
@@ -240,7 +240,7 @@ impl Ruling {
         }
     }
 
-    /// Takes over a rule that stands nearer to the name.
+    /// Takes the other rule, which is nearer to the name, if its rank is at least as high.
     fn hear(&mut self, other: Self) {
         if other.rank >= self.rank && other.rank != Rank::None {
             *self = other;
@@ -248,7 +248,7 @@ impl Ruling {
     }
 }
 
-/// Rules with names that are left out, while the walk is in the part of the tree that they are about.
+/// Rules with excluded names that apply so far, during the walk down the name.
 struct Open {
     rules: [(u32, Ruling); OPEN_MAX],
     used: usize,
@@ -275,35 +275,35 @@ impl Open {
     }
 }
 
-/// Where a name belongs in a list, by the first half of its hash.
+/// Place of a name in a list, from the first half of its hash.
 #[derive(Clone, Copy, Debug)]
 pub struct Spot {
     bits: u64,
 }
 
 impl Spot {
-    /// The spot of a name whose hash begins with these 64 bits.
+    /// The place of a name whose hash begins with these 64 bits.
     #[must_use]
     pub const fn new(bits: u64) -> Self {
         Self { bits }
     }
 
-    /// The bucket of `buckets`. Grows with the bits, so entries in the order of their hashes are in bucket order.
+    /// Bucket among `buckets`. It grows with the bits, so entries in hash order are in bucket order.
     #[must_use]
     pub const fn bucket(self, buckets: u32) -> usize {
-        // The high half of a 64 by 32 bit product: below `buckets`.
+        // The high half of a 64 by 32 bit product, which is below `buckets`.
         ((self.bits as u128 * buckets as u128) >> 64) as usize
     }
 
-    /// The bits of the bucket's filter word that the name sets.
+    /// Bits of the bucket's filter word that the name sets.
     #[must_use]
     pub const fn filter_bits(self) -> u64 {
         let bits = self.bits;
         1 << (bits & 63) | 1 << (bits >> 6 & 63) | 1 << (bits >> 12 & 63) | 1 << (bits >> 18 & 63)
     }
 
-    /// The 16 bits that the fingerprint takes from here: neither the filter nor, with at most [`NAMES_MAX`] buckets, the
-    /// bucket has used them. The other 64 are the second half of the hash.
+    /// Sixteen bits of the fingerprint: neither the filter nor, with at most [`NAMES_MAX`] buckets, the bucket uses them.
+    /// The other 64 bits are the second half of the hash.
     #[must_use]
     pub const fn fingerprint(self) -> u16 {
         (self.bits >> 24) as u16
@@ -326,7 +326,7 @@ pub struct List<'a> {
 }
 
 impl<'a> List<'a> {
-    /// A list that says nothing about any name.
+    /// A list without rules.
     pub const EMPTY: Self = Self {
         filter: &[],
         starts: &[],
@@ -340,10 +340,10 @@ impl<'a> List<'a> {
         allows: 0,
     };
 
-    /// Reads all of `bytes` and says whether they are what the compiler wrote. To be asked once, when a list is loaded.
+    /// Checks all of `bytes` against the CRCs and for consistency. To be called once, when a list is loaded.
     ///
     /// # Errors
-    /// They are not, see [`ListError`].
+    /// [`ListError`] if the bytes are not a list that the compiler wrote.
     pub fn check(bytes: &'a [u8]) -> Result<Self, ListError> {
         let list = Self::view(bytes)?;
         let body = bytes.get(field::HEADER_LEN..).ok_or(ListError::Damaged)?;
@@ -357,11 +357,11 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Views bytes that were checked before. Looks at the header only; bytes that changed since give wrong verdicts at
+    /// Views bytes that were checked before. Checks the header only; bytes that changed since then give wrong verdicts at
     /// worst.
     ///
     /// # Errors
-    /// The header is not one, or does not fit the bytes.
+    /// [`ListError`] if the header is invalid or does not match the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, ListError> {
         check_header(bytes, bytes.len() as u64)?;
         Self::cut(bytes).ok_or(ListError::Inconsistent)
@@ -408,24 +408,24 @@ impl<'a> List<'a> {
         first == Some(0) && steps && last as usize == self.count()
     }
 
-    /// How many names there are.
+    /// Number of names.
     #[must_use]
     pub const fn count(&self) -> usize {
         self.entries.len() / ENTRY_LEN
     }
 
-    /// What the list says about a question for `name`, see [`Self::ruling`].
+    /// Verdict of the list on a question for `name`, see [`Self::ruling`].
     #[must_use]
     pub fn listing(&self, name: &Labels<'_>, qtype: u16) -> Listing {
         self.ruling(name, qtype).listing()
     }
 
-    /// The rule that decides about a question for `name`: that of the highest rank, wherever it stands; of those, the one
-    /// nearest to the name.
+    /// The rule that decides about a question for `name`: the one of the highest rank on the name or a parent; among
+    /// several, the one nearest to the name.
     #[must_use]
     pub fn ruling(&self, name: &Labels<'_>, qtype: u16) -> Ruling {
         let count = name.count();
-        // Bits of the depths at which an entry could say something: parents by `subtree`, the name by `exact`.
+        // Depths at which an entry may have a rule: parents by `subtree`, the name by `exact`.
         let itself = 1u128 << count;
         let depths = (self.subtree_depths & (itself - 1)) | (self.exact_depths & itself);
         if depths == 0 {
@@ -455,7 +455,7 @@ impl<'a> List<'a> {
         ruling
     }
 
-    /// What the clauses of the name at one depth say.
+    /// Applies the clauses of the name at one depth.
     fn hear_clauses(
         &self,
         first: u16,
@@ -501,13 +501,13 @@ impl<'a> List<'a> {
             && (flags & clause::PATTERN == 0 || self.fits(clause, visit))
     }
 
-    /// Whether the name's front, from the beginning of any of its labels on, fits the clause's pattern.
+    /// True if the name's front, from the start of any of its labels on, matches the clause's pattern.
     fn fits(&self, clause: &[u8], visit: &Visit<'_, '_>) -> bool {
         let at = u32_at(clause, clause::TEXT).unwrap_or(0) as usize;
         let len = clause.get(clause::TEXT_LEN).copied().map_or(0, usize::from);
         let pattern = self.texts.get(at..).and_then(|text| text.get(..len));
         let name = visit.name;
-        // The front with a dot in place of each label's length.
+        // The front, with a dot in place of each length byte.
         let mut front = [b'.'; NAME_MAX];
         let end = name.start(visit.depth);
         for depth in visit.depth + 1..=name.count() {
@@ -526,13 +526,13 @@ impl<'a> List<'a> {
         (visit.depth + 1..=name.count()).any(fits)
     }
 
-    /// How many names are allowed.
+    /// Number of names that are allowed.
     #[must_use]
     pub const fn allows(&self) -> u32 {
         self.allows
     }
 
-    /// The tag of the entry with this hash.
+    /// Tag of the entry with this hash.
     fn find(&self, hash: Hash) -> Option<u16> {
         let spot = Spot::new(hash.first());
         let bucket = spot.bucket(self.buckets);
@@ -553,7 +553,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// A question, and the depth of the parent of its name whose rules are read.
+/// A question, and the depth of the name or parent whose rules are read.
 struct Visit<'l, 'n> {
     name: &'l Labels<'n>,
     qtype: u16,
@@ -576,12 +576,12 @@ fn tag_says(tag: u16, is_name: bool) -> Ruling {
     }
 }
 
-/// Whether `text` fits `pattern`, in which `*` stands for any bytes.
+/// True if `text` matches `pattern`, in which `*` stands for any bytes.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern_at, mut text_at) = (0, 0);
-    // The last star, and how much of the text it stands for so far.
+    // The last star, and the end of the text that it stands for so far.
     let mut star: Option<(usize, usize)> = None;
-    // Bound: each turn moves on in the text, or in the pattern, or lets the star stand for a byte more.
+    // Bound: each step advances in the text or in the pattern, or extends the star by a byte.
     while let Some(byte) = text.get(text_at) {
         match pattern.get(pattern_at) {
             Some(b'*') => {
@@ -605,11 +605,10 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     rest.iter().all(|&byte| byte == b'*')
 }
 
-/// Whether a file of `found` bytes that begins with `bytes`, which are a header's at least where the file has as many, can
-/// be a list.
+/// Checks the header of a file of `found` bytes. `bytes` are its beginning: a whole header, if the file is long enough.
 ///
 /// # Errors
-/// It cannot, see [`ListError`].
+/// [`ListError`] if the file cannot be a list.
 pub fn check_header(bytes: &[u8], found: u64) -> Result<(), ListError> {
     let torn = ListError::Torn {
         written: field::HEADER_LEN as u64,
@@ -619,7 +618,7 @@ pub fn check_header(bytes: &[u8], found: u64) -> Result<(), ListError> {
     if magic != MAGIC {
         return Err(ListError::Foreign);
     }
-    // The version comes before all else: a later format may have another header.
+    // The version is checked first: a later format may have another header.
     let version = u16_at(bytes, field::VERSION).ok_or(torn)?;
     if version != VERSION {
         return Err(ListError::Version { found: version });

@@ -1,4 +1,4 @@
-//! Local data: records from the config, from hosts files and from DHCP leases.
+//! Local data: records from the config, hosts files and DHCP leases.
 //!
 //! ```text
 //!  0            4
@@ -7,35 +7,35 @@
 //! node    | flags u16 | records u16 | wildcard's node u32, or NONE | record | record | …
 //! record  | type u16  | length u16  | TTL u32 | RDATA without compression |
 //! ```
-//! Node positions count from the end of the table. Records stand in the order of their source, an RRset may therefore be
-//! answered in that order.
+//! Node positions count from the end of the table. Records keep the order of their source, so that RRsets are answered in
+//! that order.
 //!
-//! A *local zone* is answered from here alone: names in it that have no data do not exist (NXDOMAIN), and their parents
-//! up to the apex do (NODATA, RFC 8020). Outside local zones only what has data is answered: another type of the same name
+//! A *local zone* is answered from local data alone: names in it without data do not exist (NXDOMAIN), and their parents up
+//! to the apex do (NODATA, RFC 8020). Outside local zones only names with data are answered: another type of the same name
 //! is NODATA, another name is asked upstream. A plain host name outside local zones, such as `nas`, may hide a top-level
-//! domain: what its zone cut says (NS, SOA, DS, DNSKEY) is then asked upstream, so that validators behind us find their
-//! way. The DS of a local zone is asked there, too (`Policy::decide`): it is its parent's.
+//! domain: its types at a zone cut (NS, SOA, DS, DNSKEY) are then asked upstream, for validators behind us. So is the DS of
+//! a local zone, which belongs to its parent (`Policy::decide`).
 //!
-//! Owners are in lower case, names in RDATA as they were written. Where that is not lower case, an alias is followed by
-//! its target in lower case: a record of type [`TARGET`].
+//! Owners are in lower case, names in RDATA keep their letter case. If the target of an alias is not in lower case, a
+//! record of type [`TARGET`] with the lower-case target follows the alias.
 //!
-//! `*.dev.lan` covers what is below `dev.lan` by RFC 4592: not names that exist, nor what is below those.
+//! `*.dev.lan` covers names below `dev.lan` as in RFC 4592, except existing names and names below those.
 
 use super::bytes::{u16_at, u32_at};
 use super::name::Labels;
 use super::table::{NameTable, TableError};
 use crate::dns::rtype;
 
-/// Bytes of a node in front of its records.
+/// Length of a node before its records, in bytes.
 pub const NODE_HEAD: usize = 8;
-/// Bytes of a record in front of its RDATA.
+/// Length of a record before its RDATA, in bytes.
 pub const RECORD_HEAD: usize = 8;
-/// What a node without a wildcard has in place of the wildcard's node.
+/// Value in place of the wildcard's node if there is no wildcard.
 pub const NONE: u32 = u32::MAX;
-/// The type of the record that follows an alias with its target in lower case. Nothing has type 0 (RFC 6895 section 3.1),
+/// Type of the record that follows an alias and holds its target in lower case. Type 0 is reserved (RFC 6895 section 3.1),
 /// so no answer contains it.
 pub const TARGET: u16 = 0;
-/// CNAME steps that [`LocalData::resolve`] takes. A longer chain ends unanswered.
+/// Most CNAME steps of [`LocalData::resolve`]. A longer chain ends unanswered.
 pub const CHAIN_MAX: usize = 8;
 
 /// Flags of a node.
@@ -44,11 +44,11 @@ pub mod flag {
     pub const EXISTS: u16 = 1;
     /// The apex of a local zone.
     pub const ZONE: u16 = 2;
-    /// What the zone cut says ([`is_of_zone_cut`](super::is_of_zone_cut)) is asked upstream, unless the node has it.
+    /// Types at a zone cut ([`is_of_zone_cut`](super::is_of_zone_cut)) are asked upstream, unless the node has them.
     pub const CUT_ELSEWHERE: u16 = 4;
 }
 
-/// Whether a type says something about a zone as such: where it is cut off its parent, and whether it is signed.
+/// True for types about a zone as such: where it is cut off from its parent, and whether it is signed.
 #[must_use]
 pub const fn is_of_zone_cut(qtype: u16) -> bool {
     matches!(qtype, rtype::NS | rtype::SOA | rtype::DS | rtype::DNSKEY)
@@ -65,23 +65,23 @@ pub struct LocalRecord<'a> {
     pub rdata: &'a [u8],
 }
 
-/// What local data says about a question.
+/// Result of a look-up in local data.
 #[derive(Clone, Copy, Debug)]
 pub enum Local<'q> {
-    /// Nothing: to be asked upstream.
+    /// No data: the question is asked upstream.
     Unknown,
-    /// The records of the type that was asked for: one at least.
+    /// Records of the asked type, one at least.
     Records(LocalRecords<'q>),
-    /// The name is an alias, to be answered with what its target has.
+    /// The name is an alias, to be answered with the records of its target.
     Alias(Alias<'q>),
     /// The name exists, the type does not.
     Nodata {
-        /// The local zone that the name is in, for the SOA record.
+        /// Local zone of the name, for the SOA record.
         zone: Option<&'q [u8]>,
     },
     /// The name does not exist.
     Nxdomain {
-        /// The local zone that the name would be in, for the SOA record.
+        /// Local zone of the name, for the SOA record.
         zone: &'q [u8],
     },
 }
@@ -89,28 +89,28 @@ pub enum Local<'q> {
 /// A local alias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alias<'a> {
-    /// The CNAME record, its target as it was written.
+    /// The CNAME record, with the target in its original letter case.
     pub record: LocalRecord<'a>,
-    /// The target in lower case.
+    /// Target in lower case.
     pub target: &'a [u8],
 }
 
-/// How a chain of aliases ends.
+/// End of a chain of aliases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End<'q> {
-    /// With records: all have been handed out.
+    /// Records, all of which have been emitted.
     Records,
-    /// With a name that is not local. The name itself where no alias was followed.
+    /// A name that is not local; the name itself if no alias was followed.
     Upstream(&'q [u8]),
-    /// With a name without the type that was asked for, in this local zone.
+    /// A name without the asked type, in this local zone.
     Nodata(Option<&'q [u8]>),
-    /// With a name that does not exist in this local zone.
+    /// A name that does not exist in this local zone.
     Nxdomain(&'q [u8]),
-    /// Never: the aliases go in a circle, or further than [`CHAIN_MAX`].
+    /// None: the aliases form a loop or exceed [`CHAIN_MAX`].
     Endless,
 }
 
-/// Records of one node.
+/// Iterator over records of one type in a node.
 #[derive(Clone, Copy, Debug)]
 pub struct LocalRecords<'a> {
     bytes: &'a [u8],
@@ -119,7 +119,7 @@ pub struct LocalRecords<'a> {
 }
 
 impl LocalRecords<'_> {
-    /// The type of all of them.
+    /// Type of the records.
     #[must_use]
     pub const fn rtype(&self) -> u16 {
         self.rtype
@@ -156,7 +156,7 @@ fn cut_record(bytes: &[u8]) -> Option<(LocalRecord<'_>, &[u8])> {
     ))
 }
 
-/// The records of one name, and what is said of the name itself.
+/// Records and flags of one name.
 #[derive(Clone, Copy, Debug)]
 struct Node<'a> {
     flags: u16,
@@ -178,7 +178,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// What the node says about a type, in a name that lies in `zone`.
+    /// The node's answer for a type, for a name in `zone`.
     fn answer(&self, qtype: u16, zone: Option<&'a [u8]>) -> Local<'a> {
         let records = self.records(qtype);
         if qtype != TARGET && records.clone().next().is_some() {
@@ -204,7 +204,7 @@ pub struct LocalData<'a> {
 }
 
 impl<'a> LocalData<'a> {
-    /// No names: every question is asked upstream.
+    /// Data without names: every question is asked upstream.
     pub const EMPTY: Self = Self {
         names: NameTable::EMPTY,
         nodes: &[],
@@ -227,7 +227,7 @@ impl<'a> LocalData<'a> {
         })
     }
 
-    /// What is known about one name, without following aliases.
+    /// Looks one name up, without following aliases.
     #[must_use]
     pub fn lookup<'q>(&self, name: &Labels<'q>, qtype: u16) -> Local<'q>
     where
@@ -249,9 +249,9 @@ impl<'a> LocalData<'a> {
         }
     }
 
-    /// Answers from local data as far as it goes: hands out each record with its owner, following aliases. The owner is the
-    /// name that was asked for, or an alias' target as it was written. `is_elsewhere`
-    /// says of a name that local data denies whether somebody else was named for that part of the zone.
+    /// Answers from local data as far as possible: emits each record with its owner, following aliases. The owner is the
+    /// name that was asked for, or an alias's target in its original letter case. `is_elsewhere` tells of a name that local
+    /// data denies whether a route covers that part of the zone.
     pub fn resolve<'q>(
         &self,
         name: &Labels<'q>,
@@ -318,7 +318,7 @@ impl<'a> LocalData<'a> {
     }
 }
 
-/// The name, or its closest parent that is known (the closest encloser of RFC 4592).
+/// The node of the name, or of its closest encloser (RFC 4592).
 struct Found<'a> {
     node: Node<'a>,
     is_name: bool,

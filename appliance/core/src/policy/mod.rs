@@ -1,20 +1,20 @@
-//! Policy: what is answered here, what is refused, and who is asked for the rest. Pure lookups in immutable bytes.
+//! Policy: local answers, access control, and the choice of the upstream group. Pure look-ups in immutable bytes.
 //!
-//! Whoever reads files compiles them into images of bytes; a [`Policy`] is a view of them. Loading goes through one gate
-//! per image (`view`, and `check` for a list file); behind it every read is checked again, so bytes that are not what
-//! they should be give wrong answers at worst and never a panic. A reload builds new images and swaps a pointer.
+//! Configuration and files are compiled into images of bytes; a [`Policy`] is a view of them. Each image is loaded through
+//! one gate (`view`, and `check` for a list file). Every read after that is checked again, so wrong bytes give wrong
+//! answers at worst and never a panic. A reload builds new images and swaps a pointer.
 //!
-//! [`view`] says first whose policy it is, where clients have several. A query is decided in this order; the first that has
-//! an opinion wins:
+//! [`view`] selects the policy of a client, if there are several. A query is then decided in this order; the first part
+//! with an answer wins:
 //!
-//! 1. [`acl`]: whether the client is answered at all.
-//! 2. [`local`]: records that the operator gave. A local zone's NXDOMAIN gives way to a route into that zone.
+//! 1. [`acl`]: access control.
+//! 2. [`local`]: the operator's records. A local zone's NXDOMAIN gives way to a route into that zone.
 //! 3. [`special`]: special-use names, unless a route names the special zone or a name in it.
-//! 4. [`list`]: allowed names pass, blocked ones are answered by [`BlockAnswer`].
-//! 5. plain names: a question for a name of one label is not asked upstream, where the config says so.
+//! 4. [`list`]: allowed names pass, blocked ones are answered as [`BlockAnswer`] says.
+//! 5. plain names: a question for a name of one label is not asked upstream, if the config says so.
 //! 6. [`route`]: the upstream group.
 //!
-//! Answers from upstream are looked at by [`list`] (names reached through a CNAME) and by [`rebind`].
+//! Answers from upstream are inspected by [`list`] (names reached through a CNAME) and [`rebind`].
 
 pub mod acl;
 mod bytes;
@@ -44,37 +44,37 @@ use core::net::IpAddr;
 use crate::dns::rtype;
 use on_link::AddressBits;
 
-/// Compiled lists that may be in force at once: one from text files, the others mapped.
+/// Most compiled lists in force at once: one from text files, the others mapped.
 pub const LISTS_MAX: usize = 4;
 
-/// Echo, daytime, quote of the day, chargen and time (RFC 862, 867, 865, 864, 868) answer every datagram with one. BIND
-/// refuses these, too, but for quote of the day, which answers no less.
+/// UDP ports of services that answer every datagram: echo, daytime, quote of the day, chargen and time (RFC 862, 867, 865,
+/// 864, 868). BIND refuses the same ports except for quote of the day, which answers just as well.
 pub const REFLECTOR_PORTS: [u16; 5] = [7, 13, 17, 19, 37];
 
-/// What a blocked name is answered with. The TTL is [`Policy::block_ttl_secs`].
+/// Answer for blocked names. The TTL is [`Policy::block_ttl_secs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockAnswer {
-    /// The name does not exist.
+    /// NXDOMAIN.
     Nxdomain,
-    /// The name exists and has no records of any type.
+    /// NODATA for all types.
     Nodata,
     /// 0.0.0.0 and ::; NODATA for other types.
     ZeroAddress,
     /// These addresses; NODATA for other types and for a family without an address.
     Address {
-        /// For A.
+        /// Address for A.
         v4: Option<[u8; 4]>,
-        /// For AAAA.
+        /// Address for AAAA.
         v6: Option<[u8; 16]>,
     },
 }
 
-/// The records of a blocked name.
+/// Answer for one type of a blocked name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockRecord {
-    /// The name does not exist.
+    /// NXDOMAIN.
     Nxdomain,
-    /// No record of this type.
+    /// NODATA.
     Nodata,
     /// An A record.
     A([u8; 4]),
@@ -83,7 +83,7 @@ pub enum BlockRecord {
 }
 
 impl BlockAnswer {
-    /// What a question of this type is answered with.
+    /// The answer for a question of this type.
     #[must_use]
     pub fn record(&self, qtype: u16) -> BlockRecord {
         let (v4, v6) = match *self {
@@ -100,18 +100,18 @@ impl BlockAnswer {
     }
 }
 
-/// Which list blocks a name.
+/// Source of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocked {
     /// Index of the compiled list.
     pub image: u8,
     /// Index of the source within it.
     pub list: u16,
-    /// Whether the rule is about some types alone: others of the name exist.
+    /// True if the rule applies to some types alone, so that the name exists.
     pub is_of_types: bool,
 }
 
-/// The lists in force.
+/// Lists in force.
 #[derive(Clone, Copy, Debug)]
 pub struct Lists<'a> {
     lists: [List<'a>; LISTS_MAX],
@@ -119,13 +119,13 @@ pub struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// No list: nothing is blocked or allowed.
+    /// No lists: nothing is blocked or allowed.
     pub const EMPTY: Self = Self {
         lists: [List::EMPTY; LISTS_MAX],
         used: 0,
     };
 
-    /// Adds a list. Full: `false`, and the list is not in force.
+    /// Adds a list. When full, returns `false` and leaves the list out.
     #[must_use]
     pub fn push(&mut self, list: List<'a>) -> bool {
         let Some(place) = self.lists.get_mut(self.used) else {
@@ -136,13 +136,13 @@ impl<'a> Lists<'a> {
         true
     }
 
-    /// The lists, in the order in which they were added.
+    /// The lists in the order in which they were added.
     #[must_use]
     pub fn as_slice(&self) -> &[List<'a>] {
         self.lists.get(..self.used).unwrap_or_default()
     }
 
-    /// Whether a question for `name` is blocked: by the rule of the highest rank in all lists, of those by the first list's.
+    /// The block of a question for `name`: by the rule of the highest rank in all lists; among several, the first list's.
     #[must_use]
     pub fn blocked(&self, name: &Labels<'_>, qtype: u16) -> Option<Blocked> {
         let (image, ruling) = self.ruling(name, qtype);
@@ -153,14 +153,14 @@ impl<'a> Lists<'a> {
         })
     }
 
-    /// Whether a list allows a question for `name`, and no rule outdoes that.
+    /// True if the highest ranking rule for a question for `name` allows it.
     #[must_use]
     pub fn allows(&self, name: &Labels<'_>, qtype: u16) -> bool {
         let (_, ruling) = self.ruling(name, qtype);
         matches!(ruling.rank, Rank::Allow | Rank::ImportantAllow)
     }
 
-    /// What the lists say about a question for `name`, and the index of the list whose ruling that is.
+    /// The ruling of all lists on a question for `name`, and the index of its list.
     #[must_use]
     pub fn ruling(&self, name: &Labels<'_>, qtype: u16) -> (u8, Ruling) {
         let mut decides = (0, Ruling::NONE);
@@ -174,67 +174,67 @@ impl<'a> Lists<'a> {
     }
 }
 
-/// Who answers a question.
+/// Source of the answer to a question.
 #[derive(Clone, Copy, Debug)]
 pub enum Decision<'q> {
-    /// Local data. Never [`Local::Unknown`]; an alias is to be followed with [`LocalData::resolve`].
+    /// Local data. Never [`Local::Unknown`]; an alias is followed by [`LocalData::resolve`].
     Local(Local<'q>),
     /// A special-use name.
     Special(Special),
     /// A blocked name.
     Blocked(Blocked),
-    /// A name of one label, which upstream is not asked for: NXDOMAIN.
+    /// A name of one label that policy does not forward: NXDOMAIN.
     PlainName,
-    /// This upstream group.
+    /// The upstream group.
     Forward {
         /// Index of the group.
         group: u16,
     },
 }
 
-/// All of policy, as one view. Each part may be used by itself.
+/// All parts of policy, as one view. Each part can be used by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'a> {
-    /// The number of this policy among those of the process. Answers that were kept under another one are looked at again
-    /// before they are given. So wide that it never comes round, and read in one load, by a program in the kernel too. 0 is
+    /// Generation of this policy within the process. A cached answer of another generation is judged again before it is
+    /// given. 32 bits, so that it does not wrap, and is read in one load, by the program in the kernel as well. 0 is
     /// reserved for [`Policy::OPEN`].
     pub generation: u32,
-    /// The number of the view whose policy it is; 0: that of all clients who are in no other. It is part of the key of what is
-    /// kept and asked.
+    /// Number of the policy's view; 0 for clients in no view. It is part of the key of cached answers and of questions in
+    /// flight.
     pub view: u8,
-    /// Which clients are answered.
+    /// Access control of clients.
     pub acl: Acl<'a>,
-    /// UDP source ports that get no answer: what listens there answers whatever it gets.
+    /// UDP source ports that get no answer: services there answer any datagram.
     pub reflector_ports: &'a [u16],
-    /// Addresses that no query from the wire can come from: our own, and the first and last of each network. Ascending.
+    /// Addresses that no query from the wire can have: our own, and the first and last of each network. In ascending order.
     pub martian_sources: &'a [IpAddr],
-    /// What is served, with the networks of our neighbours: who has an address in one counts for itself.
+    /// Served devices and the networks of our neighbours.
     pub on_link: OnLink<'a>,
-    /// Names that are answered from here.
+    /// Local data.
     pub local: LocalData<'a>,
     /// Special-use names that are switched on.
     pub special: Kinds,
     /// Blocked and allowed names.
     pub lists: Lists<'a>,
-    /// What blocked names get.
+    /// Answer for blocked names.
     pub block_answer: BlockAnswer,
-    /// With this TTL, in seconds.
+    /// TTL of answers for blocked names, in seconds.
     pub block_ttl_secs: u32,
     /// Upstream groups by suffix.
     pub routes: Routes<'a>,
-    /// The upstream group of names that no route names.
+    /// Upstream group of names without a route.
     pub default_group: u16,
-    /// Whether questions for names of one label go upstream. Those that are about the zones of top-level domains always do.
+    /// True if questions for names of one label go upstream. Those for types at a zone cut always do.
     pub forward_plain_names: bool,
-    /// For how long a name is denied that local data may have next time, in seconds: what a lease or a hosts file may
-    /// name. `None`: local data does not change by itself.
+    /// Longest TTL of a denial for a name that a lease or a hosts file may add, in seconds; `None` if local data does not
+    /// change by itself.
     pub denial_ttl_secs: Option<u32>,
-    /// Which addresses upstream may not give to a public name.
+    /// Rebind protection: addresses that upstream may not give to a public name.
     pub rebind: Rebind<'a>,
 }
 
 impl<'a> Policy<'a> {
-    /// Everyone is answered, everything is asked upstream.
+    /// A policy that allows every client and forwards every question.
     pub const OPEN: Self = Self {
         generation: 0,
         view: 0,
@@ -254,7 +254,7 @@ impl<'a> Policy<'a> {
         rebind: Rebind::OFF,
     };
 
-    /// Whether a client is answered. Comes first, before its message is read.
+    /// Applies access control to a client. Comes first, before its message is read.
     #[must_use]
     pub fn admit(&self, client: IpAddr) -> Action {
         let client = client.to_canonical();
@@ -265,18 +265,18 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Whether this canonical address is one of this machine itself, or that of a neighbour on a served interface.
+    /// True if this canonical address is one of this machine, or of a neighbour on a served interface.
     fn is_local(&self, client: IpAddr) -> bool {
         self.on_link.contains_canonical(client) || self.is_own(client)
     }
 
-    /// Whether the address is one of this machine, or none that anybody else may have.
+    /// True if the address is loopback or martian: this machine's own, or one that no other host may have.
     #[must_use]
     pub fn is_own(&self, client: IpAddr) -> bool {
         client.is_loopback() || self.is_martian(client)
     }
 
-    /// Whether no query from the wire can come from this address.
+    /// True if no query from the wire can have this source address.
     #[must_use]
     pub fn is_martian(&self, source: IpAddr) -> bool {
         let source = AddressBits::of(source);
@@ -286,33 +286,33 @@ impl<'a> Policy<'a> {
         found.is_ok()
     }
 
-    /// Whether this client is answered only if it is a neighbour.
+    /// True if this client is answered only if it is a neighbour.
     #[must_use]
     pub fn is_for_neighbours(&self, client: IpAddr) -> bool {
         self.acl.action(client) == Action::Local
     }
 
-    /// Whether only neighbours are answered, and it is neither one nor on a list.
+    /// True if this client is refused for being no neighbour: only neighbours are answered, and no rule allows it.
     #[must_use]
     pub fn is_stranger(&self, client: IpAddr) -> bool {
         self.is_for_neighbours(client) && !self.is_local(client.to_canonical())
     }
 
-    /// Whether a client may be a neighbour by the device that its query came by, if only neighbours are answered and it is on
-    /// no list: a network's addresses can be forged from beyond it.
+    /// True if a query from this client may come by this device. A client that is answered only as a neighbour has to come
+    /// by a served device, because a network's addresses can be forged from beyond it.
     #[must_use]
     pub fn may_come_by(&self, client: IpAddr, device: u32) -> bool {
         self.on_link.is_served(device) || !self.is_for_neighbours(client)
     }
 
-    /// Whether a datagram from this source port gets no answer, whatever it says: nobody can be answered at port 0, and
-    /// an answer to a service that answers everything would come back as the next query.
+    /// True if a datagram from this source port gets no answer: port 0 cannot be answered, and an answer to a service that
+    /// answers everything would come back as the next query.
     #[must_use]
     pub fn is_silent_port(&self, port: u16) -> bool {
         port == 0 || self.reflector_ports.contains(&port)
     }
 
-    /// Who answers a question of class IN.
+    /// Decides the source of the answer to a question of class IN.
     #[must_use]
     pub fn decide<'q>(&self, name: &Labels<'q>, qtype: u16) -> Decision<'q>
     where
@@ -330,7 +330,7 @@ impl<'a> Policy<'a> {
         self.decide_upstream(name, qtype)
     }
 
-    /// Answers from local data as far as it goes, see [`LocalData::resolve`]: to a name that is routed it does not.
+    /// Answers from local data as far as possible, see [`LocalData::resolve`]: a routed name is not answered from it.
     pub fn resolve<'q>(
         &self,
         name: &Labels<'q>,
@@ -344,8 +344,7 @@ impl<'a> Policy<'a> {
         self.local.resolve(name, qtype, is_routed, emit)
     }
 
-    /// What a blocked question is answered with. Of a name that is blocked for some types alone nobody may say that it does
-    /// not exist.
+    /// Answer for a blocked question. A name that is blocked for some types alone exists, so it never gets NXDOMAIN.
     #[must_use]
     pub fn block_record(&self, blocked: Blocked, qtype: u16) -> BlockRecord {
         let record = self.block_answer.record(qtype);
@@ -363,9 +362,9 @@ impl<'a> Policy<'a> {
         let local = self.local.lookup(name, qtype);
         let is_open = match local {
             Local::Unknown => true,
-            // Somebody else was named for this part of the zone: an empty local zone does not hide it.
+            // A route covers this part of the zone: an empty local zone does not hide it.
             Local::Nxdomain { zone } => self.is_routed(name, zone_depth(zone)),
-            // As for a delegation: the zone's own servers cannot say that it is not signed.
+            // As for a delegation: the servers of a zone cannot say whether it is signed.
             Local::Nodata { zone } if qtype == rtype::DS && zone == Some(name.name()) => {
                 self.is_parent_elsewhere(name)
             }
@@ -374,7 +373,7 @@ impl<'a> Policy<'a> {
         (!is_open).then_some(local)
     }
 
-    /// Whether what is above the name is nothing that local data knows.
+    /// True if local data does not know the name's parent.
     fn is_parent_elsewhere(&self, name: &Labels<'_>) -> bool {
         let above = name.count().checked_sub(1).map(|depth| name.suffix(depth));
         let parent = above.and_then(Labels::new);
@@ -386,12 +385,12 @@ impl<'a> Policy<'a> {
         (!self.is_routed(name, special.zone_depth)).then_some(special)
     }
 
-    /// The route that a question takes which is asked upstream. `None`: the default group.
+    /// Route of a question that is asked upstream; `None` for the default group.
     #[must_use]
     pub fn route(&self, name: &Labels<'_>, qtype: u16) -> Option<Route> {
         let route = self.routes.lookup(name);
-        // A delegation's DS is its parent's (RFC 4035 section 3.1.4.1): the server of a zone cannot say that it is
-        // signed or not.
+        // The DS of a delegation belongs to the parent zone (RFC 4035 section 3.1.4.1): the zone's own server cannot say
+        // whether it is signed.
         let is_apex = route.is_some_and(|route| route.depth == name.count() && route.depth > 0);
         if qtype == rtype::DS && is_apex {
             let parent = Labels::new(name.suffix(name.count() - 1));
@@ -412,7 +411,7 @@ impl<'a> Policy<'a> {
         }
     }
 
-    /// Whether a route names the zone of `name` with `depth` labels, or something in it.
+    /// True if a route covers the name at a depth of `depth` labels or more.
     fn is_routed(&self, name: &Labels<'_>, depth: usize) -> bool {
         self.routes
             .lookup(name)
@@ -463,7 +462,7 @@ mod tests {
         }
     }
 
-    /// Whoever makes the list sorts it as addresses are sorted; it is searched by their numbers.
+    /// The list is sorted as addresses, and searched by their numbers.
     #[test]
     fn every_martian_of_either_family_is_found_and_no_other_address() {
         let martians = [
@@ -493,7 +492,7 @@ mod tests {
             martian_sources: &martians,
             ..Policy::OPEN
         };
-        // The numbers of these are those of martians of the other family.
+        // As numbers these equal martians of the other family.
         for other in ["::c000:201", "0.0.0.0", "::a00:ff", "192.0.2.2"] {
             assert!(!policy.is_martian(other.parse().expect("an address")));
         }

@@ -1,4 +1,4 @@
-//! A name cut at its labels: every table of this module is asked for the name and for its parents.
+//! Names cut at their labels: every table of policy is searched for a name and for its parents.
 //!
 //! Names are in wire form without compression, root byte included, in lower case (RFC 1035 section 3.1).
 
@@ -6,10 +6,10 @@ use crate::dns::name::LABEL_MAX;
 use crate::limits::NAME_MAX;
 use xdnsd_abi::hash::{Hash, HashKey, NameHash};
 
-/// Most labels of a name, the root not counted: each takes at least two bytes, the root one.
+/// Most labels of a name, without the root: each takes at least two bytes, the root one.
 pub const LABELS_MAX: usize = (NAME_MAX - 1) / 2;
 
-/// A well-formed name and where its labels begin.
+/// A well-formed name and the offsets of its labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'n> {
     name: &'n [u8],
@@ -18,7 +18,7 @@ pub struct Labels<'n> {
 }
 
 impl<'n> Labels<'n> {
-    /// Cuts `name`; `None` where it is not a whole name in wire form.
+    /// Cuts `name`; `None` if it is not exactly one name in wire form.
     #[must_use]
     #[inline(always)]
     pub fn new(name: &'n [u8]) -> Option<Self> {
@@ -28,7 +28,7 @@ impl<'n> Labels<'n> {
         let mut starts = [0; LABELS_MAX];
         let mut count = 0;
         let mut at = 0;
-        // Bound: every label moves `at` on by two bytes at least.
+        // Bound: every label advances `at` by two bytes at least.
         loop {
             let len = usize::from(*name.get(at)?);
             if len == 0 {
@@ -48,7 +48,7 @@ impl<'n> Labels<'n> {
         })
     }
 
-    /// How many labels there are, the root not counted.
+    /// Number of labels, without the root.
     #[must_use]
     pub fn count(&self) -> usize {
         usize::from(self.count)
@@ -60,7 +60,7 @@ impl<'n> Labels<'n> {
         self.name
     }
 
-    /// Where the parent with `depth` labels begins: 0 labels is the root, [`Self::count`] the name itself.
+    /// Offset of the parent with `depth` labels: 0 labels is the root, [`Self::count`] the name itself.
     #[must_use]
     pub fn start(&self, depth: usize) -> usize {
         let index = self.count().checked_sub(depth);
@@ -76,7 +76,7 @@ impl<'n> Labels<'n> {
         self.name.get(self.start(depth)..).unwrap_or_default()
     }
 
-    /// The hash of the whole name.
+    /// Hash of the whole name.
     #[must_use]
     pub fn hash(&self, key: &HashKey) -> Hash {
         let mut hash = NameHash::new(key);
@@ -86,7 +86,7 @@ impl<'n> Labels<'n> {
         hash.hash()
     }
 
-    /// The leftmost label of the parent with `depth` labels, with its length byte; empty for the root.
+    /// Leftmost label of the parent with `depth` labels, with its length byte; empty for the root.
     pub(super) fn label(&self, depth: usize) -> &'n [u8] {
         let end = if depth == 0 {
             self.name.len() - 1

@@ -1,29 +1,29 @@
-//! What is served: the devices, and the networks that are on-link there, those of their own addresses. Who has an address in
-//! one of them and comes by one of the devices is a neighbour; everybody else comes through a router.
+//! Served devices, and the networks that are on-link there, which are those of the devices' own addresses. A client with an
+//! address in one of these networks that comes by one of the devices is a neighbour; all others come through a router.
 //!
-//! As many networks as the machine has addresses: the table is made with room for all of them, so it is never full.
+//! The table has room for as many networks as the machine has addresses, so it is never full.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Index of the loopback device in every network namespace: what comes by it is of this machine.
+/// Index of the loopback device in every network namespace. Queries by it come from this machine.
 pub const LOOPBACK: u32 = 1;
 
-/// Length of the prefix that one host or one site off-link has to itself (RFC 6177, RFC 7421).
+/// Prefix length of the network that an off-link host or site has to itself (RFC 6177, RFC 7421).
 const SITE_PREFIX_LEN: u32 = 64;
 
-/// A device whose frames come by another one, with tags.
+/// A device whose frames arrive on another device, with VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Carried {
-    /// Index of the device that carries the frames.
+    /// Index of the device on which the frames arrive.
     pub carrier: u32,
-    /// The VLAN IDs of the tags, the outer one first; 0: there is no tag.
+    /// VLAN IDs of the tags, the outer one first; 0 if there is no tag.
     pub vlans: [u16; 2],
-    /// Index of the device that they belong to.
+    /// Index of the device to which the frames belong.
     pub device: u32,
 }
 
-/// An address as a number, so that two of them are compared in a few instructions: this is asked for every query. The order is
-/// that of [`IpAddr`].
+/// An address as a number, so that two are compared in a few instructions, as happens for every query. The order is that of
+/// [`IpAddr`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct AddressBits {
     is_v6: bool,
@@ -45,7 +45,7 @@ impl AddressBits {
         }
     }
 
-    /// The first address of the network of `length` bits that holds this one.
+    /// First address of the network of `length` bits that contains this one.
     #[inline(always)]
     fn masked(self, length: u8) -> Self {
         let width = if self.is_v6 { 128 } else { 32 };
@@ -57,7 +57,7 @@ impl AddressBits {
     }
 }
 
-/// A network: its first address, and how many leading bits all its addresses share.
+/// A network: its first address and its prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Network {
     first: AddressBits,
@@ -65,7 +65,8 @@ pub struct Network {
 }
 
 impl Network {
-    /// The network of `length` bits that holds `address`. More bits than the address has: all of them.
+    /// The network of `length` bits that contains `address`. A longer length than the address has counts as its full
+    /// length.
     #[must_use]
     pub fn of(address: IpAddr, length: u8) -> Self {
         let length = length.min(if address.is_ipv4() { 32 } else { 128 });
@@ -75,7 +76,7 @@ impl Network {
         }
     }
 
-    /// Its first address.
+    /// First address.
     #[must_use]
     pub const fn first(&self) -> IpAddr {
         if self.first.is_v6 {
@@ -85,13 +86,13 @@ impl Network {
         }
     }
 
-    /// How many bits its addresses share.
+    /// Prefix length in bits.
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.length
     }
 
-    /// Whether it holds `address`.
+    /// True if the network contains `address`.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.holds(AddressBits::of(address))
@@ -103,7 +104,7 @@ impl Network {
     }
 }
 
-/// The devices that are served and the networks that are on-link there, as a view.
+/// View of the served devices and the networks that are on-link there.
 #[derive(Clone, Copy, Debug)]
 pub struct OnLink<'a> {
     networks: &'a [Network],
@@ -111,13 +112,13 @@ pub struct OnLink<'a> {
 }
 
 impl<'a> OnLink<'a> {
-    /// None is known.
+    /// No devices and no networks.
     pub const NONE: Self = Self {
         networks: &[],
         devices: &[],
     };
 
-    /// Views `networks`: in ascending order, and none within another. In another order some are not found.
+    /// Views `networks`, which have to be in ascending order and must not overlap. In another order some are not found.
     #[must_use]
     pub const fn view(networks: &'a [Network]) -> Self {
         Self {
@@ -126,7 +127,7 @@ impl<'a> OnLink<'a> {
         }
     }
 
-    /// The same where the devices with these indices are served.
+    /// The view with these indices of served devices.
     #[must_use]
     pub const fn by(self, devices: &'a [u32]) -> Self {
         Self { devices, ..self }
@@ -138,21 +139,21 @@ impl<'a> OnLink<'a> {
         self.networks
     }
 
-    /// Whether what came by `device` may be a neighbour's: one that is served, or the loopback device. 0: the kernel does not
-    /// say, and the address alone decides.
+    /// True if a query that came by `device` may be a neighbour's: a served device or loopback. 0 means that the kernel
+    /// does not tell, and the address alone decides.
     #[must_use]
     pub fn is_served(&self, device: u32) -> bool {
         matches!(device, 0 | LOOPBACK) || self.devices.contains(&device)
     }
 
-    /// Whether `address` is that of a neighbour. A link-local address is, whatever networks there are: no router
-    /// forwards it (RFC 4291 section 2.5.6). A v4-mapped IPv6 address is the IPv4 address in it.
+    /// True if `address` is a neighbour's. A link-local address always is: no router forwards it (RFC 4291 section 2.5.6).
+    /// A v4-mapped IPv6 address counts as its IPv4 address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.contains_canonical(address.to_canonical())
     }
 
-    /// The same for an address that is canonical already ([`IpAddr::to_canonical`]).
+    /// Like [`contains`](Self::contains), for an address in canonical form ([`IpAddr::to_canonical`]).
     #[inline(always)]
     pub(super) fn contains_canonical(&self, address: IpAddr) -> bool {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
@@ -167,9 +168,8 @@ impl<'a> OnLink<'a> {
             .is_some_and(|network| network.holds(address))
     }
 
-    /// What `address` counts as where clients get shares of something. A neighbour and an IPv4 host count as themselves.
-    /// Any other IPv6 host counts as its /64, whose addresses one host may use as it likes. On-link a /64 is the whole
-    /// LAN.
+    /// Address as which a client gets its fair share. A neighbour and an IPv4 host count by their whole address. Any other
+    /// IPv6 host counts by its /64, all addresses of which may belong to one host; on-link a /64 is the whole LAN.
     #[must_use]
     pub fn fairness_unit(&self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {

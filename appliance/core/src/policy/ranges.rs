@@ -1,22 +1,22 @@
-//! A byte for each address: the longest prefix that holds an address has decided it when the image was made.
+//! A byte for each address. The longest prefix that contains an address has decided it when the image was made.
 //!
 //! ```text
 //!  0          4          8
 //! | v4 ranges | v6 ranges | v4 starts, u32 each | v4 bytes, one each | v6 starts, u128 each | v6 bytes |
 //! ```
-//! The compiler cuts the nested prefixes into ranges that do not overlap, so a lookup is one binary search. The first
-//! range of each family starts at address 0.
+//! The compiler cuts nested prefixes into ranges that do not overlap, so a look-up is one binary search. The first range of
+//! each family starts at address 0.
 
 use core::net::IpAddr;
 
 use super::bytes::{u32_at, u128_at};
 
-/// Most prefixes that a config may name. More is refused there.
+/// Most prefixes of a config, which refuses more.
 pub const PREFIXES_MAX: usize = 1024;
-/// Most ranges of a family: a prefix adds two bounds at most.
+/// Most ranges of a family: a prefix adds at most two bounds.
 const RANGES_MAX: usize = 2 * PREFIXES_MAX + 1;
 
-/// The ranges of one family.
+/// Ranges of one family.
 #[derive(Clone, Copy, Debug)]
 struct Family<'a> {
     starts: &'a [u8],
@@ -39,7 +39,7 @@ impl<'a> Family<'a> {
         Some((Self { starts, values }, rest))
     }
 
-    /// The byte of the last range that starts at or before `address`.
+    /// Byte of the last range that starts at or before `address`.
     #[inline(always)]
     fn value<T: PartialOrd>(
         &self,
@@ -47,13 +47,13 @@ impl<'a> Family<'a> {
         start: fn(&[u8], usize) -> Option<T>,
         start_len: usize,
     ) -> Option<u8> {
-        // One byte for all, as long as the config names no client: nothing is looked for.
+        // Without prefixes in the config there is one range, and nothing to search.
         if let [value] = self.values {
             return Some(*value);
         }
         let mut low = 0;
         let mut high = self.values.len();
-        // Invariant: what is below `low` starts at or before the address, what is from `high` on starts behind it.
+        // Invariant: ranges below `low` start at or before the address, ranges from `high` on start behind it.
         while low < high {
             let middle = (low + high) / 2;
             match start(self.starts, middle * start_len) {
@@ -66,7 +66,7 @@ impl<'a> Family<'a> {
     }
 }
 
-/// Addresses of both families, by range.
+/// Ranges of both families.
 #[derive(Clone, Copy, Debug)]
 pub struct AddressRanges<'a> {
     v4: Family<'a>,
@@ -74,13 +74,13 @@ pub struct AddressRanges<'a> {
 }
 
 impl<'a> AddressRanges<'a> {
-    /// No address has a byte.
+    /// Ranges in which no address has a byte.
     pub const EMPTY: Self = Self {
         v4: Family::EMPTY,
         v6: Family::EMPTY,
     };
 
-    /// Views `bytes` as ranges; empty bytes are [`EMPTY`](Self::EMPTY). `None`: the parts do not fit the bytes.
+    /// Views `bytes` as ranges; empty bytes are [`EMPTY`](Self::EMPTY). `None` if the parts do not match the bytes.
     #[must_use]
     pub fn view(bytes: &'a [u8]) -> Option<Self> {
         if bytes.is_empty() {
@@ -97,14 +97,14 @@ impl<'a> AddressRanges<'a> {
         rest.is_empty().then_some(Self { v4, v6 })
     }
 
-    /// Whether no address has a byte.
+    /// True if no address has a byte.
     #[must_use]
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.v4.values.is_empty()
     }
 
-    /// The byte of an address that is canonical ([`IpAddr::to_canonical`]).
+    /// Byte of an address in canonical form ([`IpAddr::to_canonical`]).
     #[must_use]
     #[inline(always)]
     pub fn value(&self, address: IpAddr) -> Option<u8> {

@@ -1,7 +1,7 @@
-//! Rebind protection: a public name that resolves to an address of this network lets a web page talk to the router.
+//! Rebind protection: if a public name resolves to an address of this network, a web page can talk to the router.
 //!
-//! Looks at A, AAAA and the address hints of SVCB and HTTPS records (RFC 9460 section 7.3). IPv4 addresses inside IPv6
-//! ones count as what they are: v4-mapped, v4-compatible, NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+//! Inspects A, AAAA and the address hints of SVCB and HTTPS records (RFC 9460 section 7.3). An IPv4 address inside an IPv6
+//! one counts as itself: v4-mapped, v4-compatible, NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
 
 use super::name::Labels;
 use super::route::Suffixes;
@@ -21,12 +21,12 @@ pub enum Range {
     UniqueLocal,
     /// 0.0.0.0/8 and ::, which reach the host itself on many systems.
     ThisHost,
-    /// 100.64.0.0/10 (RFC 6598). Off by default: some providers' own services live there.
+    /// 100.64.0.0/10 (RFC 6598). Off by default: some providers have services of their own there.
     SharedSpace,
 }
 
 impl Range {
-    /// Every range, in the order of their bits.
+    /// Every range, in the order of the bits.
     pub const ALL: [Self; 6] = [
         Self::Private,
         Self::Loopback,
@@ -37,21 +37,21 @@ impl Range {
     ];
 }
 
-/// The ranges that are refused.
+/// Set of refused ranges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ranges {
     bits: u8,
 }
 
 impl Ranges {
-    /// None: protection is off.
+    /// No range: protection is off.
     pub const NONE: Self = Self { bits: 0 };
     /// Every range but the shared space.
     pub const DEFAULT: Self = Self {
         bits: (1 << Range::SharedSpace as u8) - 1,
     };
 
-    /// With `range` too.
+    /// The set with `range`.
     #[must_use]
     pub const fn with(self, range: Range) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Ranges {
         }
     }
 
-    /// Without `range`.
+    /// The set without `range`.
     #[must_use]
     pub const fn without(self, range: Range) -> Self {
         Self {
@@ -67,25 +67,25 @@ impl Ranges {
         }
     }
 
-    /// Whether `range` is refused.
+    /// True if `range` is refused.
     #[must_use]
     pub const fn contains(self, range: Range) -> bool {
         self.bits & 1 << range as u8 != 0
     }
 }
 
-/// What the RDATA of a record leads to.
+/// Result of inspecting a record's RDATA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// No address, or none of a refused range.
+    /// No address, or none in a refused range.
     Harmless,
-    /// An address of a refused range.
+    /// An address in a refused range.
     Rebind(Range),
-    /// RDATA that is not of its type: nobody can say where it leads.
+    /// RDATA that is malformed for its type, so that its addresses are unknown.
     Malformed,
 }
 
-/// The protection as configured.
+/// Rebind protection as configured.
 #[derive(Clone, Copy, Debug)]
 pub struct Rebind<'a> {
     ranges: Ranges,
@@ -93,7 +93,7 @@ pub struct Rebind<'a> {
 }
 
 impl<'a> Rebind<'a> {
-    /// Protection is off: every address is let through.
+    /// Protection that is off: every address passes.
     pub const OFF: Self = Self {
         ranges: Ranges::NONE,
         allowed: Suffixes::EMPTY,
@@ -105,20 +105,20 @@ impl<'a> Rebind<'a> {
         Self { ranges, allowed }
     }
 
-    /// Whether answers for `qname` have to be looked at. To be asked once per answer.
+    /// True if answers for `qname` have to be inspected. To be called once per answer.
     #[must_use]
     pub fn guards(&self, qname: &Labels<'_>) -> bool {
         self.ranges != Ranges::NONE && !self.allowed.covers(qname)
     }
 
-    /// What a record of an answer leads to.
+    /// Inspects a record of an answer.
     #[must_use]
     pub fn inspect(&self, rtype: u16, rdata: &[u8]) -> Finding {
         inspect(self.ranges, rtype, rdata)
     }
 }
 
-/// What a record leads to, where `ranges` are refused. RDATA is taken without compression, as RFC 9460 requires.
+/// Inspects a record, with `ranges` refused. RDATA has to be uncompressed, as RFC 9460 requires.
 #[must_use]
 pub fn inspect(ranges: Ranges, rtype: u16, rdata: &[u8]) -> Finding {
     match (rtype, rdata.len()) {
@@ -147,14 +147,14 @@ fn addresses<const N: usize>(
         .map_or(Finding::Harmless, Finding::Rebind)
 }
 
-/// The address hints among the parameters of an SVCB or HTTPS record; `None` where it is malformed.
+/// Inspects the address hints of an SVCB or HTTPS record; `None` if it is malformed.
 fn hints(ranges: Ranges, rdata: &[u8]) -> Option<Finding> {
     /// SvcParamKeys (RFC 9460 section 14.3.2).
     const IPV4HINT: u16 = 4;
     const IPV6HINT: u16 = 6;
     let (_priority, rest) = rdata.split_at_checked(2)?;
     let mut params = rest.get(name_len(rest)?..)?;
-    // Bound: every parameter takes four bytes at least.
+    // Bound: every parameter takes at least four bytes.
     while !params.is_empty() {
         let (&[k0, k1, l0, l1], rest) = params.split_first_chunk()?;
         let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
@@ -171,10 +171,10 @@ fn hints(ranges: Ranges, rdata: &[u8]) -> Option<Finding> {
     Some(Finding::Harmless)
 }
 
-/// The length of the name that `bytes` begin with. A pointer is malformed here.
+/// Length of the name at the beginning of `bytes` in bytes. A compression pointer is malformed here.
 fn name_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
-    // Bound: every label moves `at` on by two bytes at least.
+    // Bound: every label advances `at` by at least two bytes.
     loop {
         let len = usize::from(*bytes.get(at)?);
         at += 1 + len;
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_malformed() {
         let whole = https(4, &[192, 0, 2, 1]);
-        // Cut behind the target or behind a parameter, it is a shorter record; cut anywhere else, it is malformed.
+        // Cut behind the target or behind a parameter it is a shorter record; cut anywhere else it is malformed.
         let ends = [5, 12, whole.len()];
         for len in 0..=whole.len() {
             let found = inspect(Ranges::DEFAULT, rtype::SVCB, &whole[..len]);

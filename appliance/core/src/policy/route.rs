@@ -1,28 +1,28 @@
-//! Which upstreams answer for a name: the longest routed suffix wins.
+//! Routes: the longest routed suffix of a name selects the upstream group.
 
 use super::name::Labels;
 use super::table::{NameTable, TableError};
 
-/// The upstream group of names that no route names, in a view that names no other.
+/// Upstream group of names without a route, in a view without a group of its own.
 pub const DEFAULT_GROUP: u16 = 0;
 
 /// A route that covers a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Labels of the suffix that was routed.
+    /// Number of labels of the routed suffix.
     pub depth: usize,
     /// Index of the upstream group.
     pub group: u16,
 }
 
-/// Routed suffixes, reverse zones among them. The values of the table are group indices.
+/// Routed suffixes, including reverse zones. The values of the table are group indices.
 #[derive(Clone, Copy, Debug)]
 pub struct Routes<'a> {
     suffixes: NameTable<'a>,
 }
 
 impl<'a> Routes<'a> {
-    /// Everything goes to the default group.
+    /// No routes: everything goes to the default group.
     pub const EMPTY: Self = Self {
         suffixes: NameTable::EMPTY,
     };
@@ -37,7 +37,7 @@ impl<'a> Routes<'a> {
         })
     }
 
-    /// The longest route that covers `name`. `None`: the default group.
+    /// The longest route that covers `name`; `None` for the default group.
     #[must_use]
     pub fn lookup(&self, name: &Labels<'_>) -> Option<Route> {
         let (depth, value) = self.suffixes.longest(name)?;
@@ -48,19 +48,19 @@ impl<'a> Routes<'a> {
     }
 }
 
-/// A set of suffixes: whether a name is one of them or below one.
+/// A set of suffixes.
 #[derive(Clone, Copy, Debug)]
 pub struct Suffixes<'a> {
     suffixes: NameTable<'a>,
 }
 
 impl<'a> Suffixes<'a> {
-    /// No name is covered.
+    /// The empty set.
     pub const EMPTY: Self = Self {
         suffixes: NameTable::EMPTY,
     };
 
-    /// Views a table of suffixes as a set; the values do not matter.
+    /// Views a table of suffixes as a set; the values are ignored.
     ///
     /// # Errors
     /// The bytes are not a table.
@@ -70,7 +70,7 @@ impl<'a> Suffixes<'a> {
         })
     }
 
-    /// Whether `name` is in the set or below a name that is.
+    /// True if `name` is in the set or below a name in it.
     #[must_use]
     pub fn covers(&self, name: &Labels<'_>) -> bool {
         self.suffixes.longest(name).is_some()

@@ -1,24 +1,23 @@
-//! Special-use names: answered here by default, because the world outside has no answer to them or should not be asked.
+//! Special-use names: answered here by default, because public DNS has no answer for them or should not be asked.
 //!
 //! RFC 6761 (`localhost`, `invalid`, `test`), RFC 6762 section 22.1 (`local`), RFC 7686 (`onion`), RFC 8375 (`home.arpa`),
-//! RFC 9665 (`service.arpa`), RFC 9462 section 6.4 (`resolver.arpa`), RFC 9476 (`alt`), ICANN's SAC113 (`internal`),
-//! RFC 6303 and RFC 7793 (reverse zones of private, loopback, link-local and documentation addresses), and the canary name
-//! by which Firefox asks whether it may go past us.
+//! RFC 9665 (`service.arpa`), RFC 9462 section 6.4 (`resolver.arpa`), RFC 9476 (`alt`), ICANN's SAC113 (`internal`), RFC
+//! 6303 and RFC 7793 (reverse zones of private, loopback, link-local and documentation addresses), and the canary name by
+//! which Firefox asks whether it may use DNS over HTTPS.
 //!
-//! `ipv4only.arpa` is not one of them: a forwarder passes it on, because the server behind it may do DNS64 (RFC 8880
-//! section 7.1).
+//! `ipv4only.arpa` is forwarded like any other name, because the server behind may do DNS64 (RFC 8880 section 7.1).
 
 use super::name::Labels;
 use crate::dns::rtype;
 
-/// TTL of what is answered from here, in seconds (RFC 6303 section 3).
+/// TTL of answers for special-use names, in seconds (RFC 6303 section 3).
 pub const TTL_SECS: u32 = 10_800;
-/// Behind the MNAME, which is the zone itself: RNAME `nobody.invalid`, serial 1, refresh 3600, retry 1200, expire 604800,
-/// minimum 10800 (RFC 6303 section 3).
+/// RDATA of the SOA behind the MNAME, which is the zone itself: RNAME `nobody.invalid`, serial 1, refresh 3600, retry 1200,
+/// expire 604800, minimum 10800 (RFC 6303 section 3).
 pub const SOA_TAIL: &[u8] =
     b"\x06nobody\x07invalid\0\0\0\0\x01\0\0\x0e\x10\0\0\x04\xb0\0\x09\x3a\x80\0\0\x2a\x30";
 
-/// A family of special-use names. Each can be switched off.
+/// A kind of special-use names. Each can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SpecialUse {
@@ -30,27 +29,27 @@ pub enum SpecialUse {
     Test,
     /// `onion`: NXDOMAIN (RFC 7686 section 2).
     Onion,
-    /// `local`: NXDOMAIN, it belongs to multicast DNS (RFC 6762 section 22.1).
+    /// `local`: NXDOMAIN, as it belongs to multicast DNS (RFC 6762 section 22.1).
     Local,
     /// `home.arpa`: an empty zone (RFC 8375 section 4).
     HomeArpa,
     /// `service.arpa`: an empty zone (RFC 9665).
     ServiceArpa,
-    /// `resolver.arpa`: NODATA, we have no designated resolver (RFC 9462 section 6.4).
+    /// `resolver.arpa`: NODATA, as we have no designated resolver (RFC 9462 section 6.4).
     ResolverArpa,
-    /// Reverse zones of addresses that mean something on this network only: empty zones (RFC 6303, RFC 7793), with the
-    /// PTR records of the two loopback addresses.
+    /// Reverse zones of addresses with a local meaning: empty zones (RFC 6303, RFC 7793), with the PTR records of the two
+    /// loopback addresses.
     PrivateReverse,
-    /// `internal`: NXDOMAIN. Reserved for names that mean something on one network only (ICANN's SAC113).
+    /// `internal`: NXDOMAIN. Reserved for private use (ICANN's SAC113).
     Internal,
-    /// `alt`: NXDOMAIN, its names are not resolved by DNS (RFC 9476 section 2).
+    /// `alt`: NXDOMAIN, as its names are resolved by means other than DNS (RFC 9476 section 2).
     Alt,
-    /// `use-application-dns.net`: NXDOMAIN tells Firefox to keep to the network's DNS. Off by default.
+    /// `use-application-dns.net`: NXDOMAIN makes Firefox use the network's DNS. Off by default.
     FirefoxCanary,
 }
 
 impl SpecialUse {
-    /// Every kind, in the order of their bits.
+    /// Every kind, in the order of the bits.
     pub const ALL: [Self; 12] = [
         Self::Localhost,
         Self::Invalid,
@@ -66,8 +65,7 @@ impl SpecialUse {
         Self::FirefoxCanary,
     ];
 
-    /// Whether the family is for names of one's own network: local data may say what is there. What an RFC says about the
-    /// others holds everywhere.
+    /// True for names of private networks, to which local data may add names. The others are fixed by RFCs everywhere.
     #[must_use]
     pub const fn is_for_private_use(self) -> bool {
         match self {
@@ -84,7 +82,7 @@ impl SpecialUse {
         }
     }
 
-    /// The word for it in the config.
+    /// Word for the kind in the config.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -104,22 +102,22 @@ impl SpecialUse {
     }
 }
 
-/// The kinds that are switched on.
+/// Set of kinds that are switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kinds {
     bits: u16,
 }
 
 impl Kinds {
-    /// All of them are off: special-use names are asked upstream.
+    /// No kind: special-use names are asked upstream.
     pub const NONE: Self = Self { bits: 0 };
-    /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories and test beds serve
-    /// from an upstream of their own.
+    /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories serve from an
+    /// upstream of their own.
     pub const DEFAULT: Self = Self {
         bits: ((1 << SpecialUse::FirefoxCanary as u8) - 1) & !(1 << SpecialUse::Test as u8),
     };
 
-    /// With `kind` too.
+    /// The set with `kind`.
     #[must_use]
     pub const fn with(self, kind: SpecialUse) -> Self {
         Self {
@@ -127,7 +125,7 @@ impl Kinds {
         }
     }
 
-    /// Without `kind`.
+    /// The set without `kind`.
     #[must_use]
     pub const fn without(self, kind: SpecialUse) -> Self {
         Self {
@@ -135,7 +133,7 @@ impl Kinds {
         }
     }
 
-    /// Whether `kind` is switched on.
+    /// True if `kind` is switched on.
     #[must_use]
     pub const fn contains(self, kind: SpecialUse) -> bool {
         self.bits & 1 << kind as u8 != 0
@@ -148,10 +146,10 @@ impl Default for Kinds {
     }
 }
 
-/// What to answer.
+/// Answer for a special-use name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ZoneAnswer {
-    /// One record of the type that was asked for, with this RDATA.
+    /// One record of the asked type, with this RDATA.
     Record(&'static [u8]),
     /// The zone's SOA record: MNAME is the zone's name, then [`SOA_TAIL`].
     Soa,
@@ -163,14 +161,14 @@ pub enum ZoneAnswer {
     Nxdomain,
 }
 
-/// A special-use name.
+/// A special-use name and its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
-    /// The family that it belongs to.
+    /// Kind of the name.
     pub kind: SpecialUse,
-    /// Labels of the zone: [`Labels::suffix`] of this is the owner of the SOA record.
+    /// Number of labels of its zone: [`Labels::suffix`] of this is the owner of the SOA record.
     pub zone_depth: usize,
-    /// What to answer.
+    /// Answer.
     pub answer: ZoneAnswer,
 }
 
@@ -180,7 +178,7 @@ const LOCALHOST: &[u8] = b"\x09localhost\0";
 const IN_ADDR_ARPA: &[u8] = b"\x07in-addr\x04arpa\0";
 const IP6_ARPA: &[u8] = b"\x03ip6\x04arpa\0";
 const LOOPBACK_4_NAME: &[u8] = b"\x011\x010\x010\x03127\x07in-addr\x04arpa\0";
-/// The PTR owner of `::`, and of `::1` from the third byte on but for its first nibble.
+/// PTR owner of `::`; that of `::1` differs in the first nibble alone.
 const UNSPECIFIED_6_NAME: &[u8] =
     b"\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\
       \x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x010\x03ip6\x04arpa\0";
@@ -194,7 +192,7 @@ const IP6_ZONES: [&[u8]; 6] = [
     b"\x018\x01b\x01d\x010\x011\x010\x010\x012\x03ip6\x04arpa\0",
 ];
 
-/// Whether `name` is special, and what to answer. `None`: it is an ordinary name, or its kind is switched off.
+/// The special-use name that `name` is, or is below; `None` if it is an ordinary name or its kind is switched off.
 #[must_use]
 pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
     let (kind, zone_depth) = classify(name)?;
@@ -222,7 +220,7 @@ pub fn lookup(name: &Labels<'_>, qtype: u16, kinds: Kinds) -> Option<Special> {
     })
 }
 
-/// The zone of private reverse data that `name` is in: its depth.
+/// Depth of the private reverse zone of `name`; `None` if it is in none.
 #[must_use]
 pub fn private_reverse_zone(name: &Labels<'_>) -> Option<usize> {
     match classify(name) {
@@ -258,7 +256,7 @@ fn classify_arpa(name: &Labels<'_>) -> Option<(SpecialUse, usize)> {
     }
 }
 
-/// The depth of the private zone below `in-addr.arpa` that `name` is in (RFC 6303 sections 4.1 and 4.2, RFC 7793).
+/// Depth of the private zone below `in-addr.arpa` that contains `name` (RFC 6303 sections 4.1 and 4.2, RFC 7793).
 fn private_in_addr(name: &Labels<'_>) -> Option<usize> {
     let octets = [3, 4, 5, 6].map(|depth| octet(name.label(depth)));
     match octets {
@@ -275,7 +273,7 @@ fn private_in_addr(name: &Labels<'_>) -> Option<usize> {
     }
 }
 
-/// The depth of the private zone below `ip6.arpa` that `name` is in (RFC 6303 sections 4.3 to 4.6).
+/// Depth of the private zone below `ip6.arpa` that contains `name` (RFC 6303 sections 4.3 to 4.6).
 fn private_ip6(name: &Labels<'_>) -> Option<usize> {
     const FULL_DEPTH: usize = 34;
     let full = name.suffix(FULL_DEPTH);
@@ -291,7 +289,7 @@ fn is_loopback_6(name: &[u8]) -> bool {
         .is_some_and(|rest| rest == &UNSPECIFIED_6_NAME[2..])
 }
 
-/// The number of a label such as `\x03127`. Other spellings of the number are not names of addresses.
+/// Number of a label such as `\x03127`. Other spellings of a number are no names of addresses.
 fn octet(label: &[u8]) -> Option<u8> {
     let (_, digits) = label.split_first()?;
     if digits.is_empty() || digits.len() > 3 || (digits.len() > 1 && digits[0] == b'0') {
@@ -311,7 +309,7 @@ const fn localhost(qtype: u16) -> ZoneAnswer {
     }
 }
 
-/// A zone with nothing but its apex (RFC 6303 section 3). `None`: the question belongs to the parent zone.
+/// Answer of a zone with nothing but its apex (RFC 6303 section 3); `None` if the question belongs to the parent zone.
 fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<ZoneAnswer> {
     let owner = name.name();
     if owner == LOOPBACK_4_NAME || is_loopback_6(owner) {
@@ -321,7 +319,7 @@ fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<ZoneAn
             ZoneAnswer::Nodata
         });
     }
-    // Between the zone 127.in-addr.arpa and the name of 127.0.0.1 in it (RFC 8020).
+    // Empty non-terminals between the zone 127.in-addr.arpa and the name of 127.0.0.1 (RFC 8020).
     if matches!(
         owner,
         b"\x010\x03127\x07in-addr\x04arpa\0" | b"\x010\x010\x03127\x07in-addr\x04arpa\0"
@@ -332,7 +330,7 @@ fn empty_zone(name: &Labels<'_>, qtype: u16, zone_depth: usize) -> Option<ZoneAn
         return Some(ZoneAnswer::Nxdomain);
     }
     match qtype {
-        // The proof that the delegation is insecure is the parent's (RFC 8375 section 4).
+        // The parent has the proof that the delegation is insecure (RFC 8375 section 4).
         rtype::DS => None,
         rtype::SOA => Some(ZoneAnswer::Soa),
         rtype::NS => Some(ZoneAnswer::Ns),

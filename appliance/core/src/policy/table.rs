@@ -1,12 +1,12 @@
-//! A hash table of names in an image: exact, because the names themselves are stored.
+//! Hash table of names in an image. Look-ups are exact, because the names themselves are stored.
 //!
 //! ```text
 //!  0         4         8                  24          28         32
 //! | slots    | names   | key of the hash | max depth | max probe |
 //! | slot 0: tag u32, at u32 | slot 1 … | entry: value u32, name | entry …
 //! ```
-//! `slots` is a power of two. A slot with `at` 0 is empty; else the entry is `at` bytes into the table. The tag is the
-//! low half of the name's hash, the high half picks the first slot; a name is at most `max probe` slots further on.
+//! `slots` is a power of two. A slot with `at` 0 is empty; otherwise the entry is `at` bytes into the table. The tag is the
+//! low half of the name's hash, the high half selects the first slot; a name is at most `max probe` slots further on.
 
 use super::bytes::{array_at, u32_at};
 use super::name::Labels;
@@ -18,24 +18,24 @@ pub mod field {
     pub const SLOTS: usize = 0;
     /// Number of names.
     pub const NAMES: usize = 4;
-    /// Key of the hash.
+    /// Key of the name hash.
     pub const KEY: usize = 8;
-    /// Labels of the deepest name.
+    /// Number of labels of the deepest name.
     pub const MAX_DEPTH: usize = 24;
-    /// Slots to look at before a name is known to be absent.
+    /// Slots to probe before a name is known to be absent.
     pub const MAX_PROBE: usize = 28;
-    /// The first slot.
+    /// Offset of the first slot.
     pub const FIRST_SLOT: usize = 32;
 }
 
-/// Bytes of a slot.
+/// Length of a slot in bytes.
 pub const SLOT_LEN: usize = 8;
-/// Bytes of an entry in front of its name.
+/// Length of an entry before its name, in bytes.
 pub const ENTRY_HEAD: usize = 4;
-/// Most slots that a lookup may probe. The compiler takes another key, or more slots, before it exceeds this.
+/// Most slots that a look-up probes. The compiler takes another key or more slots rather than exceed it.
 pub const PROBE_MAX: u32 = 64;
 
-/// Why bytes are not a table.
+/// The bytes are not a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TableError;
 
@@ -49,14 +49,14 @@ pub struct NameTable<'a> {
     key: HashKey,
 }
 
-/// The slot and the tag that a hash asks for.
+/// First slot and tag of a hash.
 #[must_use]
 pub const fn place(hash: u64, mask: u32) -> (u32, u32) {
     ((hash >> 32) as u32 & mask, hash as u32)
 }
 
 impl<'a> NameTable<'a> {
-    /// A table in which nothing is found.
+    /// A table without names.
     pub const EMPTY: Self = Self {
         bytes: &[],
         mask: 0,
@@ -68,7 +68,7 @@ impl<'a> NameTable<'a> {
     /// Views `bytes` as a table. Empty bytes are an empty table.
     ///
     /// # Errors
-    /// The header does not fit the bytes.
+    /// The header is invalid or does not match the bytes.
     pub fn view(bytes: &'a [u8]) -> Result<Self, TableError> {
         if bytes.is_empty() {
             return Ok(Self::EMPTY);
@@ -92,13 +92,13 @@ impl<'a> NameTable<'a> {
         })
     }
 
-    /// Whether the table has no names.
+    /// True if the table has no names.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// The value of exactly this name.
+    /// Value of exactly this name.
     #[must_use]
     pub fn exact(&self, name: &Labels<'_>) -> Option<u32> {
         if self.is_empty() || name.count() > self.max_depth {
@@ -121,7 +121,7 @@ impl<'a> NameTable<'a> {
         }
     }
 
-    /// The longest parent of `name`, or `name` itself, that is in the table: its depth and its value.
+    /// Depth and value of the longest suffix of `name`, `name` included, that is in the table.
     #[must_use]
     pub fn longest(&self, name: &Labels<'_>) -> Option<(usize, u32)> {
         let mut longest = None;

@@ -1,8 +1,8 @@
-//! Views: clients for whom policy is another one than for the rest, be it by their address or by the device that they ask by.
+//! Views: groups of clients with a policy of their own, selected by address or by the device that receives the query.
 //!
-//! A view's policy is a [`Policy`] like any other, and its number is part of the key of what is cached and asked under it. So
-//! all that a query meets behind [`Views::of`] is that of its own view: local data, lists, routes, answers that were kept,
-//! questions in flight.
+//! A view's policy is a [`Policy`] like any other, and its number is part of the key of cached answers and questions in
+//! flight. So from [`Views::of`] on a query meets its own view alone: local data, lists, routes, cached answers, questions
+//! in flight.
 
 use core::net::IpAddr;
 
@@ -12,26 +12,26 @@ use super::ranges::AddressRanges;
 
 pub use crate::limits::{POLICIES_MAX, VIEWS_MAX};
 
-/// In the byte of an address: lists are paused for it. The other bits are the view that it belongs to, or 0.
+/// Bit in the byte of an address: lists are paused for it. The other bits are the number of its view, or 0.
 pub const PAUSED: u8 = 0x80;
 
-/// The policies in force, and who is answered by which.
+/// Policies in force, and the selection of a client's policy.
 #[derive(Clone, Copy, Debug)]
 pub struct Views<'p> {
-    /// The number of the view of an address, and [`PAUSED`].
+    /// View number of each address, and [`PAUSED`].
     pub clients: AddressRanges<'p>,
-    /// Devices, and the number of the view of who asks by them.
+    /// Devices, with the view number of clients that ask by them.
     pub devices: &'p [(u32, u8)],
-    /// Devices whose frames come by others.
+    /// Devices whose frames arrive on other devices.
     pub carried: &'p [Carried],
-    /// One for each view by its number, then the same without lists where they are paused for some clients.
+    /// A policy for each view by its number, then the same without lists, if lists are paused for some clients.
     pub policies: &'p [Policy<'p>],
-    /// How many views there are, that of all other clients included.
+    /// Number of views, including that of all other clients.
     pub count: usize,
 }
 
 impl<'p> Views<'p> {
-    /// There is one policy for all.
+    /// One policy for all clients.
     pub const NONE: Self = Self {
         clients: AddressRanges::EMPTY,
         devices: &[],
@@ -40,16 +40,16 @@ impl<'p> Views<'p> {
         count: 0,
     };
 
-    /// Whether there is one policy for all.
+    /// True if there is one policy for all clients.
     #[must_use]
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.policies.is_empty()
     }
 
-    /// The policy for a client with this canonical address that asks by this device. `None`: there is one for all.
+    /// Policy of a client with this canonical address that asks by this device; `None` if there is one for all.
     ///
-    /// An address that a view names goes before the device.
+    /// A view by address takes precedence over a view by device.
     #[must_use]
     #[inline(never)]
     pub fn of(&self, client: IpAddr, device: u32) -> Option<&'p Policy<'p>> {
@@ -66,11 +66,11 @@ impl<'p> Views<'p> {
         self.policies.get(index).or(self.policies.first())
     }
 
-    /// The device that a frame belongs to which `carrier` had, with tags of these VLAN IDs.
+    /// Index of the device to which a frame belongs that `carrier` received with these VLAN IDs; 0 if unknown.
     #[must_use]
     pub fn device_of(&self, carrier: u32, vlans: impl Iterator<Item = u16>) -> u32 {
         let mut wanted = [0; 2];
-        // A tag of priority alone says nothing.
+        // A priority tag names no VLAN.
         let vlans = vlans.filter(|vlan| *vlan != 0);
         wanted
             .iter_mut()
@@ -92,18 +92,18 @@ impl<'p> Views<'p> {
         found.map_or(0, |(_, view)| *view)
     }
 
-    /// The policy of this number. `None`: there is one for all.
+    /// Policy of this number; `None` if there is one for all.
     #[must_use]
     pub fn by_number(&self, number: u8) -> Option<&'p Policy<'p>> {
         let by = |number| self.policies.iter().find(|policy| policy.view == number);
-        // Where nothing is paused any more it is that of the view; where that is gone, who waits belongs to the rest by now.
+        // If its pause has ended, that of the view. If the view is gone, its waiting clients belong to the rest.
         by(number)
             .or_else(|| by(number % VIEWS_MAX as u8))
             .or(self.policies.first())
     }
 }
 
-/// The number of the policy of a view whose lists are paused.
+/// Number of the policy of a view with its lists paused.
 #[must_use]
 pub const fn number_of_paused(view: u8) -> u8 {
     VIEWS_MAX as u8 + view

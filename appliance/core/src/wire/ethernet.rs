@@ -26,7 +26,7 @@ impl<T: AsRef<[u8]>> Frame<T> {
         read_array(self.buffer.as_ref(), field::SOURCE)
     }
 
-    /// EtherType of what follows, which may be a VLAN tag.
+    /// EtherType of the payload, which may be a VLAN tag.
     #[must_use]
     pub fn ethertype(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::ETHERTYPE)

@@ -22,19 +22,19 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer.as_ref()[field::VERSION_IHL] >> 4
     }
 
-    /// True where options follow the header, or the header says to be too short to be one (IHL is not 5).
+    /// True if options follow the header, or IHL is below 5, too short for a header.
     #[must_use]
     pub fn has_options(&self) -> bool {
         self.buffer.as_ref()[field::VERSION_IHL] & 0x0f != VERSION_4_IHL_5 & 0x0f
     }
 
-    /// Bytes of the packet, as it says itself: header and payload, not the padding of Ethernet.
+    /// Total length in bytes, from the header: header and payload, without Ethernet's padding.
     #[must_use]
     pub fn total_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::TOTAL_LEN)
     }
 
-    /// True for a fragment, the first one among them.
+    /// True for a fragment, including the first.
     #[must_use]
     pub fn is_fragment(&self) -> bool {
         read_u16(self.buffer.as_ref(), field::FLAGS_OFFSET) & FRAGMENT != 0
@@ -62,10 +62,10 @@ impl<T: AsRef<[u8]>> Packet<T> {
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Writes the whole header of a UDP packet of `total_len` bytes, with its checksum.
     ///
-    /// ID 0 with "don't fragment" makes an atomic datagram, whose ID means nothing (RFC 6864 section 4.1). With DF
-    /// clear a constant ID would break section 4.3 there, and a forged fragment could replace a part of the answer;
-    /// DF is also what RFC 9715 section 3.1 asks of a responder. What does not fit the path is truncated (TC) instead,
-    /// and [`crate::limits::UDP_MESSAGE_MAX`] fits every path that can carry IPv6.
+    /// ID 0 with "don't fragment" makes an atomic datagram, whose ID has no meaning (RFC 6864 section 4.1). With DF clear a
+    /// constant ID would break section 4.3 there, and a forged fragment could replace a part of the answer; RFC 9715
+    /// section 3.1 also asks a responder for DF. An answer that exceeds the path MTU is truncated (TC) instead, and
+    /// [`crate::limits::UDP_MESSAGE_MAX`] fits every path that can carry IPv6.
     pub fn fill(&mut self, source: Address, destination: Address, total_len: u16) {
         let header = self.buffer.as_mut();
         header[field::VERSION_IHL] = VERSION_4_IHL_5;
@@ -109,7 +109,7 @@ mod tests {
         Packet::new_unchecked(&mut bytes).fill(CLIENT, LOCAL, 68);
         let mut expected = [0xa5; HEADER_LEN + 1];
         expected[..HEADER_LEN].copy_from_slice(&QUERY_IPV4[14..34]);
-        // As dig's, but for ID and DF; the checksum moves by as much.
+        // As in dig's packet, except for ID and DF; the checksum differs accordingly.
         expected[4..8].copy_from_slice(&[0, 0, 0x40, 0]);
         expected[10..12].copy_from_slice(&(0x9a9b_u16 + 0x5bbf - 0x4000).to_be_bytes());
         assert_eq!(bytes, expected);

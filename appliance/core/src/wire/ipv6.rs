@@ -21,13 +21,13 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer.as_ref()[field::VERSION_CLASS_FLOW.start] >> 4
     }
 
-    /// Bytes after the header, as it says itself. 0 announces a jumbogram (RFC 2675), which we do not take.
+    /// Payload length in bytes, from the header. 0 announces a jumbogram (RFC 2675), which is not supported.
     #[must_use]
     pub fn payload_len(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::PAYLOAD_LEN)
     }
 
-    /// Protocol of the payload, or the kind of an extension header.
+    /// Protocol of the payload, or type of an extension header.
     #[must_use]
     pub fn next_header(&self) -> u8 {
         self.buffer.as_ref()[field::NEXT_HEADER]
@@ -84,7 +84,7 @@ mod tests {
         Packet::new_unchecked(&mut bytes).fill(CLIENT, LOCAL, 48);
         let mut expected = [0xa5; HEADER_LEN + 1];
         expected[..HEADER_LEN].copy_from_slice(&QUERY_IPV6[14..54]);
-        // As dig's, but for the flow label.
+        // As in dig's packet, except for the flow label.
         expected[..4].copy_from_slice(&[0x60, 0, 0, 0]);
         assert_eq!(bytes, expected);
     }

@@ -1,11 +1,11 @@
-//! Views over the headers of a frame, and the one function that understands a whole query frame.
+//! Views over the headers of a frame, and one function that parses a whole query frame.
 //!
-//! Each view is opened by `new_checked`, which is the single gate: afterwards no accessor can reach past the buffer. Lengths,
-//! fields and masks are those of `xdnsd_abi::headers`, which the XDP program reads too. Setters take what a reply needs and
-//! no more.
-//! Nothing here knows DNS, allocates, or trusts a length because the XDP program looked at it before.
+//! Each view is opened by `new_checked`, the single gate: afterwards no accessor can read past the buffer. Lengths, fields
+//! and masks are those of `xdnsd_abi::headers`, which the XDP program reads too. There are setters only for the fields that
+//! a reply needs.
+//! Nothing here knows DNS, allocates, or trusts a length because the XDP program has checked it before.
 
-/// Makes a view over a buffer that begins with a header of the given length.
+/// Defines a view over a buffer that begins with a header of the given length.
 macro_rules! view {
     ($(#[doc = $doc:literal])+ pub struct $name:ident: $header_len:expr;) => {
         $(#[doc = $doc])+
@@ -15,7 +15,7 @@ macro_rules! view {
         }
 
         impl<T: AsRef<[u8]>> $name<T> {
-            /// A view over a buffer that the caller has measured: accessors panic where it is shorter than the header.
+            /// A view over a buffer whose length the caller has checked. Accessors panic if it is shorter than the header.
             pub const fn new_unchecked(buffer: T) -> Self {
                 Self { buffer }
             }
@@ -46,26 +46,26 @@ use xdnsd_abi::headers::Field;
 
 pub use path::{Addresses, Path, Reject, parse};
 
-/// The buffer is shorter than the header, or than the length that the header gives.
+/// The buffer is shorter than the header, or than the length in the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
 
-/// TTL and hop limit of what we send: the default of RFC 1700, and far enough for any client.
+/// TTL and hop limit of our packets: the default of RFC 1700, enough for any client.
 pub const HOP_LIMIT: u8 = 64;
 
-/// Big-endian 16 bits at `field`.
+/// 16-bit big-endian number at `field`.
 fn read_u16(bytes: &[u8], field: Field) -> u16 {
     let mut value = [0; 2];
     value.copy_from_slice(&bytes[field]);
     u16::from_be_bytes(value)
 }
 
-/// Puts `value` at `field`, big-endian.
+/// Writes `value` at `field` in big-endian order.
 fn write_u16(bytes: &mut [u8], field: Field, value: u16) {
     bytes[field].copy_from_slice(&value.to_be_bytes());
 }
 
-/// The bytes at `field`, which is `N` long.
+/// Bytes at `field`, whose length is `N`.
 fn read_array<const N: usize>(bytes: &[u8], field: Field) -> [u8; N] {
     let mut value = [0; N];
     value.copy_from_slice(&bytes[field]);

@@ -1,4 +1,4 @@
-//! A query's frame understood from end to end: where the message is, and the way back.
+//! Parser for a query's frame: position of the message, and the way back to the client.
 //!
 //! ```text
 //!  0          14      18      22                 header_len           header_len + message
@@ -12,19 +12,19 @@ use super::ethernet::{self, ethertype};
 use super::{Truncated, ipv4, ipv6, udp, vlan};
 use xdnsd_abi::headers::protocol;
 
-/// Why a frame is not a query that can be answered from its own bytes.
+/// Reason why a frame is not a query that can be answered from its own bytes.
 ///
-/// The XDP program passes all of these to the kernel, so none is seen here unless program and worker disagree. The
-/// words are those of its pass reasons.
+/// The XDP program passes all of these to the kernel, so none occurs here unless program and worker disagree. The words are
+/// those of its pass reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reject {
-    /// Shorter than its own headers say.
+    /// The frame is shorter than its headers say.
     Truncated,
     /// Neither IPv4 nor IPv6.
     Ethertype,
     /// More than [`vlan::TAGS_MAX`] VLAN tags.
     VlanDepth,
-    /// The IP header names another version than the EtherType.
+    /// The IP header has another version than the EtherType.
     Version,
     /// IPv4 with options: IHL is not 5.
     Ipv4Options,
@@ -42,28 +42,28 @@ impl From<Truncated> for Reject {
     }
 }
 
-/// The two ends of a query, in their address family.
+/// Addresses of a query, client and local, in their family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addresses {
     /// Over IPv4.
     V4 {
-        /// Who asked.
+        /// Source: the client's address.
         client: ipv4::Address,
-        /// Whom it asked: us.
+        /// Destination: our address.
         local: ipv4::Address,
     },
     /// Over IPv6.
     V6 {
-        /// Who asked.
+        /// Source: the client's address.
         client: ipv6::Address,
-        /// Whom it asked: us.
+        /// Destination: our address.
         local: ipv6::Address,
     },
 }
 
-/// All that is needed to answer a query later, when its frame is gone.
+/// Everything needed to answer a query later, when its frame is gone.
 ///
-/// It is kept for each client that waits for an upstream, so it has to stay small. The reply leaves as the query
+/// One is kept for each client that waits for an upstream, so it has to stay small. The reply leaves the way the query
 /// came: to the MAC address that sent it, with the same VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
@@ -71,9 +71,9 @@ pub struct Path {
     pub(crate) client_mac: ethernet::Address,
     /// Ethernet destination of the query.
     pub(crate) local_mac: ethernet::Address,
-    /// The tags, outermost first. Valid values: those below `tag_count`; the others are zero.
+    /// Tags, outermost first. Those from `tag_count` on are zero.
     pub(crate) tags: [vlan::Tag; vlan::TAGS_MAX],
-    /// How many tags there are.
+    /// Number of tags.
     pub(crate) tag_count: u8,
     /// IP source and destination of the query.
     pub(crate) addresses: Addresses,
@@ -86,13 +86,13 @@ pub struct Path {
 const _: () = assert!(size_of::<Path>() <= 64, "one per waiting client");
 
 impl Path {
-    /// The VLAN tags that the query came with, outermost first.
+    /// VLAN tags of the query, outermost first.
     #[must_use]
     pub fn tags(&self) -> &[vlan::Tag] {
         &self.tags[..usize::from(self.tag_count)]
     }
 
-    /// Who asked.
+    /// Address and port of the client.
     #[must_use]
     pub const fn client(&self) -> SocketAddr {
         let address = match self.addresses {
@@ -102,7 +102,7 @@ impl Path {
         SocketAddr::new(address, self.client_port)
     }
 
-    /// Whom it asked: our address and port.
+    /// Address and port that were asked: ours.
     #[must_use]
     pub const fn local(&self) -> SocketAddr {
         let address = match self.addresses {
@@ -112,24 +112,24 @@ impl Path {
         SocketAddr::new(address, self.local_port)
     }
 
-    /// Whether the query's Ethernet source is a group: an answer would go to many.
+    /// True if the query's Ethernet source is a group address, so that an answer would go to many hosts.
     #[must_use]
     pub const fn is_client_group(&self) -> bool {
         self.client_mac[0] & ethernet::GROUP != 0
     }
 
-    /// Bytes in front of the message: the same in the query and in the reply.
+    /// Length of the headers before the message, the same for query and reply, in bytes.
     #[must_use]
     pub const fn header_len(&self) -> usize {
         self.ip_offset() + self.ip_header_len() + udp::HEADER_LEN
     }
 
-    /// Where the IP header begins.
+    /// Offset of the IP header.
     pub(crate) const fn ip_offset(&self) -> usize {
         ethernet::HEADER_LEN + vlan::HEADER_LEN * self.tag_count as usize
     }
 
-    /// Bytes of the IP header.
+    /// Length of the IP header in bytes.
     pub(crate) const fn ip_header_len(&self) -> usize {
         match self.addresses {
             Addresses::V4 { .. } => ipv4::HEADER_LEN,
@@ -155,14 +155,14 @@ const fn ipv6_addr(address: ipv6::Address) -> IpAddr {
     IpAddr::V6(Ipv6Addr::from_bits(u128::from_be_bytes(address)))
 }
 
-/// Understands the frame of a query: Ethernet, up to two VLAN tags, IPv4 without options or fragments or IPv6 without
-/// extension headers, and UDP, all lengths consistent. Gives the way back and where the message stands in the frame.
+/// Parses the frame of a query: Ethernet, up to two VLAN tags, IPv4 without options or fragments or IPv6 without extension
+/// headers, and UDP, with consistent lengths. Returns the way back, and the range of the message in the frame.
 ///
-/// The padding of Ethernet after the packet is left out. Checksums are not looked at: the XDP program has summed up
-/// every byte before, and what does not add up goes to the kernel, which knows a partial sum from damage.
+/// Ethernet's padding after the packet is left out. Checksums are not verified: the XDP program has summed up every byte
+/// before, and passes what does not add up to the kernel, which can tell a partial sum from damage.
 ///
 /// # Errors
-/// [`Reject`] says what is not understood.
+/// [`Reject`] is the reason.
 pub fn parse(frame: &[u8]) -> Result<(Path, Range<usize>), Reject> {
     let ethernet = ethernet::Frame::new_checked(frame)?;
     let tagged = parse_tags(frame, ethernet.ethertype())?;
@@ -188,13 +188,13 @@ pub fn parse(frame: &[u8]) -> Result<(Path, Range<usize>), Reject> {
     ))
 }
 
-/// What stands before the IP header.
+/// Headers before the IP header.
 struct Tagged {
     tags: [vlan::Tag; vlan::TAGS_MAX],
     tag_count: u8,
     /// EtherType after the last tag.
     ethertype: u16,
-    /// Offset of what the EtherType names; never past the frame.
+    /// Offset of the payload, never past the end of the frame.
     payload: usize,
 }
 
@@ -225,10 +225,10 @@ fn parse_tags(frame: &[u8], ethertype: u16) -> Result<Tagged, Reject> {
     }
 }
 
-/// What the IP header says.
+/// Fields of the IP header.
 struct Internet {
     addresses: Addresses,
-    /// The datagram inside the packet; never past it.
+    /// Range of the datagram inside the packet, never past its end.
     payload: Range<usize>,
 }
 
@@ -285,7 +285,7 @@ fn parse_ipv6(bytes: &[u8]) -> Result<Internet, Reject> {
     })
 }
 
-/// Client's and our port. The datagram has to fill the packet: what IP carries beyond it nobody has summed up.
+/// Ports of client and server. The datagram has to fill the packet: bytes of the packet behind it have not been summed up.
 fn parse_udp(bytes: &[u8]) -> Result<(u16, u16), Reject> {
     let Ok(datagram) = udp::Datagram::new_checked(bytes) else {
         return Err(Reject::Length);
@@ -317,7 +317,7 @@ mod tests {
             .flat_map(|query| [&[][..], &[C_TAG], &[S_TAG, C_TAG]].map(|tags| tagged(query, tags)))
     }
 
-    /// What becomes of a captured query with other bytes at an offset.
+    /// Result of parsing a captured query with other bytes at an offset.
     fn rejected(query: &[u8], at: usize, bytes: &[u8]) -> Option<Reject> {
         let mut frame = query.to_vec();
         frame[at..][..bytes.len()].copy_from_slice(bytes);
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn an_empty_message_is_one() {
-        // Whether it is a DNS message is not for this layer to say.
+        // Whether it is a DNS message is another layer's question.
         let mut frame = QUERY_IPV4.to_vec();
         frame[IPV4 + 2..][..2].copy_from_slice(&28u16.to_be_bytes());
         frame[IPV4 + 24..][..2].copy_from_slice(&8u16.to_be_bytes());

@@ -24,7 +24,7 @@ impl<T: AsRef<[u8]>> Datagram<T> {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
     }
 
-    /// Bytes of header and payload, as the header says.
+    /// Length of header and payload in bytes, from the header.
     #[must_use]
     pub fn length(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::LENGTH)
@@ -32,7 +32,7 @@ impl<T: AsRef<[u8]>> Datagram<T> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> Datagram<T> {
-    /// Writes the whole header over a payload that fills the rest of the buffer, with the checksum over both;
+    /// Writes the whole header over a payload that fills the rest of the buffer, with the checksum over both.
     /// `pseudo_header` is the sum over addresses, protocol and `length` ([`xdnsd_abi::checksum::pseudo_header`]).
     pub fn fill(
         &mut self,

@@ -5,7 +5,7 @@ use xdnsd_abi::headers::vlan::{ID, field};
 
 pub use xdnsd_abi::headers::vlan::{HEADER_LEN, TAGS_MAX, is_tag};
 
-/// What a tag said: kept whole, so that a reply goes back with the priority that the query had.
+/// A VLAN tag, kept whole, so that a reply has the priority of its query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tag {
     /// Tag protocol identifier: the EtherType that announced the tag.
@@ -15,7 +15,7 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// VLAN ID: the lower 12 bits; 0 is a mere priority tag.
+    /// VLAN ID: the lower 12 bits; 0 for a priority tag.
     #[must_use]
     pub const fn id(self) -> u16 {
         self.tci & ID
@@ -34,7 +34,7 @@ impl<T: AsRef<[u8]>> Header<T> {
         read_u16(self.buffer.as_ref(), field::TCI)
     }
 
-    /// EtherType of what follows.
+    /// EtherType of the payload.
     #[must_use]
     pub fn ethertype(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::ETHERTYPE)
@@ -47,7 +47,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Header<T> {
         write_u16(self.buffer.as_mut(), field::TCI, tci);
     }
 
-    /// Sets the EtherType of what follows.
+    /// Sets the EtherType of the payload.
     pub fn set_ethertype(&mut self, ethertype: u16) {
         write_u16(self.buffer.as_mut(), field::ETHERTYPE, ethertype);
     }

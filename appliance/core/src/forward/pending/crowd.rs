@@ -1,22 +1,22 @@
-//! Where questions in flight pile up: under a domain, and at a group of servers, from any client.
+//! Crowding of questions in flight, under a domain and at a group of servers, from any client.
 //!
-//! A flood of names that nobody answers may come from forged addresses, so that no client has many questions. But the
-//! names stand below one domain, or a few. So no domain has more questions than there are places free, and the last places are
-//! for domains with few. Likewise a group of servers that are silent leaves a part of the table to the others.
+//! A flood of names that nobody answers may come from forged addresses, so that no client has many questions. But its names
+//! are below one domain, or a few. So a domain gets at most as many questions as places are free, which leaves the last
+//! places to domains with few. Likewise a silent group of servers leaves a part of the table to the others.
 
 use super::super::zone::{DomainBuckets, ZONE_BUCKETS};
 use super::PendingTable;
 use crate::limits::{PENDING, STREAM_QUESTIONS, UPSTREAMS};
 use core::cmp::Reverse;
 
-/// So many questions any domain may have, however full the table is.
+/// Questions that any domain may have, however full the table is.
 const FEW: usize = 4;
-/// So many questions under one domain are a crowd, from any client.
+/// Questions under one domain, from any client, from which on they are a crowd.
 const CROWD: usize = PENDING / 8;
-/// A client has many questions from here on.
+/// Questions from which on a client has many.
 const MANY: u16 = 16;
 
-/// How many questions are in flight under each domain, and for each group of servers.
+/// Numbers of questions in flight, by domain and by group of servers.
 #[derive(Debug)]
 pub(super) struct Crowds {
     zones: [[u16; ZONE_BUCKETS]; 2],
@@ -57,20 +57,20 @@ impl Crowds {
         }
     }
 
-    /// Questions under the domain.
+    /// Number of questions under the domain.
     pub fn in_zone(&self, zone: DomainBuckets) -> u16 {
         let [first, second] = &self.zones;
         first[usize::from(zone.buckets()[0])].min(second[usize::from(zone.buckets()[1])])
     }
 
-    /// Questions under the domain, where they are a crowd.
+    /// Number of questions under the domain; 0 below a crowd.
     pub fn crowd_in_zone(&self, zone: DomainBuckets) -> u16 {
         let held = self.in_zone(zone);
         if usize::from(held) < CROWD { 0 } else { held }
     }
 }
 
-/// How many questions may be in flight. 0: as many as there are places.
+/// Most questions in flight of a domain and of a group. 0: no limit but the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrowdLimits {
     /// Under one domain, and never more than places are free.
@@ -80,7 +80,7 @@ pub struct CrowdLimits {
 }
 
 impl CrowdLimits {
-    /// What holds where the configuration is silent: half of the table, and three quarters of it.
+    /// Defaults of the configuration: half of the table, and three quarters of it.
     pub const DEFAULT: Self = Self {
         zone: (PENDING / 2) as u16,
         group: (PENDING / 4 * 3) as u16,
@@ -88,7 +88,7 @@ impl CrowdLimits {
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// Places that are free for questions to this group of servers; `has_others`: there are other groups, which have places too.
+    /// Free places for questions to this group of servers. `has_others`: there are other groups, which have places too.
     #[must_use]
     pub fn room_of_group(&self, group: u8, has_others: bool, bounds: CrowdLimits) -> usize {
         let free = PENDING - self.len();
@@ -99,16 +99,16 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         free.min(bounds.group.saturating_sub(held.unwrap_or(0)).into())
     }
 
-    /// Whether another question for a new name under this domain is one too many, where so many places are free.
+    /// True if another question for a new name under this domain is too many, with `free` places left.
     #[must_use]
     pub fn is_crowded(&self, zone: DomainBuckets, free: usize, bounds: CrowdLimits) -> bool {
         let bound = usize::from(bounds.zone).min(free).max(FEW);
         bounds.zone != 0 && usize::from(self.crowds.in_zone(zone)) >= bound
     }
 
-    /// Whether the question at `index` may have a place in a stream: the bucket of its client. While more than half of them are
-    /// in use, a client that has a quarter of them gets no more: servers that are slow over TCP would hold up everybody's long
-    /// answers.
+    /// Bucket of the client of the question at `index`, if that may have a place in a stream; else `None`. While more than
+    /// half of the places are in use, a client that has a quarter of them gets no more: servers that are slow over TCP
+    /// would hold up everybody's long answers.
     #[must_use]
     pub fn room_in_streams(&self, index: u16) -> Option<u8> {
         let bucket = self.questions.get(index)?.bucket;
@@ -121,7 +121,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         (all <= STREAM_QUESTIONS / 2 || own < STREAM_QUESTIONS / 4).then_some(bucket)
     }
 
-    /// The question that makes room for another to its group of servers: the oldest of those clients that have the most.
+    /// The question that ends for another to its group of servers: the oldest one of the clients with the most questions.
     #[must_use]
     pub fn group_victim(&self, group: u8) -> Option<u16> {
         let of_group = self
@@ -136,8 +136,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(index, _)| index)
     }
 
-    /// The question that makes room under a crowded domain for one of this client: the oldest of a client that has many, and
-    /// more than four times as many.
+    /// The question that ends under a crowded domain for one of this client: the oldest of a client that has many, and more
+    /// than four times as many as this client.
     #[must_use]
     pub fn victim_for(&self, bucket: u8) -> Option<u16> {
         let own = self.held[usize::from(bucket)];

@@ -1,4 +1,4 @@
-//! Questions in datagrams whose answer may still come, and those of them that no client waits for any more.
+//! Datagrams to upstreams: which of them makes room for another, and those that no client waits for any more.
 
 use core::cmp::Reverse;
 
@@ -6,22 +6,22 @@ use super::{Attempt, PendingTable};
 use crate::forward::upstreams::UpstreamConfig;
 use crate::time::Instant;
 
-/// A datagram that nobody waits for any more. Its port is open for a while.
+/// A datagram that no client waits for any more. Its port stays open for a while.
 #[derive(Clone, Copy, Debug)]
 pub struct Lingering {
-    /// The port's name.
+    /// Name of the port.
     pub port: u16,
-    /// The message ID.
+    /// Message ID.
     pub id: u16,
-    /// Who was asked.
+    /// Server that was asked.
     pub server: UpstreamConfig,
-    /// When the port is closed.
+    /// Time at which the port is closed.
     until: Instant,
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// The datagram whose port makes room for another, and its question, by the rule of [`victim`](Self::victim): of those
-    /// clients that have the most questions, the one that has waited for its answer for longest.
+    /// The question and datagram whose port is closed for another, by the rule of [`victim`](Self::victim): of the clients
+    /// with the most questions, the datagram that has waited longest for its answer.
     #[must_use]
     pub fn datagram_victim(&self) -> Option<(u16, Attempt)> {
         let waiting = self.questions.iter().flat_map(|(index, question)| {
@@ -38,7 +38,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(_, index, attempt)| (index, attempt))
     }
 
-    /// Remembers an attempt that nobody waits for any more until `until`. The port that makes room for it, to be closed.
+    /// Keeps an attempt's port open until `until`. Returns the port that makes room for it, which the caller closes.
     pub fn linger(
         &mut self,
         attempt: &Attempt,
@@ -51,7 +51,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         } else {
             None
         };
-        // Cannot be full: room was made.
+        // Has room: the oldest was removed.
         let _ = self.lingering.push_back(Lingering {
             port,
             id,
@@ -61,16 +61,16 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         oldest.map(|oldest| oldest.port)
     }
 
-    /// What was sent from a port, where nobody waits for the answer any more.
+    /// The datagram that was sent from a port, if no client waits for its answer any more.
     #[must_use]
     pub fn lingering(&self, port: u16) -> Option<&Lingering> {
         self.lingering.iter().find(|ended| ended.port == port)
     }
 
-    /// Forgets one. Whether there was one: its port is to be closed.
+    /// Removes the entry of a port. Returns true if there was one; the caller then closes the port.
     pub fn forget_lingering(&mut self, port: u16) -> bool {
         let mut found = false;
-        // Bound: each that is there goes round once, which keeps their order.
+        // Bound: each entry goes round once, which keeps their order.
         for _ in 0..self.lingering.len() {
             let Some(ended) = self.lingering.pop_front() else {
                 break;
@@ -78,14 +78,14 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             if ended.port == port {
                 found = true;
             } else {
-                // Cannot be full: one has just left it.
+                // Has room: an entry was just removed.
                 let _ = self.lingering.push_back(ended);
             }
         }
         found
     }
 
-    /// A port whose time is over at `now`, to be closed. Asked repeatedly until `None`.
+    /// Removes and returns a port whose time is over at `now`, for the caller to close. Called repeatedly until `None`.
     pub fn linger_no_longer(&mut self, now: Instant) -> Option<u16> {
         let is_over = self.lingering.front()?.until <= now;
         is_over

@@ -21,35 +21,35 @@ use core::cmp::Reverse;
 use heapless::Deque;
 use heapless::index_map::FnvIndexMap;
 
-/// Entries of the map of questions: twice the questions, so that probes stay short.
+/// Entries of the map of questions: twice the number of questions, so that probes stay short.
 const QUESTION_MAP: usize = (PENDING * 2).next_power_of_two();
-/// Buckets among which clients are spread to share the table fairly.
+/// Number of buckets among which clients are spread, for fair shares of the table.
 const CLIENT_BUCKETS: usize = 256;
-/// Of the places to wait in, one client may hold this share (1/n) while more than half of them are taken.
+/// Share (1/n) of the places for waiting clients that one client may hold while more than half of them are taken.
 const CLIENT_SHARE: usize = 4;
 
 const _: () = assert!(QUESTION_MAP <= 65_536, "heapless maps hold 16-bit indices");
 
-/// A question that another one waits for: upstream is asked this one, and the other one is answered with what comes of it.
+/// A question asked in place of another one, which is answered with its result.
 #[derive(Clone, Debug)]
 pub struct SubQuestion {
-    /// The name that is asked for, in lower case.
+    /// Name that is asked for, in lower case.
     pub name: Name,
-    /// How many there were for the same question, this one included.
+    /// Number of sub-questions for the same question so far, this one included.
     pub steps: u8,
-    /// What it is asked for.
+    /// Purpose.
     pub kind: SubKind,
 }
 
-/// What a sub-question is asked for: so far, one thing.
+/// Purpose of a sub-question: so far, only one.
 #[derive(Clone, Debug)]
 pub enum SubKind {
-    /// A chain of aliases ended at its name without an answer. The answer is put behind these.
+    /// A chain of aliases ended without an answer. The answer of the sub-question is appended to these aliases.
     Alias(ChainPrefix),
 }
 
 impl SubQuestion {
-    /// The type that is asked for on behalf of `question`.
+    /// Type that is asked for on behalf of `question`.
     #[must_use]
     pub const fn qtype(&self, question: &Question) -> u16 {
         match self.kind {
@@ -57,7 +57,7 @@ impl SubQuestion {
         }
     }
 
-    /// The aliases that stand in front of its answer.
+    /// Aliases that stand before its answer.
     #[must_use]
     pub const fn prefix(&self) -> &ChainPrefix {
         match &self.kind {
@@ -66,93 +66,94 @@ impl SubQuestion {
     }
 }
 
-/// What a client's EDNS asked for that the reply has to repeat.
+/// EDNS properties of the reply to a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientEdns {
-    /// DO, which the reply repeats (RFC 3225 section 3).
+    /// DO, copied from the query (RFC 3225 section 3).
     pub dnssec_ok: bool,
-    /// The cookie to give.
+    /// Cookie option of the reply.
     pub cookie: Option<[u8; 24]>,
-    /// edns-tcp-keepalive to give.
+    /// edns-tcp-keepalive of the reply, in units of 100 ms.
     pub keepalive: Option<u16>,
 }
 
 /// A client that waits for an answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiter<R> {
-    /// The way back to it.
+    /// Way back to the client.
     pub reply_path: R,
-    /// Its query's ID.
+    /// ID of the query.
     pub id: u16,
-    /// RD and CD as it had them, and AD where it may have it.
+    /// RD and CD of the query, and AD if the client may have it.
     pub flags: u16,
-    /// The longest message that it may get.
+    /// Longest message that the client may get, in bytes.
     pub limit: u16,
-    /// Whether it waits on a stream, where nothing is cut.
+    /// True if it waits on a stream, where no answer is truncated.
     pub is_tcp: bool,
-    /// Its EDNS, if it had any.
+    /// EDNS properties of the reply; `None` if the query has no EDNS.
     pub edns: Option<ClientEdns>,
-    /// Its address is not proven by a cookie, so it gets no long answer over UDP.
+    /// True if its address is not proven by a cookie, so that it gets no long answer over UDP.
     pub lacks_cookie: bool,
-    /// The letter case of its QNAME.
+    /// Letter case of its QNAME.
     pub case: LetterCase,
-    /// Its fair share bucket.
+    /// Fair share bucket of the client.
     pub bucket: u8,
-    /// What the table links it with.
+    /// Links within the table.
     pub links: WaiterLinks,
 }
 
-/// Where a waiting client stands in the table.
+/// Links of a waiting client within the table.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WaiterLinks {
-    /// Its QNAME in the table of aliases, where that is not the name in flight.
+    /// Place of its QNAME in the table of aliases, if that is not the name in flight.
     alias: Option<u16>,
-    /// The next client that waits for the same question.
+    /// Next client that waits for the same question.
     next: Option<u16>,
 }
 
-/// Why a question cannot be taken on.
+/// Reason why a question or a client has no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingFull {
     /// No room for another question.
     Questions,
     /// No room for another client.
     Waiters,
-    /// No room for another client that asked for an alias.
+    /// No room for another client of an alias.
     Aliases,
-    /// This client holds its share of the places to wait in, or of those for aliases, and more than half of them are taken.
+    /// The client has its share of the places for clients, or for aliases, and more than half of them are taken.
     Share,
 }
 
-/// The table of questions in flight. Full: the caller ends the [`victim`](Self::victim) and takes the new one.
+/// Table of questions in flight. When full, the caller ends the [`victim`](Self::victim) and inserts the new one.
 #[derive(Debug)]
 pub struct PendingTable<R> {
     questions: Slab<Question, PENDING>,
     waiters: Slab<Waiter<R>, WAITERS>,
-    /// QNAMEs of those who wait for what another name has.
+    /// QNAMEs of clients that wait for the target of an alias.
     aliases: Slab<Name, ALIASES>,
     subs: Slab<SubQuestion, SUB_QUESTIONS>,
     by_question: FnvIndexMap<u64, u16, QUESTION_MAP>,
-    /// The oldest first. Full: the oldest makes room.
+    /// Oldest first. When full, the oldest makes room.
     lingering: Deque<Lingering, LINGERING>,
-    /// `Question::wake` in milliseconds by index; 0: free. Kept apart so that looking for what is due stays cheap.
+    /// `Question::wake` in milliseconds by index; 0 if free. A separate table keeps the search for due questions cheap.
     wakes: [u64; PENDING],
-    /// Running number and bucket of each question by index; 0: free. Kept apart so that looking for the oldest stays cheap.
+    /// Running number and bucket of each question by index; 0 if free. A separate table keeps the search for the oldest
+    /// cheap.
     ages: [u64; PENDING],
-    /// Questions that were taken on so far.
+    /// Number of questions inserted so far.
     taken: u64,
-    /// Questions by bucket of the client that asked first.
+    /// Number of questions by bucket of the first client.
     held: [u16; CLIENT_BUCKETS],
-    /// Questions by domain and group.
+    /// Number of questions by domain and group.
     crowds: Crowds,
-    /// Waiting clients by bucket.
+    /// Number of waiting clients by bucket.
     waiting: [u16; CLIENT_BUCKETS],
-    /// Nothing is due before.
+    /// Time before which no question is due.
     next_wake: Instant,
 }
 
 impl<R: Copy + PartialEq> PendingTable<R> {
-    /// With nothing in flight.
+    /// A table without questions.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -172,25 +173,25 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
     }
 
-    /// Questions in flight.
+    /// Number of questions in flight.
     #[must_use]
     pub fn len(&self) -> usize {
         self.questions.len()
     }
 
-    /// Whether another question has no room.
+    /// True if there is no room for another question.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.questions.is_full()
     }
 
-    /// Whether nothing is in flight.
+    /// True if no question is in flight.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.questions.is_empty()
     }
 
-    /// The question in flight with this key.
+    /// Index of the question in flight with this key.
     #[must_use]
     pub fn find(&self, key: &HashedKey<'_>) -> Option<u16> {
         let index = *self.by_question.get(&key.hash())?;
@@ -198,10 +199,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         (question.key().key() == key.key()).then_some(index)
     }
 
-    /// Takes on a question.
+    /// Inserts a question and returns its index.
     ///
     /// # Errors
-    /// There is no room.
+    /// The table is full.
     pub fn insert(&mut self, question: Question) -> Result<u16, PendingFull> {
         let (hash, bucket) = (question.hash(), question.bucket);
         let (zone, group) = (question.zone, question.group);
@@ -210,12 +211,12 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .questions
             .insert(question)
             .map_err(|_| PendingFull::Questions)?;
-        // Cannot be full: the map has twice the entries of the table.
+        // Has room: the map has twice the entries of the table.
         let _ = self.by_question.insert(hash, index);
         self.held[usize::from(bucket)] += 1;
         self.crowds.enter(zone, group);
         self.taken += 1;
-        // The running number decides who is oldest; the bucket rides along in the low byte.
+        // The running number orders by age; the bucket is in the low byte.
         self.ages[usize::from(index)] = self.taken << 8 | u64::from(bucket);
         self.set_wake(index, wake);
         Ok(index)
@@ -227,15 +228,15 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.questions.get(index)
     }
 
-    /// The question at `index`, to be changed, and the sub-question that it waits for. Whoever changes its deadlines says so
-    /// to [`schedule`](Self::schedule).
+    /// The question at `index`, for changes, and the sub-question that it waits for. After a change of its deadlines
+    /// [`schedule`](Self::schedule) has to be called.
     pub fn get_mut(&mut self, index: u16) -> Option<(&mut Question, Option<&SubQuestion>)> {
         let question = self.questions.get_mut(index)?;
         let sub = question.sub.and_then(|place| self.subs.get(place));
         Some((question, sub))
     }
 
-    /// Notes the deadlines that the question at `index` has now.
+    /// Takes note of the deadlines of the question at `index`.
     pub fn schedule(&mut self, index: u16) {
         if let Some(question) = self.questions.get(index) {
             self.set_wake(index, question.wake());
@@ -247,13 +248,13 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.next_wake = self.next_wake.min(wake);
     }
 
-    /// The sub-question that the question at `index` waits for.
+    /// Sub-question that the question at `index` waits for.
     #[must_use]
     pub fn sub(&self, index: u16) -> Option<&SubQuestion> {
         self.subs.get(self.questions.get(index)?.sub?)
     }
 
-    /// The name that upstream is asked for.
+    /// Name that upstream is asked for.
     #[must_use]
     pub fn asked_name(&self, index: u16) -> Option<&Name> {
         match self.sub(index) {
@@ -262,7 +263,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
     }
 
-    /// Makes the question at `index` wait for `sub`, of which nobody in `group` has been asked yet. Whether there was room.
+    /// Makes the question at `index` wait for `sub`, which goes to `group` and has not been asked yet. Returns true if
+    /// there was room.
     pub fn wait_for(&mut self, index: u16, sub: &SubQuestion, group: u8) -> bool {
         let Some(question) = self.questions.get_mut(index) else {
             return false;
@@ -280,7 +282,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         true
     }
 
-    /// Makes the question at `index` one that nobody in `group` has been asked yet, from `now` on.
+    /// Starts the question at `index` again from `now` on, with the servers of `group`.
     pub fn restart(&mut self, index: u16, group: u8, now: Instant) {
         if let Some(question) = self.questions.get_mut(index) {
             self.crowds.leave_group(question.group);
@@ -291,13 +293,13 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
     }
 
-    /// The live transaction that went this way, which was opened for the question at `index`; a stream has one question, which
-    /// is looked for.
+    /// The live attempt that went this way, and the index of its question. A port was opened for the question at `index`; a
+    /// stream has one question, which is searched for.
     #[must_use]
     pub fn attempt_by(&self, via: Via, index: u16) -> Option<(u16, Attempt)> {
         let live = |question: &Question| question.tries.by(via).filter(|one| one.live).copied();
         match via {
-            // The name of a port may have been given to another question by now.
+            // The name of a port may belong to another question by now.
             Via::Datagram { .. } => Some((index, live(self.questions.get(index)?)?)),
             Via::Stream { .. } => self
                 .questions
@@ -306,8 +308,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         }
     }
 
-    /// Whether this client waits for the question at `index` already: a datagram that comes again while its client waits
-    /// is not put in twice. A stream repeats nothing by itself, and every query on it is owed an answer.
+    /// True if this client already waits for the question at `index`. A datagram that comes again while its client waits is
+    /// not added. Over a stream every query is owed an answer, as nothing is repeated.
     #[must_use]
     pub fn is_joined(&self, index: u16, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
         let question = self.questions.get(index);
@@ -315,7 +317,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         !waiter.is_tcp && self.is_waiting(first, waiter, alias)
     }
 
-    /// Whether one more client of this bucket can wait, for an alias or not.
+    /// Checks that one more client of this bucket can wait, for an alias or not.
     ///
     /// # Errors
     /// There is no room, or the client has its share.
@@ -349,11 +351,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         Ok(())
     }
 
-    /// Puts a client in front of those who wait for the question at `index`; `alias` is its QNAME where that is another
-    /// one.
+    /// Adds a client to those that wait for the question at `index`. `alias` is its QNAME, if that is another name.
     ///
     /// # Errors
-    /// There is no room; [`room`](Self::room) would have said so. Nothing has changed.
+    /// There is no room, as [`room`](Self::room) tells beforehand. Nothing has changed.
     pub fn join(
         &mut self,
         index: u16,
@@ -364,7 +365,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         let Some(question) = self.questions.get_mut(index) else {
             return Err(PendingFull::Questions);
         };
-        // Neither is full: there was room.
+        // Both have room, as checked above.
         let alias = match alias {
             Some(name) => Some(
                 self.aliases
@@ -388,10 +389,10 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         Ok(())
     }
 
-    /// Whether the list that begins with `first` has this client with this question already.
+    /// True if the list that begins with `first` already has this client with this question.
     fn is_waiting(&self, first: Option<u16>, waiter: &Waiter<R>, alias: Option<&Name>) -> bool {
         let mut at = first;
-        // Bound: the list is made of distinct entries of `waiters`.
+        // Bound: the list consists of distinct entries of `waiters`.
         while let Some(present) = at.and_then(|at| self.waiters.get(at)) {
             let same_name = present.links.alias.and_then(|at| self.aliases.get(at)) == alias;
             if present.id == waiter.id && present.reply_path == waiter.reply_path && same_name {
@@ -402,7 +403,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         false
     }
 
-    /// Those who wait for the question at `index`.
+    /// Clients that wait for the question at `index`.
     pub fn waiting(&mut self, index: u16) -> Option<Waiting<'_, R>> {
         Some(Waiting {
             question: self.questions.get_mut(index)?,
@@ -412,7 +413,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         })
     }
 
-    /// Ends a question. Clients that still wait are forgotten.
+    /// Removes a question, and the clients that still wait for it.
     pub fn remove(&mut self, index: u16) {
         if let Some(mut waiting) = self.waiting(index) {
             while waiting.pop().is_some() {}
@@ -421,7 +422,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             return;
         };
         let hash = question.hash();
-        // Two keys may have one hash: then the map names the later one.
+        // If two keys have one hash, the map has the later one.
         if self.by_question.get(&hash) == Some(&index) {
             self.by_question.remove(&hash);
         }
@@ -434,8 +435,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.ages[usize::from(index)] = 0;
     }
 
-    /// The question that makes room for another: of those clients that have the most questions, the one that has been in
-    /// flight for the longest time. So the client that fills the table pays for it, and the others do not notice.
+    /// The question that ends for another: of the clients with the most questions, the one in flight for longest. So the
+    /// client that fills the table pays for it, and others do not notice.
     #[must_use]
     pub fn victim(&self) -> Option<u16> {
         let most = *self.held.iter().max()?;
@@ -445,8 +446,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(index, _)| index as u16)
     }
 
-    /// The question that makes room for another client, by the same rule: somebody waits for it, and it is not the one
-    /// `but`.
+    /// The question that ends for another client, by the same rule: one with waiting clients, and not `but`.
     #[must_use]
     pub fn waited_victim(&self, but: Option<u16>) -> Option<u16> {
         let is_waited =
@@ -460,7 +460,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(index, _)| index)
     }
 
-    /// The question that makes room for another one's sub-question, by the same rule.
+    /// The question that ends for another one's sub-question, by the same rule.
     #[must_use]
     pub fn sub_victim(&self) -> Option<u16> {
         let waiting = || {
@@ -482,8 +482,8 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(index, _)| index)
     }
 
-    /// A question for which something is due. Asked repeatedly until `None`; the caller must act on each, so that its
-    /// next deadline lies ahead.
+    /// Index of a question that is due. Called repeatedly until `None`; the caller has to act on each, so that its next
+    /// deadline is in the future.
     pub fn due(&mut self, now: Instant) -> Option<u16> {
         if now < self.next_wake {
             return None;
@@ -502,7 +502,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         None
     }
 
-    /// Nothing is due before this.
+    /// Time before which no question is due.
     #[must_use]
     pub const fn next_wake(&self) -> Instant {
         self.next_wake

@@ -1,4 +1,4 @@
-//! The clients that wait for one question.
+//! Clients that wait for one question.
 
 use super::{ALIASES, CLIENT_BUCKETS, Question, Slab, WAITERS, Waiter};
 use crate::dns::Name;
@@ -12,33 +12,33 @@ pub struct Taken<R> {
     pub alias: Option<Name>,
 }
 
-/// Those who wait for one question, to be taken out one by one.
+/// Clients that wait for one question, to be removed one by one.
 #[derive(Debug)]
 pub struct Waiting<'t, R> {
     pub(super) question: &'t mut Question,
     pub(super) waiters: &'t mut Slab<Waiter<R>, WAITERS>,
     pub(super) aliases: &'t mut Slab<Name, ALIASES>,
-    /// Waiting clients by bucket.
+    /// Number of waiting clients by bucket.
     pub(super) counts: &'t mut [u16; CLIENT_BUCKETS],
 }
 
 impl<R> Waiting<'_, R> {
-    /// What they wait for.
+    /// The question.
     #[must_use]
     pub const fn question(&self) -> &Question {
         self.question
     }
 
-    /// Takes one of them out.
+    /// Removes one of the clients.
     pub fn pop(&mut self) -> Option<Taken<R>> {
         self.pop_that(|_| true)
     }
 
-    /// Takes one of them out that is `wanted`.
+    /// Removes one of the clients that are `wanted`.
     pub fn pop_that(&mut self, wanted: impl Fn(&Waiter<R>) -> bool) -> Option<Taken<R>> {
         let mut before = None;
         let mut at = self.question.first_waiter?;
-        // Bound: the list is made of distinct entries of `waiters`.
+        // Bound: the list consists of distinct entries of `waiters`.
         while !wanted(self.waiters.get(at)?) {
             before = Some(at);
             at = self.waiters.get(at)?.links.next?;

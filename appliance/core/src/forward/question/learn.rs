@@ -1,4 +1,4 @@
-//! What a question learns of servers on its way, and what it is believed to be able to ask them.
+//! Learning about servers from a question's attempts, and the choice of EDNS and letter case for the next attempt.
 
 use super::{Question, Scene};
 use crate::counters::Counter;
@@ -6,17 +6,18 @@ use crate::forward::tries::{Attempt, has};
 use crate::forward::upstreams::{FailureKind, Upstream, Upstreams};
 use crate::time::Instant;
 
-/// What an answer shows of its server.
+/// Properties of a server that an answer shows.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerTraits {
-    /// It came with an OPT record.
+    /// True if it came with an OPT record.
     pub has_edns: bool,
-    /// It says something about the name, so it is not a failure.
+    /// True if it is no failure, but says something about the name.
     pub is_useful: bool,
 }
 
 impl Question {
-    /// An attempt at `server`, whose way and ID are not chosen yet: what the server is believed to understand.
+    /// An attempt at `server`, without way and ID yet: with EDNS and random letter case if the server is believed to
+    /// support them.
     pub fn prepare(&mut self, server: u8, upstream: &Upstream, now: Instant) -> Attempt {
         self.note_silence_with_edns(server, upstream, now);
         Attempt {
@@ -32,14 +33,14 @@ impl Question {
         }
     }
 
-    /// Some servers, and boxes on the way to them, drop queries with EDNS (RFC 6891 section 7). One of which no answer with
-    /// EDNS is known, and that leaves this question unanswered or is silent, is asked without. If it answers that to
-    /// several questions in a row, it is remembered, as where it says FORMERR.
+    /// Some servers, and middleboxes before them, drop queries with EDNS (RFC 6891 section 7). A server that is not known
+    /// to answer with EDNS, and that leaves this question unanswered or is silent, is asked without. If that works for
+    /// several questions in a row, it is remembered, as after FORMERR.
     fn note_silence_with_edns(&mut self, server: u8, upstream: &Upstream, now: Instant) {
         if !upstream.may_drop_edns(now) {
             return;
         }
-        // Without DO an answer is no answer for those who validate: that is tried last.
+        // An answer without DO is useless to validating clients, so this is tried last.
         let is_silent = upstream.is_silent() && !self.dnssec_ok;
         let is_unanswered = |attempt: &Attempt| {
             attempt.port().is_some() && attempt.edns && attempt.live && attempt.overdue
@@ -49,7 +50,7 @@ impl Question {
         }
     }
 
-    /// Learns from an answer to `attempt` what the server understands. What one name is answered with is not enough to tell.
+    /// Learns from an answer to `attempt` what the server supports. The answer for one name is not enough to conclude from.
     pub fn learn(&self, attempt: &Attempt, seen: ServerTraits, scene: &mut Scene<'_>) {
         let (server, now) = (attempt.upstream, scene.now);
         let rtt_ms = now.millis_since(attempt.sent);
@@ -68,8 +69,7 @@ impl Question {
         }
     }
 
-    /// Whether it was because of EDNS that `server` did not help with this question: it said so, or was silent while it
-    /// answered others.
+    /// True if `server` failed this question because of EDNS: it said so, or was silent while it answered others.
     fn has_failed_with_edns(&self, server: u8, upstreams: &Upstreams) -> bool {
         let upstream = upstreams.get(server);
         let was_there = |sent| upstream.is_some_and(|upstream| upstream.was_there(sent));
@@ -81,7 +81,8 @@ impl Question {
         })
     }
 
-    /// Whether a stream to the server was opened for lost letter case alone: it may still answer a datagram in plain case.
+    /// True if a stream to the server was opened for lost letter case alone, so that it may still answer a datagram in
+    /// plain case.
     pub(super) fn may_be_lost_for_case(&self, attempt: &Attempt) -> bool {
         let server = attempt.upstream;
         let is_plain = |attempt: &Attempt| !attempt.random_case && attempt.port().is_some();
@@ -90,7 +91,7 @@ impl Question {
             && !self.tries.is_full()
     }
 
-    /// Counts `attempt` as a timeout of its server. An answer to it is still taken if it comes.
+    /// Counts `attempt` as a timeout of its server. A late answer is still accepted.
     pub fn note_timeout(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
         scene.counters.count(Counter::UpstreamTimeouts);
         let (server, now) = (attempt.upstream, scene.now);
@@ -98,7 +99,7 @@ impl Question {
         self.blame(attempt, scene);
     }
 
-    /// ICMP has refused `attempt`, or its connection was refused, or no route leads to its server.
+    /// Notes that `attempt` was refused by ICMP, its connection was refused, or no route leads to its server.
     pub(super) fn note_unreachable(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
         let (server, now) = (attempt.upstream, scene.now);
         scene
@@ -109,7 +110,7 @@ impl Question {
         }
     }
 
-    /// Their letter case did not come back from there: this question is sent as it is.
+    /// Notes that the server did not return the letter case: this question goes to it in plain case.
     pub(super) fn note_lost_case(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
         self.tries.without_case |= 1 << attempt.upstream;
         let hash = self.hash();
@@ -122,9 +123,9 @@ impl Question {
         scene.upstreams.timed_out(attempt.upstream, hash, scene.now);
     }
 
-    /// Counts as timeouts the attempts that take longer than their upstream usually does.
+    /// Counts attempts as timeouts that take longer than their upstream usually does.
     pub(super) fn note_timeouts(&mut self, scene: &mut Scene<'_>) {
-        // Bound: `ATTEMPTS`. One at a time, because each changes what is known of its server.
+        // Bound: `ATTEMPTS`. One at a time, because each changes the state of its server.
         for place in 0..self.tries.as_slice().len() {
             let attempt = self.tries.as_slice()[place];
             let server = scene.upstreams.get(attempt.upstream);

@@ -1,4 +1,4 @@
-//! The life of a question in flight: the stage it is in, what may happen to it, and what is done then.
+//! State machine of a question in flight: its stages, events and steps.
 //!
 //! ```text
 //!  Begin ──► Beginning ──► Probing ──► Asking ───── TC was given, others want all of it ────┐
@@ -8,7 +8,7 @@
 //!        that somebody guesses at      Opening ◄── opened, or none is free ──► Fetching ◄── Begin, where the answer is
 //!                                                                              known to fit no datagram
 //! ```
-//! [`Question::on`] is all of it: a pure step from what happened to what is to be done. It sends nothing itself.
+//! [`Question::on`] is the whole machine: a pure function from an event to the next step. It sends nothing itself.
 
 mod learn;
 
@@ -25,139 +25,139 @@ use crate::dns::edns::ede;
 use crate::dns::{rcode, rtype};
 use crate::time::Instant;
 
-/// How long to wait for a stream to become free.
+/// Time to wait for a free stream, in milliseconds.
 pub const STREAM_WAIT_MS: u64 = 50;
-/// How long to wait for an answer in a stream before the next server is asked beside it. A stream repeats by itself what is
-/// lost, and a long answer takes a while; but a server, or a box on the way to it, may drop TCP in silence.
+/// Time to wait for an answer over a stream before the next server is asked as well, in milliseconds. A stream repeats lost
+/// segments by itself, and a long answer takes a while; but a server, or a middlebox before it, may drop TCP silently.
 const STREAM_BESIDE_MS: u64 = 1_500;
-/// A server that was asked already is asked again after this time at the earliest: the datagram may be lost. That it is
-/// slower than it usually is says little where most of its answers come from its cache.
+/// Shortest time after which a server is asked again, in milliseconds, since the datagram may be lost. A server that
+/// usually answers from its cache may well take longer.
 const REPEAT_MIN_MS: u64 = 400;
-/// Sub-questions that are asked one after the other. A longer chain, or one that bites its tail, is a failure.
+/// Most sub-questions of a question, one after the other. A longer chain, or a loop, is a failure.
 pub const STEPS_MAX: u8 = 8;
 
-/// Where a question is in its life.
+/// Stage of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The first server is asked in a datagram, or the first two where they race.
+    /// The first server is asked in a datagram, or the first two if they race.
     Beginning,
-    /// One more is asked, to learn how it does. Nobody waits for it.
+    /// One more server is asked, to measure it. No client waits for its answer.
     Probing,
-    /// Servers are asked in datagrams, one after the other, as long as none has answered.
+    /// Servers are asked in datagrams, one after the other, until one answers.
     Asking,
-    /// A stream to this server is to be opened.
+    /// A stream to this server is being opened.
     Opening {
-        /// The server.
+        /// Server of the stream.
         server: u8,
-        /// What for.
+        /// Purpose of the stream.
         purpose: StreamPurpose,
     },
-    /// The answer is known to fit no datagram: servers are asked in streams, as soon as one is free.
+    /// The answer is known not to fit a datagram: servers are asked over streams, as soon as one is free.
     Fetching,
 }
 
-/// Why a question opens a stream, and so what happens where none is free.
+/// Purpose of a stream, which decides what happens if none is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPurpose {
-    /// The answer fits no datagram, and those who wait want all of it: they wait for a stream.
+    /// The answer fits no datagram, and clients want all of it: they wait for a stream.
     Whole,
-    /// An answer was truncated (RFC 7766 section 5): those who wait for a datagram get what there is, and TC.
+    /// An answer was truncated (RFC 7766 section 5). Without a stream, clients over UDP get TC.
     Rest,
-    /// A datagram cannot be trusted at the moment, or was not understood: it is sent nevertheless.
+    /// A datagram is not to be trusted at the moment, or was not understood. Without a stream it is sent nevertheless.
     Instead,
 }
 
-/// What may happen to a question. An attempt that is named has ended by then.
+/// Events in the life of a question. The attempt of an event has ended by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It was taken on, or has become one for something else.
+    /// The question was taken on, or begins anew with a sub-question.
     Begin,
-    /// What was to be sent has been sent.
+    /// The message was sent.
     Sent,
-    /// It could not be sent, or there was no stream.
+    /// The message could not be sent, or there was no stream.
     NotSent,
-    /// There is no way to the server: it could not be sent, nor could it soon.
+    /// There is no route to the server: the message could not be sent, and cannot be soon.
     NoWay(Attempt),
-    /// Something is due.
+    /// A deadline has passed.
     Deadline,
-    /// An answer that says something about the name.
+    /// An answer came that says something about the name.
     Answered,
-    /// As much of it as fits a datagram.
+    /// A truncated answer came.
     Truncated(Attempt),
-    /// An answer that says that the server does not know EDNS (RFC 6891 section 7).
+    /// An answer says that the server does not understand EDNS (RFC 6891 section 7).
     NotUnderstood(Attempt, Failure),
-    /// An answer that does not help: a failure, a referral, or broken.
+    /// A useless answer came: a failure, a referral, or malformed.
     Useless(Failure),
-    /// An answer in another letter case than that of the question: forged, or the server loses the case.
+    /// An answer came in another letter case than the question's: it is forged, or the server does not keep the case.
     WrongCase(Attempt),
     /// Somebody guesses at the ID of this attempt.
     Guessed(Attempt),
     /// The stream ended without an answer.
     Lost(Attempt),
-    /// ICMP says that it did not arrive, or the stream's connection was refused.
+    /// ICMP reported the message undeliverable, or the stream's connection was refused.
     Unreachable(Attempt),
-    /// Its answer is not whole without that of another question.
+    /// The answer needs that of a sub-question.
     Incomplete {
-        /// Sub-questions so far, this one included.
+        /// Number of sub-questions, this one included.
         steps: u8,
     },
-    /// Its aliases end nowhere, within one answer.
+    /// The aliases of one answer form a loop or are too many.
     Endless,
     /// There is no room for the sub-question.
     NoRoom,
-    /// Those who wait got the answer; where it was truncated, those who wait for a datagram.
+    /// The waiting clients have the answer; if it was truncated, those over UDP.
     Delivered {
-        /// Whether others still wait, for all of it.
+        /// True if other clients still wait for all of it.
         others_wait: bool,
     },
 }
 
-/// What is to be done.
+/// Next step of a question, for the engine to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Send it to this server in a datagram.
+    /// Send the question to this server in a datagram.
     Send(u8),
-    /// Open a stream to this server, and send it there.
+    /// Open a stream to this server, and send the question there.
     Open(u8),
-    /// Nothing, until something happens.
+    /// Wait for the next event.
     Wait,
-    /// Give the answer that came to those who wait.
+    /// Deliver the answer to the waiting clients.
     Deliver,
-    /// Give those who wait a stale answer, if there is one.
+    /// Give the waiting clients a stale answer, if there is one.
     Stale,
-    /// End it with this failure, or a stale answer.
+    /// End the question with a stale answer, or this failure.
     Fail(Failure),
     /// Ask the sub-question.
     Ask,
-    /// Forget it.
+    /// Remove the question.
     End,
 }
 
 /// A failure, ours or an upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// RCODE for the client. Valid values: 1 to 15.
+    /// RCODE for the client, 1 to 15.
     pub rcode: u8,
     /// Extended error, or [`ede::NONE`].
     pub ede: u16,
 }
 
 impl Failure {
-    /// SERVFAIL, about which no more is known.
+    /// SERVFAIL without further information.
     pub const SERVFAIL: Self = Self {
         rcode: rcode::SERVFAIL,
         ede: ede::NONE,
     };
 }
 
-/// When something is due. [`Instant::FAR_FUTURE`]: never.
+/// Deadlines of a question; [`Instant::FAR_FUTURE`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
-    /// When the next upstream is asked.
+    /// Time at which the next upstream is asked.
     pub next_try: Instant,
-    /// When those who wait get a stale answer, if there is one.
+    /// Time at which waiting clients get a stale answer, if there is one.
     pub stale: Instant,
-    /// When all is given up.
+    /// Time at which the question fails.
     pub give_up: Instant,
 }
 
@@ -166,55 +166,55 @@ pub struct Deadlines {
 pub struct Question {
     /// QNAME in lower case.
     pub name: Name,
-    /// QTYPE, which a sub-question has as well.
+    /// QTYPE, also of sub-questions.
     pub qtype: u16,
-    /// Whether upstream is asked with DO (RFC 3225).
+    /// True if upstream is asked with DO (RFC 3225).
     pub dnssec_ok: bool,
-    /// Whether upstream is asked with CD (RFC 4035 section 3.2.2).
+    /// True if upstream is asked with CD (RFC 4035 section 3.2.2).
     pub checking_disabled: bool,
-    /// The view of those who wait for it.
+    /// Number of the waiting clients' view.
     pub view: u8,
     /// Keyed hash of the name.
     pub name_hash: u64,
     /// Group of upstreams.
     pub group: u8,
-    /// Where it is in its life.
+    /// Present stage.
     pub stage: Stage,
-    /// When something is due.
+    /// Deadlines.
     pub deadlines: Deadlines,
-    /// What was sent upstream for it.
+    /// Attempts at upstreams.
     pub tries: Tries,
-    /// The first of the list of waiting clients.
+    /// First entry in the list of waiting clients.
     pub(super) first_waiter: Option<u16>,
-    /// The response code of the first answer that did not help, to be passed on if nothing better comes.
+    /// RCODE of the first useless answer, for clients if no better answer comes.
     pub failure: Option<u8>,
-    /// The extended error that came with the last such answer, or what is said where none came.
+    /// Extended error of the last useless answer that had one, or the default.
     pub failure_ede: u16,
-    /// The letter case in which the name is sent upstream.
+    /// Letter case in which the name is sent upstream.
     pub sent_case: LetterCase,
-    /// The policy under which it was decided that upstream is asked.
+    /// Generation of the policy that decided to forward the question.
     pub generation: u32,
-    /// Fair share bucket of the client that asked first.
+    /// Fair share bucket of the first client.
     pub bucket: u8,
-    /// The domain that its name is counted under.
+    /// Domain under which the question is counted.
     pub zone: DomainBuckets,
-    /// The place of the sub-question that it waits for, if it does.
+    /// Place of the sub-question that it waits for, if any.
     pub(super) sub: Option<u16>,
 }
 
-/// What a question sees of the world when something happens: the servers, the time, and where it is counted.
+/// Surroundings of a question when it handles an event.
 #[derive(Debug)]
 pub struct Scene<'s> {
-    /// The servers.
+    /// Upstream servers.
     pub upstreams: &'s mut Upstreams,
-    /// What is counted.
+    /// Counters.
     pub counters: &'s Counters,
-    /// The time.
+    /// Present time.
     pub now: Instant,
 }
 
 impl Question {
-    /// A question for A in the default group, of which nobody has been asked yet.
+    /// A question for type A in group 0, without attempts.
     #[must_use]
     pub const fn new(name: Name, stage: Stage, deadlines: Deadlines) -> Self {
         Self {
@@ -239,7 +239,7 @@ impl Question {
         }
     }
 
-    /// The key of its answer in the cache, and its own among those in flight.
+    /// Key of its answer in the cache, and of itself among questions in flight.
     #[must_use]
     pub fn key(&self) -> HashedKey<'_> {
         let key = Key {
@@ -252,13 +252,13 @@ impl Question {
         key.with_name_hash(self.name_hash)
     }
 
-    /// The hash of its key.
+    /// Hash of its key.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.key().hash()
     }
 
-    /// When something has to be done.
+    /// Earliest deadline.
     #[must_use]
     pub fn wake(&self) -> Instant {
         let Deadlines {
@@ -269,26 +269,26 @@ impl Question {
         next_try.min(give_up).min(stale)
     }
 
-    /// Whether a client waits for it.
+    /// True if a client waits for it.
     #[must_use]
     pub const fn has_waiters(&self) -> bool {
         self.first_waiter.is_some()
     }
 
-    /// Whether it waits for a sub-question.
+    /// True if it waits for a sub-question.
     #[must_use]
     pub const fn has_sub(&self) -> bool {
         self.sub.is_some()
     }
 
-    /// Makes it one that nobody in `group` was asked yet; [`Event::Begin`] or its deadline goes on.
+    /// Makes the question one without attempts, for the servers of `group`. [`Event::Begin`] or its deadline continues it.
     pub fn restart(&mut self, group: u8) {
         self.group = group;
         self.tries = Tries::new();
         self.stage = Stage::Asking;
     }
 
-    /// Takes the step that `event` leads to.
+    /// Handles an event, and returns the next step.
     pub fn on(&mut self, event: Event, scene: &mut Scene<'_>) -> Step {
         match (self.stage, event) {
             (Stage::Fetching, Event::Begin) => self.ask_next(scene),
@@ -360,7 +360,7 @@ impl Question {
                     StreamPurpose::Rest | StreamPurpose::Instead => Stage::Asking,
                 })
             }
-            // Nothing is sent in this stage but by way of `Opening`.
+            // In this stage messages are sent by way of `Opening` only.
             Stage::Fetching => Step::Wait,
         }
     }
@@ -385,7 +385,7 @@ impl Question {
         }
     }
 
-    /// As where ICMP says so, which is what a router says that has no way.
+    /// Like an ICMP error, which a router without a route would send.
     fn on_no_way(&mut self, stage: Stage, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
         self.note_unreachable(attempt, scene);
         let purpose = match stage {
@@ -402,7 +402,7 @@ impl Question {
             Some(StreamPurpose::Instead) => self.stage = Stage::Asking,
             None => {}
         }
-        // For those that were asked beside it.
+        // For the servers that were asked as well.
         self.schedule(false, scene);
         let step = self.fail_over(Failure::SERVFAIL, scene);
         if step == Step::Wait && self.stage == Stage::Beginning {
@@ -412,7 +412,7 @@ impl Question {
     }
 }
 
-/// How steps are chosen.
+/// Choice of steps.
 impl Question {
     const fn wait(&mut self, stage: Stage) -> Step {
         self.stage = stage;
@@ -439,7 +439,7 @@ impl Question {
         Step::Open(server)
     }
 
-    /// Asks the same server once more, in a stream, which cannot be forged by somebody who does not see it.
+    /// Asks the same server again over a stream, which cannot be spoofed off-path.
     fn open_instead(&mut self, attempt: &Attempt) -> Step {
         let purpose = match self.stage {
             Stage::Fetching => StreamPurpose::Whole,
@@ -450,7 +450,7 @@ impl Question {
         self.open(attempt.upstream, purpose)
     }
 
-    /// RFC 6891 section 7: the server may not know EDNS. It is asked again at once, without, by the same way.
+    /// RFC 6891 section 7: the server may not know EDNS. It is asked again at once without it, by the same transport.
     fn ask_without_edns(&mut self, attempt: &Attempt) -> Step {
         self.tries.without_edns |= 1 << attempt.upstream;
         if attempt.is_stream() || self.stage == Stage::Fetching {
@@ -464,13 +464,14 @@ impl Question {
         Step::Fail(self.failure(reason))
     }
 
-    /// What it ends with where it ends without an answer, for this reason; `ede::NONE`: what an upstream said.
+    /// Failure with which the question ends without an answer. `reason` is an extended error; with `ede::NONE` an
+    /// upstream's is used.
     #[must_use]
     pub fn failure(&self, reason: u16) -> Failure {
         Failure {
             rcode: match self.failure {
                 Some(rcode::REFUSED) => rcode::REFUSED,
-                // FORMERR or NOTIMP from upstream is about our message, and the client's own was understood.
+                // FORMERR or NOTIMP from upstream is about our message; the client's own was understood.
                 None | Some(_) => rcode::SERVFAIL,
             },
             ede: if reason == ede::NONE {
@@ -501,7 +502,7 @@ impl Question {
         }
     }
 
-    /// The server to ask next. Once all were asked, they take turns.
+    /// Server to ask next. Once all have been asked, they take turns.
     fn next_server(&self, upstreams: &Upstreams) -> Option<u8> {
         let asked = self.tries.asked();
         let next = upstreams.pick(self.group, asked)?;
@@ -511,14 +512,14 @@ impl Question {
         upstreams.pick_again(self.group, |server| self.tries.times(server))
     }
 
-    /// Whether there is a server that was not asked, and that may be.
+    /// True if there is a server that has not been asked, and room for an attempt at it.
     fn has_untried(&self, scene: &Scene<'_>) -> bool {
         let asked = self.tries.asked();
         let next = scene.upstreams.pick(self.group, asked);
         next.is_some_and(|next| !has(asked, next)) && !self.tries.is_full()
     }
 
-    /// A second server where they race, then one that is to be probed.
+    /// Asks a second server if they race, then one that is due for a probe.
     fn ask_beside(&mut self, scene: &mut Scene<'_>) -> Step {
         let (group, asked) = (self.group, self.tries.asked());
         let races = scene.upstreams.strategy(group) == Strategy::Race;
@@ -537,7 +538,7 @@ impl Question {
         }
     }
 
-    /// Sets when the server after the latest one is asked.
+    /// Sets the time at which the next server is asked.
     fn schedule(&mut self, went_out: bool, scene: &Scene<'_>) {
         let attempts = self.tries.as_slice();
         let server = attempts.last();
@@ -547,11 +548,11 @@ impl Question {
         let next = scene.upstreams.pick(self.group, asked);
         let is_repeat = next.is_some_and(|next| has(asked, next));
         let wait_ms = match (went_out, is_repeat) {
-            // Milliseconds, doubled with each of at most `ATTEMPTS`: what is in the way, a full queue mostly, is soon gone.
+            // 1 ms, doubled with each of at most `ATTEMPTS`: the obstacle is mostly a full queue, which empties soon.
             (false, _) => 1 << attempts.len(),
             (true, false) => retry_ms,
             (true, true) => {
-                // Each round over the same servers waits twice as long as the one before.
+                // Each round over the same servers waits twice as long as the previous one.
                 let others = asked.count_ones() as usize;
                 let rounds = attempts.len().saturating_sub(1) / others.max(1);
                 retry_ms.max(REPEAT_MIN_MS) << rounds
@@ -560,7 +561,7 @@ impl Question {
         self.deadlines.next_try = scene.now + wait_ms;
     }
 
-    /// What was sent is lost: the next server is asked, or the same one in a datagram where that may help.
+    /// After a loss: asks the next server, or the same one in a datagram if that may help.
     fn after_loss(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
         let may_be_answered = self.stage != Stage::Fetching && attempt.is_stream();
         if may_be_answered && self.may_be_lost_for_case(attempt) {
@@ -570,7 +571,7 @@ impl Question {
         }
     }
 
-    /// One server did not help: the next one is asked, or those are waited for that were asked as well, or it has failed.
+    /// After a useless answer: asks the next server, waits for the others that were asked, or fails.
     fn fail_over(&mut self, failure: Failure, scene: &mut Scene<'_>) -> Step {
         self.failure.get_or_insert(failure.rcode);
         if failure.ede != ede::NONE {

@@ -1,4 +1,4 @@
-//! The life of a question, row by row, without an engine.
+//! Transitions of a question, row by row, without an engine.
 
 use super::*;
 use crate::forward::tries::ATTEMPTS;
@@ -7,7 +7,7 @@ use crate::forward::via::Via;
 use std::vec::Vec;
 
 const NOW: Instant = Instant::from_millis(100_000);
-/// Before the first answer an upstream is given this long.
+/// Time that an upstream without a measured RTT is given, in milliseconds.
 const RETRY_MS: u64 = 400;
 const FAR: u64 = u64::MAX;
 
@@ -85,8 +85,8 @@ fn step(question: &mut Question, event: Event, upstreams: &mut Upstreams) -> Ste
     question.on(event, &mut scene)
 }
 
-/// What happens, in which stage, after which attempts: what is done, the stage after it, and in how many milliseconds the
-/// next server is asked. 7: as before.
+/// A row: event, stage and attempts before it, then the step, the stage after it, and the milliseconds until the next
+/// server is asked. 7: unchanged.
 type Row = (
     &'static str,
     Stage,
@@ -196,7 +196,7 @@ fn every_row_leads_where_the_table_says() {
     }
 }
 
-/// Every event, with an attempt where it wants one.
+/// Every event, with an attempt for those that carry one.
 fn every_event(attempt: Attempt) -> Vec<Event> {
     let flags = [false, true].into_iter();
     let mut events = std::vec![
@@ -254,8 +254,8 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
             let mut question = question(stage, tries);
             let mut upstreams = upstreams(Strategy::Race);
             let mut next = step(&mut question, event, &mut upstreams);
-            // As an engine does it where nothing can be sent at all.
-            // Bound: each leaves one more attempt, or waits.
+            // Like an engine that cannot send anything.
+            // Bound: each step leaves one more attempt, or waits.
             for _ in 0..4 * ATTEMPTS {
                 let (Step::Send(server) | Step::Open(server)) = next else {
                     break;
@@ -339,7 +339,7 @@ fn is_followed_by_a_plain_datagram(lost: Event) {
     question.tries.push(over(S));
     assert_eq!(step(&mut question, Event::Sent, &mut upstreams), Step::Wait);
     assert_eq!(step(&mut question, lost, &mut upstreams), Step::Send(0));
-    // One that was sent in plain case is the last.
+    // The last one was sent in plain case.
     question.tries.push(Attempt {
         random_case: false,
         ..over(A)
@@ -347,7 +347,7 @@ fn is_followed_by_a_plain_datagram(lost: Event) {
     assert_eq!(step(&mut question, lost, &mut upstreams), Step::Send(1));
 }
 
-/// No way by stream may still be one by datagram, in plain case.
+/// Without a route by stream there may still be one by datagram, in plain case.
 #[test]
 fn without_a_way_for_a_stream_lost_letter_case_is_followed_by_a_plain_datagram() {
     let mut upstreams = upstreams(Strategy::Ordered);

@@ -1,4 +1,4 @@
-//! The upstream servers: how long each one usually takes, which ones are silent, which one is asked next.
+//! Upstream servers: the usual RTT of each, which of them are silent, and which one is asked next.
 
 use super::tries::{Attempt, ServerSet, has};
 use crate::limits::UPSTREAMS;
@@ -6,40 +6,40 @@ use crate::time::Instant;
 use core::net::SocketAddr;
 use heapless::Vec;
 
-/// Before the first answer an upstream is given this long before the next one is asked, too.
+/// Time that an upstream without a measured RTT gets before the next one is asked as well, in milliseconds.
 const RETRY_FIRST_MS: u32 = 400;
-/// Never ask the next one sooner than this: a LAN resolver's jitter.
+/// Shortest time before the next one is asked as well, in milliseconds: the jitter of a resolver on the LAN.
 const RETRY_MIN_MS: u32 = 40;
-/// Never wait longer than this before the next one is asked, too.
+/// Longest time before the next one is asked as well, in milliseconds.
 const RETRY_MAX_MS: u32 = 1_000;
-/// Different questions in a row that have to fail before the upstream is to blame, and not the question.
+/// Number of different questions in a row that have to fail before the upstream is blamed, and not the question.
 const FAULTS: u8 = 3;
-/// A silent upstream is asked again, beside another one, after this time; doubled up to `PROBE_MAX_MS`.
+/// Time after which a silent upstream is asked again, beside another one, in milliseconds; doubled up to `PROBE_MAX_MS`.
 const PROBE_FIRST_MS: u64 = 1_000;
-/// The longest time between two probes.
+/// Longest time between two probes, in milliseconds.
 const PROBE_MAX_MS: u64 = 30_000;
-/// Where the fastest is asked, the others are measured this often: one of them may have become faster.
+/// Time after which a server other than the fastest is measured again, in milliseconds: it may have become faster.
 const MEASURE_MS: u64 = 10_000;
-/// For how long an upstream is asked without what it does not understand.
+/// Time for which an upstream is asked without what it does not support, in milliseconds.
 const WITHOUT_MS: u64 = 15 * 60 * 1_000;
 
 /// One upstream server as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Where it listens.
+    /// Address and port of the server.
     pub address: SocketAddr,
-    /// The group that it belongs to; 0 is the default group.
+    /// Group of the server; 0 is the default group.
     pub group: u8,
-    /// Whether its AD bit is passed on (RFC 6840 section 5.8: only where the path to it is trusted).
+    /// True if its AD bit is passed on (RFC 6840 section 5.8: only if the path to it is trusted).
     pub trusted: bool,
-    /// Whether it is asked with EDNS.
+    /// True if it is asked with EDNS.
     pub edns: bool,
-    /// How its group is asked: the same for all servers of the group.
+    /// Strategy of its group, the same for all servers of the group.
     pub strategy: Strategy,
 }
 
 impl UpstreamConfig {
-    /// Whether `from` is this server. A link-local address is one only together with its link (RFC 4007 section 6).
+    /// True if `from` is this server. Link-local addresses are compared with their zone index (RFC 4007 section 6).
     #[must_use]
     pub fn is_at(&self, from: SocketAddr) -> bool {
         let scope = |address: &SocketAddr| match address {
@@ -52,29 +52,29 @@ impl UpstreamConfig {
     }
 }
 
-/// In which order the servers of a group are asked.
+/// Order in which the servers of a group are asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// In the order of the configuration.
     #[default]
     Ordered,
-    /// The one with the shortest usual time first.
+    /// The server with the shortest RTT first.
     Fastest,
-    /// Two at once; the first good answer counts.
+    /// Two servers at once; the first useful answer counts.
     Race,
 }
 
-/// Faults of one kind in a row. One question may fail as often as it likes, it counts once: a fault with one name is no
-/// fault of the server.
+/// Faults of one kind in a row. A question counts once, however often it fails: a fault with one name is no fault of the
+/// server.
 #[derive(Clone, Copy, Debug, Default)]
 struct Faults {
     count: u8,
-    /// The question that was counted last.
+    /// Hash of the question that was counted last.
     last: u64,
 }
 
 impl Faults {
-    /// Counts a fault with the question that has this hash. Whether the server is to blame from now on.
+    /// Counts a fault with the question of this hash. Returns true if the server is blamed from now on.
     fn count(&mut self, question: u64) -> bool {
         if self.count > 0 && self.last == question {
             return false;
@@ -89,7 +89,7 @@ impl Faults {
     }
 }
 
-/// Something that an upstream was found not to understand. It is tried again after a while.
+/// A capability that an upstream was found to lack. It is tried again after a while.
 #[derive(Clone, Copy, Debug, Default)]
 struct Capability {
     faults: Faults,
@@ -115,20 +115,19 @@ impl Capability {
     }
 }
 
-/// How a server can fail a question.
+/// Kind of failure of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// It did not answer in time.
+    /// No answer in time.
     Timeout,
-    /// ICMP says that it, its port or the way to it is not there; or it refuses the connection; or no route of this machine
-    /// leads there.
+    /// An ICMP error about the server, its port or the path to it; a refused connection; or no route on this machine.
     Unreachable,
-    /// Its answer was not a well-formed message.
+    /// A malformed answer.
     Malformed,
 }
 
 impl FailureKind {
-    /// Its name in metrics.
+    /// Label of the kind in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -139,18 +138,18 @@ impl FailureKind {
     }
 }
 
-/// How often a server was asked, and what came of it.
+/// Counts of a server's questions and answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ServerCounts {
-    /// Questions that were sent to it.
+    /// Questions that were sent to the server.
     pub asked: u64,
-    /// Answers that came, late ones among them.
+    /// Answers, including late ones.
     pub answered: u64,
-    /// Questions that it failed, those among them that could not be sent.
+    /// Questions that failed, including those that could not be sent.
     pub failed: u64,
 }
 
-/// A query whose question was answered by another server before its own answer came.
+/// A query whose question another server answered first.
 #[derive(Clone, Copy, Debug)]
 struct Superseded {
     port: u16,
@@ -159,30 +158,30 @@ struct Superseded {
     question: u64,
 }
 
-/// One upstream server and what is known of it.
+/// An upstream server and its measured state.
 #[derive(Clone, Copy, Debug)]
 pub struct Upstream {
-    /// As configured.
+    /// Configuration.
     pub config: UpstreamConfig,
-    /// Smoothed round trip in ms, times 8 (RFC 6298); 0: never measured.
+    /// Smoothed RTT in ms, times 8 (RFC 6298); 0 if never measured.
     srtt8_ms: u32,
-    /// Its mean deviation in ms, times 4.
+    /// Mean deviation of the RTT in ms, times 4.
     rttvar4_ms: u32,
     timeouts: Faults,
     probe_at: Instant,
     probe_wait_ms: u64,
     measured_at: Instant,
     edns: Capability,
-    /// Until when it counts that it has answered with EDNS: it does not drop such queries.
+    /// Time until which the server counts as one that does not drop EDNS, since it has answered with it.
     edns_heard_until: Instant,
-    /// When that was sent what it answered first without EDNS, since it has last answered with it.
+    /// Time of sending of the first query without EDNS that it answered since its last answer with EDNS.
     plain_since: Option<Instant>,
     letter_case: Capability,
     superseded: Option<Superseded>,
     counts: ServerCounts,
-    /// When its latest answer came.
+    /// Time of its latest answer.
     answered_at: Option<Instant>,
-    /// How it failed last, and when.
+    /// Kind and time of its latest failure.
     failure: Option<(FailureKind, Instant)>,
 }
 
@@ -215,7 +214,7 @@ impl Upstream {
         }
     }
 
-    /// After how many milliseconds without an answer the next server is asked, too: its own usual time.
+    /// Milliseconds without an answer after which the next server is asked as well: the server's own usual time.
     #[must_use]
     pub fn retry_ms(&self) -> u32 {
         if self.srtt8_ms == 0 {
@@ -224,7 +223,7 @@ impl Upstream {
         (self.srtt8_ms / 8 + self.rttvar4_ms).clamp(RETRY_MIN_MS, RETRY_MAX_MS)
     }
 
-    /// Usual round trip in milliseconds; `None`: never measured.
+    /// Smoothed RTT in milliseconds; `None` if never measured.
     #[must_use]
     pub const fn srtt_ms(&self) -> Option<u32> {
         if self.srtt8_ms == 0 {
@@ -234,57 +233,57 @@ impl Upstream {
         }
     }
 
-    /// Whether it has not answered for a while.
+    /// True if several questions in a row had no answer.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
         self.timeouts.is_blamed()
     }
 
-    /// How often it was asked, and what came of it.
+    /// Counts of its questions and answers.
     #[must_use]
     pub const fn counts(&self) -> ServerCounts {
         self.counts
     }
 
-    /// When its latest answer came; `None`: none has.
+    /// Time of its latest answer; `None` if there was none.
     #[must_use]
     pub const fn answered_at(&self) -> Option<Instant> {
         self.answered_at
     }
 
-    /// How it failed last, and when; an answer since then does not undo it.
+    /// Kind and time of its latest failure, which an answer does not reset.
     #[must_use]
     pub const fn failure(&self) -> Option<(FailureKind, Instant)> {
         self.failure
     }
 
-    /// Whether it is asked with an OPT record: the config wants that, and it answers such queries, as far as is known (RFC
+    /// True if it is asked with an OPT record: the config wants it, and the server supports it, as far as is known (RFC
     /// 6891 section 7).
     #[must_use]
     pub fn speaks_edns(&self, now: Instant) -> bool {
         self.config.edns && self.edns.is_there(now)
     }
 
-    /// Whether it has not answered with EDNS lately, so that its silence may be because of that.
+    /// True if it has not answered with EDNS lately, so that EDNS may be the reason for its silence.
     #[must_use]
     pub fn may_drop_edns(&self, now: Instant) -> bool {
         self.speaks_edns(now) && now >= self.edns_heard_until
     }
 
-    /// Whether silence on what was sent with EDNS at `sent` is about EDNS, if the server answers without now: it did so
-    /// before, too. A line that was down loses the first questions, whatever they carry.
+    /// True if silence on a query with EDNS that was sent at `sent` may be blamed on EDNS: the server had answered without
+    /// it before. A line that was down loses the first questions of any kind.
     #[must_use]
     pub fn was_there(&self, sent: Instant) -> bool {
         self.plain_since.is_some_and(|since| since <= sent)
     }
 
-    /// Whether it repeats the letter case of the question, as far as is known.
+    /// True if it repeats the letter case of the question, as far as is known.
     #[must_use]
     pub fn keeps_case(&self, now: Instant) -> bool {
         self.letter_case.is_there(now)
     }
 
-    /// It answered `rtt_ms` after it was asked.
+    /// Notes an answer after `rtt_ms`.
     fn answered(&mut self, rtt_ms: u64, now: Instant) {
         let rtt_ms = rtt_ms.clamp(1, 10_000) as u32;
         if self.srtt8_ms == 0 {
@@ -292,7 +291,7 @@ impl Upstream {
             self.rttvar4_ms = rtt_ms * 2;
         } else {
             // RFC 6298 section 2.3 with alpha 1/8 and beta 1/4.
-            // Both are kept scaled, by 8 and by 4, so that integers lose no fraction that matters.
+            // Both are kept scaled, by 8 and by 4, so that integers lose no relevant fraction.
             let deviation = (self.srtt8_ms / 8).abs_diff(rtt_ms);
             self.rttvar4_ms = self.rttvar4_ms - self.rttvar4_ms / 4 + deviation;
             self.srtt8_ms = (self.srtt8_ms - self.srtt8_ms / 8 + rtt_ms).max(8);
@@ -304,14 +303,14 @@ impl Upstream {
         self.counts.answered += 1;
     }
 
-    /// It did not answer this question in time.
+    /// Notes that this question was not answered in time.
     fn timed_out(&mut self, question: u64, now: Instant) {
         if self.timeouts.count(question) {
             self.probe_at = now + self.probe_wait_ms;
         }
     }
 
-    /// Whether it should be asked beside another one, to learn how it does.
+    /// True if it should be asked beside another server, to measure it.
     fn wants_probe(&self, now: Instant) -> bool {
         if self.is_silent() {
             now >= self.probe_at
@@ -329,8 +328,8 @@ impl Upstream {
         }
     }
 
-    /// Its answer is no longer waited for, but still measured. One such query is remembered at a time; it counts as a
-    /// timeout when the next one comes and it is overdue.
+    /// Notes a query whose answer is no longer waited for, but still measured. One such query is kept at a time; if it is
+    /// overdue when the next one comes, it counts as a timeout.
     fn superseded(&mut self, query: Superseded, now: Instant) {
         if let Some(earlier) = self.superseded {
             if now.millis_since(earlier.sent) < u64::from(self.retry_ms()) {
@@ -346,7 +345,7 @@ impl Upstream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyUpstreams;
 
-/// All upstream servers. Full: configuration is refused, see [`UPSTREAMS`].
+/// All upstream servers. More than [`UPSTREAMS`] are refused.
 #[derive(Debug)]
 pub struct Upstreams {
     list: Vec<Upstream, UPSTREAMS>,
@@ -359,7 +358,7 @@ impl Upstreams {
         Self { list: Vec::new() }
     }
 
-    /// Takes over a configuration; what is known of a server that stays is kept.
+    /// Replaces the configuration. The state of a server that stays is kept.
     ///
     /// # Errors
     /// There are more than [`UPSTREAMS`].
@@ -373,7 +372,7 @@ impl Upstreams {
                 old.config.address == config.address && old.config.group == config.group
             });
             let upstream = known.map_or(Upstream::new(config), |old| Upstream { config, ..*old });
-            // Cannot be full: checked above.
+            // Has room, as checked above.
             let _ = list.push(upstream);
         }
         self.list = list;
@@ -386,19 +385,19 @@ impl Upstreams {
         self.list.get(usize::from(index))
     }
 
-    /// The server at `index`, to change it.
+    /// The server at `index`, for changes.
     #[must_use]
     pub fn get_mut(&mut self, index: u8) -> Option<&mut Upstream> {
         self.list.get_mut(usize::from(index))
     }
 
-    /// All of them.
+    /// All servers.
     #[must_use]
     pub fn as_slice(&self) -> &[Upstream] {
         &self.list
     }
 
-    /// How the servers of `group` are chosen.
+    /// Strategy of `group`.
     #[must_use]
     pub fn strategy(&self, group: u8) -> Strategy {
         let mut servers = self.list.iter();
@@ -407,14 +406,14 @@ impl Upstreams {
             .map_or(Strategy::Ordered, |upstream| upstream.config.strategy)
     }
 
-    /// Whether there are servers of another group.
+    /// True if there are servers of another group.
     #[must_use]
     pub fn has_other(&self, group: u8) -> bool {
         let mut servers = self.list.iter();
         servers.any(|upstream| upstream.config.group != group)
     }
 
-    /// The server to ask next in `group`: servers that answer before silent ones, untried before tried ones.
+    /// Server to ask next in `group`: working servers before silent ones, untried before tried ones.
     #[must_use]
     pub fn pick(&self, group: u8, tried: ServerSet) -> Option<u8> {
         let strategy = self.strategy(group);
@@ -428,7 +427,7 @@ impl Upstreams {
         let best = |candidates: &mut dyn Iterator<Item = (usize, &Upstream)>| -> Option<u8> {
             match strategy {
                 Strategy::Ordered => candidates.next(),
-                // Never measured counts as fastest, so that everyone is measured once.
+                // A server that was never measured counts as fastest, so that each is measured once.
                 Strategy::Fastest | Strategy::Race => {
                     candidates.min_by_key(|(_, upstream)| upstream.srtt8_ms)
                 }
@@ -442,8 +441,7 @@ impl Upstreams {
             .or_else(|| best(&mut members()))
     }
 
-    /// The server to ask again in `group`, where `times` says how often each was asked: the one that was asked least, silent ones
-    /// last.
+    /// Server of `group` to ask again: the one that was asked least by `times`, silent ones last.
     #[must_use]
     pub fn pick_again(&self, group: u8, times: impl Fn(u8) -> usize) -> Option<u8> {
         let members = self
@@ -456,8 +454,8 @@ impl Upstreams {
             .map(|(_, index)| index)
     }
 
-    /// A server of `group` that is to be asked beside those that were `tried`, so that it costs no client anything: a
-    /// silent one that may be back, or one that may have become the fastest. Its next turn comes later.
+    /// A server of `group` to ask beside those that were `tried`, so that it costs clients nothing: a silent one that may
+    /// be back, or one that may have become the fastest. Sets the time of its next probe.
     pub fn probe(&mut self, group: u8, tried: ServerSet, now: Instant) -> Option<u8> {
         let mut servers = self.list.iter_mut().enumerate();
         let (index, upstream) = servers.find(|(index, upstream)| {
@@ -467,7 +465,7 @@ impl Upstreams {
         Some(index as u8)
     }
 
-    /// Whether every server of `group` is silent.
+    /// True if every server of `group` is silent.
     #[must_use]
     pub fn is_unreachable(&self, group: u8) -> bool {
         self.list
@@ -497,7 +495,7 @@ impl Upstreams {
         }
     }
 
-    /// Notes how the server failed a question. That is for metrics alone: it has no influence on which server is asked.
+    /// Notes a failure of the server, for metrics alone: the choice of servers does not depend on it.
     pub fn failed(&mut self, index: u8, failure: FailureKind, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.failure = Some((failure, now));
@@ -505,14 +503,14 @@ impl Upstreams {
         }
     }
 
-    /// Notes that the server did not take the question with EDNS, but without (RFC 6891 section 7).
+    /// Notes that the server answered this question without EDNS, but not with it (RFC 6891 section 7).
     pub fn lacked_edns(&mut self, index: u8, question: u64, now: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.edns.failed(question, now);
         }
     }
 
-    /// Notes that the server answered what was sent without EDNS at `sent`.
+    /// Notes that the server answered a query without EDNS that was sent at `sent`.
     pub fn spoke_plain(&mut self, index: u8, sent: Instant) {
         if let Some(upstream) = self.get_mut(index) {
             upstream.plain_since.get_or_insert(sent);
@@ -558,7 +556,7 @@ impl Upstreams {
         }
     }
 
-    /// Measures an answer that nobody waits for any more, if it is one.
+    /// Measures an answer that is no longer waited for, if it is one.
     pub fn measure_late(&mut self, port: u16, id: u16, from: SocketAddr, now: Instant) {
         let late = self.list.iter_mut().find_map(|upstream| {
             let query = upstream.superseded?;

@@ -27,7 +27,7 @@ fn ordered_asks_in_order_and_repeats_when_all_were_asked() {
     assert_eq!(upstreams.pick(2, 0), None);
 }
 
-/// It is shown, and says nothing about whom to ask.
+/// It is for display, and does not affect the choice of servers.
 #[test]
 fn the_last_failure_is_kept_through_answers_and_a_new_configuration() {
     let mut upstreams = servers(Strategy::Ordered);
