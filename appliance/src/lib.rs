@@ -1,7 +1,7 @@
 //! The daemon: effects around the engine of `xdnsd_core`.
 //!
-//! Each wing's first page says what belongs there and what does not. ARCHITECTURE.md has the drawing of which wing uses
-//! which; `cargo xtask tidy` holds it against the `use` lines.
+//! Each wing's `mod.rs` begins with what belongs there and what does not. ARCHITECTURE.md has the drawing of which wing uses
+//! which; `cargo xtask tidy` checks it against the `use` lines.
 #![deny(clippy::self_named_module_files)]
 
 pub mod cli;

@@ -1,6 +1,6 @@
 //! xdnsd: a DNS forwarder for routers on XDP and AF_XDP.
 //!
-//! The one place that prints.
+//! The only place that prints.
 
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
@@ -27,19 +27,19 @@ use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
 use xdnsd_abi::PREFIXES_MAX;
 
-/// Exit status where the words are no command.
+/// Exit status for a malformed command line.
 const USAGE: u8 = 2;
-/// Exit status of `run` where the config file is wrong: to start it again does not help (EX_CONFIG of sysexits.h).
+/// Exit status of `run` for an invalid config file: a restart does not help (EX_CONFIG of sysexits.h).
 const BAD_CONFIG: u8 = 78;
-/// Exit status of `health` where nobody is there, or nobody can be asked.
+/// Exit status of `health` if there is no daemon, or if it cannot be asked.
 const UNKNOWN: u8 = 3;
 
-/// The time between two looks at the log of the shield: its ring is small.
+/// Interval between two requests for the shield's log: its ring is small.
 const WATCH: Duration = Duration::from_millis(100);
-/// The time between two looks at counters.
+/// Time between two readings of counters.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Why a command failed, and the exit status that says so.
+/// Why a command failed, and its exit status.
 struct Ending {
     status: u8,
     problem: String,
@@ -120,7 +120,7 @@ fn carry_out(command: Command) -> Result<(), Ending> {
     Ok(done?)
 }
 
-/// Starts the log and reads the config, in this order: what is wrong with it has to be said without waiting for anybody.
+/// Starts the log, then reads the config, so that errors in the config are logged without blocking.
 fn configure(file: &Path) -> Result<Config, Ending> {
     logging::start().map_err(|error| format!("log: {error}"))?;
     let config = Config::load(file).map_err(|errors| Ending {
@@ -137,7 +137,7 @@ fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     for warning in config.warnings() {
         log::warn!("{warning}");
     }
-    // Of the snapshot and the control socket is spoken where they are opened; this file may not be needed for long.
+    // Snapshot and control socket are reported when they are opened; this file may not be needed for long.
     let state = |(key, _): &(&str, _)| *key == "shield.state_file";
     for (key, obstacle) in daemon::obstacles(&config).into_iter().filter(state) {
         let fault = config.fault(key, obstacle.what, "");
@@ -169,7 +169,7 @@ fn health(file: &Path) -> Result<(), Ending> {
     }
 }
 
-/// Wrong words are told before anybody is asked: whether a daemon runs does not matter.
+/// Rejects a malformed request before connecting: whether a daemon runs does not matter.
 fn check_request(socket: &Path, request: &str) -> Result<(), Ending> {
     let checked = control::check_path(socket)
         .and_then(|()| control::check_length(request))
@@ -180,7 +180,7 @@ fn check_request(socket: &Path, request: &str) -> Result<(), Ending> {
     })
 }
 
-/// Counters for people: two looks at them, a second apart, and the upstream servers.
+/// Prints counters for people, from two readings a second apart, and the upstream servers.
 fn stats(socket: &Path) -> Result<(), String> {
     let ask = |request: &str| {
         let mut answer = Vec::new();
@@ -196,10 +196,10 @@ fn stats(socket: &Path) -> Result<(), String> {
     print(&format!("{table}{not_taken}\n{}", ask("upstreams")?))
 }
 
-/// What is allowed where the process makes a file or a socket.
+/// Permitted values for a path at which the process makes a file or a socket.
 const OWN_PATH: &str = "the path of a file in a folder that xdnsd may write to, or \"\" for none";
 
-/// Asks for the log of the shield again and again, until it is ended, its reader has left, or nobody answers.
+/// Requests the shield's log repeatedly, until it is switched off, the reader has left, or the daemon is gone.
 fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
     let request = if is_json {
         "json shield log"
@@ -218,7 +218,7 @@ fn watch(socket: &Path, is_json: bool) -> Result<(), String> {
     }
 }
 
-/// What is shown of queries, and where.
+/// Converts the command line options.
 fn options(tail: Tail) -> tail::TailOptions {
     let Tail {
         client,
@@ -242,17 +242,17 @@ fn options(tail: Tail) -> tail::TailOptions {
     }
 }
 
-/// What `check` has found.
+/// Findings of `check`.
 #[derive(Default)]
 struct Checked {
     warnings: Vec<Fault>,
     faults: Vec<Fault>,
-    /// What is wrong besides, in words.
+    /// Other problems, in words.
     problems: Vec<String>,
     notes: Vec<String>,
-    /// What was read from which file.
+    /// Files that were read, with a summary each.
     read: Vec<String>,
-    /// Whether rights count: those of `run` are the same.
+    /// True if permissions count, because `run` would have the same.
     is_account: bool,
 }
 
@@ -266,7 +266,7 @@ fn check(file: &Path, offline: bool, is_json: bool, user: Option<&str>) -> Resul
     let problem = checked.problem();
     if is_json {
         print(&format!("{}\n", json::line(&checked.json(file))))?;
-        // It is said already.
+        // Already printed as JSON.
         return problem.map_or(Ok(()), |_| Err(Ending::from(String::new())));
     }
     for warning in &checked.warnings {
@@ -283,7 +283,7 @@ fn check(file: &Path, offline: bool, is_json: bool, user: Option<&str>) -> Resul
 }
 
 impl Checked {
-    /// A file that the config names and that is not there is worth a word, and nothing more: it may come later.
+    /// A missing file that the config names is only noted: it may come later.
     fn check(&mut self, file: &Path, offline: bool) -> Result<(), String> {
         let config = match Config::load(file) {
             Ok(config) => config,
@@ -322,7 +322,7 @@ impl Checked {
         Ok(())
     }
 
-    /// Whether the addresses can be had: who has one of them is named.
+    /// Checks that the addresses can be bound, and names their holders.
     fn check_addresses(&mut self, plan: &Plan) {
         let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
@@ -340,8 +340,8 @@ impl Checked {
         self.notes.extend(sharers);
     }
 
-    /// Whether the files and the socket that the process makes can be. A right that this account has not is no fault where
-    /// another one may serve.
+    /// Checks that the process can make its files and its socket. A permission that this account lacks is only noted if another
+    /// account may serve.
     fn check_places(&mut self, config: &Config) {
         for (key, obstacle) in daemon::obstacles(config) {
             let is_right = obstacle.is_right();
@@ -363,7 +363,7 @@ impl Checked {
         self.notes.extend(own.filter_map(place::far_folder));
     }
 
-    /// All that is wrong, a line for each.
+    /// All problems, one per line.
     fn problem(&self) -> Option<Ending> {
         let faults = self.faults.iter().map(ToString::to_string);
         let lines: Vec<String> = faults.chain(self.problems.iter().cloned()).collect();
@@ -402,7 +402,7 @@ fn print(text: &str) -> Result<(), String> {
         .or_else(unless_reader_left)
 }
 
-/// A reader such as head(1) that has seen enough is no failure.
+/// A reader such as head(1) that leaves early is no failure.
 fn unless_reader_left(error: io::Error) -> Result<(), String> {
     if error.kind() == ErrorKind::BrokenPipe {
         Ok(())

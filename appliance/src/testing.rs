@@ -1,4 +1,4 @@
-//! What the tests of several wings share.
+//! Helpers for the tests of several wings.
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// A folder of a test's own, removed at its end.
+/// A temporary folder, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Folder {
     path: PathBuf,
@@ -25,7 +25,7 @@ impl Folder {
         &self.path
     }
 
-    /// Writes a file in the folder and gives its path.
+    /// Writes a file in the folder and returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path.join(name);
         std::fs::write(&path, content).expect("written");
@@ -39,17 +39,17 @@ impl Drop for Folder {
     }
 }
 
-/// Bytes of a file that grows, until it begins anew.
+/// Size at which the growing file starts anew, in bytes.
 const WRITTEN_MAX: u64 = 16 << 20;
 
-/// Somebody who writes to a file again and again, as long as this lives.
+/// Writes to a file again and again until it is dropped.
 pub(crate) struct Writer {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    /// Writes `bytes`: at the start of the file, which stays as long as it is, or behind its end.
+    /// Writes `bytes` at the start of the file, which keeps its length, or at its end.
     pub(crate) fn start(path: &Path, bytes: &'static [u8], at: SeekFrom) -> Self {
         let mut file = std::fs::OpenOptions::new()
             .write(true)

@@ -1,4 +1,4 @@
-//! The thread that copies the log's pipe to standard error, line by line, and waits as long as that takes.
+//! The thread that copies the log's pipe to standard error, line by line, and blocks for as long as that takes.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,24 +11,24 @@ use nix::unistd::{read, write};
 
 use super::{UNSAID, lose, told_of_lost};
 
-/// Longest line with its end: what a pipe takes in one piece (PIPE_BUF), so that lines of several writers stay whole.
+/// Longest line with its end, in bytes: a pipe takes it in one piece (PIPE_BUF), so that lines of several writers stay whole.
 const LINE_MAX: usize = libc::PIPE_BUF;
-/// What `<N>` takes of it.
+/// Bytes of `<N>` in it.
 const PREFIX_LEN: usize = 3;
-/// What is left for text, beside two line ends: its own, and that of a line before it that was cut short.
+/// Bytes for text, besides two line ends: the line's own, and one for a preceding line that was cut short.
 const TEXT_MAX: usize = LINE_MAX - PREFIX_LEN - 2;
-/// /dev/kmsg, by its device number.
+/// Device number of /dev/kmsg.
 const KMSG: (u64, u64) = (1, 11);
 
-/// Whether lines begin with `<N>`, their level as syslog counts it (sd-daemon(3)).
+/// When lines begin with `<N>`, their syslog level (sd-daemon(3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Priorities {
-    /// Where standard error is the journal or the kernel's log, which read them.
+    /// If standard error is the journal or the kernel's log, which read it.
     Auto,
-    /// On each line.
+    /// Always.
     Always,
-    /// On none.
+    /// Never.
     Never,
 }
 
@@ -38,14 +38,14 @@ pub(super) fn set_priorities(priorities: Priorities) {
     PRIORITIES.store(priorities as u8, Ordering::Relaxed);
 }
 
-/// What standard error was, and what is on the way to it.
+/// Copies lines to the original standard error.
 pub(super) struct Copier {
     to: OwnedFd,
-    /// Whether the reader takes priorities off, by what it is.
+    /// True if the reader is known to parse priorities.
     reads_priorities: bool,
-    /// The beginning of a line whose end is not there yet.
+    /// Start of an incomplete line.
     line: Vec<u8>,
-    /// The last line was not taken, or only its beginning.
+    /// The last line failed, or was written only in part.
     failed: bool,
     torn: bool,
 }
@@ -77,7 +77,7 @@ impl Copier {
                     self.report_lost();
                     wait_for(from, PollFlags::POLLIN);
                 }
-                // Cannot happen to a pipe of our own.
+                // Impossible for a pipe of our own.
                 Err(_) => return,
             }
         }
@@ -95,7 +95,7 @@ impl Copier {
         }
     }
 
-    /// Ends a line that is longer than the front's, or whose end never came: what the runtime writes as it dies.
+    /// Ends a line that is longer than a log line can be, or that lacks an end, as the runtime writes when it dies.
     fn end_line(&mut self) {
         if !self.line.is_empty() {
             self.line.push(b'\n');
@@ -103,7 +103,7 @@ impl Copier {
         }
     }
 
-    /// Passes the line on, or counts it.
+    /// Writes the line, or counts it as lost.
     fn pass_on(&mut self) {
         if self.failed {
             self.report_lost();
@@ -117,7 +117,7 @@ impl Copier {
         self.line.clear();
     }
 
-    /// Tells how many lines were lost, where there are any.
+    /// Reports the number of lost lines, if any.
     fn report_lost(&mut self) {
         let lines = UNSAID.swap(0, Ordering::Relaxed);
         if lines == 0 {
@@ -132,7 +132,7 @@ impl Copier {
         }
     }
 
-    /// Writes a line in one piece, and waits where somebody else has made standard error non-blocking.
+    /// Writes a line in one piece. Waits if another process has made standard error non-blocking.
     fn write(&mut self, line: &[u8]) -> nix::Result<()> {
         let mut whole = Vec::with_capacity(line.len() + PREFIX_LEN + 1);
         if std::mem::take(&mut self.torn) {
@@ -171,7 +171,7 @@ fn wait_for(descriptor: &OwnedFd, flags: PollFlags) {
     let _ = poll(&mut fds, PollTimeout::NONE);
 }
 
-/// The priority of a line, from the level in front of it. What the runtime writes as it dies has none: an error.
+/// Priority of a line, from its leading level. Without a level, as in the runtime's last words, it is an error.
 fn prefix(line: &[u8]) -> &'static [u8] {
     let is = |level: Level| line.starts_with(level.as_str().as_bytes());
     if is(Level::Warn) {
@@ -185,8 +185,8 @@ fn prefix(line: &[u8]) -> &'static [u8] {
     }
 }
 
-/// Whether `descriptor` is the stream that systemd has given the service: `JOURNAL_STREAM` is `DEVICE:INODE` of it
-/// (systemd.exec(5)). The variable alone proves nothing, since children with another standard error inherit it.
+/// True if `descriptor` is the stream that systemd gave the service: `JOURNAL_STREAM` is its `DEVICE:INODE` (systemd.exec(5)).
+/// The variable alone proves nothing, since children with another standard error inherit it.
 fn is_journal(descriptor: &OwnedFd, stream: Option<&str>) -> bool {
     let Ok(status) = fstat(descriptor) else {
         return false;
@@ -194,7 +194,7 @@ fn is_journal(descriptor: &OwnedFd, stream: Option<&str>) -> bool {
     stream == Some(&format!("{}:{}", status.st_dev, status.st_ino))
 }
 
-/// The kernel's log takes the same prefix (printk).
+/// True for the kernel's log, which parses the same prefix (printk).
 fn is_kernel_log(descriptor: &OwnedFd) -> bool {
     fstat(descriptor).is_ok_and(|status| {
         status.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFCHR.bits()
@@ -210,7 +210,7 @@ mod tests {
     use std::io::{Read as _, Seek as _};
     use std::sync::{Mutex, PoisonError};
 
-    /// The counters of lost lines are the process's.
+    /// The counters of lost lines are per process.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
     fn copier(to: impl Into<OwnedFd>, reads_priorities: bool) -> Copier {
@@ -220,7 +220,7 @@ mod tests {
         }
     }
 
-    /// What comes out where `input` was written, in one piece, and the log was closed.
+    /// Output for `input`, written in one piece, after the log is closed.
     fn copied(input: &[u8], reads_priorities: bool) -> Vec<u8> {
         let (from, into) = pipe().expect("a pipe");
         let (mut out, to) = std::io::pipe().expect("a pipe");
@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(super::super::lost() - before, 3);
     }
 
-    /// The last of them, too, where no line comes any more.
+    /// Also at the end, when no line follows.
     #[test]
     fn what_was_lost_is_told_when_the_log_ends() {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -318,7 +318,7 @@ mod tests {
         assert!(text.ends_with("[xdnsd::logging] 2 lines lost\n"), "{text}");
     }
 
-    /// A parent may have made the descriptor that we share non-blocking.
+    /// A parent may have made the shared descriptor non-blocking.
     #[test]
     fn a_standard_error_that_is_non_blocking_is_waited_for() {
         let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,14 +1,14 @@
-//! The log: lines on standard error that can neither end, nor hold up, nor deceive.
+//! The log: lines on standard error that cannot end the process, block it, or deceive its reader.
 //!
 //! ```text
 //!  any thread ─► Front: escaped, bounded, room? ─► simple_logger ─► pipe of ours (descriptor 2) ─► thread "log" ─► stderr
 //! ```
-//! `simple_logger` writes with `eprintln!`, which panics where standard error takes nothing (no reader, a full disk) and
-//! waits where it takes nothing yet. So descriptor 2 is a pipe of ours while the daemon runs, with room for a few hundred
-//! lines, and a thread that does nothing else copies it to what standard error was. That thread alone waits. Its
-//! O_NONBLOCK is never touched: the parent shares it. What finds no room is counted, and said once there is room again.
+//! `simple_logger` writes with `eprintln!`, which panics if standard error fails (no reader, a full disk) and blocks if it is
+//! full. So descriptor 2 is a pipe of ours while the daemon runs, with room for a few hundred lines, and a dedicated thread
+//! copies it to the original standard error. Only that thread blocks. O_NONBLOCK of standard error stays unset, since the parent
+//! shares it. Lines without room are counted, and reported once there is room again.
 //!
-//! Here belongs how a line comes out. What does not: what is logged, and which characters are shown as they are (`text`).
+//! Here belongs how a line is written. What does not: what is logged, and which characters are shown as they are (`text`).
 //!
 //! It uses `os` and `text`.
 
@@ -34,40 +34,40 @@ use crate::text;
 use copier::Copier;
 pub use copier::Priorities;
 
-/// Stack of the thread that copies.
+/// Stack of the copying thread, in bytes.
 pub const STACK_BYTES: usize = 32 * 1024;
-/// Longest message in bytes, as it is shown; what is longer is cut. With level and target in front of it a line takes a
-/// page at most, so one free page of the pipe is room for it.
+/// Longest message in bytes, as shown; a longer one is cut. With level and target in front, a line takes at most a page, so it
+/// fits one free page of the pipe.
 const MESSAGE_MAX: usize = 2_048;
 /// How long the end of the process waits for a reader of the last lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
 static FRONT: OnceLock<Front> = OnceLock::new();
-/// Lines that nobody got, since the start.
+/// Lines lost since the start.
 static LOST: AtomicU64 = AtomicU64::new(0);
-/// Those of them that the log has not told of.
+/// Lost lines that the log has not reported yet.
 static UNSAID: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
-    /// A panic while a line is written is not written.
+    /// True while this thread writes a line: a panic meanwhile is not logged.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What stands between everybody who logs and the writer.
+/// The global logger, in front of `simple_logger`.
 struct Front {
     writer: SimpleLogger,
     way: Mutex<LogSink>,
 }
 
-/// Where lines go.
+/// Destination of lines.
 enum LogSink {
-    /// To descriptor 2, which is our pipe; what it was, and the thread's last word.
+    /// Descriptor 2, which is our pipe; with the original standard error, and a channel for the end of the copying thread.
     Pipe(OwnedFd, Receiver<()>),
-    /// Nowhere: the process ends.
+    /// None: the process ends.
     Closed,
 }
 
-/// Lines of the log that were dropped, since the start.
+/// Lines of the log lost since the start.
 #[must_use]
 pub fn lost() -> u64 {
     LOST.load(Ordering::Relaxed)
@@ -78,30 +78,30 @@ fn lose(lines: u64) {
     UNSAID.fetch_add(lines, Ordering::Relaxed);
 }
 
-/// Puts the pipe and its thread in place. Once, before other threads start.
+/// Sets up the pipe and its thread. Call it once, before other threads start.
 ///
 /// # Errors
-/// The pipe or the thread cannot be had, or the log was started before.
+/// The pipe or the thread cannot be made, or the log was started before.
 pub fn start() -> io::Result<()> {
     let stderr = io::stderr().as_fd().try_clone_to_owned()?;
     let (from, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let copier = Copier::new(stderr.try_clone()?);
     let (ended, end) = mpsc::channel();
-    // Its signals are everybody else's: a terminal that stops those who write (SIGTTOU) or a limit on a file's size
-    // (SIGXFSZ) is an error of one write, and SIGTERM is for the thread that waits for it.
+    // The thread blocks all signals: SIGTTOU from a terminal or SIGXFSZ from a file size limit then fail a single write, and
+    // SIGTERM is for the thread that waits for it.
     let mut blocked = SigSet::all();
-    // But for the one that says which system call it was.
+    // Except SIGSYS, whose handler names the forbidden system call.
     blocked.remove(Signal::SIGSYS);
     let mask = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
     let (confined, is_confined) = mpsc::channel();
     let spawned = threads::builder_with_stack("log", STACK_BYTES).spawn(move || {
-        // It writes to what is open, and to no file besides. Where the kernel cannot hold it to that it goes on all the same.
+        // It only writes to what is open. Where the kernel cannot enforce that, it goes on all the same.
         let _ = landlock::restrict(&[]);
         capabilities::keep(capabilities::NONE);
-        // From here on it makes no system call but those that it lives by.
+        // From here on it makes only the system calls of its loop.
         let _ = confined.send(());
         copier.run(&from);
-        // Nobody may be waiting any more.
+        // The receiver may be gone.
         let _ = ended.send(());
     });
     mask.thread_set_mask()?;
@@ -128,22 +128,21 @@ pub fn start() -> io::Result<()> {
     Ok(())
 }
 
-/// How much is logged from now on.
+/// Sets the level from now on.
 pub fn set_level(level: LevelFilter) {
     log::set_max_level(level);
 }
 
-/// Whether lines begin with `<N>`, their level as syslog counts it.
+/// Sets when lines begin with `<N>`, their syslog level.
 pub fn set_priorities(priorities: Priorities) {
     copier::set_priorities(priorities);
 }
 
-/// Writes the reason why a command failed, without time and level. Never fails; waits only where the log was not
-/// started.
+/// Writes the reason why a command failed, without time and level. Never fails; waits only if the log was not started.
 pub fn print(lines: &str) {
     for line in lines.split('\n') {
         let line = text::line_up_to(line, MESSAGE_MAX);
-        // Nobody is left to be told that standard error takes nothing; our pipe has room.
+        // A failure of standard error cannot be reported anywhere; our pipe has room.
         let write = || drop(writeln!(io::stderr(), "{line}"));
         match FRONT.get() {
             Some(front) => front.write(write),
@@ -152,13 +151,13 @@ pub fn print(lines: &str) {
     }
 }
 
-/// Waits a moment until the last lines have been copied. Nothing is logged from here on.
+/// Waits briefly until the last lines are copied. Nothing is logged from here on.
 pub fn finish() {
     let Some(front) = FRONT.get().filter(|_| !WRITES.get()) else {
         return;
     };
     let mut way = front.way();
-    // A reader that has just come back wants to know what it missed, and no other line follows.
+    // Lost lines are reported now, since no other line follows.
     let is_unsaid = UNSAID.load(Ordering::Relaxed) > 0 && matches!(*way, LogSink::Pipe(..));
     if is_unsaid && has_room_within(io::stderr().as_fd(), LAST_LINES) {
         WRITES.set(true);
@@ -167,7 +166,7 @@ pub fn finish() {
     }
     let way = std::mem::replace(&mut *way, LogSink::Closed);
     if let LogSink::Pipe(stderr, end) = way {
-        // The pipe's last writer goes, so the thread comes to its end.
+        // Closes the pipe's last writer, so that the thread ends.
         if dup2_stderr(&stderr).is_ok() {
             let _ = end.recv_timeout(LAST_LINES);
         }
@@ -179,7 +178,7 @@ impl Front {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out `write` if there is room for a line, else counts a loss.
+    /// Runs `write` if there is room for a line; otherwise counts a loss.
     fn write(&self, write: impl FnOnce()) {
         if WRITES.replace(true) {
             return lose(1);
@@ -188,7 +187,7 @@ impl Front {
         match &*way {
             LogSink::Pipe(..) if has_room(io::stderr().as_fd()) => {
                 self.report_lost();
-                // The line about lost ones may have taken the last room.
+                // The report may have taken the last room.
                 if has_room(io::stderr().as_fd()) {
                     write();
                 } else {
@@ -224,7 +223,7 @@ impl Log for Front {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // Before the lock: what is shown may log itself.
+            // Formatted before locking, since formatting may itself log.
             let message = text::line_up_to(&record.args().to_string(), MESSAGE_MAX);
             let target = text::line_up_to(record.target(), MESSAGE_MAX / 4);
             self.write(|| self.pass_on(record.level(), &target, &format_args!("{message}")));
@@ -234,31 +233,31 @@ impl Log for Front {
     fn flush(&self) {}
 }
 
-/// Whether a line is logged. What libraries say of themselves, such as how a program was loaded, would hide what is said
-/// of this server: it is for who wants everything.
+/// True if a line is logged. Details from libraries, such as how a program was loaded, would hide our own: they need
+/// [`LevelFilter::Trace`].
 fn is_wanted(metadata: &Metadata<'_>, max: LevelFilter) -> bool {
     let is_ours = metadata.target().starts_with("xdnsd");
     metadata.level() <= max
         && (is_ours || metadata.level() < Level::Debug || max == LevelFilter::Trace)
 }
 
-/// Whether a pipe has a free page: the kernel says that it can be written to. Only one thread at a time writes, a line is
-/// shorter than a page, and its end finds room behind it or in that page.
+/// True if a pipe has a free page: the kernel reports it as writable. Only one thread at a time writes, a line is shorter than a
+/// page, and its end fits after it or in that page.
 fn has_room(pipe: BorrowedFd<'_>) -> bool {
     has_room_within(pipe, Duration::ZERO)
 }
 
-/// Whether it has before the time is over.
+/// True if it has a free page within the time.
 fn has_room_within(pipe: BorrowedFd<'_>, time: Duration) -> bool {
     let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO);
     let mut fds = [PollFd::new(pipe, PollFlags::POLLOUT)];
     let polled = poll(&mut fds, timeout);
     let state = fds[0].revents().unwrap_or(PollFlags::empty());
-    // POLLERR: the thread that reads is gone.
+    // POLLERR: the reading thread is gone.
     polled == Ok(1) && state == PollFlags::POLLOUT
 }
 
-/// What is said of lines that were lost.
+/// Report of lost lines.
 fn told_of_lost(lines: u64) -> String {
     let lines = usize::try_from(lines).unwrap_or(usize::MAX);
     format!("{} lost", text::count(lines, "line"))
@@ -288,7 +287,7 @@ mod tests {
         }
     }
 
-    /// What the front relies on: where the kernel says that a pipe takes something, it takes a line and its end.
+    /// An assumption of the logger: a pipe that polls as writable takes a line and its end.
     #[test]
     fn a_pipe_with_room_takes_a_whole_line_whatever_stands_in_it() {
         for len in [1, 2, 100, 1_000, 2_047, 2_048, 2_700, 4_000, 4_095] {

@@ -1,8 +1,8 @@
-//! What all workers share and keep: answers, in memory and on disk, over a restart; accounts of clients; rings for readers.
+//! State that all workers share: answers, in memory and, over a restart, on disk; accounts of clients; tap rings.
 //!
-//! Here belongs the one cache of the process behind its locks (`shared`), the answers in it that the program in the kernel gives
-//! (`hot`), the files of its snapshot (`snapshot`), the thread that reads and writes them (`writer`), the accounts of clients for
-//! limits (`rates`), and the rings in which readers get queries as they come (`tap`).
+//! Here belongs the one cache of the process behind its locks (`shared`), its answers for the program in the kernel (`hot`), the
+//! snapshot files (`snapshot`), the thread that reads and writes them (`writer`), the accounts of clients for rate limits
+//! (`rates`), and the rings in which readers get queries as they arrive (`tap`).
 //!
 //! What does not: which answers are kept and for how long (`xdnsd_core::cache` and the engine), and how an answer is shown to
 //! people (`control::dump`).

@@ -1,5 +1,5 @@
-//! What clients have had of what they may have: the accounts, which all workers share, and the program in the kernel that looks into
-//! them. And what else it has to know: the limits, who is a neighbour, by which secrets a DNS cookie is good.
+//! Accounts of clients for rate limits, shared by all workers and the program in the kernel; with what that program needs
+//! besides: the limits, the prefixes of neighbours, and the secrets of DNS cookies.
 //!
 //! Full: see [`xdnsd_core::rate`].
 
@@ -16,11 +16,11 @@ use super::HOT;
 use crate::os::bpf_array::MappedWords;
 use crate::os::clock;
 
-/// The accounts while no program in the kernel looks into them.
+/// The accounts until a program in the kernel shares them.
 static OWN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-/// Those that one does.
+/// The accounts shared with the program.
 static SHARED: OnceLock<&[AtomicU64; WORDS]> = OnceLock::new();
-/// What they say besides.
+/// Setup published with the accounts.
 static SETUP: Mutex<RateSetup> = Mutex::new(RateSetup {
     key: [0; 16],
     cookies: None,
@@ -29,21 +29,21 @@ static SETUP: Mutex<RateSetup> = Mutex::new(RateSetup {
     networks: Vec::new(),
 });
 
-/// Bytes of the accounts, for the memory budget: both.
+/// Bytes of both sets of accounts, for the memory budget.
 pub const BYTES: usize = 2 * size_of_val(&OWN);
 
 struct RateSetup {
-    /// Nobody outside can choose whose account takes whose place.
+    /// Random, so that an attacker cannot choose which accounts collide.
     key: HashKey,
     cookies: Option<CookieSecrets>,
-    /// How often there was another secret.
+    /// Rotations of the secret.
     turns: SecretRotations,
     rules: RateLimits,
-    /// The first address of each, and its mask.
+    /// First address and mask of each network.
     networks: Vec<[u64; network::COUNT]>,
 }
 
-/// The accounts.
+/// The accounts in use.
 #[must_use]
 pub fn accounts() -> Accounts<'static> {
     Accounts::view(present())
@@ -53,7 +53,7 @@ fn present() -> &'static [AtomicU64; WORDS] {
     SHARED.get().copied().unwrap_or(&OWN)
 }
 
-/// Before the first worker serves. `key` is drawn at random.
+/// Initializes the accounts, before the first worker serves. `key` is random.
 pub fn begin(key: HashKey, cookies: Option<CookieSecrets>) {
     let mut known = known();
     known.key = key;
@@ -61,8 +61,8 @@ pub fn begin(key: HashKey, cookies: Option<CookieSecrets>) {
     known.show_all(present());
 }
 
-/// A program in the kernel looks into these from here on: everybody begins anew, with all that they may have. False: there are
-/// others already.
+/// Shares accounts with a program in the kernel from here on: all clients start anew, with full allowance. False if accounts were
+/// shared before.
 pub fn share(words: MappedWords) -> bool {
     let known = known();
     let Ok(words) = words.leak().try_into() else {
@@ -72,7 +72,7 @@ pub fn share(words: MappedWords) -> bool {
     SHARED.set(words).is_ok()
 }
 
-/// Other limits hold, and others are neighbours.
+/// Changes the limits and the networks of neighbours.
 pub fn set_policy(rules: &RateLimits, networks: &[Network]) {
     let mut known = known();
     known.rules = *rules;
@@ -80,31 +80,31 @@ pub fn set_policy(rules: &RateLimits, networks: &[Network]) {
     known.show_policy(present());
 }
 
-/// Whether queries are limited: what the program in the kernel can see of it.
+/// True if queries are limited: the part that the program in the kernel can enforce.
 #[must_use]
 pub fn are_queries_limited() -> bool {
     known().rules.queries.is_on()
 }
 
-/// Once a second: what goes with the time of day.
+/// Updates what depends on the time of day. Call it once a second.
 pub fn refresh() {
     let known = known();
     known.show_time(present());
     known.show_hot();
 }
 
-/// What became of the secret of DNS cookies when somebody wanted another one.
+/// Result of a request to rotate the secret of DNS cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turned {
-    /// There is another one. Cookies by the one before are good for as long as they would have been, or until the next one.
+    /// Rotated. Cookies of the previous secret stay valid until their normal end, or until the next rotation.
     Anew,
-    /// It is the config's, and stays.
+    /// The secret is fixed by the config, and stays.
     Given,
-    /// There are no DNS cookies.
+    /// DNS cookies are off.
     Off,
 }
 
-/// Another secret for DNS cookies, from now on, for workers and the program in the kernel.
+/// Rotates the secret of DNS cookies, for workers and the program in the kernel.
 pub fn turn_cookies() -> Turned {
     let mut known = known();
     let turned = match known.cookies {
@@ -120,7 +120,7 @@ pub fn turn_cookies() -> Turned {
     turned
 }
 
-/// Locks although a thread panicked while it held the lock: what is known is valid at every moment.
+/// Locks even after a panic of a thread with the lock: the setup is valid at every moment.
 fn known() -> MutexGuard<'static, RateSetup> {
     SETUP.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -148,13 +148,13 @@ impl RateSetup {
         show(words, control::HAS_COOKIES, 1);
     }
 
-    /// The same to the program for hot names.
+    /// Passes the cookie secret to the program for hot names.
     fn show_hot(&self) {
         let (wall, secrets) = self.cookies_now();
         HOT.set_cookies(wall, secrets.as_ref().map(|[present, _]| present));
     }
 
-    /// What the wall clock is ahead of the other one, in seconds modulo 2^64, and the secrets by which cookies are good now.
+    /// Wall clock minus CLOCK_MONOTONIC, in seconds modulo 2^64, and the two valid secrets, present and previous.
     fn cookies_now(&self) -> (u64, Option<[HashKey; 2]>) {
         let (wall_secs, secs) = (clock::wall_secs(), clock::monotonic_ns() / 1_000_000_000);
         let secrets = |cookies: &CookieSecrets| cookies.secrets(wall_secs as u32, self.turns);
@@ -162,7 +162,7 @@ impl RateSetup {
         (wall_secs.wrapping_sub(secs), secrets)
     }
 
-    /// While networks change the program knows none, and leaves all to user space.
+    /// While networks change, the program sees u64::MAX of them, and leaves all queries to user space.
     fn show_policy(&self, words: &[AtomicU64; WORDS]) {
         words[control::NETWORKS].store(u64::MAX, Ordering::Release);
         for (place, network) in self.networks.iter().take(NETWORKS_MAX).enumerate() {
@@ -195,7 +195,7 @@ fn show_key(words: &[AtomicU64; WORDS], at: usize, key: &HashKey) {
     }
 }
 
-/// As the program compares addresses with it.
+/// First address and mask, as the program compares addresses with them.
 fn with_mask(network: &Network) -> [u64; network::COUNT] {
     let [first, second] = words(network.first());
     let unused = if network.first().is_ipv4() { 32 } else { 128 } - u32::from(network.length());

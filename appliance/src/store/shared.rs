@@ -1,7 +1,7 @@
-//! The cache that all workers share: core's shards, each behind a lock of its own, in one static.
+//! The cache that all workers share: core's shards, each behind its own lock, in one static.
 //!
-//! A worker holds a lock for one look-up or one insertion. Whoever walks the whole cache takes a few slots at a time and
-//! lets the lock go in between, so it delays a worker by no more than a few copies.
+//! A worker holds a lock for one look-up or one insertion. A walk over the whole cache takes a few slots at a time and releases
+//! the lock in between, so it delays a worker by no more than a few copies.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,26 +16,26 @@ use xdnsd_core::limits::{CACHE_LARGE_BYTES, CACHE_SHARDS};
 
 use super::hot::HOT;
 
-/// Slots that a walk looks at under one lock.
+/// Slots that a walk visits under one lock.
 pub const STEP: usize = 8;
 
 /// The cache of the process.
 pub static CACHE: SharedCache = SharedCache::new();
 
-/// Shards behind locks. A full set puts an answer out for another; see core's `Shard`.
+/// Shards behind locks. A full set evicts one answer for another; see core's `Shard`.
 #[derive(Debug)]
 pub struct SharedCache {
     shards: [Mutex<Shard>; CACHE_SHARDS],
-    /// Two halves; zero until `configure`. All zero bits, unlike a `OnceLock`: one other bit would put the whole static
-    /// into the executable.
+    /// Two halves; zero until `configure`. All zero bits, unlike a `OnceLock`: any other bit would put the whole static into the
+    /// executable.
     seed: [AtomicU64; 2],
     configured: AtomicBool,
-    /// Answers that were taken out on request.
+    /// Answers that were removed on request.
     removals: AtomicU64,
 }
 
 impl SharedCache {
-    /// One without answers.
+    /// Without answers.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -50,7 +50,7 @@ impl SharedCache {
         }
     }
 
-    /// Sets the key of the hash, which stays, and how many answers are kept. Once, before the first look-up.
+    /// Sets the hash key, for good, and the number of answers. Call it once, before the first look-up.
     pub fn configure(&self, seed: [u8; 16], entries: usize) {
         let again = self.configured.swap(true, Ordering::AcqRel);
         assert!(!again, "entries stand where the first seed put them");
@@ -60,7 +60,7 @@ impl SharedCache {
         self.limit(entries);
     }
 
-    /// Forgets everything and keeps at most `entries` answers from now on.
+    /// Removes everything and keeps at most `entries` answers from now on.
     pub fn limit(&self, entries: usize) {
         for (index, shard) in self.shards.iter().enumerate() {
             // The remainder goes to the first shards, so that the sum is exact.
@@ -69,46 +69,46 @@ impl SharedCache {
         }
     }
 
-    /// Answers in the cache, counted anew, one shard after the other.
+    /// Number of answers, counted one shard after the other.
     #[must_use]
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Whether there is no answer.
+    /// True without answers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.shards.iter().all(|shard| lock(shard).is_empty())
     }
 
-    /// Removes everything; says how many answers that were.
+    /// Removes everything; returns the number of answers.
     pub fn clear(&self) -> usize {
         let removed = self.shards.iter().map(|shard| lock(shard).clear()).sum();
         self.note_removals(removed);
         removed
     }
 
-    /// Answers that were removed on request since the start: a snapshot that has them is out of date.
+    /// Answers removed on request since the start: a snapshot that has them is outdated.
     #[must_use]
     pub fn removals(&self) -> u64 {
         self.removals.load(Ordering::Relaxed)
     }
 
-    /// What was removed is not given by the program in the kernel either, when this returns. That may have it although the cache
+    /// Counts removals. On return the program in the kernel no longer gives the removed answers; it may have one that the cache
     /// has not, so it is told in any case.
     fn note_removals(&self, removed: usize) {
         self.removals.fetch_add(removed as u64, Ordering::Relaxed);
         HOT.forget();
     }
 
-    /// Stores an answer, as an engine does; for what comes from a snapshot.
+    /// Stores an answer, as an engine does; for answers from a snapshot.
     pub fn insert(&self, key: &Key<'_>, head: &Head, body: &[u8]) {
         let key = key.hashed(&self.seed());
         let answer = Answer { head, body };
         self.with_shard(key.hash(), |shard| shard.insert(&key, &answer));
     }
 
-    /// Removes the answers for `name` and for every name below it; says how many that were.
+    /// Removes the answers for `name` and for every name below it; returns their number.
     pub fn remove_below(&self, name: &Name) -> usize {
         let suffix = name.to_lower();
         let (mut removed, mut place) = (0, Cursor::default());
@@ -121,7 +121,7 @@ impl SharedCache {
         removed
     }
 
-    /// Removes what is in `slot` where it belongs to `suffix`.
+    /// Removes the answer in `slot` if its name is at or below `suffix`.
     fn remove_slot(&self, shard: &mut Shard, slot: usize, suffix: &Name) -> bool {
         let Some((key, _)) = shard.slot(slot) else {
             return false;
@@ -148,8 +148,7 @@ impl SharedCache {
         shard.remove(&key.hashed(&self.seed()))
     }
 
-    /// The slots at `place`, at most [`STEP`], with their shard locked; `place` goes on behind them. `None`: there are
-    /// none left.
+    /// Locks a shard and returns its next slots from `place`, at most [`STEP`]; advances `place`. `None` at the end.
     fn next_slots(&self, place: &mut Cursor) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
         let shard = lock(self.shards.get(place.shard)?);
         let slots = place.slot..(place.slot + STEP).min(Shard::SLOTS);
@@ -164,7 +163,7 @@ impl SharedCache {
     }
 }
 
-/// Where a walk is.
+/// Position of a walk.
 #[derive(Debug, Default)]
 struct Cursor {
     shard: usize,
@@ -183,12 +182,12 @@ impl CacheAccess for &SharedCache {
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // A shard is whole again after each of its methods, so one that panicked elsewhere leaves nothing to fear.
+    // A shard is consistent after each of its methods, so a panic elsewhere leaves it usable.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Goes through all slots and copies what is in them, [`STEP`] under one lock: no caller's code runs while it is held. What
-/// is inserted meanwhile may or may not be seen.
+/// Visits all slots and copies their answers, [`STEP`] under one lock: callers' code runs without the lock. Answers inserted
+/// meanwhile may or may not be seen.
 #[derive(Debug)]
 pub struct Walk<'c> {
     cache: &'c SharedCache,
@@ -197,7 +196,7 @@ pub struct Walk<'c> {
     bytes: Vec<u8>,
 }
 
-/// A copied answer; name and body lie in the walk's bytes.
+/// A copied answer; name and body are in the walk's bytes.
 #[derive(Debug)]
 struct Entry {
     name: Range<usize>,
@@ -210,7 +209,7 @@ struct Entry {
 }
 
 impl<'c> Walk<'c> {
-    /// Before the first slot. All memory that it needs is taken here, so none is taken under a lock.
+    /// Starts before the first slot. Allocates all memory here, so that nothing is allocated under a lock.
     #[must_use]
     pub fn new(cache: &'c SharedCache) -> Self {
         let (entries, bytes) = (
@@ -225,7 +224,7 @@ impl<'c> Walk<'c> {
         }
     }
 
-    /// Copies the next slots. False: all were copied.
+    /// Copies the next slots. False at the end.
     pub fn step(&mut self) -> bool {
         self.entries.clear();
         self.bytes.clear();
@@ -292,7 +291,7 @@ pub(crate) mod tests {
     use crate::compile::name::parse;
     use xdnsd_core::time::Instant;
 
-    /// A cache of the test's own: in a static, as it is too large for a stack.
+    /// A cache for one test: in a static, as it is too large for a stack.
     macro_rules! test_cache {
         ($entries:expr) => {{
             static CACHE: $crate::store::SharedCache = $crate::store::SharedCache::new();
@@ -323,7 +322,7 @@ pub(crate) mod tests {
         Name::from_wire(&parse(text).expect("a name")).expect("in wire form")
     }
 
-    /// Two answers for each name, as `head` says.
+    /// Two answers for each name, with `head`.
     pub(crate) fn fill(cache: &SharedCache, names: &[&str], head: &Head) {
         for text in names {
             let name = name(text);

@@ -1,5 +1,5 @@
-//! The thread that restores the snapshot at the start and writes others: when the interval is over and something changed,
-//! when asked to, and at the end. A file system that does not answer keeps it waiting, and nobody else for long.
+//! The thread that restores the snapshot at the start and writes new ones: after each interval if something changed, on request,
+//! and at the end. An unresponsive file system blocks this thread, and others only briefly.
 
 use std::io;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::os::{capabilities, clock, threads};
 use crate::store::SharedCache;
 use crate::text;
 
-/// How long a start waits for the snapshot.
+/// How long the start waits for the snapshot.
 const RESTORE_MAX: Duration = Duration::from_secs(10);
-/// How long the end waits for the last snapshot: as long as a slow flash memory takes for a full cache, and longer.
+/// How long the end waits for the last snapshot: longer than a slow flash memory takes for a full cache.
 const FINISH_MAX: Duration = Duration::from_secs(10);
-/// Time between two lines about a disk that stays full or read-only.
+/// Time between two log lines about a disk that stays full or read-only.
 const COMPLAINT_PAUSE: Duration = Duration::from_secs(600);
 
-/// The thread, and the way to it.
+/// Handle of the thread, for its owner.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     requests: Sender<WriterRequest>,
-    /// Told when the snapshot was restored, and closed when the thread has ended.
+    /// Signalled once the snapshot was restored; closed when the thread has ended.
     progress: Receiver<()>,
-    /// Nobody waits any more for what is being restored.
+    /// The start no longer waits for the restore.
     is_late: Arc<AtomicBool>,
 }
 
-/// Asks the thread to write.
+/// Requests snapshots from the thread.
 #[derive(Clone, Debug)]
 pub struct SnapshotHandle(Sender<WriterRequest>);
 
@@ -42,8 +42,8 @@ enum WriterRequest {
 }
 
 impl SnapshotWriter {
-    /// Starts the thread. `changes` grows with everything that is put into the cache or taken out of it; where it did
-    /// not, there is nothing to write.
+    /// Starts the thread. `changes` grows with every insertion into the cache and every removal; while it is unchanged, nothing
+    /// is written.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -70,7 +70,7 @@ impl SnapshotWriter {
                 complaint: None,
             };
             work.run(&inbox, interval);
-            // It tells of the end by its own.
+            // The thread's own copy signals its end.
             drop(restored);
         };
         threads::builder_with_stack("snapshot", threads::SMALL_STACK_BYTES).spawn(keep)?;
@@ -81,7 +81,7 @@ impl SnapshotWriter {
         })
     }
 
-    /// Waits until the snapshot is restored, but not for ever: one that comes later is left alone.
+    /// Waits until the snapshot is restored, at most [`RESTORE_MAX`]: a later one is discarded.
     pub fn wait_restored(&self) {
         self.wait_restored_for(RESTORE_MAX);
     }
@@ -96,25 +96,25 @@ impl SnapshotWriter {
         }
     }
 
-    /// A way to ask for a snapshot out of turn.
+    /// A handle to request snapshots out of turn.
     #[must_use]
     pub fn handle(&self) -> SnapshotHandle {
         SnapshotHandle(self.requests.clone())
     }
 
-    /// Writes a last snapshot where something changed, and waits for it, but not for ever.
+    /// Writes a last snapshot if something changed, and waits for it, at most [`FINISH_MAX`].
     pub fn finish(self) {
         self.finish_within(FINISH_MAX);
     }
 
     fn finish_within(self, max: Duration) {
-        // If the thread is gone there is nothing to wait for: it said why.
+        // If the thread is gone it has said why, and nothing is left to wait for.
         let _ = self.requests.send(WriterRequest::Finish);
         let deadline = Instant::now() + max;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.progress.recv_timeout(left) {
-                // It had not restored yet.
+                // The restore has just ended.
                 Ok(()) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
@@ -127,7 +127,7 @@ impl SnapshotWriter {
 }
 
 impl SnapshotHandle {
-    /// Writes a snapshot now; says how many answers are in it.
+    /// Writes a snapshot now; returns the number of answers in it.
     ///
     /// # Errors
     /// It cannot be written; in words.
@@ -141,13 +141,13 @@ impl SnapshotHandle {
     }
 }
 
-/// Puts the snapshot into the cache. What is wrong with it stops nothing.
+/// Restores the snapshot into the cache. Errors are logged only.
 fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
     let restored = store.load_unless(cache, clock::now(), || is_late.load(Ordering::Acquire));
     let trouble = store.trouble();
     match (restored.is_faulty(), &trouble) {
         (false, _) => info!("snapshot: {restored}"),
-        // A file of another kind is neither restored from nor overwritten: one line says so.
+        // A foreign file is neither restored nor overwritten: the line below says so.
         (true, Some(_)) if restored.answers == 0 => {}
         (true, _) => warn!("snapshot: {restored}"),
     }
@@ -160,9 +160,9 @@ struct Work<C> {
     store: Store,
     cache: &'static SharedCache,
     changes: C,
-    /// What `changes` was when the newest snapshot was written.
+    /// Value of `changes` when the newest snapshot was written.
     written: u64,
-    /// When the log last had a line about a failure that lasts.
+    /// Time of the last log line about a lasting failure.
     complaint: Option<Instant>,
 }
 
@@ -171,7 +171,7 @@ impl<C: Fn() -> u64> Work<C> {
         loop {
             match inbox.recv_timeout(interval) {
                 Ok(WriterRequest::Save(reply)) => {
-                    // Whoever asked may be gone.
+                    // The requester may be gone.
                     let _ = reply.send(self.save());
                 }
                 Err(RecvTimeoutError::Timeout) => self.save_changes(),
@@ -184,7 +184,7 @@ impl<C: Fn() -> u64> Work<C> {
 
     fn save_changes(&mut self) {
         if (self.changes)() != self.written {
-            // The log has it.
+            // `save` has logged the error.
             let _ = self.save();
         }
     }
@@ -218,7 +218,7 @@ impl<C: Fn() -> u64> Work<C> {
 mod tests {
     use super::*;
 
-    /// A writer, and what its thread would have: its requests, and the sign that it lives.
+    /// A writer, and the thread's ends of its channels: its requests, and the sign that it lives.
     fn writer() -> (SnapshotWriter, Receiver<WriterRequest>, Sender<()>) {
         let (requests, inbox) = mpsc::channel();
         let (living, progress) = mpsc::channel();
@@ -230,7 +230,7 @@ mod tests {
         (writer, inbox, living)
     }
 
-    /// A file system that does not answer.
+    /// A file system that does not respond.
     #[test]
     fn a_snapshot_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
         let (writer, inbox, living) = writer();
@@ -250,7 +250,7 @@ mod tests {
         let written = Arc::clone(&is_written);
         let thread = std::thread::spawn(move || {
             living.send(()).expect("the writer listens");
-            // As of one that came late, which is not an end.
+            // A late restore is signalled, which is not an end.
             living.send(()).expect("the writer listens");
             assert!(matches!(inbox.recv(), Ok(WriterRequest::Finish)));
             written.store(true, Ordering::Release);

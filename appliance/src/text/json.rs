@@ -1,6 +1,6 @@
-//! JSON for programs that read what a command prints: one value, one line.
+//! JSON for programs that parse a command's output: one value, one line.
 //!
-//! Characters outside ASCII, and those that a terminal would obey, are escapes (RFC 8259 section 7), so a line can be shown as it is.
+//! Characters outside ASCII and control characters are escaped (RFC 8259 section 7), so a line is safe to display.
 
 use std::io::{self, Write};
 
@@ -8,12 +8,12 @@ use serde::Serialize as _;
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
-/// The value in one line of printable ASCII, without its end.
+/// The value in one line of printable ASCII, without a line end.
 #[must_use]
 pub fn line(value: &Value) -> String {
     let mut out = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut out, Ascii);
-    // Memory takes everything, and a value has no keys but strings.
+    // Memory takes everything, and all keys of a value are strings.
     let _ = value.serialize(&mut serializer);
     String::from_utf8(out).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! Text from outside as it is shown: in the log, on a terminal, in the answers of the control socket.
+//! Escapes text from outside for display: in the log, on a terminal, in answers of the control socket.
 //!
 //! Names, lines of lists, lease names and paths come from untrusted people and machines. Characters that would move the cursor,
-//! change a colour, turn the direction of writing or begin another line are escaped, here and nowhere else; `json` does the same
-//! for JSON.
+//! change a colour, reverse the direction of writing or begin another line are escaped, here and nowhere else; `json` does the
+//! same for JSON.
 //!
 //! It uses no other wing.
 
@@ -12,11 +12,11 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Why something failed, in one sentence, for the log or a terminal: where nobody decides by it what to do.
+/// Why something failed, in one sentence, for the log or a terminal. For errors that no code has to distinguish.
 pub type Sentence = String;
 
-/// Whether a character may go to a terminal as it is. Not so: C0, DEL, C1; what turns the direction of writing (UAX #9);
-/// line and paragraph separators; what has no width, tags, and what means nothing outside its own program.
+/// True if a character may go to a terminal as it is. Escaped are: C0, DEL, C1; bidirectional controls (UAX #9); line and
+/// paragraph separators; zero-width characters, tags, and private use.
 const fn is_plain(char: char) -> bool {
     !matches!(
         char,
@@ -35,14 +35,14 @@ const fn is_plain(char: char) -> bool {
     )
 }
 
-/// `1 line`, `2 lines`: of a noun that takes an s.
+/// `1 line`, `2 lines`: for a noun with a plural in s.
 #[must_use]
 pub fn count(count: usize, noun: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {noun}{plural}")
 }
 
-/// `text` in one line.
+/// `text` in one line, escaped.
 #[must_use]
 pub fn line(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_plain) {
@@ -55,14 +55,14 @@ pub fn line(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// `text` with its line breaks, for what was put together from several lines.
+/// `text` with its line breaks, each line escaped.
 #[must_use]
 pub fn lines(text: &str) -> String {
     let lines: Vec<Cow<'_, str>> = text.split('\n').map(line).collect();
     lines.join("\n")
 }
 
-/// `text` in one line of at most `bytes_max` bytes, and how much is not shown.
+/// `text` in one line of at most `bytes_max` bytes, escaped, with the number of bytes left out.
 #[must_use]
 pub fn line_up_to(text: &str, bytes_max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(bytes_max) + 32);
@@ -79,7 +79,7 @@ pub fn line_up_to(text: &str, bytes_max: usize) -> String {
     out
 }
 
-/// Bytes that should be text: invalid UTF-8 is escaped byte by byte.
+/// Text from bytes: invalid UTF-8 is escaped byte by byte.
 #[must_use]
 pub fn bytes(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
@@ -92,7 +92,7 @@ pub fn bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// A path, byte for byte.
+/// A path, byte by byte.
 #[must_use]
 pub fn path(path: &Path) -> String {
     bytes(path.as_os_str().as_encoded_bytes())
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    /// Unicode's own list is not at hand; what the standard library knows of it is.
+    /// Unicode's own list is not available here; the standard library's is.
     #[test]
     fn no_control_character_is_ever_plain() {
         for char in (0..=0x10_ffff).filter_map(char::from_u32) {

@@ -1,7 +1,7 @@
 //! The fence around seccomp(2): restricts the system calls that this process may make from here on.
 //!
 //! ```text
-//!  allowed ─► made      unknown to us, newer ─► ENOSYS, as from an older kernel      everything else ─► SIGSYS: named, and the end
+//!  allowed ─► made   unknown to us, newer ─► ENOSYS, as from an older kernel   everything else ─► SIGSYS: named, and the end
 //! ```
 //! Without a crate: `seccompiler` has one action for calls that are not allowed, and three are needed; the program has no loop
 //! and no state, and is written as a list in `allowed.rs`.

@@ -1,8 +1,8 @@
-//! The hot answers, which the program in the kernel gives: what user space puts there, takes away, and says who may have it. The
-//! words are those of [`xdnsd_abi::hot`].
+//! Answers to hot names for the program in the kernel: user space adds and removes them, and admits clients. Words are as in
+//! [`xdnsd_abi::hot`].
 //!
-//! Nearly full: what nobody has asked for in a second makes room. Full: an answer waits until then. What is asked of it while nothing is loaded
-//! is remembered as far as it counts later.
+//! Nearly full: answers unused for a second are removed. Full: a new answer waits until then. Settings made before the program is
+//! loaded are kept as far as they matter later.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,31 +19,32 @@ use xdnsd_abi::hot::{
 use crate::os::grace::wait_for_programs;
 use crate::os::xdp::HotMaps;
 
-/// What all workers and the program share.
+/// Hot answers of the process, shared by all workers and the program.
 pub static HOT: HotAnswers = HotAnswers::new();
 
-/// While fewer answers can be written, those leave that nobody has asked for since the last look.
+/// While fewer numbers than this are free, a sweep also removes answers unused since the last sweep.
 const FEW: usize = ANSWERS_MAX as usize / 4;
-/// An answer whose time is over for so long, in nanoseconds, leaves its place.
+/// An answer is removed this long after it has expired, in nanoseconds.
 const LEFT_NS: u64 = 1_000_000_000;
 
-/// In so many seconds all clients are looked at once. Who has asked keeps its place for twice to three times as long.
+/// Sweeps, one a second, in which all clients are visited once. A client that has asked keeps its place for twice to three times
+/// as long.
 const CLIENT_SWEEPS: u32 = 8;
 const _: () = assert!(CLIENTS_MAX.is_multiple_of(CLIENT_SWEEPS));
 
-/// Bytes of the books, for the memory budget.
+/// Bytes of [`HotAnswers`], for the memory budget.
 pub const BOOKS_BYTES: usize = size_of::<HotAnswers>();
 
-/// The answers, and who may have them.
+/// The answers, and the clients that may have them.
 pub struct HotAnswers {
     maps: OnceLock<HotMaps>,
-    /// How often something was removed from the cache.
+    /// Removals from the cache.
     removals: AtomicU32,
-    /// On how many interfaces the program is asked.
+    /// Interfaces whose program asks the one for hot names.
     asking: AtomicU32,
-    /// How often was swept.
+    /// Sweeps so far.
     sweeps: AtomicU32,
-    /// How often nothing was to be answered until somebody says so.
+    /// Holds so far: each stops all answers until it is released.
     holds: AtomicU32,
     books: Mutex<Books>,
 }
@@ -51,32 +52,32 @@ pub struct HotAnswers {
 /// A question that the program answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotQuestion {
-    /// The name in lower case, as [`xdnsd_core::answer::hot_name`] has it.
+    /// Name in lower case, as in [`xdnsd_core::answer::hot_name`].
     pub name: [u64; NAME_WORDS],
-    /// The type and the bits of [`hot::kind`].
+    /// QTYPE and the bits of [`hot::kind`].
     pub kind: u64,
-    /// How often it was answered since the name is hot.
+    /// Answers given since the name became hot.
     pub hits: u64,
 }
 
-/// What only user space knows.
+/// State known only to user space.
 struct Books {
-    /// Of the policy in force.
+    /// Generation of the policy in force.
     generation: u32,
-    /// The last hold that is over.
+    /// The latest hold that was released.
     released: u32,
-    /// Where clients get no answer, by the policy in force.
+    /// Source ports that get no answer, by the policy in force.
     silent: [u64; SILENT_WORDS as usize],
-    /// Numbers of answers that can be written.
+    /// Numbers of free answers.
     free: Vec<u16, { ANSWERS_MAX as usize }>,
-    /// Those that cannot be found any more, but that a run of the program may still read.
+    /// Numbers of removed answers that a running program may still read.
     retired: Vec<u16, { ANSWERS_MAX as usize }>,
-    /// How often the answer at each place had been given at the last look: another one wanted the place, or a sweep.
+    /// Hit count of the answer at each place when it was last compared, by a rival for the place or by a sweep.
     challenged: [u64; PLACES as usize],
 }
 
 impl HotAnswers {
-    /// Of a program that is not loaded.
+    /// For a program that is not loaded yet.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -100,7 +101,7 @@ impl HotAnswers {
         }
     }
 
-    /// The program is loaded, with these maps. `key` is drawn at random. A second program's maps are not taken.
+    /// Takes the maps of the loaded program. `key` is random. False if another program's maps were taken before.
     pub fn open(&self, maps: HotMaps, key: u64) -> bool {
         if self.maps.set(maps).is_err() {
             return false;
@@ -117,23 +118,23 @@ impl HotAnswers {
         true
     }
 
-    /// On one interface more the program is asked.
+    /// One more interface asks the program.
     pub fn begin_asking(&self) {
         self.asking.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// On one interface less.
+    /// One interface fewer asks it.
     pub fn end_asking(&self) {
         self.asking.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether the program is asked anywhere, so that it is of use to know what is hot.
+    /// True if any interface asks the program, so that hits are worth counting.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.asking.load(Ordering::Relaxed) > 0
     }
 
-    /// Another policy is in force: of the one before no answer leaves when this returns. Workers learn of it later.
+    /// Switches to another policy: on return, answers of the previous one are no longer given. Workers learn of it later.
     pub fn set_policy(&self, generation: u32, silent_ports: &[u16]) {
         let mut books = self.books();
         books.generation = generation;
@@ -152,7 +153,7 @@ impl HotAnswers {
         self.show_valid(maps, &books);
     }
 
-    /// Nothing is answered from here on, until this hold is released: there are limits that not every program keeps yet.
+    /// Stops all answers until this hold is released: some programs do not enforce the new limits yet.
     pub fn hold(&self) {
         let books = self.books();
         self.holds.fetch_add(1, Ordering::AcqRel);
@@ -160,13 +161,13 @@ impl HotAnswers {
         self.show_valid(maps, &books);
     }
 
-    /// How often there was a hold: to be asked for before it is looked at what that waits for.
+    /// Number of holds: read it before checking whether the reason for a hold is gone.
     #[must_use]
     pub fn holds(&self) -> u32 {
         self.holds.load(Ordering::Acquire)
     }
 
-    /// What all holds up to this one waited for has come.
+    /// Releases all holds up to this one.
     pub fn release(&self, holds: u32) {
         let mut books = self.books();
         if books.released == holds {
@@ -177,7 +178,7 @@ impl HotAnswers {
         self.show_valid(maps, &books);
     }
 
-    /// Something was removed from the cache: no answer from before leaves when this returns.
+    /// Notes a removal from the cache: on return, earlier answers are no longer given.
     pub fn forget(&self) {
         let books = self.books();
         self.removals.fetch_add(1, Ordering::AcqRel);
@@ -187,8 +188,9 @@ impl HotAnswers {
         wait_for_programs();
     }
 
-    /// DNS cookies by this secret are given back while they are young, at the wall clock that is so many seconds before
-    /// CLOCK_MONOTONIC, modulo 2^64. `None`: there are no cookies. A query with one of which half is written is user space's.
+    /// Sets the secret by which the program returns DNS cookies while they are young, and `wall`, the wall clock minus
+    /// CLOCK_MONOTONIC in seconds modulo 2^64. `None` without cookies. While a secret is half written, queries with cookies are
+    /// left to user space.
     pub fn set_cookies(&self, wall: u64, secret: Option<&HashKey>) {
         let Some(maps) = self.maps.get() else { return };
         let show = |at, word| maps.control.word(at).store(word, Ordering::Relaxed);
@@ -200,7 +202,7 @@ impl HotAnswers {
         }
     }
 
-    /// What holds for an answer from the cache under the policy of this generation. To be asked for before the cache is: what is
+    /// Validity stamp for an answer from the cache under the policy of this generation. Read it before the cache: an answer
     /// removed in between must not come back.
     #[must_use]
     pub fn valid(&self, generation: u32) -> u64 {
@@ -219,7 +221,8 @@ impl HotAnswers {
             .store(valid, Ordering::Release);
     }
 
-    /// The client is answered while `valid` holds. Who has its place and asks keeps it, but not from a neighbour if it is none.
+    /// Admits the client while `valid` holds. A client that keeps asking keeps its place, except that a neighbour displaces a
+    /// stranger.
     pub fn admit(&self, valid: u64, client: IpAddr, is_near: impl FnOnce() -> bool) {
         let Some(maps) = self.maps.get() else { return };
         let octets = match client {
@@ -231,7 +234,7 @@ impl HotAnswers {
         let client = hot::client(key(maps), valid, address);
         let place = maps.clients.word(hot::client_place(client));
         let entry = place.load(Ordering::Relaxed);
-        // Mostly it is there: then the line stays where it is.
+        // Usually present: then the cache line stays shared.
         if entry & !MARKS == client {
             return;
         }
@@ -242,14 +245,14 @@ impl HotAnswers {
         }
     }
 
-    /// Nobody is known any more.
+    /// Forgets all clients.
     fn forget_clients(maps: &HotMaps) {
         for place in 0..CLIENTS_MAX {
             maps.clients.word(place).store(0, Ordering::Relaxed);
         }
     }
 
-    /// Counts down for some clients how lately they have asked: for each once in [`CLIENT_SWEEPS`] sweeps.
+    /// Decrements how recently some clients have asked: each client once in [`CLIENT_SWEEPS`] sweeps.
     fn sweep_clients(&self, maps: &HotMaps) {
         let sweep = self.sweeps.fetch_add(1, Ordering::Relaxed) % CLIENT_SWEEPS;
         let places = CLIENTS_MAX / CLIENT_SWEEPS;
@@ -258,21 +261,22 @@ impl HotAnswers {
             let entry = word.load(Ordering::Relaxed);
             if entry & LATELY != 0 {
                 let (old, new) = (entry, entry - LATELY_ONE);
-                // The program has just written: it asks.
+                // Failure means that the program has just written: the client asks.
                 let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
             }
         }
     }
 
-    /// Puts an answer, whose words are complete, where the program finds it, in place of the same question's or of one that
-    /// nobody has asked for lately. False: it has to wait.
+    /// Publishes an answer, whose words are complete, in place of the same question's, or of one unused lately. False if it has
+    /// to wait.
     pub fn put(&self, words: &AnswerWords, now_ns: u64) -> bool {
         self.put_if(words, |books, maps, place, before| {
             before == 0 || books.may_replace(maps, place, number(before), words, now_ns)
         })
     }
 
-    /// Puts it in place of the same question's expired answer, if that was given at least so often. Whether it did.
+    /// Publishes an answer in place of the same question's expired one, if that was given at least `hits_min` times. True if it
+    /// did.
     pub fn renew(&self, words: &AnswerWords, now_ns: u64, hits_min: u64) -> bool {
         self.put_if(words, |_, maps, _, before| {
             before != 0
@@ -282,7 +286,7 @@ impl HotAnswers {
         })
     }
 
-    /// Puts it, if its place, and what the index has there, are right.
+    /// Publishes an answer if `is_right` accepts its place and the index entry there.
     fn put_if(
         &self,
         words: &AnswerWords,
@@ -294,7 +298,7 @@ impl HotAnswers {
         let mut books = match self.books.try_lock() {
             Ok(books) => books,
             Err(TryLockError::Poisoned(books)) => books.into_inner(),
-            // A worker waits for nobody.
+            // Workers never wait for this lock.
             Err(TryLockError::WouldBlock) => return false,
         };
         let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
@@ -317,7 +321,7 @@ impl HotAnswers {
                 .word(answer_word(free, at))
                 .store(*word, Ordering::Relaxed);
         }
-        // The same question's count goes on.
+        // The same question's count continues.
         let given = match before {
             0 => 0,
             before if is_same(maps, number(before), words) => hits(maps, number(before)),
@@ -333,13 +337,13 @@ impl HotAnswers {
         true
     }
 
-    /// The questions that the program answers, and how often it has answered each of them.
+    /// Questions that the program answers, each with its number of answers.
     #[must_use]
     pub fn asked(&self) -> std::vec::Vec<HotQuestion> {
         let Some(maps) = self.maps.get() else {
             return std::vec::Vec::new();
         };
-        // Nothing is written anew meanwhile.
+        // Keeps answers unchanged meanwhile.
         let _books = self.books();
         let present = maps.control.word(control::VALID).load(Ordering::Relaxed);
         let entries = (0..PLACES).map(|place| maps.index.word(place).load(Ordering::Relaxed));
@@ -354,8 +358,8 @@ impl HotAnswers {
             .collect()
     }
 
-    /// Takes away what is over or does not hold any more, and makes room of what nobody can read any more. Once a second, and not
-    /// by a worker: it waits.
+    /// Removes expired and invalid answers, and frees those that no program run can read any more. Call it once a second, on
+    /// another thread than a worker: it waits.
     pub fn sweep(&self, now_ns: u64) {
         let Some(maps) = self.maps.get() else { return };
         self.sweep_clients(maps);
@@ -382,12 +386,12 @@ impl HotAnswers {
         wait_for_programs();
         let mut books = self.books();
         for number in retired {
-            // There are no more numbers than places.
+            // Has room: there are no more numbers than places.
             let _ = books.free.push(number);
         }
     }
 
-    /// How many answers the program has.
+    /// Number of published answers.
     #[must_use]
     pub fn len(&self) -> usize {
         let Some(maps) = self.maps.get() else {
@@ -397,13 +401,13 @@ impl HotAnswers {
         (0..PLACES).filter(is_taken).count()
     }
 
-    /// Whether it has none.
+    /// True without answers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Locks although a thread panicked while it held the lock: the words are valid at every moment.
+    /// Locks even after a panic of a thread with the lock: the words are valid at every moment.
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -416,7 +420,7 @@ impl Books {
         }
     }
 
-    /// Whether the answer at `place` gives way to the one of `words`.
+    /// True if the answer at `place` gives way to `words`.
     fn may_replace(
         &mut self,
         maps: &HotMaps,
@@ -437,7 +441,7 @@ impl Books {
     }
 
     fn retire(&mut self, number: u16) {
-        // There are no more numbers than places.
+        // Has room: there are no more numbers than places.
         let _ = self.retired.push(number);
     }
 }
@@ -454,7 +458,7 @@ const fn number(entry: u64) -> u16 {
     entry as u16
 }
 
-/// Where a word of an answer is among all of them.
+/// Index of an answer's word in the map.
 const fn answer_word(number: u16, at: u32) -> u32 {
     number as u32 * word::COUNT as u32 + at
 }
@@ -470,12 +474,12 @@ fn hits(maps: &HotMaps, number: u16) -> u64 {
     maps.hits.word(number.into()).load(Ordering::Relaxed)
 }
 
-/// Whether it is one to the same question.
+/// True if both answer the same question.
 fn is_same(maps: &HotMaps, number: u16, words: &AnswerWords) -> bool {
     (word::KIND..word::OVER).all(|at| answer(maps, number, at) == words[at])
 }
 
-/// Whether the answer is over for a while, or does not hold any more.
+/// True if the answer has been expired for [`LEFT_NS`], or is invalid.
 fn is_left(maps: &HotMaps, number: u16, now_ns: u64) -> bool {
     let word = |at| answer(maps, number, at);
     let present = maps.control.word(control::VALID).load(Ordering::Relaxed);

@@ -42,7 +42,7 @@ fn answer(hot: &HotAnswers, question: u64) -> AnswerWords {
     words
 }
 
-/// What the program finds.
+/// The answer that the program finds.
 fn found(hot: &HotAnswers, wanted: &AnswerWords) -> Option<AnswerWords> {
     let maps = hot.maps.get().expect("open");
     let mut name = [0; NAME_WORDS];
@@ -73,7 +73,7 @@ fn hit(hot: &HotAnswers, wanted: &AnswerWords) {
         .fetch_add(1, Ordering::Relaxed);
 }
 
-/// Two questions that meet in one place.
+/// Two questions with the same place.
 fn rivals(hot: &HotAnswers) -> [AnswerWords; 2] {
     let place = |question| {
         let mut name = [0; NAME_WORDS];
@@ -117,12 +117,12 @@ fn an_answer_that_is_asked_for_keeps_its_place() {
         (found(&hot, &first), found(&hot, &second)),
         (None, Some(second))
     );
-    // One that is over gives way at once.
+    // An expired answer gives way at once.
     hit(&hot, &second);
     assert!(hot.put(&first, 1_000));
 }
 
-/// The next one of a name that is asked for often need not be asked for often again; its count goes on.
+/// A hot name's next answer needs few hits to be published; its count continues.
 #[test]
 fn what_was_asked_for_until_it_was_over_is_renewed_in_its_place() {
     let hot = hot();
@@ -265,7 +265,7 @@ fn known(hot: &HotAnswers, client: IpAddr) -> u64 {
     hot::client(KEY, hot.valid(1), halves)
 }
 
-/// Who floods from ever new addresses takes no place from who asks, and none from a neighbour at all soon.
+/// A flood from ever new addresses displaces neither a client that asks nor, for a while, a neighbour.
 #[test]
 fn a_client_that_asks_keeps_its_place() {
     let hot = hot();

@@ -1,4 +1,4 @@
-//! The snapshot on disk: how the cache survives a restart and a power cut.
+//! The snapshot on disk, by which the cache survives a restart and a power cut.
 //!
 //! ```text
 //!  PATH      the newest generation            PATH.tmp  being written
@@ -6,9 +6,9 @@
 //!
 //!  write PATH.tmp, fsync, rename PATH -> PATH.old, rename PATH.tmp -> PATH, fsync the folder
 //! ```
-//! The file being written is made anew each time, whatever had its name, and what is read belongs to root or to us and
-//! nobody else may write to it (`os::files`). At any moment one whole generation stands under a name that is read. What cannot be read costs at most what is broken
-//! in it; what cannot be written is said in the log and tried again. Nothing here stops the start or delays a worker.
+//! The file being written is made anew each time, whatever had its name; a file is read only if root or we own it and nobody else
+//! may write to it (`os::files`). At any moment one whole generation has a name that is read. Damage costs at most the damaged
+//! records; a failed write is logged and retried. Nothing here stops the start or delays a worker.
 
 #[cfg(test)]
 mod tests;
@@ -33,8 +33,8 @@ use crate::os::{clock, files, random};
 use crate::store::{STEP, SharedCache, Walk};
 use crate::text;
 
-/// Bytes of the longest file that the fullest cache makes; no more is read. It is in memory only at the start, before
-/// the rings and tables of the workers are.
+/// Bytes of the longest file, from the fullest cache; no more is read. It is in memory only at the start, before the rings and
+/// tables of the workers are.
 pub const FILE_BYTES_MAX: usize = SnapshotHeader::LEN
     + limits::CACHE_SHARDS
         * limits::CACHE_WAYS
@@ -42,11 +42,11 @@ pub const FILE_BYTES_MAX: usize = SnapshotHeader::LEN
             + limits::CACHE_SMALL_SETS
                 * (RECORD_MAX - limits::CACHE_LARGE_BYTES + limits::CACHE_SMALL_BYTES));
 
-/// Bytes that are collected before they are written.
+/// Bytes buffered between two writes.
 pub const BUFFER: usize = 64 * 1024;
 const _: () = assert!(BUFFER > STEP * RECORD_MAX);
-/// How long the writer steps aside after each buffer. Not a lower priority: a thread that the scheduler holds back while
-/// it has a lock holds back the workers with it.
+/// Pause of the writer after each buffer. It keeps its priority: if the scheduler held it back while it had a lock, workers would
+/// wait as well.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// The files of a snapshot.
@@ -55,24 +55,24 @@ pub struct Store {
     newest: PathBuf,
     before: PathBuf,
     unfinished: PathBuf,
-    /// Answers that have been stale for longer are not kept.
+    /// Answers that have been stale for longer are left out.
     stale_max_secs: u32,
-    /// Where the config names it, in front of what stands in its way.
+    /// Place in the config that names the snapshot, a prefix for obstacles.
     named_at: String,
 }
 
-/// Why the age of a snapshot cannot be known.
+/// Why the age of a snapshot is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// It does not say when it was written.
+    /// The header lacks the time of writing.
     Header,
-    /// adjtimex(2) says so.
+    /// The wall clock is not synchronised (adjtimex(2)).
     NotSynchronised,
-    /// The wall clock is before this program.
+    /// The wall clock is earlier than this program.
     NotSet,
-    /// The same when it was written.
+    /// The wall clock was not synchronised when it was written.
     NotSynchronisedThen,
-    /// It was written later than now.
+    /// It was written in the future.
     Future,
 }
 
@@ -111,35 +111,35 @@ impl fmt::Display for Doubt {
     }
 }
 
-/// What was brought back, for one line in the log.
+/// Result of restoring, for one log line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Where it came from. `None`: there was nothing to read.
+    /// The file that was read. `None` if there was none.
     pub file: Option<PathBuf>,
-    /// Why its age cannot be known.
+    /// Why its age is unknown, if it is.
     pub doubt: Option<Doubt>,
     /// Answers put into the cache.
     pub answers: usize,
-    /// How long ago the file was written, if that can be known.
+    /// Age of the file, if known.
     pub age_secs: Option<u32>,
     /// Stretches of the file that gave no answer.
     pub broken: usize,
-    /// Answers that the file should have had and has not, the broken ones among them.
+    /// Answers that the file should have but lacks, damaged ones included.
     pub missing: usize,
-    /// Answers that were stale for too long.
+    /// Answers that had been stale for too long.
     pub expired: usize,
-    /// What is wrong with the file, or with a newer generation.
+    /// Errors of this file, or of a newer generation.
     pub faults: Vec<String>,
 }
 
 impl Restored {
-    /// Whether anything is wrong: then the line is a warning.
+    /// True if anything is wrong: then the line is a warning.
     #[must_use]
     pub fn is_faulty(&self) -> bool {
         self.broken + self.missing > 0 || !self.faults.is_empty()
     }
 
-    /// The file lost everything that it had.
+    /// True if no answer of the file was readable.
     fn is_useless(&self) -> bool {
         self.answers + self.expired == 0 && self.broken + self.missing > 0
     }
@@ -202,7 +202,7 @@ impl Store {
         }
     }
 
-    /// The same, which `place` of the config names.
+    /// Sets the place in the config that names the snapshot.
     #[must_use]
     pub fn named_at(self, place: &str) -> Self {
         Self {
@@ -217,12 +217,12 @@ impl Store {
         [&self.newest, &self.before, &self.unfinished].map(Clone::clone)
     }
 
-    /// Why no snapshot could be written, as far as that shows before: its folder, or the nearest above it that there is, takes
-    /// no file from this process; or something else than a snapshot has one of its names.
+    /// Why no snapshot could be written, as far as can be known in advance: its folder, or the nearest existing one above, takes
+    /// no file from this process; or something other than a snapshot has one of its names.
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
         let names = [&self.newest, &self.before];
-        // The folder first: a file of /proc is not even opened.
+        // The folder first, so that a file of /proc is not even opened.
         let obstacle = place::folder_obstacle(&self.newest)
             .or_else(|| names.into_iter().find_map(|path| in_the_way(path)))
             .or_else(|| in_the_way_of_new(&self.unfinished))
@@ -230,7 +230,7 @@ impl Store {
         Some(obstacle?.so("no snapshot can be written"))
     }
 
-    /// The obstacle as the log has it.
+    /// The obstacle in words for the log.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.refusal().map(|error| error.to_string())
@@ -241,12 +241,12 @@ impl Store {
         Some(io::Error::new(kind, format!("{}{what}", self.named_at)))
     }
 
-    /// Puts the newest good generation into `cache`. Never fails: what is wrong is in the result.
+    /// Loads the newest good generation into `cache`. Never fails: errors are in the result.
     pub fn load(&self, cache: &SharedCache, now: Instant) -> Restored {
         self.load_unless(cache, now, || false)
     }
 
-    /// The same, unless `is_late` when a file was read: then others have put newer answers into `cache`.
+    /// [`Self::load`], unless `is_late` once a file was read: `cache` then has newer answers.
     pub fn load_unless(
         &self,
         cache: &SharedCache,
@@ -324,10 +324,10 @@ impl Store {
         restored
     }
 
-    /// Writes a new generation of what is in `cache`; says how many answers that were.
+    /// Writes a new generation of `cache`; returns the number of answers.
     ///
     /// # Errors
-    /// The file cannot be written; the generations before it are as they were.
+    /// The file cannot be written; earlier generations are unchanged.
     pub fn save(&self, cache: &SharedCache) -> io::Result<usize> {
         if let Some(refused) = self.refusal() {
             return Err(refused);
@@ -335,7 +335,7 @@ impl Store {
         let saved = self.write_unfinished(cache);
         let saved = saved.and_then(|answers| self.publish().map(|()| answers));
         saved.map_err(|error| {
-            // On a full disk the room is wanted back; that it cannot be removed adds nothing to the error.
+            // Frees its space on a full disk; a failure adds nothing to the error.
             let _ = fs::remove_file(&self.unfinished);
             let is_locked = error.kind() == ErrorKind::PermissionDenied;
             let hint = if is_locked { LOCKED } else { "" };
@@ -369,7 +369,7 @@ impl Store {
         Ok(answers)
     }
 
-    /// Encodes a few slots after the other, and pauses: workers want the locks and the CPU more.
+    /// Encodes a few slots at a time, and pauses: workers have precedence for locks and CPU.
     fn write_records(
         &self,
         file: &mut File,
@@ -385,7 +385,7 @@ impl Store {
                 .entries()
                 .filter(|(_, head, _)| self.is_useful(head, now))
             {
-                // A step fits; what does not encode is an answer that would not be read back either.
+                // A step fits; an answer that does not encode could not be read back either.
                 let answer = Answer { head: &head, body };
                 if let Ok(len) = encoder.encode(&mut buffer[filled..], &key, &answer) {
                     filled += len;
@@ -402,12 +402,12 @@ impl Store {
         Ok(answers)
     }
 
-    /// Whether an answer is worth a place in the file: no failure, and not stale for too long.
+    /// True if an answer is worth saving: no failure, and not stale for too long.
     fn is_useful(&self, head: &Head, now: Instant) -> bool {
         head.rcode != rcode::SERVFAIL && now.secs_since(head.expires()) <= self.stale_max_secs
     }
 
-    /// Gives the finished file its name, and the newest so far the name of the one before.
+    /// Renames the newest file to the previous one, and the finished file to the newest.
     fn publish(&self) -> io::Result<()> {
         match fs::rename(&self.newest, &self.before) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -419,7 +419,7 @@ impl Store {
     }
 }
 
-/// Nothing but a file of ours, or a link, is given another name, or loses its own.
+/// The obstacle if `path` is anything but a snapshot or a link, which may be renamed or replaced.
 fn in_the_way(path: &Path) -> Option<Obstacle> {
     let kind = match place::found(path) {
         Ok(found) => found?.file_type(),
@@ -436,7 +436,7 @@ fn in_the_way(path: &Path) -> Option<Obstacle> {
     }
 }
 
-/// What has the name of the file that is being written is removed, unless it is a folder.
+/// The obstacle if the temporary file's name is a folder's. Anything else there is removed.
 fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
     match place::found(path) {
         Ok(found) => found
@@ -446,14 +446,14 @@ fn in_the_way_of_new(path: &Path) -> Option<Obstacle> {
     }
 }
 
-/// Why even root may not write.
+/// Why even root may be unable to write.
 const LOCKED: &str = "; a folder that was made or mounted anew since the start is written to after the next one (security.landlock)";
 
-/// What is said of a file that somebody may want.
+/// Advice for a file that may belong to somebody.
 const NOT_OURS: &str = "exists and is not a snapshot: remove it, or name another file";
 
-/// Whether a file was never a snapshot: somebody wants it as it is. What a power cut may leave of one, nothing, zeros, or the ones of
-/// flash memory that was erased, is not of others.
+/// True if a file was never a snapshot, and must be kept. Remains of one after a power cut, empty, zeros, or 0xff of erased flash
+/// memory, may be replaced.
 fn is_of_others(path: &Path) -> io::Result<bool> {
     let mut bytes = [0; SnapshotHeader::LEN];
     let mut len = 0;
@@ -472,15 +472,15 @@ fn is_of_others(path: &Path) -> io::Result<bool> {
     Ok(is_foreign && !is_blank(0) && !is_blank(0xff))
 }
 
-/// Why a file gives nothing at all.
+/// Why a file gives no answers at all.
 enum Unusable {
-    /// There is none.
+    /// It is missing.
     Absent,
     /// It cannot be opened or read.
     Io(io::Error),
-    /// Its header is not that of a snapshot of ours.
+    /// Its header is invalid.
     Header(HeaderError),
-    /// It was not read in time.
+    /// It was read too late.
     Late,
 }
 
@@ -513,10 +513,10 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// What can be read of a file, and what kept the rest from being read.
+/// Reads the file up to its bound; with the error that ended it early, if any.
 fn read_bounded(path: &Path) -> Result<(Vec<u8>, Option<String>), Unusable> {
     let mut bytes = Vec::new();
-    // Whoever could have written it could have any name answered as he likes.
+    // An account that could write the file could forge any answer.
     let read = files::open_own(path)?
         .take(FILE_BYTES_MAX as u64 + 1)
         .read_to_end(&mut bytes);

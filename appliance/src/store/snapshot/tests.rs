@@ -11,7 +11,7 @@ use crate::store::shared::tests::{BODY, fill, head, names, test_cache};
 
 const NAMES: [&str; 3] = ["a.example.", "b.example.", "c.example."];
 
-/// A folder of the test's own, which goes with it.
+/// A temporary folder, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -78,7 +78,7 @@ fn what_is_saved_is_restored() {
     assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
 }
 
-/// The kernel's clock is what it is; each other reason can be made.
+/// Depends on the kernel's clock; each other reason can be produced.
 #[test]
 fn why_an_age_is_unknown_is_said() {
     let header = |saved_secs, clock_synchronised| SnapshotHeader {
@@ -185,7 +185,7 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
     }
 }
 
-/// Writes a snapshot of three names and gives its bytes.
+/// Writes a snapshot of three names and returns its bytes.
 fn sample(folder: &Folder, cache: &SharedCache) -> Vec<u8> {
     fill(cache, &NAMES, &fresh());
     folder.store().save(cache).expect("a folder to write to");
@@ -358,7 +358,7 @@ fn the_writer_writes_what_changed_and_only_that() {
     writer.finish();
 }
 
-/// Whoever may write to the folder prepares the name that is written next.
+/// An account that may write to the folder prepares the next file name.
 #[test]
 fn the_unfinished_file_is_never_what_somebody_else_put_there() {
     let cache = test_cache!(8192);
@@ -414,7 +414,7 @@ fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
         with_mode(mode);
         refused("others may write to it");
     }
-    // Whoever may read it learns names, and says none.
+    // Readable for others: they learn names, but cannot forge any.
     with_mode(0o644);
     assert_eq!(load_anew(&store, cache).answers, 6);
     if chown(&file, Some(12_345), None).is_ok() {
@@ -488,7 +488,7 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
     }
 }
 
-/// What is said before is what is said when one is written, with the place in the config that names it.
+/// The message in advance equals that of a failed write, with the place in the config that names the snapshot.
 #[test]
 fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
     let cache = test_cache!(8192);

@@ -1,4 +1,4 @@
-//! What a worker writes for readers of one query or answer, and its 64 bytes.
+//! Record that a worker writes for readers about one query, answer or frame, and its layout in 64 bytes.
 //!
 //! ```text
 //!  0        8       12     16      18     19     20    21    22       40      42        60   64
@@ -9,26 +9,26 @@ use std::net::{Ipv6Addr, SocketAddr};
 
 use xdnsd_core::counters::{Counter, Counters};
 
-/// Bytes of it, in front of the message or frame.
+/// Bytes of an entry, in front of the message or frame.
 pub const ENTRY_BYTES: usize = 64;
 
-/// What was seen.
+/// Event of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TapKind {
-    /// A query, as it came.
+    /// A query, as received.
     Query,
     /// An answer that was given at once.
     Answer,
-    /// A query that waits for its answer, as it came.
+    /// A query that waits for its answer, as received.
     Waiting,
-    /// The answer to one that has waited.
+    /// The answer to a query that has waited.
     Late,
-    /// A query that gets no answer, as it came.
+    /// A query that gets no answer, as received.
     Silence,
-    /// A frame from the AF_XDP socket.
+    /// A frame received by the AF_XDP socket.
     FrameIn,
-    /// A frame to it.
+    /// A frame sent by the AF_XDP socket.
     FrameOut,
 }
 
@@ -43,7 +43,7 @@ impl TapKind {
         Self::FrameOut,
     ];
 
-    /// What has to be wanted for it.
+    /// The bit in [`wanted`] for this kind.
     #[must_use]
     pub const fn wanted(self) -> u8 {
         match self {
@@ -56,17 +56,17 @@ impl TapKind {
 
 /// What a reader wants, as bits.
 pub mod wanted {
-    /// What became of queries.
+    /// Outcomes of queries.
     pub const ANSWERS: u8 = 1;
-    /// Queries besides, as they came.
+    /// Queries as well, as received.
     pub const QUERIES: u8 = 2;
     /// Frames of AF_XDP sockets.
     pub const FRAMES: u8 = 4;
-    /// All of it.
+    /// Everything.
     pub const ALL: u8 = ANSWERS | QUERIES | FRAMES;
 }
 
-/// How a query came.
+/// Path by which a query arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum QueryPath {
@@ -79,10 +79,10 @@ pub enum QueryPath {
 }
 
 impl QueryPath {
-    /// Each of them.
+    /// All paths.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Udp, Self::Tcp];
 
-    /// The word of metrics.
+    /// Label value in metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -93,25 +93,25 @@ impl QueryPath {
     }
 }
 
-/// Why it was answered as it was.
+/// Why a query was answered as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AnswerReason {
-    /// A list says so, of the name or of one that it leads to.
+    /// A list blocks the name, or one that it leads to.
     Blocked,
-    /// Its address is private, and it came from outside.
+    /// The upstream's answer has a private address (rebind protection).
     Rebind,
-    /// The client gets no answer.
+    /// The access rules deny the client.
     Access,
-    /// The client asks too much.
+    /// A rate limit of the client is exceeded.
     Rate,
-    /// The client is to come back with a cookie.
+    /// The client has to retry with a DNS cookie.
     Cookie,
-    /// It is malformed.
+    /// The query is malformed.
     Malformed,
-    /// It is of a kind that is not answered.
+    /// The query is of an unsupported kind.
     Unsupported,
-    /// It is refused.
+    /// The query is refused.
     Refused,
     /// No upstream server answers.
     Failed,
@@ -121,18 +121,18 @@ pub enum AnswerReason {
     Local,
     /// From the cache.
     Cache,
-    /// It waits for an upstream server.
+    /// The query waits for an upstream server.
     Waiting,
-    /// It is no query.
+    /// The message is not a query.
     Ignored,
-    /// An upstream server has said so.
+    /// Answered by an upstream server.
     Upstream,
-    /// Made here: ANY, or what a server says of itself.
+    /// Made here: for ANY, or a server's identification.
     Own,
 }
 
 impl AnswerReason {
-    /// Each of them.
+    /// All reasons.
     pub const ALL: [Self; 16] = [
         Self::Blocked,
         Self::Rebind,
@@ -152,7 +152,7 @@ impl AnswerReason {
         Self::Own,
     ];
 
-    /// As it is shown.
+    /// Word for display.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -176,7 +176,7 @@ impl AnswerReason {
     }
 }
 
-/// What the engine counts where it decides, in the order in which it is believed: several may be counted for one query.
+/// Counters that show the reason, in order of precedence: several may be counted for one query.
 const DECISIVE: [(Counter, AnswerReason); 18] = [
     (Counter::Blocked, AnswerReason::Blocked),
     (Counter::RebindWithheld, AnswerReason::Rebind),
@@ -198,19 +198,19 @@ const DECISIVE: [(Counter, AnswerReason); 18] = [
     (Counter::IgnoredMessages, AnswerReason::Ignored),
 ];
 
-/// Where the counters that decide stood: what has moved since says why. So the engine pays nothing for being read.
+/// Earlier values of the decisive counters: a changed one gives the reason. So the engine pays nothing for the tap.
 #[derive(Clone, Debug, Default)]
 pub struct Marks([u64; DECISIVE.len()]);
 
 impl Marks {
-    /// Where they stand.
+    /// Takes the present values.
     pub fn set(&mut self, counters: &Counters) {
         for (mark, (counter, _)) in self.0.iter_mut().zip(DECISIVE) {
             *mark = counters.get(counter);
         }
     }
 
-    /// The first one that has moved since they were set, which they are again.
+    /// Reason of the first counter that has changed since the last call, if any; takes the present values.
     pub fn moved(&mut self, counters: &Counters) -> Option<AnswerReason> {
         let mut found = None;
         for (mark, (counter, why)) in self.0.iter_mut().zip(DECISIVE) {
@@ -224,31 +224,31 @@ impl Marks {
     }
 }
 
-/// One query, answer or frame.
+/// An entry: one query, answer or frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapEntry {
-    /// When, by the monotonic clock.
+    /// CLOCK_MONOTONIC in nanoseconds.
     pub time_ns: u64,
-    /// For how long a worker had it in hand; 0 where that is not known.
+    /// Time that a worker spent on it, in microseconds; 0 if unknown.
     pub micros: u32,
     /// Bytes of the message or frame.
     pub len: u32,
-    /// How many of them are kept.
+    /// Bytes kept after the entry.
     pub kept: u16,
-    /// What it is.
+    /// The event.
     pub kind: TapKind,
-    /// How the query came.
+    /// Path of the query.
     pub via: QueryPath,
-    /// Why it was answered so.
+    /// Reason of the answer.
     pub why: AnswerReason,
-    /// Who asked.
+    /// Address of the client.
     pub client: SocketAddr,
-    /// Who has answered.
+    /// Upstream that answered, if any.
     pub upstream: Option<SocketAddr>,
 }
 
 impl TapEntry {
-    /// Its bytes.
+    /// Encodes the entry.
     #[must_use]
     pub fn emit(&self) -> [u8; ENTRY_BYTES] {
         let mut bytes = [0; ENTRY_BYTES];
@@ -262,7 +262,7 @@ impl TapEntry {
         bytes
     }
 
-    /// Reads them again. `None`: another program has written them.
+    /// Decodes an entry. `None` if it is malformed.
     #[must_use]
     pub fn parse(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let number = |at: usize| {
@@ -283,7 +283,7 @@ impl TapEntry {
     }
 }
 
-/// Sixteen bytes of the address, IPv4 mapped, and its port; no port: none.
+/// Encodes an address as 16 bytes, IPv4-mapped, and the port; all zeros for `None`.
 fn put_address(bytes: &mut [u8], address: Option<SocketAddr>) {
     let Some(address) = address else { return };
     let ip = match address.ip() {

@@ -1,11 +1,11 @@
-//! The tap: who reads of queries and answers as they come, and where workers write for them.
+//! The tap: readers of queries and answers as they happen, and the rings in which workers write for them.
 //!
 //! ```text
 //!  worker 0 ─► ring of reader 0, ring of reader 1, ...     each reader has brought its memory, with a ring for each worker
 //!  worker 1 ─► ring of reader 0, ...
 //! ```
-//! Nobody reads: a worker loads one word for each query, and nothing else is done. A worker never waits for a reader: its ring
-//! is full, or just comes or goes, and the entry is lost. The lock of a ring is the worker's own but for that moment.
+//! Without readers a worker loads one word per query, and does nothing else. A worker never waits for a reader: if its ring is
+//! full, or being attached or detached, the entry is lost. Otherwise the worker has the lock of a ring to itself.
 
 pub mod entry;
 pub mod ring;
@@ -20,13 +20,13 @@ use ring::{RINGS, RingLayout, TapRing};
 
 use crate::os::shared_memory::SharedMemory;
 
-/// Readers at once. All places taken: the next one is refused.
+/// Most readers at once. Full: the next one is refused.
 pub const READERS_MAX: usize = 4;
 
 /// The tap of this process.
 pub static TAP: Tap = Tap::new();
 
-/// Where one worker writes.
+/// Rings in which one worker writes.
 #[derive(Debug)]
 pub struct TapRings([Mutex<Option<TapRing>>; READERS_MAX]);
 
@@ -35,7 +35,7 @@ impl TapRings {
         Self([const { Mutex::new(None) }; READERS_MAX])
     }
 
-    /// Writes it for each reader that wants it. May be called by the worker alone.
+    /// Writes an entry for each reader that wants it. Only the worker itself may call this.
     pub fn write(&self, entry: &TapEntry, bytes: &[u8]) {
         for ring in &self.0 {
             if let Ok(mut ring) = ring.try_lock()
@@ -49,13 +49,13 @@ impl TapRings {
     fn put(&self, place: usize, ring: Option<TapRing>) {
         let mut present = self.0[place].lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = std::mem::replace(&mut *present, ring);
-        // Not behind the lock, and never by a worker: the last one unmaps the memory.
+        // Dropped after the lock is released, and never by a worker: dropping the last one unmaps the memory.
         drop(present);
         drop(earlier);
     }
 }
 
-/// A reader: it is there as long as its connection is.
+/// A reader, attached as long as its connection is open.
 #[derive(Debug)]
 struct Reader {
     connection: UnixStream,
@@ -63,7 +63,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Whether it is still there. Nothing is expected of it.
+    /// True while the connection is open. Anything that the reader sends is ignored.
     fn is_there(&self) -> bool {
         let mut said = [0; 64];
         match (&self.connection).read(&mut said) {
@@ -73,7 +73,7 @@ impl Reader {
     }
 }
 
-/// All readers, and where all workers write for them.
+/// All readers, and the rings of all workers.
 #[derive(Debug)]
 pub struct Tap {
     wanted: AtomicU8,
@@ -90,28 +90,28 @@ impl Tap {
         }
     }
 
-    /// What all readers want, together; 0: there are no readers.
+    /// Union of what all readers want; 0 without readers.
     #[must_use]
     pub fn wanted(&self) -> u8 {
         self.wanted.load(Relaxed)
     }
 
-    /// Where a worker writes.
+    /// Rings of a worker.
     #[must_use]
     pub const fn rings(&self, worker: usize) -> &TapRings {
         &self.rings[worker]
     }
 
-    /// Readers that are there.
+    /// Number of attached readers.
     #[must_use]
     pub fn readers(&self) -> usize {
         self.lock().iter().flatten().count()
     }
 
-    /// Writes for one more reader from now on, until its connection ends.
+    /// Attaches a reader, until its connection ends.
     ///
     /// # Errors
-    /// There are too many, in words.
+    /// [`READERS_MAX`] readers are attached, or the connection cannot be prepared; in words.
     pub fn attach(
         &self,
         memory: SharedMemory,
@@ -136,7 +136,7 @@ impl Tap {
         Ok(())
     }
 
-    /// Lets those go whose connection has ended.
+    /// Detaches readers whose connection has ended.
     pub fn look(&self) {
         if self.wanted() == 0 {
             return;

@@ -1,11 +1,11 @@
-//! One ring of a reader's memory: a worker writes it, the reader empties it.
+//! One ring in a reader's memory: a worker writes it, the reader empties it.
 //!
 //! ```text
 //!  0      64     128          4096
-//!  | head | lost | tail | ... | slot | slot | ...      as often as there are workers
+//!  | head | lost | tail | ... | slot | slot | ...      one such ring per worker
 //! ```
-//! `head` counts what was written, `tail` what was read; each side believes its own number alone. Full: the entry is lost, and
-//! counted. A reader that writes nonsense to `tail` loses entries, and nothing else happens.
+//! `head` counts entries written, `tail` entries read; each side trusts only its own counter. Full: the entry is lost, and
+//! counted. A reader that writes nonsense to `tail` only loses entries.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use xdnsd_core::limits::WORKERS;
 use super::entry::{ENTRY_BYTES, TapEntry};
 use crate::os::shared_memory::SharedMemory;
 
-/// Rings of a reader: one for each thread with an engine.
+/// Rings of a reader: one per engine.
 pub const RINGS: usize = WORKERS + 1;
 /// Bytes in front of the slots.
 const HEAD_BYTES: usize = 4096;
 const LOST: usize = 64;
 const TAIL: usize = 128;
-/// Slots of a ring at most.
+/// Most slots of a ring.
 const SLOTS_MAX: usize = 8192;
-/// Bytes of a slot at most: a whole frame.
+/// Most bytes of a slot: a whole frame.
 const SLOT_BYTES_MAX: usize = 2048;
-/// The least: a whole question.
+/// Fewest bytes of a slot: a whole question.
 const SLOT_BYTES_MIN: usize = 512;
 
-/// How a reader's memory is laid out.
+/// Layout of a reader's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingLayout {
     slots: usize,
@@ -37,18 +37,18 @@ pub struct RingLayout {
 }
 
 impl RingLayout {
-    /// For who wants to know what was asked: the question fits whatever its name.
+    /// For readers of questions: a question fits whatever its name.
     pub const QUESTIONS: Self = Self {
         slots: 2048,
         slot_bytes: SLOT_BYTES_MIN,
     };
-    /// For who wants messages or frames, whole.
+    /// For readers of whole messages or frames.
     pub const MESSAGES: Self = Self {
         slots: 1024,
         slot_bytes: SLOT_BYTES_MAX,
     };
 
-    /// The one that a reader asks for; `None`: there is no such.
+    /// The layout that a reader asks for; `None` if it is invalid.
     #[must_use]
     pub fn new(slots: usize, slot_bytes: usize) -> Option<Self> {
         let is_one = slots.is_power_of_two()
@@ -58,7 +58,7 @@ impl RingLayout {
         is_one.then_some(Self { slots, slot_bytes })
     }
 
-    /// Slots of a ring.
+    /// Slots of each ring.
     #[must_use]
     pub const fn slots(&self) -> usize {
         self.slots
@@ -101,7 +101,7 @@ pub struct TapRing {
 }
 
 impl TapRing {
-    /// The ring at `index`, of `RINGS`, for a reader that wants this.
+    /// Ring `index` of `RINGS`, for a reader that wants these kinds.
     #[must_use]
     pub fn new(memory: Arc<SharedMemory>, shape: RingLayout, index: usize, wanted: u8) -> Self {
         assert!(index < RINGS, "a ring");
@@ -115,7 +115,7 @@ impl TapRing {
         }
     }
 
-    /// Writes it with as many of the bytes as fit, where the reader wants it and has room.
+    /// Writes an entry with as many of the bytes as fit, if the reader wants it and the ring has room.
     pub fn write(&mut self, entry: &TapEntry, bytes: &[u8]) {
         if self.wanted & entry.kind.wanted() == 0 {
             return;
@@ -150,7 +150,7 @@ pub struct RingReader {
 }
 
 impl RingReader {
-    /// Nothing is read yet.
+    /// Before the first entry.
     #[must_use]
     pub const fn new(memory: SharedMemory, shape: RingLayout) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl RingReader {
         }
     }
 
-    /// Entries that had no room so far.
+    /// Entries lost so far, over all rings.
     #[must_use]
     pub fn lost(&self) -> u64 {
         let lost = |ring| {
@@ -170,14 +170,14 @@ impl RingReader {
         (0..RINGS).map(lost).sum()
     }
 
-    /// Reads what is there by now, with its bytes, in the order of time.
+    /// Reads all entries with their bytes, in order of time.
     #[must_use]
     pub fn drain(&mut self) -> Vec<(TapEntry, Vec<u8>)> {
         let mut read = Vec::new();
         for ring in 0..RINGS {
             let base = ring * self.shape.ring_bytes();
             let head = self.memory.word(base).load(Acquire);
-            // Bound: a ring has so many slots.
+            // Bound: the slots of a ring.
             for _ in 0..self.shape.slots {
                 let tail = self.tails[ring];
                 if tail >= head {
@@ -276,7 +276,7 @@ pub(super) mod tests {
         assert!(reader.drain().is_empty());
     }
 
-    /// The other side may write what it likes.
+    /// The other side may write anything.
     #[test]
     fn a_tail_that_is_nonsense_costs_entries_and_nothing_else() {
         let (mut reader, mut ring) = ends(RingLayout::new(16, 512).expect("a shape"));
