@@ -6,12 +6,12 @@ use super::prefix::Prefix;
 use super::problem::Problem;
 use super::ranges::{self, Span};
 
-/// Which clients are answered.
+/// Input: which clients are answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AclInput {
-    /// Prefixes and what their clients get. The longest that holds a client's address decides.
+    /// Prefixes and the action for their clients. The longest prefix that contains a client's address decides.
     pub rules: Vec<(Prefix, Action)>,
-    /// What all other clients get.
+    /// Action for all other clients.
     pub default: Action,
 }
 
@@ -24,10 +24,10 @@ impl Default for AclInput {
     }
 }
 
-/// The image. Where everyone is answered it is empty.
+/// Compiles the image. Empty if all clients are answered.
 ///
 /// # Errors
-/// Too many prefixes, or one that is named with two actions.
+/// Too many prefixes, or a prefix with two actions.
 pub fn compile(input: &AclInput) -> Result<Vec<u8>, Problem> {
     if input.rules.len() > PREFIXES_MAX {
         let what = format!(
@@ -114,7 +114,7 @@ mod tests {
         }
     }
 
-    /// Against the definition: the longest prefix that holds the address.
+    /// Compared with the definition: the longest prefix that contains the address.
     #[test]
     fn ranges_say_what_the_prefixes_say() {
         let mut state = 1u32;

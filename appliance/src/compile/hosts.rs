@@ -1,4 +1,4 @@
-//! Hosts files and DHCP lease files: addresses and the names of the machines that have them.
+//! Hosts files and DHCP lease files: addresses and the names of their machines.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,11 +7,11 @@ use super::name;
 use super::problem::Notes;
 use super::rules::{is_hosts_own, parse_address};
 
-/// Lease ends before this are no points in time but durations: dnsmasq writes those on routers without a clock.
+/// Lease ends before this are durations and no points in time: dnsmasq writes those on routers without a clock.
 const CLOCK_IS_SET_SECS: i64 = 1_000_000_000;
-/// The end of a lease that has none.
+/// End of a lease that never ends.
 const NEVER_SECS: i64 = i64::MAX;
-/// The end of a lease of which a line says none: odhcpd says it in another line.
+/// End of a lease in a line without one: odhcpd has it in another line.
 const UNKNOWN_SECS: i64 = 0;
 
 /// The format of a lease file.
@@ -19,44 +19,43 @@ const UNKNOWN_SECS: i64 = 0;
 pub enum LeaseFormat {
     /// `dhcp.leases` of dnsmasq: end, MAC, address, name, client ID.
     Dnsmasq,
-    /// The state or hosts file of odhcpd: `#` lines with interface, DUID, IAID, name, end, ID, length, addresses; and
-    /// lines as in a hosts file.
+    /// State or hosts file of odhcpd: `#` lines with interface, DUID, IAID, name, end, ID, length, addresses; and lines as in a
+    /// hosts file.
     Odhcpd,
 }
 
-/// A machine.
+/// A line of a hosts file: an address and its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Its address.
     pub address: IpAddr,
-    /// Its names in wire form, in the letter case that they are written in; the first is the one that the address points
-    /// back to.
+    /// Names in wire form, with the letter case of the file; the address points back to the first one.
     pub names: Vec<Vec<u8>>,
-    /// Its line in the file, from 1. 0: of a lease file.
+    /// Line in the file, from 1. 0 for a lease file.
     pub line: usize,
 }
 
-/// A lease, and what its client calls itself.
+/// A lease, with the names that its client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
-    /// The client's address.
+    /// Address of the client.
     pub address: IpAddr,
     /// Its names, as for a [`Host`].
     pub names: Vec<Vec<u8>>,
-    /// Who it is: the MAC address, or the DUID. Where a line says neither, its IPv4 address; over IPv6 nobody.
+    /// Identity of the client: its MAC address or DUID; in a line without either, its IPv4 address, or empty for IPv6.
     pub client: String,
-    /// When the lease ends, in seconds of the Unix epoch or from now; later than all others: never; 0: nobody knows.
+    /// End of the lease, in seconds of the Unix epoch or from now. `NEVER_SECS`: never; 0: unknown.
     pub end_secs: i64,
 }
 
 impl Lease {
-    /// When it ends, in seconds of the Unix epoch. `None`: never, or nobody knows.
+    /// End of the lease, in seconds of the Unix epoch. `None` if it never ends or the end is unknown.
     #[must_use]
     pub fn ends_secs(&self) -> Option<i64> {
         point_in_time(self.end_secs)
     }
 
-    /// The lease of a line as in a hosts file.
+    /// The lease of a line that is formatted like a hosts file.
     fn of_host(host: Host) -> Self {
         let client = match host.address {
             IpAddr::V4(address) => address.to_string(),
@@ -71,9 +70,9 @@ impl Lease {
     }
 }
 
-/// The machines of a hosts file: an address and names per line, `#` begins a comment. Lines without an address, and names
-/// that no host can have, are noted and passed over. So are, without a note, the names that such files give to the machine
-/// itself (`localhost` and its kin).
+/// Parses a hosts file: an address and names per line, `#` begins a comment. Lines without an address, and names that no host
+/// can have, are noted and skipped. Names of the machine itself in such files (`localhost` and its like) are skipped without a
+/// note.
 #[must_use]
 pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
     let mut hosts = Vec::new();
@@ -90,7 +89,7 @@ pub fn parse_hosts(file: &Path, text: &str, notes: &mut Notes) -> Vec<Host> {
     hosts
 }
 
-/// The machine of a line. Invalid names go to `skip`; the others of the line are used.
+/// Parses a line. Invalid names go to `skip`; the others of the line are used.
 fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<Host>, String> {
     let line = line.split('#').next().unwrap_or_default();
     let mut words = line.split_ascii_whitespace();
@@ -120,7 +119,7 @@ fn parse_hosts_line(line: &str, skip: &mut impl FnMut(String)) -> Result<Option<
     }
 }
 
-/// One line is one address: who writes two of them gives none of them a name.
+/// Refuses an address in place of a name: a line with two addresses would name neither.
 fn no_address(word: &str, name: Vec<u8>) -> Result<Vec<u8>, String> {
     match parse_address(word) {
         Some(_) => Err(format!("`{word}` is an address, a name is wanted here")),
@@ -132,8 +131,8 @@ fn parse_host(word: &str) -> Result<Vec<u8>, String> {
     name::parse_host_written(word).map_err(|error| format!("`{word}` {error}"))
 }
 
-/// The leases of a file. Leases without a name, and those that ended before `now_secs` (of the Unix epoch), are
-/// none; without a `now_secs` no lease has ended: a router's clock is wrong until the network has told it the time.
+/// Parses a lease file. Skips leases without a name, and those that ended before `now_secs` (of the Unix epoch). Without
+/// `now_secs` no lease has ended: a router's clock is wrong until the network has set it.
 #[must_use]
 pub fn parse_leases(
     file: &Path,
@@ -162,7 +161,7 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Lease>, S
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     match words[..] {
         [] | ["duid", ..] | [_, _, _, "*"] | [_, _, _, "*", _] => Ok(Vec::new()),
-        // A name has no blank in it: with one more word nobody knows where it ends.
+        // A name has no blank: with another word its end is unknown.
         [end, mac_or_iaid, address, name, ref id @ ..] if id.len() <= 1 => {
             let end_secs = parse_end(end)?;
             if has_ended(end_secs, now_secs) {
@@ -171,7 +170,7 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Lease>, S
             let address: IpAddr = address
                 .parse()
                 .map_err(|_| format!("`{address}` is not an address"))?;
-            // Over IPv6 the number in front is one of several of the same client, the last word its DUID.
+            // For IPv6 the first number is one of several of the same client; the last word is its DUID.
             let client = id.first().filter(|_| address.is_ipv6());
             Ok(vec![Lease {
                 address,
@@ -211,7 +210,7 @@ fn parse_odhcpd_line(
         );
     };
     let end_secs = parse_end(end)?;
-    // A name that odhcpd itself found to be broken begins with `broken\x20`.
+    // A name that odhcpd found to be invalid begins with `broken\x20`.
     if *name == "-"
         || *end == OVER
         || name.starts_with("broken") && name.contains('\\')
@@ -233,7 +232,7 @@ fn parse_odhcpd_line(
         .collect())
 }
 
-/// The address of `192.0.2.1/32` or `2001:db8::1/128`. A shorter prefix is delegated to a router behind us, no host.
+/// Address of `192.0.2.1/32` or `2001:db8::1/128`. A shorter prefix is delegated to a router behind us and belongs to no host.
 fn single_address(word: &str) -> Option<IpAddr> {
     let (address, len) = word.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -241,10 +240,10 @@ fn single_address(word: &str) -> Option<IpAddr> {
     (len == whole).then_some(address)
 }
 
-/// What odhcpd writes as the end of a lease that has ended.
+/// End that odhcpd writes for a lease that is over.
 const OVER: &str = "0";
 
-/// The end of a lease. 0 (dnsmasq) and -1 (odhcpd) never come.
+/// Parses the end of a lease. 0 (dnsmasq) and -1 (odhcpd) mean never.
 fn parse_end(word: &str) -> Result<i64, String> {
     let end_secs: i64 = word
         .parse()
@@ -252,7 +251,7 @@ fn parse_end(word: &str) -> Result<i64, String> {
     Ok(if end_secs <= 0 { NEVER_SECS } else { end_secs })
 }
 
-/// The end of a lease that ends at a time that is known.
+/// End of a lease if it is a known point in time.
 fn point_in_time(end_secs: i64) -> Option<i64> {
     let is_time = |secs: &i64| (CLOCK_IS_SET_SECS..NEVER_SECS).contains(secs);
     Some(end_secs).filter(is_time)
@@ -406,7 +405,7 @@ mod tests {
         assert_eq!(notes.len(), 1);
     }
 
-    /// A file that is read while it is written ends anywhere.
+    /// A file that is read while it is written may end anywhere.
     #[test]
     fn a_file_cut_anywhere_gives_no_host_that_is_not_in_it() {
         let text = "1900000000 02:00:00:00:00:01 192.168.1.7 phone *\n0 02:00:00:00:00:02 192.168.1.8 tv *\n";

@@ -1,30 +1,30 @@
-//! What the machine's devices say of clients, as policy takes it.
+//! Facts about clients from the machine's devices, as input to policy.
 
 use std::net::IpAddr;
 
 use xdnsd_core::policy::on_link::{Carried, Network};
 
-/// What the devices of this machine say of clients. The config does not.
+/// Facts about clients from the devices of this machine. They are not part of the config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
-    /// Addresses that no query from the wire can come from: ascending.
+    /// Addresses that no query from the wire can have as its source, ascending.
     pub martian_sources: Vec<IpAddr>,
-    /// The machine's own among them.
+    /// Those that are the machine's own.
     pub own_addresses: Vec<IpAddr>,
-    /// The networks of the served devices: ascending, none within another.
+    /// Networks of the served devices: ascending, none within another.
     pub on_link: Vec<Network>,
-    /// The indices of the served devices.
+    /// Indices of the served devices.
     pub served: Vec<u32>,
-    /// Devices, and the number of the view of who asks by them.
+    /// Devices with the number of the view of their clients.
     pub views: Vec<(u32, u8)>,
-    /// Devices whose frames come by others.
+    /// Devices whose frames arrive by others.
     pub carried: Vec<Carried>,
-    /// The networks of those devices by which somebody is in a view.
+    /// Networks of devices with clients in a view.
     pub networks: Vec<(u32, Network)>,
 }
 
 impl Links {
-    /// There are none.
+    /// No devices.
     pub const NONE: Self = Self {
         martian_sources: Vec::new(),
         own_addresses: Vec::new(),
@@ -35,7 +35,7 @@ impl Links {
         networks: Vec::new(),
     };
 
-    /// The same with the devices of views that `other` has.
+    /// The same, with the views of devices that `other` has.
     #[must_use]
     pub fn with_views_of(self, other: &Self) -> Self {
         Self {

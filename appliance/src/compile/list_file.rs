@@ -18,10 +18,10 @@ use crate::os::files;
 use crate::os::sealed_memory::Sealed;
 use crate::text;
 
-/// Bytes of the longest list. A longer file is refused.
+/// Maximum size of a compiled list, in bytes. A longer file is refused.
 const BYTES_MAX: usize = field::HEADER_LEN + NAMES_MAX * 17;
 
-/// A compiled list in memory that nobody can change. It was checked there when it was loaded.
+/// A compiled list in sealed memory, checked there when it was loaded.
 #[derive(Debug)]
 pub struct ListImage(Sealed);
 
@@ -29,15 +29,15 @@ impl ListImage {
     /// Copies a compiled list into memory and checks the copy.
     ///
     /// # Errors
-    /// The file cannot be read, or is not a compiled list of this version, or is torn or damaged; or there is not enough
-    /// memory for it.
+    /// The file cannot be read, is not a compiled list of this version, is truncated or damaged; or there is not enough memory
+    /// for it.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let file = files::open(path).map_err(wrong)?;
         Self::read(path, file)
     }
 
-    /// The same of a file that is open.
+    /// Reads an open file in the same way.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -45,12 +45,12 @@ impl ListImage {
         Self::read_within(path, file, room::available())
     }
 
-    /// The same where the machine has so much memory.
+    /// Reads it if it fits the `available` memory.
     fn read_within(path: &Path, mut file: File, available: Option<u64>) -> Result<Self, Problem> {
         let wrong = |error: io::Error| Problem::with_file(path, &error);
         let no_list = |error| Problem::of(path.display().to_string(), explain(error));
         let before = file.metadata().map_err(wrong)?;
-        // Whether it is a list at all is known before there is memory for it.
+        // The header is checked before there is memory for the list.
         let mut head = [0; field::HEADER_LEN];
         let head_len = before.len().min(head.len() as u64) as usize;
         file.read_exact(&mut head[..head_len]).map_err(wrong)?;
@@ -74,7 +74,7 @@ impl ListImage {
         Ok(Self(image))
     }
 
-    /// Takes what the compiler made.
+    /// Seals an image from the compiler.
     ///
     /// # Errors
     /// There is no memory for it.
@@ -117,18 +117,18 @@ fn explain(error: ListError) -> String {
     }
 }
 
-/// What a compilation did.
+/// Summary of a compilation.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The sources and what was found in them.
+    /// Sources with their tallies.
     pub sources: Vec<(PathBuf, ListTally)>,
-    /// Names in the compiled list: rules about the same name are one.
+    /// Names in the compiled list: rules about the same name count once.
     pub names: usize,
-    /// Names among them that are allowed.
+    /// Those that are allowed.
     pub allowed: u32,
     /// Bytes of the compiled list.
     pub bytes: usize,
-    /// Rules that had no place, see [`no_place`].
+    /// Rules that did not fit, see [`no_place`].
     pub left_out: usize,
 }
 
@@ -189,7 +189,7 @@ pub fn compile(sources: &[(PathBuf, ListPurpose)]) -> Result<(Vec<u8>, Report), 
     Ok((image, report))
 }
 
-/// The image of a builder's names, and what finds those of each source again.
+/// Builds the image, with what is needed to find each source's names in it again.
 pub(super) fn finish(builder: ListBuilder) -> Result<Built, Problem> {
     let crowded = || {
         let what = "too many names fall together under this key; compile again";
@@ -198,7 +198,7 @@ pub(super) fn finish(builder: ListBuilder) -> Result<Built, Problem> {
     builder.build_to_keep().ok_or_else(crowded)
 }
 
-/// What is said of rules about names that others with options, or of another rank, are about as well, and that have no place.
+/// Problem about rules that did not fit: those for names that have also rules with options, or of another rank.
 pub(super) fn no_place(left_out: usize) -> Option<Problem> {
     let rules = text::count(left_out, "rule");
     let what = format!(
@@ -207,10 +207,10 @@ pub(super) fn no_place(left_out: usize) -> Option<Problem> {
     (left_out > 0).then(|| Problem::of("lists", what))
 }
 
-/// Writes a compiled list so that a reader, or a power cut, sees the old file or the new one and nothing between.
+/// Writes a compiled list so that a reader, or a power cut, sees either the old file or the new one.
 ///
 /// # Errors
-/// The file cannot be written, or is something else than a compiled list.
+/// The file cannot be written, or is something other than a compiled list.
 pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
     let path = &target(path).map_err(|error| Problem::with_file(path, &error))?;
     let mut temporary = OsString::from(path);
@@ -223,8 +223,8 @@ pub fn write(path: &Path, image: &[u8]) -> Result<(), Problem> {
     })
 }
 
-/// The file that a list is to replace, behind links. Nothing else is replaced than an empty file or a compiled list: not a
-/// device, and not the text that was named first where the name of what is written was forgotten.
+/// Resolves links to the file that a list is to replace. Only an empty file or a compiled list is replaced: no device, and no
+/// text that comes first because the output's name was forgotten.
 fn target(path: &Path) -> io::Result<PathBuf> {
     let mut file = match files::open(path) {
         Ok(file) => file,
@@ -256,7 +256,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// The arguments of `xdnsd lists compile [--allow FILE]… OUT IN…`.
+/// Carries out `xdnsd lists compile [--allow FILE]… OUT IN…`.
 ///
 /// # Errors
 /// What is wrong with the arguments, with a source, or with writing `OUT`.
@@ -374,7 +374,7 @@ mod tests {
         );
     }
 
-    /// What `cp` over a list in use does to it.
+    /// `cp` over a list in use.
     #[test]
     fn a_list_in_use_does_not_change_whatever_happens_to_its_file() {
         let folder = Folder::new();
@@ -441,7 +441,7 @@ mod tests {
         assert!(ListImage::open(&huge).is_err());
     }
 
-    /// By root, `/dev/null` would be a file from then on.
+    /// Otherwise root would turn `/dev/null` into a file.
     #[test]
     fn only_a_compiled_list_is_replaced() {
         let folder = Folder::new();
@@ -541,7 +541,7 @@ mod tests {
         assert!(ListImage::open(&out).is_ok(), "it was left alone");
     }
 
-    /// Names as lists have them: two to four labels, 8 to 40 letters, all distinct.
+    /// A million distinct names as lists have them: two to four labels, 8 to 40 letters.
     fn million() -> impl Iterator<Item = String> {
         const NAMES: u32 = 1_000_000;
         (0..NAMES).map(|number| {

@@ -1,4 +1,4 @@
-//! Names as people write them, to the wire form that the lookups take.
+//! Names in presentation format, to the wire form that lookups take.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use super::punycode;
 /// Why text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameTextError {
-    /// Nothing is written, or nothing between two dots.
+    /// No label between two dots, or no text at all.
     EmptyLabel,
     /// A label of more than 63 bytes.
     LabelTooLong,
@@ -19,9 +19,9 @@ pub enum NameTextError {
     TooLong,
     /// A letter beyond ASCII. DNS has such names in their `xn--` form (RFC 5890).
     NotAscii,
-    /// A backslash without what belongs behind it.
+    /// An incomplete escape after a backslash.
     Escape,
-    /// A character that a host name may not have.
+    /// A character that is invalid in a host name.
     NotAHostName,
 }
 
@@ -38,8 +38,8 @@ impl fmt::Display for NameTextError {
     }
 }
 
-/// Reads a name: labels with dots between them, the last dot optional, `.` the root, `\.` and `\DDD` as escapes
-/// (RFC 1035 section 5.1). The result is the wire form in lower case, root byte included.
+/// Parses a name: labels with dots between them, the last dot optional, `.` the root, `\.` and `\DDD` as escapes (RFC 1035
+/// section 5.1). Returns the wire form in lower case, root byte included.
 ///
 /// # Errors
 /// The text is not a name.
@@ -53,7 +53,7 @@ pub fn lower(name: &[u8]) -> Vec<u8> {
     name.to_ascii_lowercase()
 }
 
-/// As [`parse`], with the letter case as it is written.
+/// As [`parse`], keeping the letter case.
 ///
 /// # Errors
 /// The text is not a name.
@@ -77,7 +77,7 @@ pub fn parse_written(text: &str) -> Result<Vec<u8>, NameTextError> {
     }
 }
 
-/// Appends the first label to `wire` and gives what is behind its dot.
+/// Appends the first label to `wire` and returns the text after its dot.
 fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameTextError> {
     let start = wire.len();
     wire.push(0);
@@ -101,14 +101,14 @@ fn parse_label<'t>(mut rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], N
     }
 }
 
-/// Appends what a backslash stands for and gives what is behind it.
+/// Appends the escaped byte and returns the text after it.
 fn parse_escape<'t>(rest: &'t [u8], wire: &mut Vec<u8>) -> Result<&'t [u8], NameTextError> {
     let (byte, rest) = unescape(rest).ok_or(NameTextError::Escape)?;
     wire.push(byte);
     Ok(rest)
 }
 
-/// What stands behind a backslash: three digits, or the character itself (RFC 1035 section 5.1).
+/// Parses an escape after its backslash: three digits, or the character itself (RFC 1035 section 5.1).
 pub(super) fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
     let (&first, behind) = rest.split_first()?;
     if !first.is_ascii_digit() {
@@ -123,8 +123,8 @@ pub(super) fn unescape(rest: &[u8]) -> Option<(u8, &[u8])> {
     Some((u8::try_from(value).ok()?, behind))
 }
 
-/// Reads a host name: letters, digits, hyphens and underscores between the dots (RFC 1123, and what devices really use).
-/// Letters beyond ASCII stand for their `xn--` form.
+/// Parses a host name: letters, digits, hyphens and underscores between the dots (RFC 1123, and names that real devices have).
+/// Letters beyond ASCII are converted to their `xn--` form.
 ///
 /// # Errors
 /// The text is not a host name.
@@ -132,7 +132,7 @@ pub fn parse_host(text: &str) -> Result<Vec<u8>, NameTextError> {
     parse_host_written(text).map(|name| lower(&name))
 }
 
-/// As [`parse_host`], with the letter case as it is written.
+/// As [`parse_host`], keeping the letter case.
 ///
 /// # Errors
 /// The text is not a host name.
@@ -150,7 +150,7 @@ pub fn parse_host_written(text: &str) -> Result<Vec<u8>, NameTextError> {
     }
 }
 
-/// The name `label.parent`; `None` where it gets too long.
+/// The name `label.parent`; `None` if it is too long.
 #[must_use]
 pub fn child(label: &[u8], parent: &[u8]) -> Option<Vec<u8>> {
     let mut name = Vec::with_capacity(label.len() + parent.len() + 1);
@@ -164,21 +164,21 @@ pub fn child(label: &[u8], parent: &[u8]) -> Option<Vec<u8>> {
     (name.len() <= NAME_MAX).then_some(name)
 }
 
-/// The parent of a name; `None` for the root.
+/// Parent of a name; `None` for the root.
 #[must_use]
 pub fn parent(name: &[u8]) -> Option<&[u8]> {
     let len = usize::from(*name.first()?);
     if len == 0 { None } else { name.get(1 + len..) }
 }
 
-/// The first label of a name and what is behind it; `None` for the root.
+/// First label of a name, and the rest; `None` for the root.
 #[must_use]
 pub fn cut_label(name: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&len, rest) = name.split_first()?;
     rest.split_at_checked(usize::from(len)).filter(|_| len > 0)
 }
 
-/// How a name in wire form is written.
+/// Presentation format of a name in wire form.
 #[must_use]
 pub fn display(name: &[u8]) -> String {
     let mut text = String::new();

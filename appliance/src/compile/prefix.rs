@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use super::name;
 
-/// Bits in front of a mapped IPv4 address.
+/// Bits before the IPv4 address in a mapped one.
 const MAPPED_BITS: u8 = 96;
 
-/// An address and how many of its leading bits count. The other bits are zero.
+/// An address and the number of its leading bits that count. The other bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Prefix {
     address: IpAddr,
@@ -19,13 +19,13 @@ pub struct Prefix {
 /// Why text is not a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrefixError {
-    /// Not an address, or not an address, a slash and a number.
+    /// No address, or no address followed by a slash and a number.
     Syntax,
-    /// The address names its interface.
+    /// The address has a zone.
     Zone,
-    /// More bits than the address has.
+    /// The length exceeds the address.
     Length,
-    /// A bit behind the prefix is set: probably another network is meant.
+    /// A bit after the prefix is set: probably another network is meant.
     HostBits(Prefix),
 }
 
@@ -90,7 +90,7 @@ const fn address_bits(address: IpAddr) -> u8 {
 }
 
 impl Prefix {
-    /// The prefix of `len` bits that holds `address`.
+    /// The prefix of `len` bits that contains `address`.
     #[must_use]
     pub fn masked(address: IpAddr, len: u8) -> Self {
         let len = len.min(address_bits(address));
@@ -108,7 +108,7 @@ impl Prefix {
         Self { address, len }
     }
 
-    /// The same in its one form: what is an IPv4 prefix in the clothes of the other family (RFC 4291 section 2.5.5.2) is one.
+    /// Canonical form: an IPv4-mapped prefix (RFC 4291 section 2.5.5.2) becomes an IPv4 prefix.
     #[must_use]
     pub fn unmapped(self) -> Self {
         let IpAddr::V6(address) = self.address else {
@@ -120,33 +120,33 @@ impl Prefix {
         }
     }
 
-    /// Whether each address of the other one is one of this.
+    /// True if it contains each address of `other`.
     #[must_use]
     pub fn contains(&self, other: &Self) -> bool {
         let is_family = self.address.is_ipv4() == other.address.is_ipv4();
         is_family && self.len <= other.len && Self::masked(other.address, self.len) == *self
     }
 
-    /// Whether it is one address.
+    /// True if it is a single address.
     #[must_use]
     pub const fn is_host(&self) -> bool {
         self.len == address_bits(self.address)
     }
 
-    /// The first address.
+    /// First address.
     #[must_use]
     pub const fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// How many bits count.
+    /// Number of bits.
     #[must_use]
     pub const fn length(&self) -> u8 {
         self.len
     }
 
-    /// The reverse zones that together hold the names of exactly these addresses, in wire form: one where the prefix ends
-    /// at a label, else one per value of the label that it ends in.
+    /// Reverse zones, in wire form, that together contain the names of exactly these addresses: one if the prefix ends at a
+    /// label, else one per value of its last label.
     #[must_use]
     pub fn reverse_zones(&self) -> Vec<Vec<u8>> {
         let label_bits: u8 = if self.address.is_ipv4() { 8 } else { 4 };
@@ -168,8 +168,8 @@ impl Prefix {
     }
 }
 
-/// The name of an address in `in-addr.arpa` or `ip6.arpa`, of which only the first `labels` labels of the address count
-/// (RFC 1035 section 3.5, RFC 3596 section 2.5).
+/// Name of an address in `in-addr.arpa` or `ip6.arpa`, with only the first `labels` labels of the address (RFC 1035 section
+/// 3.5, RFC 3596 section 2.5).
 fn reverse_name(address: IpAddr, labels: u8) -> Vec<u8> {
     let (parts, zone): (Vec<String>, &str) = match address {
         IpAddr::V4(v4) => (
@@ -197,7 +197,7 @@ fn reverse_name(address: IpAddr, labels: u8) -> Vec<u8> {
     name::parse(&labels.join(".")).expect("digits make a name of at most 74 bytes")
 }
 
-/// The name under which the PTR records of an address stand.
+/// Owner name of an address' PTR records.
 #[must_use]
 pub fn pointer_name(address: IpAddr) -> Vec<u8> {
     reverse_name(address, 32)
@@ -334,7 +334,7 @@ mod tests {
             (64, "64.2.0.192.in-addr.arpa.")
         );
         assert_eq!(small[63], "127.2.0.192.in-addr.arpa.");
-        // Seven bits before the next label: the most.
+        // Seven bits before the next label: the maximum.
         assert_eq!(zones("0.0.0.0/1").len(), 128);
         assert_eq!(
             zones("fe80::/10"),
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(zones("fc00::/7"), ["c.f.ip6.arpa.", "d.f.ip6.arpa."]);
     }
 
-    /// Every address of the prefix is under one of its zones, the neighbours of the prefix are under none.
+    /// Every address of the prefix is below one of its zones, the neighbours of the prefix are below none.
     #[test]
     fn the_zones_hold_exactly_the_addresses_of_the_prefix() {
         for len in 0..=32u8 {

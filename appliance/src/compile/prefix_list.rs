@@ -1,14 +1,14 @@
-//! Lists of prefixes as people publish them: Spamhaus' DROP, FireHOL's netsets, one prefix or address a line.
+//! Published lists of prefixes: Spamhaus' DROP, FireHOL's netsets, one prefix or address a line.
 //!
 //! ```text
 //! ; Spamhaus DROP List          # a comment, behind either sign
 //! 192.0.2.0/24 ; SBL123456
 //! 2001:db8::/32
 //! ```
-//! A line that is neither is an error, and so is the whole file: a list that was cut off, or is another file, says nothing. What
-//! it said last holds on, and the other files are taken as they are.
-//! Where there are more than there is room for, the last are left out: first come those of the config itself, then the files in
-//! their order, and of both those that are allowed before those that are denied.
+//! One invalid line makes the whole file invalid: a truncated list, or another file, is not to be trusted. Then its last good
+//! contents stay in force, and the other files are taken as they are.
+//! If there is not enough room, the last prefixes are left out. Those of the config itself come first, then the files in their
+//! order, and in each the allowed prefixes before the denied ones.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use super::prefix::{Prefix, PrefixError};
 use super::problem::{Problem, read_text};
 use crate::os::files;
 
-/// The longest file that is read, in bytes: ten thousand prefixes with long comments.
+/// Maximum size of a file, in bytes: ten thousand prefixes with long comments.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Wrong lines of a file that are told.
+/// Maximum number of invalid lines that are reported for a file.
 const PROBLEMS_MAX: usize = 8;
-/// What is shown of a wrong line, in characters.
+/// Maximum length of an invalid line in a report, in characters.
 const SHOWN_MAX: usize = 60;
 
-/// What becomes of packets from a prefix. The longest prefix that holds an address decides.
+/// Verdict on packets from a prefix. The longest prefix that contains an address decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// They are dropped.
+    /// Dropped.
     Deny,
-    /// They are not, though a shorter prefix says so.
+    /// Passed, although a shorter prefix denies them.
     Allow,
 }
 
 impl Verdict {
-    /// In a word.
+    /// Name of the verdict.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -44,21 +44,21 @@ impl Verdict {
     }
 }
 
-/// What the config names: prefixes, and files of them.
+/// Prefixes and files of prefixes in the config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixInput {
     /// Prefixes of the config that are denied.
     pub deny: Vec<Prefix>,
-    /// Prefixes of the config that are let in all the same.
+    /// Prefixes of the config that are allowed.
     pub allow: Vec<Prefix>,
-    /// Files of those that are denied.
+    /// Files of denied prefixes.
     pub deny_files: Vec<PathBuf>,
-    /// Files of those that are allowed.
+    /// Files of allowed prefixes.
     pub allow_files: Vec<PathBuf>,
 }
 
 impl PrefixInput {
-    /// All of its files, in the order in which they are read.
+    /// All files, in the order in which they are read.
     pub fn files(&self) -> impl Iterator<Item = PrefixFile<'_>> {
         let of = |verdict, files| {
             let files: std::slice::Iter<'_, PathBuf> = files;
@@ -69,63 +69,63 @@ impl PrefixInput {
     }
 }
 
-/// A file, and what becomes of those who stand in it.
+/// A file, and the verdict on its prefixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixFile<'a> {
-    /// Where it is.
+    /// Path of the file.
     pub path: &'a Path,
-    /// What becomes of them.
+    /// Verdict on its prefixes.
     pub verdict: Verdict,
 }
 
-/// Which files a prefix stands in, by their places among [`PrefixInput::files`], a bit each; those from the 16th on are one.
+/// Set of files that have a prefix: bit N is the N-th of [`PrefixInput::files`]; those from the 16th on share a bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sources(pub u16);
 
 impl Sources {
-    /// The config itself.
+    /// No file: the config itself.
     const CONFIG: Self = Self(0);
 
-    /// The file at this place.
+    /// The file at this index.
     #[must_use]
     pub fn of(place: usize) -> Self {
         Self(1 << place.min(u16::BITS as usize - 1))
     }
 
-    /// Whether one of these is among them.
+    /// True if it shares a file with `other`.
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
 }
 
-/// What becomes of a prefix, and who says so.
+/// A prefix with its verdict and sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The prefix, IPv4 in its own form.
+    /// The prefix; IPv4 in its own form.
     pub prefix: Prefix,
-    /// What becomes of it.
+    /// Verdict on its packets.
     pub verdict: Verdict,
-    /// The files that it stands in, whatever each says of it.
+    /// Files that have the prefix, whatever their verdict.
     pub sources: Sources,
 }
 
-/// What was read of it.
+/// Result of reading the prefixes.
 #[derive(Debug, Default)]
 pub struct PrefixRules {
-    /// In order of their prefixes, each once; where one is denied and allowed, it is allowed.
+    /// Rules in order of their prefixes, each once; a prefix that is both denied and allowed is allowed.
     pub rules: Vec<Rule>,
-    /// What is wrong. Of what holds a wrong line nothing is taken.
+    /// Problems. A file with a problem contributes nothing.
     pub problems: Vec<Problem>,
-    /// Who else may write to the files: they are used all the same.
+    /// Files that other accounts may write to: they are used all the same.
     pub doubts: Vec<Problem>,
-    /// How many there was room for.
+    /// Maximum number of rules.
     room: usize,
-    /// How many there was no room for, by where they stand.
+    /// Number of rules that did not fit, by file.
     left_out: Vec<(String, usize)>,
 }
 
-/// Reads all of it, for a table with `room` for so many. What a file that cannot be used said last is asked of `kept`.
+/// Reads all files, for a table with `room`. For an unusable file, `kept` gives its last good prefixes.
 #[must_use]
 pub fn read(
     input: &PrefixInput,
@@ -167,7 +167,7 @@ pub fn read(
     }
 }
 
-/// That so many prefixes of a file that cannot be used hold on.
+/// Notes how many prefixes of an unusable file stay in force.
 fn say_kept(name: &str, count: usize) -> Option<Problem> {
     let what = match count {
         0 => return None,
@@ -178,7 +178,7 @@ fn say_kept(name: &str, count: usize) -> Option<Problem> {
 }
 
 impl PrefixRules {
-    /// What was left out for want of room, in a line; `None`: nothing.
+    /// A line about rules that did not fit; `None` if all did.
     #[must_use]
     pub fn left_out(&self) -> Option<String> {
         if self.left_out.is_empty() {
@@ -194,7 +194,7 @@ impl PrefixRules {
         ))
     }
 
-    /// All that is worth a line.
+    /// All lines for the log.
     #[must_use]
     pub fn in_words(&self) -> Vec<String> {
         let problems = self.problems.iter().map(ToString::to_string);
@@ -202,7 +202,7 @@ impl PrefixRules {
     }
 }
 
-/// What was read so far.
+/// Rules collected so far.
 struct Table {
     rules: BTreeMap<Prefix, (Verdict, Sources)>,
     read: PrefixRules,
@@ -215,7 +215,7 @@ impl Table {
         for prefix in prefixes.iter().map(|prefix| prefix.unmapped()) {
             let is_full = self.rules.len() >= self.read.room;
             match self.rules.get_mut(&prefix) {
-                // The later of two verdicts is the greater one.
+                // Of two verdicts, the greater one holds: `Allow`.
                 Some((known, by)) => {
                     *known = verdict.max(*known);
                     by.0 |= sources.0;
@@ -246,7 +246,7 @@ fn read_file(file: &Path) -> Result<Vec<Prefix>, Vec<Problem>> {
     })
 }
 
-/// The prefixes of a text; or each invalid line, from 1, and why.
+/// Parses the prefixes of a text. `Err`: each invalid line, from 1, with the reason.
 fn parse(text: &str) -> Result<Vec<Prefix>, Vec<(usize, String)>> {
     let (mut prefixes, mut wrong) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
@@ -266,7 +266,7 @@ fn parse(text: &str) -> Result<Vec<Prefix>, Vec<(usize, String)>> {
     }
 }
 
-/// What is wrong, with what would be right.
+/// Describes an error, with the correct form.
 fn why(content: &str, error: PrefixError) -> String {
     let shown: String = content.chars().take(SHOWN_MAX).collect();
     let allowed = match error {
@@ -392,7 +392,7 @@ mod tests {
         assert!(told[PROBLEMS_MAX + 1].ends_with("is not there"), "{told:?}");
     }
 
-    /// Each file keeps its own alone, by what it says itself of prefixes that others have as well.
+    /// Each file keeps its own prefixes, by its own verdict, also those that others have as well.
     #[test]
     fn a_file_that_cannot_be_used_keeps_what_it_said_and_the_others_are_taken() {
         let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! What is wrong, and where: a file and its line, or a key of the config.
+//! Problems with their places: a file and its line, or a key of the config.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,24 +10,24 @@ use xdnsd_core::policy::list::MAGIC;
 use super::watch;
 use crate::os::files::{self, Stamp};
 
-/// Notes that are kept of one build. More are counted only.
+/// Maximum number of notes kept for one build. Further ones are only counted.
 const NOTES_MAX: usize = 64;
 
-/// Something that is wrong at one place.
+/// A problem at one place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// A file, or a key of the config.
     pub place: String,
-    /// The line in the file, from 1. `None`: the whole place.
+    /// Line in the file, from 1. `None`: the whole place.
     pub line: Option<usize>,
     /// What is wrong.
     pub what: String,
-    /// It is a file that is not there: it may come later.
+    /// True for a missing file: it may come later.
     pub is_missing: bool,
 }
 
 impl Problem {
-    /// Wrong as a whole.
+    /// A problem of a whole place.
     #[must_use]
     pub fn of(place: impl Into<String>, what: impl Into<String>) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Problem {
         }
     }
 
-    /// Wrong in one line of a file.
+    /// A problem in one line of a file.
     #[must_use]
     pub fn in_line(file: &Path, line: usize, what: impl Into<String>) -> Self {
         Self {
@@ -70,32 +70,32 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// What a build passed over: lines that it could not use, files that are not there.
+/// Notes of a build: lines that it could not use, missing files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// The first of them.
+    /// The first [`NOTES_MAX`] notes.
     pub first: Vec<Problem>,
-    /// How many there were.
+    /// Number of all notes.
     pub count: usize,
     /// Leases that did not get the name that they ask for.
     pub refusals: Vec<Problem>,
-    /// What the text of each hosts file hashes to, and the state of each list: whether it changed since.
+    /// Hash of each hosts file's text, and state of each list, to detect changes.
     pub stamps: Vec<(String, u64)>,
-    /// Files that could not be used at all: what they hold is missing from what was built.
+    /// Files that could not be used at all: their contents are missing from the build.
     pub failures: Vec<Problem>,
-    /// Files that were used, and how many rules each had.
+    /// Files that were used, with their numbers of rules.
     pub loaded: Vec<(String, usize)>,
-    /// Who else may write to files; and what stands in the way of watching them. Said once.
+    /// Files that other accounts may write to, and obstacles to watching files. Logged once.
     pub doubts: Vec<Problem>,
-    /// Files that are being written, as [`watch::is_among`] takes them: of those, what they said last holds.
+    /// Files that are being written, as [`watch::is_among`] takes them: their last good contents hold.
     pub busy: HashSet<u64>,
-    /// Lists that lost rules and may be written yet, as they were found: looked at again.
+    /// Lists that lost rules and may still be written, with their state: to be looked at again.
     pub smaller: Vec<(PathBuf, Stamp)>,
-    /// What was taken from which file: no problem, good to know.
+    /// Information about files, without a problem.
     pub told: Vec<String>,
-    /// When the first of the leases that were taken ends, in seconds of the Unix epoch.
+    /// End of the first of the leases that were taken, in seconds of the Unix epoch.
     pub next_end_secs: Option<i64>,
-    /// The text of each hosts and lease file when it could last be read, by its place: used where it cannot be read now.
+    /// Last readable text of each hosts and lease file, by its place: used while it cannot be read.
     pub last_good: HashMap<String, String>,
 }
 
@@ -108,7 +108,7 @@ impl Notes {
         }
     }
 
-    /// Notes that a lease does not get its name.
+    /// Notes a lease that does not get its name.
     pub fn refuse(&mut self, file: &Path, what: impl Into<String>) {
         if self.refusals.len() < NOTES_MAX {
             self.refusals
@@ -116,7 +116,7 @@ impl Notes {
         }
     }
 
-    /// Notes what a file says, or its state, by which a change of it is told.
+    /// Notes a file's contents or state, to detect changes.
     pub fn stamp(&mut self, file: &Path, state: impl Hash) {
         let mut hasher = DefaultHasher::new();
         state.hash(&mut hasher);
@@ -141,13 +141,13 @@ impl Notes {
         self.note_end(other.next_end_secs);
     }
 
-    /// Notes when a lease ends.
+    /// Notes the end of a lease.
     pub fn note_end(&mut self, end_secs: Option<i64>) {
         let ends = self.next_end_secs.into_iter().chain(end_secs);
         self.next_end_secs = ends.min();
     }
 
-    /// Whether a file is being written.
+    /// True if a file is being written.
     #[must_use]
     pub fn is_busy(&self, file: &Path) -> bool {
         watch::is_among(file, &self.busy)
@@ -158,18 +158,18 @@ impl Notes {
         self.loaded.push((file.display().to_string(), rules));
     }
 
-    /// Gives the value, or notes the failure.
+    /// Returns the value, or notes the failure.
     pub fn or_fail<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.failures.push(problem)).ok()
     }
 
-    /// Notes a line that is passed over.
+    /// Notes a skipped line.
     pub fn skip(&mut self, file: &Path, line: usize, what: impl Into<String>) {
         self.push(Problem::in_line(file, line, what));
     }
 }
 
-/// What was said of the files in force, so that it is said once.
+/// Problems that were logged for the files in force, so that each is logged once.
 #[derive(Debug, Default)]
 pub struct LoggedProblems {
     problems: HashSet<Problem>,
@@ -177,8 +177,8 @@ pub struct LoggedProblems {
 }
 
 impl LoggedProblems {
-    /// Leaves of `notes` what was not said before. A hosts file or a list that changed is spoken of anew. In a lease file the line does
-    /// not matter: its server writes it anew at each change, in any order.
+    /// Removes problems from `notes` that were logged before. Those of a changed hosts file or list are logged again. In a
+    /// lease file the line number is ignored: its server rewrites it at each change, in any order.
     pub fn leave_new(&mut self, notes: &mut Notes) {
         let stamps: HashMap<String, u64> = notes.stamps.drain(..).collect();
         let mut problems = HashSet::new();
@@ -190,7 +190,7 @@ impl LoggedProblems {
                 ..problem.clone()
             };
             let is_known = self.problems.contains(&key) && stamp == self.stamps.get(&problem.place);
-            // Told twice in one build: said once.
+            // A problem that occurs twice in one build is logged once.
             problems.insert(key) && !is_known
         };
         let before = notes.first.len();
@@ -205,8 +205,8 @@ impl LoggedProblems {
     }
 }
 
-/// The files behind a path: itself, or what is in it where it is a directory, in the order of their names. Hidden files
-/// and editors' backups are left out, as dnsmasq does. A path that is not there is noted and gives none.
+/// Files behind a path: the file itself, or those in a directory, in the order of their names. Hidden files and editors'
+/// backups are left out, as in dnsmasq. A missing path is noted and gives none.
 ///
 /// # Errors
 /// The path cannot be looked at.
@@ -236,8 +236,8 @@ fn is_wanted(file: &Path) -> bool {
     file.is_file() && !name.starts_with(b".") && !name.starts_with(b"#") && !name.ends_with(b"~")
 }
 
-/// Reads a text file of at most `bytes_max` bytes. Bytes that are not UTF-8 become replacement characters, which no name
-/// may have: their line is passed over, the others are not. A byte order mark is no part of the text.
+/// Reads a text file of at most `bytes_max` bytes. Bytes that are not UTF-8 become replacement characters, which are invalid in
+/// names: only their lines are skipped. A byte order mark is removed.
 ///
 /// # Errors
 /// The file cannot be read, is larger, is UTF-16 or is compressed.
@@ -248,13 +248,13 @@ pub fn read_text(file: &Path, bytes_max: u64) -> Result<String, Problem> {
     Ok(String::from_utf8_lossy(text).into_owned())
 }
 
-/// What some editors put before a text in UTF-8.
+/// Byte order mark that some editors put before a text in UTF-8.
 pub(super) const UTF8_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Whether the first bytes of a file are those of a text with one byte per ASCII letter.
+/// Checks that a file begins like a text with one byte per ASCII letter.
 ///
 /// # Errors
-/// They are not.
+/// It does not.
 pub(super) fn check_encoding(file: &Path, first: &[u8]) -> Result<(), Problem> {
     let compiled = "is a compiled list: it belongs to filter.compiled, and the text that it was made of to other keys";
     let compiled = first.starts_with(&MAGIC).then(|| compiled.to_owned());

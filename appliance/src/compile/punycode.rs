@@ -1,6 +1,6 @@
-//! Names with letters beyond ASCII, as lists have them now and then, in the form that DNS has them in (RFC 3492, RFC 5890).
+//! Internationalized names in lists, in the form that DNS has (RFC 3492, RFC 5890).
 //!
-//! Letters are made lower case, and that is all: text that would have to be composed first (RFC 5891 section 5.3) is refused.
+//! Letters are only converted to lower case: text that would have to be composed first (RFC 5891 section 5.3) is refused.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const DAMP: u32 = 700;
 const FIRST_BIAS: u32 = 72;
 const FIRST_CODE: u32 = 0x80;
 
-/// `text` with each label that is not ASCII in its `xn--` form. `None`: it has characters other than letters and digits.
+/// Converts each label that is not ASCII to its `xn--` form. `None` if there are characters other than letters and digits.
 #[must_use]
 pub fn to_ascii(text: &str) -> Option<String> {
     let mut ascii = String::with_capacity(text.len() + 8);
@@ -34,7 +34,7 @@ pub fn to_ascii(text: &str) -> Option<String> {
     Some(ascii)
 }
 
-/// RFC 3492 section 6.3. `None`: an overflow, which no label that fits DNS comes near.
+/// RFC 3492 section 6.3. `None` on overflow, which labels that fit DNS stay far below.
 fn encode(label: &str) -> Option<String> {
     let mut encoded: String = label.chars().filter(char::is_ascii).collect();
     let basic = encoded.len() as u32;
@@ -67,11 +67,11 @@ fn encode(label: &str) -> Option<String> {
     Some(encoded)
 }
 
-/// A number of digits that grow in weight as far as `bias` says.
+/// Appends a variable-length integer with the thresholds for `bias`.
 fn put_delta(encoded: &mut String, delta: u32, bias: u32) {
     let mut rest = delta;
     let mut position = BASE;
-    // Bound: every round makes `rest` smaller.
+    // Bounded: every round makes `rest` smaller.
     loop {
         let threshold = position.saturating_sub(bias).clamp(T_MIN, T_MAX);
         if rest < threshold {
@@ -116,7 +116,7 @@ mod tests {
             ("bücher.example", "xn--bcher-kva.example"),
             ("MÜNCHEN.Example", "xn--mnchen-3ya.Example"),
             ("пример.рф", "xn--e1afmkfd.xn--p1ai"),
-            // RFC 3492 section 7.1: (B), (L) and (S) without its characters that are no letters.
+            // RFC 3492 section 7.1: (B), (L) and (S) without its characters that are not letters.
             ("他们为什么不说中文", "xn--ihqwcrb4cv8a8dqg056pqjye"),
             ("3年b組金八先生", "xn--3b-ww4c5e180e575a65lsy2b"),
             ("パフィーdeルンバ", "xn--de-jg4avhby1noc0d"),

@@ -1,10 +1,10 @@
-//! Prefixes as ranges that do not overlap, which `xdnsd_core::policy::ranges` reads.
+//! Prefixes as disjoint ranges, which `xdnsd_core::policy::ranges` reads.
 
 use std::net::IpAddr;
 
 use super::prefix::Prefix;
 
-/// A prefix as its first and last address, as numbers.
+/// Range of addresses, from first to last, as numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
     first: u128,
@@ -12,7 +12,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// That of a prefix.
+    /// Range of a prefix.
     #[must_use]
     pub fn of(prefix: &Prefix) -> Self {
         let (first, host_bits) = match prefix.address() {
@@ -25,7 +25,7 @@ impl Span {
     }
 }
 
-/// Ranges of a family with what they stand for, in their order and without a gap.
+/// Ranges of one address family with their values, ascending and without gaps.
 pub type Cut<T> = Vec<(Span, T)>;
 
 /// One range for all addresses.
@@ -34,7 +34,7 @@ pub fn whole<T>(last: u128, value: T) -> Cut<T> {
     vec![(Span { first: 0, last }, value)]
 }
 
-/// Lays a span over ranges: `value` says what they stand for within it.
+/// Changes the values of all ranges within a span by `value`, splitting ranges at its ends.
 #[must_use]
 pub fn lay<T: Copy>(cut: Cut<T>, span: Span, value: impl Fn(T) -> T) -> Cut<T> {
     let cover = |(range, was): (Span, T)| {
@@ -58,7 +58,7 @@ pub fn lay<T: Copy>(cut: Cut<T>, span: Span, value: impl Fn(T) -> T) -> Cut<T> {
     cut.into_iter().flat_map(cover).collect()
 }
 
-/// Where what ranges stand for becomes another.
+/// Starts of the ranges, with neighbours of the same value merged.
 #[must_use]
 pub fn starts<T: Copy + PartialEq>(mut cut: Cut<T>) -> Vec<(u128, T)> {
     cut.dedup_by(|next, kept| next.1 == kept.1);
@@ -66,7 +66,7 @@ pub fn starts<T: Copy + PartialEq>(mut cut: Cut<T>) -> Vec<(u128, T)> {
     starts.collect()
 }
 
-/// The prefixes of one family, the shorter before the longer.
+/// Prefixes of one family, the shorter before the longer.
 pub fn sorted<T: Copy>(
     rules: &[(Prefix, T)],
     is_ipv4: bool,
@@ -79,7 +79,7 @@ pub fn sorted<T: Copy>(
     of_family.into_iter()
 }
 
-/// The image of the starts of both families.
+/// Image of the starts of both families.
 #[must_use]
 pub fn image<T: Copy>(v4: &[(u128, T)], v6: &[(u128, T)], byte: impl Fn(T) -> u8) -> Vec<u8> {
     let mut image = Vec::new();

@@ -1,4 +1,4 @@
-//! RDATA of local records, from presentation form.
+//! RDATA of local records, from presentation format.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -22,15 +22,15 @@ const TYPES: &[(&str, u16)] = &[
     ("HTTPS", rtype::HTTPS),
 ];
 
-/// The numbers of the types that records of local data have by name.
+/// Numbers of the types that local data knows by name.
 pub fn known_types() -> impl Iterator<Item = u16> {
     TYPES.iter().map(|(_, number)| *number)
 }
 
-/// Types that no record can have: OPT, and those that only questions have (RFC 6895 section 3.1).
+/// Types that no record can have: OPT, and those only for questions (RFC 6895 section 3.1).
 const META: [std::ops::RangeInclusive<u16>; 3] = [0..=0, 41..=41, 128..=255];
 
-/// The number of a type: by name, or as `TYPE123` (RFC 3597 section 5).
+/// Number of a type, from its name or `TYPE123` (RFC 3597 section 5).
 #[must_use]
 pub fn type_number(word: &str) -> Option<u16> {
     let named = TYPES
@@ -48,7 +48,7 @@ pub fn type_number(word: &str) -> Option<u16> {
         .filter(|number| !META.iter().any(|meta| meta.contains(number)))
 }
 
-/// RDATA in wire form from the words behind the type. Names in it are as written and uncompressed.
+/// RDATA in wire form from the words after the type. Names in it keep their letter case and are not compressed.
 ///
 /// # Errors
 /// What is wrong with the words.
@@ -105,7 +105,7 @@ fn parse_txt(words: &[String]) -> Result<Vec<u8>, String> {
     bounded(rdata)
 }
 
-/// The form for any type: the length, then hexadecimal digits in any number of words (RFC 3597 section 5).
+/// Generic form for any type: the length, then hexadecimal digits in any number of words (RFC 3597 section 5).
 fn parse_generic(words: &[String]) -> Result<Vec<u8>, String> {
     let (len, digits) = words
         .split_first()

@@ -1,15 +1,15 @@
-//! How much of the machine's memory a list may take.
+//! Memory that a list may take.
 
 use std::io;
 
-/// Memory that a list leaves to everything else on the machine.
+/// Memory that a list leaves to the rest of the machine, in bytes.
 pub const LEFT_FREE: u64 = 4 << 20;
 
-/// Whether so many bytes more leave the machine enough to live: a list that is not loaded is a smaller harm than a server
-/// that the kernel ends for want of memory.
+/// Checks that the machine keeps [`LEFT_FREE`] bytes of its `available` memory: a missing list is a smaller harm than a server
+/// that the kernel kills.
 ///
 /// # Errors
-/// They do not.
+/// Too little would be left.
 pub fn check(bytes: u64, available: Option<u64>) -> io::Result<()> {
     match available {
         Some(available) if bytes + LEFT_FREE > available => {
@@ -20,7 +20,7 @@ pub fn check(bytes: u64, available: Option<u64>) -> io::Result<()> {
     }
 }
 
-/// The same with what is free now. Where it is so little that nothing could depend on it, nobody is asked.
+/// Checks against the memory that is free now. Small sizes pass without a check.
 ///
 /// # Errors
 /// As [`check`].
@@ -31,7 +31,7 @@ pub fn check_now(bytes: u64) -> io::Result<()> {
     check(bytes, available())
 }
 
-/// What the kernel could give without swapping, in bytes; `None` where /proc is not there.
+/// Memory that the kernel could give without swapping, in bytes; `None` without /proc.
 #[must_use]
 pub fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;

@@ -7,21 +7,21 @@ use super::prefix::Prefix;
 use super::problem::Problem;
 use super::table::TableBuilder;
 
-/// Which upstream group answers for some suffixes.
+/// An upstream group and the suffixes that it answers for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteInput {
-    /// Names with all below them, such as `corp.example`, or prefixes for their reverse zones, such as `10.1.0.0/20`.
+    /// Names, each with all names below it, such as `corp.example`, or prefixes for their reverse zones, such as `10.1.0.0/20`.
     pub suffixes: Vec<String>,
     /// Index of the group.
     pub group: u16,
 }
 
-/// The suffixes that a word of the config stands for: a prefix's reverse zones, or a name.
+/// Suffixes of an item of the config: the reverse zones of a prefix, or a name.
 ///
 /// # Errors
 /// It is neither.
 pub fn parse_suffix(text: &str) -> Result<Vec<Vec<u8>>, String> {
-    // No name has a slash, and no name is an address.
+    // A name has no slash, and an address is no name.
     let looks_like_prefix =
         text.contains('/') || text.contains(':') || text.parse::<std::net::IpAddr>().is_ok();
     if looks_like_prefix {
@@ -34,7 +34,7 @@ pub fn parse_suffix(text: &str) -> Result<Vec<Vec<u8>>, String> {
         .map_err(|error| format!("`{text}` {error}"))
 }
 
-/// The image of routes.
+/// Compiles the image of routes.
 ///
 /// # Errors
 /// A suffix is neither name nor prefix, or is routed to two groups.
@@ -60,7 +60,7 @@ pub fn compile_routes(
     Ok(table.build(draw_key))
 }
 
-/// The image of a set of suffixes.
+/// Compiles the image of a set of suffixes.
 ///
 /// # Errors
 /// A suffix is neither name nor prefix.

@@ -1,4 +1,4 @@
-//! RDATA of SVCB and HTTPS records, from presentation form (RFC 9460, dohpath by RFC 9461, ohttp by RFC 9540).
+//! RDATA of SVCB and HTTPS records, from presentation format (RFC 9460, dohpath by RFC 9461, ohttp by RFC 9540).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -43,7 +43,7 @@ pub fn parse(priority: &str, target: &str, params: &[String]) -> Result<Vec<u8>,
     if priority == 0 && !params.is_empty() {
         return Err("with priority 0 is an alias and takes no parameters".into());
     }
-    // The wire has them in the order of their keys (RFC 9460 section 2.2).
+    // In wire form they are in the order of their keys (RFC 9460 section 2.2).
     let mut values = BTreeMap::new();
     for param in params {
         let (name, value) = param
@@ -89,7 +89,7 @@ fn parse_value(number: u16, name: &str, value: Option<&str>) -> Result<Vec<u8>, 
     let value = match value {
         None if is_flag => return Ok(Vec::new()),
         Some(_) if is_flag => return Err(format!("`{name}` takes no value")),
-        // An unknown key may be without a value.
+        // An unknown key may have no value.
         None if number > key::OHTTP => "",
         None => return Err(format!("`{name}` takes a value")),
         Some(value) => value,
@@ -145,7 +145,7 @@ fn parse_hints(
     Ok(addresses?.concat())
 }
 
-/// What one parameter asks of the others (RFC 9460 sections 7.1.1 and 8).
+/// Checks what parameters require of each other (RFC 9460 sections 7.1.1 and 8).
 fn check_dependencies(values: &BTreeMap<u16, Vec<u8>>) -> Result<(), String> {
     if values.contains_key(&key::NO_DEFAULT_ALPN) && !values.contains_key(&key::ALPN) {
         return Err("has `no-default-alpn` without `alpn`".into());

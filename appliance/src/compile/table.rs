@@ -6,17 +6,17 @@ use xdnsd_abi::hash::HashKey;
 use xdnsd_core::policy::name::Labels;
 use xdnsd_core::policy::table::{ENTRY_HEAD, PROBE_MAX, SLOT_LEN, field, place};
 
-/// Keys that are tried before the table is made larger.
+/// Keys that are tried before the table grows.
 const KEYS_PER_SIZE: usize = 8;
 
-/// Names with a value each. A name that is given twice keeps its last value.
+/// Names with a value each. A name that is added twice keeps its last value.
 #[derive(Debug, Default)]
 pub struct TableBuilder {
     names: HashMap<Vec<u8>, u32>,
 }
 
 impl TableBuilder {
-    /// Gives `name`, in lower-case wire form, a value.
+    /// Adds `name`, in lower-case wire form, with its value.
     pub fn insert(&mut self, name: &[u8], value: u32) {
         debug_assert!(Labels::new(name).is_some(), "only whole names");
         self.names.insert(name.to_vec(), value);
@@ -28,14 +28,14 @@ impl TableBuilder {
         self.names.get(name).copied()
     }
 
-    /// The image. Without names it is empty.
+    /// Compiles the image. Empty without names.
     #[must_use]
     pub fn build(&self, mut draw_key: impl FnMut() -> HashKey) -> Vec<u8> {
         if self.names.is_empty() {
             return Vec::new();
         }
-        // At most half of the slots are in use. The bound holds: a table four times as large as it need be has no run of
-        // PROBE_MAX slots under any but a vanishing share of keys.
+        // At most half of the slots are in use. The loop ends: with a table four times as large as needed, all but a vanishing
+        // share of keys have no run of PROBE_MAX slots.
         let mut slots = (self.names.len() * 2).next_power_of_two();
         loop {
             for _ in 0..KEYS_PER_SIZE {
@@ -75,7 +75,7 @@ impl TableBuilder {
     }
 }
 
-/// How many slots behind `first` the next free one is; `None` where that is too far.
+/// Distance from `first` to the next free slot; `None` if that is too far.
 fn free_slot(image: &[u8], first: u32, mask: u32) -> Option<u32> {
     (0..=PROBE_MAX.min(mask)).find(|&step| {
         let at =
@@ -88,8 +88,8 @@ pub(super) fn put(image: &mut [u8], at: usize, value: u32) {
     image[at..][..4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// A key that nobody can foretell: what the standard library's hash tables are keyed with, which the kernel's generator
-/// gave. No file is opened for it, so it works behind a sandbox.
+/// An unpredictable key: that of the standard library's hash tables, which the kernel's generator seeds. It opens no file, so
+/// it works in a sandbox.
 #[must_use]
 pub fn random_key() -> HashKey {
     use std::hash::{BuildHasher, RandomState};
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(longest(&table, "."), Some((0, 9)));
     }
 
-    /// Against a `HashMap` that holds the same names.
+    /// Compared with a `HashMap` of the same names.
     #[test]
     fn many_names_are_all_found_and_no_others() {
         let mut builder = TableBuilder::default();

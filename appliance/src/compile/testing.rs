@@ -1,4 +1,4 @@
-//! What the tests of this wing share.
+//! Helpers of this wing's tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use super::name;
 use super::prefix::pointer_name;
 use super::set::PolicySet;
 
-/// The RDATA of the records that local data has for a question.
+/// RDATA of the records in local data for a question.
 fn rdata_of(set: &PolicySet, name: &[u8], qtype: u16) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let labels = Labels::new(name).expect("well-formed");
@@ -26,7 +26,7 @@ fn rdata_of(set: &PolicySet, name: &[u8], qtype: u16) -> Vec<Vec<u8>> {
     found
 }
 
-/// The addresses of a name in local data, IPv4 first.
+/// Addresses of a name in local data, IPv4 first.
 pub(crate) fn address_of(set: &PolicySet, text: &str) -> Option<String> {
     let name = name::parse(text).ok()?;
     let v4 = rdata_of(set, &name, rtype::A);
@@ -39,7 +39,7 @@ pub(crate) fn address_of(set: &PolicySet, text: &str) -> Option<String> {
     (!texts.is_empty()).then(|| texts.join(", "))
 }
 
-/// The name that an address points to in local data.
+/// Name that an address points to in local data.
 pub(crate) fn pointer_of(set: &PolicySet, address: &str) -> Option<String> {
     let owner = pointer_name(address.parse().expect("an address"));
     let rdata = rdata_of(set, &owner, rtype::PTR);

@@ -1,5 +1,5 @@
-//! The order of trust, walked through: every two sources that claim one name, and all that goes with it. The same table
-//! stands in ARCHITECTURE.md.
+//! Tests of the order of trust: every pair of sources that claim one name, and all that depends on it. ARCHITECTURE.md has the
+//! same table.
 
 use super::claims::Others;
 use super::hosts::LeaseFormat;
@@ -13,7 +13,7 @@ use crate::testing::Folder;
 use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::{Decision, Labels, Local};
 
-/// Who may say something about a name. The first one of two that do is believed.
+/// Sources that may claim a name. The first one of two is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// `local.records`, at the name.
@@ -42,14 +42,14 @@ const ALL: [Source; 9] = [
     Record, Wildcard, Fixed, Hosts, Allow, Block, Route, Private, Lease,
 ];
 
-/// Whom a name that both claim belongs to. `None`: they do not meet at one name, or do not contradict each other.
+/// Source that gets a name which both claim. `None` if they never claim the same name, or do not contradict each other.
 fn winner(a: Source, b: Source) -> Option<Source> {
-    // A special-use name is what another source says something about; a name is not in two families.
+    // The name is special-use and another source's; it cannot be in two families.
     let is_either = |x, y| (a, b) == (x, y) || (a, b) == (y, x);
     if is_either(Fixed, Private) || is_either(Record, Wildcard) || is_either(Hosts, Wildcard) {
         return None;
     }
-    // An allowed name is not blocked, and that is all that it says.
+    // Allowing a name only keeps it from being blocked.
     if a == Allow || b == Allow {
         return if is_either(Allow, Block) {
             Some(Allow)
@@ -57,11 +57,11 @@ fn winner(a: Source, b: Source) -> Option<Source> {
             None
         };
     }
-    // A lease is of one label and stands below a search domain: the family for private use is then the operator's zone.
+    // A lease has one label and is below a search domain: the private-use family is then the operator's zone.
     if is_either(Private, Lease) {
         return Some(Lease);
     }
-    // In the order of trust. A route opens a special-use zone, as a record does; a list says nothing about those.
+    // The order of trust. A route opens a special-use zone, like a record; lists do not affect special-use names.
     let order = [Record, Wildcard, Hosts, Route, Fixed, Private, Block, Lease];
     let order = if is_either(Fixed, Hosts) {
         [Fixed, Hosts, Record, Wildcard, Route, Private, Block, Lease]
@@ -75,7 +75,7 @@ fn winner(a: Source, b: Source) -> Option<Source> {
         .find(|source| *source == a || *source == b)
 }
 
-/// The name that two sources claim, and the label and domain that it is made of.
+/// A name that two sources can claim, with its label and domain.
 fn name_for(a: Source, b: Source) -> (&'static str, &'static str) {
     if [a, b].contains(&Fixed) {
         ("localhost", "")
@@ -119,11 +119,11 @@ fn claim(input: &mut PolicyInput, source: Source, folder: &Folder, label: &str, 
     }
 }
 
-/// The set in which these claim the same name.
+/// A set in which these sources claim the same name.
 fn claimed(sources: &[Source], label: &str, domain: &str) -> (PolicySet, Notes) {
     let folder = Folder::new();
     let mut input = PolicyInput::default();
-    // The list is not what is tried here.
+    // That list is not tested here.
     input.local.never_leased.clear();
     if !domain.is_empty() {
         input.local.search_domain = Some(domain.into());
@@ -136,7 +136,7 @@ fn claimed(sources: &[Source], label: &str, domain: &str) -> (PolicySet, Notes) 
     (set, notes)
 }
 
-/// Who answers a question for the address of a name.
+/// Source of the answer to a question for the name's address.
 fn believed(set: &PolicySet, text: &str) -> Option<Source> {
     let name = name::parse(text).expect("a name");
     let labels = Labels::new(&name).expect("well-formed");
@@ -171,10 +171,10 @@ fn of_every_two_sources_with_one_name_the_one_that_is_trusted_more_is_believed()
             } else {
                 format!("{label}.{domain}")
             };
-            // That a name is allowed shows by nobody else having it.
+            // An allowed name shows as owned by nobody.
             let expected = (winner != Allow).then_some(winner);
             assert_eq!(believed(&set, &whole), expected, "{a:?} and {b:?}");
-            // Whoever loses to another one by a line of a file hears of it.
+            // A loser that is a line of a file gets a note.
             let loses = |source| (a == source || b == source) && winner != source;
             let told = notes.refusals.len();
             assert_eq!(
@@ -196,7 +196,7 @@ fn of_every_two_sources_with_one_name_the_one_that_is_trusted_more_is_believed()
     }
 }
 
-/// Whoever owns a name owns its other form, its other types, what an alias leads to, and the way back from its address.
+/// The owner of a name owns its other form, its other types, the target of its alias, and the PTR record of its address.
 #[test]
 fn what_goes_with_a_name_is_its_owners() {
     for owner in [Record, Wildcard, Hosts, Block, Route] {
@@ -206,7 +206,7 @@ fn what_goes_with_a_name_is_its_owners() {
         }
         assert_eq!(pointer_of(&set, LEASE), None, "{owner:?}");
     }
-    // The plain form alone is somebody's: the whole form is not the client's either.
+    // Only the plain form is claimed: the client does not get the full form either.
     for owner in [Record, Hosts, Block, Route] {
         let folder = Folder::new();
         let mut input = PolicyInput::default();
@@ -221,7 +221,7 @@ fn what_goes_with_a_name_is_its_owners() {
     }
 }
 
-/// The lease of a name that has another type, or is an alias: it adds nothing to it.
+/// A lease of a name that has another type, or is an alias, adds nothing to it.
 #[test]
 fn a_name_of_any_type_is_taken() {
     for record in [
@@ -246,7 +246,7 @@ fn a_name_of_any_type_is_taken() {
     }
 }
 
-/// Records say for each type what is there; hosts files may add the types that records leave open.
+/// Records decide for their own types; hosts files may add other types.
 #[test]
 fn hosts_files_add_what_records_do_not_say() {
     let folder = Folder::new();
@@ -282,7 +282,7 @@ fn hosts_files_add_what_records_do_not_say() {
     );
 }
 
-/// What an RFC fixes is not for a file to say, what is for private use is.
+/// A file may not contradict what an RFC fixes, but may name hosts in private-use zones.
 #[test]
 fn hosts_files_name_hosts_in_zones_for_private_use_alone() {
     let folder = Folder::new();
@@ -310,7 +310,7 @@ fn hosts_files_name_hosts_in_zones_for_private_use_alone() {
     assert_eq!(notes.count, 1);
 }
 
-/// A special-use zone is the operator's where a zone, a route or a record of the config says so.
+/// A special-use zone is the operator's if a zone, a route or a record of the config says so.
 #[test]
 fn internal_is_the_operators_where_the_config_says_so() {
     let decide = |change: fn(&mut PolicyInput)| {
@@ -352,7 +352,7 @@ fn internal_is_the_operators_where_the_config_says_so() {
     );
 }
 
-/// An address whose way back is routed, blocked or written by a wildcard stays theirs.
+/// A reverse name that is routed, blocked or covered by a wildcard stays with that source.
 #[test]
 fn the_way_back_from_an_address_is_decided_as_any_name() {
     for source in [Route, Block, Wildcard] {

@@ -1,12 +1,12 @@
-//! The words of a record in presentation form (RFC 1035 section 5.1, RFC 9460 appendix A).
+//! Words of a record in presentation format (RFC 1035 section 5.1, RFC 9460 appendix A).
 
 use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::name::{self, unescape};
 
-/// Cuts text into words at white space. Quotes keep white space inside a word and are taken away; escapes stay for
-/// [`decode`], because a list of values is cut at its commas in between.
+/// Splits text into words at white space. Quotes keep white space inside a word and are removed; escapes stay for [`decode`],
+/// because a list of values is split at its commas first.
 ///
 /// # Errors
 /// A quote is not closed, or a backslash is the last character.
@@ -36,10 +36,10 @@ pub fn split(text: &str) -> Result<Vec<String>, String> {
     Ok(words)
 }
 
-/// The bytes that a word stands for: `\DDD` a byte, `\X` the character X.
+/// Decodes a word: `\DDD` is a byte, `\X` the character X.
 ///
 /// # Errors
-/// A backslash without what belongs behind it.
+/// An incomplete escape.
 pub fn decode(word: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut rest = word.as_bytes();
@@ -57,8 +57,7 @@ pub fn decode(word: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The values of a list with commas between them (RFC 9460 appendix A.1): decoded first, then cut, with `\,` and `\\`
-/// inside a value.
+/// Values of a comma-separated list (RFC 9460 appendix A.1): decoded first, then split, with `\,` and `\\` inside a value.
 ///
 /// # Errors
 /// A broken escape, or an empty value.
@@ -85,7 +84,7 @@ pub fn decode_list(word: &str) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// A name inside RDATA. An address would be a name of numbers that leads nowhere; with a dot behind, that is meant.
+/// A name inside RDATA. Refuses an address, which would be a name that does not exist, unless it ends with a dot.
 pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
     if text.parse::<IpAddr>().is_ok() {
         return Err(format!("`{text}` is an address, a name is wanted here"));
@@ -93,7 +92,7 @@ pub(super) fn parse_name(text: &str) -> Result<Vec<u8>, String> {
     name::parse_written(text).map_err(|error| format!("`{text}` {error}"))
 }
 
-/// Parses a word, or says what it is not.
+/// Parses a word, or describes what was expected.
 pub(super) fn number_or<T, E>(
     word: &str,
     parse: fn(&str) -> Result<T, E>,
@@ -107,7 +106,7 @@ pub(super) fn parse_u16(word: &str) -> Result<u16, String> {
     number_or(word, u16::from_str, "a number from 0 to 65535")
 }
 
-/// RDATA with a length that a record can have.
+/// Checks that RDATA is not longer than a record can have.
 pub(super) fn bounded(rdata: Vec<u8>) -> Result<Vec<u8>, String> {
     if u16::try_from(rdata.len()).is_ok() {
         Ok(rdata)

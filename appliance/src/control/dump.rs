@@ -232,7 +232,6 @@ fn qtype_text(key: &Key<'_>) -> String {
 
 /// One entry as `xdnsd cache dump` shows it: `www.example.org. AAAA do+ad NOERROR ttl 287 upstream 1/0 44 bytes`. A denial for
 /// A that holds for every type is an entry of its own, of type `*`.
-/// an entry of its own, of type `*`.
 fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
     let (name, rtype) = (name_text(key), qtype_text(key));
     let flags = [

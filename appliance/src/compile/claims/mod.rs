@@ -1,7 +1,6 @@
-//! Which names the clients of a DHCP server get. A client chooses its own name, so it gets only names that no source of more trust
-//! mentions.
+//! Claims of DHCP clients to names. A client chooses its own name, so it gets only names that no source of more trust mentions.
 //!
-//! A client has a name of one label. It stands by itself, and right below the search domain or a local zone.
+//! A client's name has one label. It exists by itself, and directly below the search domain or a local zone.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,36 +14,35 @@ use super::hosts::Lease;
 use super::links::Links;
 use super::name;
 
-/// What records and hosts files say about names.
+/// Names of records and hosts files.
 pub(super) trait ClaimedNames {
-    /// What may be a client's at all.
+    /// Rules for names of leases.
     fn rules(&self) -> &LeaseRules;
 
-    /// Whether a name is a record's or a hosts file's: an error, unless that says nothing but the same address, which is
-    /// `true`.
+    /// Checks whether a record or a hosts file has the name. `true` if it says nothing but the same address.
     ///
     /// # Errors
-    /// Whose it is.
+    /// The source that has it.
     fn owner(&self, name: &[u8], address: IpAddr) -> Result<bool, Refusal>;
 }
 
-/// What else a config says about names, besides local data.
+/// Sources of a config that claim names, besides local data.
 #[derive(Clone, Copy, Debug)]
 pub struct Others<'p> {
     /// Special-use names, lists and routes.
     pub policy: &'p Policy<'p>,
-    /// What the machine's devices say of addresses that no client has.
+    /// Facts from the machine's devices about addresses that no client has.
     pub links: &'p Links,
 }
 
 impl Others<'_> {
-    /// Nobody says anything.
+    /// No other sources.
     pub const NONE: Self = Self {
         policy: &Policy::OPEN,
         links: &Links::NONE,
     };
 
-    /// Whether somebody else is named for it, or it is withheld. The root's route is for all other names, and counts for none.
+    /// Reason if another source has the name, or a list blocks it. The root's route is for all other names and does not count.
     pub(super) fn refusal(&self, name: &[u8]) -> Option<Refusal> {
         let labels = Labels::new(name)?;
         let route = self.policy.routes.lookup(&labels);
@@ -55,7 +53,7 @@ impl Others<'_> {
         is_blocked.then_some(Refusal::Blocked)
     }
 
-    /// The family of special-use names that it belongs to, if that is switched on.
+    /// Family of special-use names that it belongs to, if switched on.
     pub(super) fn special(&self, name: &[u8]) -> Option<SpecialUse> {
         let found = special::lookup(&Labels::new(name)?, rtype::A, self.policy.special);
         found.map(|special| special.kind)
@@ -67,15 +65,15 @@ impl Others<'_> {
 pub enum Refusal {
     /// The address is one of the router's.
     OwnAddress,
-    /// The address is no host's: loopback, multicast, broadcast, unspecified or reserved.
+    /// The address belongs to no host: loopback, multicast, broadcast, unspecified or reserved.
     NoAddress,
     /// It does not begin with a letter or a digit.
     NotAHost,
-    /// It reads as a number, and numbers read as addresses.
+    /// It is a number, which would be parsed as an address.
     Number,
-    /// It has dots, and does not stand right below the search domain or a local zone.
+    /// It has dots, and is not directly below the search domain or a local zone.
     Elsewhere,
-    /// The config lists it.
+    /// The config lists it as never leased.
     Never,
     /// It is a local zone, or the search domain.
     Zone,
@@ -83,16 +81,16 @@ pub enum Refusal {
     Special,
     /// A record or a hosts file has it.
     Exists {
-        /// The file and line that has it.
+        /// File and line.
         place: String,
-        /// With this address, if any.
+        /// Its address, if any.
         address: Option<IpAddr>,
     },
     /// A wildcard of the config covers it.
     Wildcard(String),
     /// A list blocks it.
     Blocked,
-    /// An upstream group is named for it.
+    /// An upstream group is configured for it.
     Routed,
     /// Another client has it.
     Lease(IpAddr),
@@ -136,10 +134,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The forms in which a client may be known, each in the letter case that the client writes.
+/// Forms of a client's name, each in the letter case that the client writes.
 pub(super) type Forms = Vec<Vec<u8>>;
 
-/// The domains in which leases name hosts, and what the config says of leases.
+/// Domains in which leases name hosts, and rules of the config for leases.
 #[derive(Debug, Default)]
 pub(super) struct LeaseRules {
     pub search_domain: Option<Vec<u8>>,
@@ -148,7 +146,7 @@ pub(super) struct LeaseRules {
 }
 
 impl LeaseRules {
-    /// The forms of a name that a client gives itself.
+    /// Forms of a name that a client asks for.
     fn forms(&self, written: &[u8]) -> Result<Forms, Refusal> {
         let (label, parent) = name::cut_label(written).ok_or(Refusal::NotAHost)?;
         check_label(label)?;
@@ -169,7 +167,7 @@ impl LeaseRules {
         Ok(forms)
     }
 
-    /// Whether the config itself keeps a name from all leases.
+    /// Checks that the config does not keep the name from all leases.
     fn check(&self, name: &[u8], others: &Others<'_>) -> Result<(), Refusal> {
         let (label, parent) = name::cut_label(name).ok_or(Refusal::NotAHost)?;
         let is_never = |never: &Vec<u8>| {
@@ -183,7 +181,7 @@ impl LeaseRules {
         if self.zones.iter().chain(&self.search_domain).any(is_zone) {
             return Err(Refusal::Zone);
         }
-        // In a zone of the config there may be hosts, also where that zone is for private use.
+        // A zone of the config may have hosts, even if it is a special-use zone for private use.
         match others.special(name) {
             Some(kind) if parent == [0] || !kind.is_for_private_use() => Err(Refusal::Special),
             Some(_) | None => Ok(()),
@@ -195,7 +193,7 @@ fn is_reverse(zone: &[u8]) -> bool {
     zone.ends_with(b"\x07in-addr\x04arpa\0") || zone.ends_with(b"\x03ip6\x04arpa\0")
 }
 
-/// Names of services begin with an underscore (RFC 8552), numbers are read as addresses (`inet_aton`, browsers).
+/// Names of services begin with an underscore (RFC 8552), numbers are parsed as addresses (`inet_aton`, browsers).
 fn check_label(label: &[u8]) -> Result<(), Refusal> {
     let is_number = |digits: &[u8], is_digit: fn(&u8) -> bool| {
         !digits.is_empty() && digits.iter().all(is_digit)
@@ -214,11 +212,11 @@ fn check_label(label: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// The leases that name hosts, in the order of their trust: those that end last first. Of two clients with one name the one
-/// that came last has it, as in dnsmasq; who came last ends last.
+/// Names held by leases, to be decided in the order of trust: those that end last first. Of two clients with one name the later
+/// one gets it, as in dnsmasq, since its lease ends last.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    /// By name and family.
+    /// Holders by name and family: IPv4 or IPv6.
     holders: HashMap<(Vec<u8>, bool), Holder>,
 }
 
@@ -226,12 +224,12 @@ pub(super) struct Claims {
 #[derive(Debug)]
 struct Holder {
     client: String,
-    /// One at least.
+    /// At least one.
     addresses: Vec<IpAddr>,
 }
 
 impl Claims {
-    /// The forms of a name that the lease gets, none where a record or a hosts file gives the same address already.
+    /// Forms of the name that the lease gets; none if a record or a hosts file gives the same address already.
     pub fn decide(
         &mut self,
         lease: &Lease,
@@ -247,7 +245,7 @@ impl Claims {
         if own_addresses.contains(&lease.address) {
             return Err(Refusal::OwnAddress);
         }
-        // Of those that are not own what is left are the first and the last of networks.
+        // Apart from our own addresses these are the first and last ones of networks.
         if !is_of_a_host(lease.address) || martian_sources.contains(&lease.address) {
             return Err(Refusal::NoAddress);
         }
@@ -296,8 +294,8 @@ impl Claims {
     }
 }
 
-/// The names of a lease's line that are to be decided about. Where a line gives several, as a hosts file does, those with
-/// dots count only if all of them are hosts of our domains: a client that calls itself `a.b` is `a.b.lan` for its server.
+/// Names of a lease's line that are to be decided. Of several, as in a hosts file, those with dots count only if all of them
+/// are hosts of our domains: the server writes a client called `a.b` as `a.b.lan`.
 pub(super) fn names_of<'l>(lease: &'l Lease, rules: &LeaseRules) -> Vec<&'l [u8]> {
     let has_dots = |name: &&[u8]| name::parent(name).is_some_and(|parent| parent != [0]);
     let names = lease.names.iter().map(Vec::as_slice);
@@ -306,13 +304,13 @@ pub(super) fn names_of<'l>(lease: &'l Lease, rules: &LeaseRules) -> Vec<&'l [u8]
     elsewhere.retain(|name| rules.forms(name).is_err());
     match (elsewhere.is_empty(), plain.is_empty()) {
         (true, _) => [dotted, plain].concat(),
-        // To be refused, and said so.
+        // It will be refused, with a note.
         (false, true) => elsewhere,
         (false, false) => plain,
     }
 }
 
-/// Whether a host of a network can have the address (RFC 6890).
+/// True if a host of a network can have the address (RFC 6890).
 fn is_of_a_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !v4.is_loopback() && !matches!(v4.octets()[0], 0 | 224..),

@@ -1,4 +1,4 @@
-//! Clients that call themselves what they should not.
+//! Tests of clients with names that they must not get.
 
 use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
@@ -20,7 +20,7 @@ fn lan(records: &[&str]) -> LocalInput {
     }
 }
 
-/// The set of a house with these leases of dnsmasq, and what was said of them without the file.
+/// The set of a home network with these leases of dnsmasq, and the notes without the file.
 fn house(input: LocalInput, leases: &str) -> (PolicySet, Vec<String>) {
     served(input, LeaseFormat::Dnsmasq, leases)
 }
@@ -40,12 +40,12 @@ fn served(mut local: LocalInput, format: LeaseFormat, text: &str) -> (PolicySet,
     (set, said)
 }
 
-/// One lease of a client that calls itself so.
+/// One lease of a client with this name.
 fn lease(name: &str) -> String {
     format!("0 02:00:00:00:00:66 192.168.1.66 {name} *\n")
 }
 
-/// What a client calls itself, and why it does not get it.
+/// Names that a client asks for, and why it does not get them.
 const HOSTILE: &[(&str, &str)] = &[
     ("localhost", "local.never_leased has it"),
     ("LOCALHOST", "local.never_leased has it"),
@@ -117,7 +117,7 @@ const HOSTILE: &[(&str, &str)] = &[
     ("onion", "it is a special-use name"),
 ];
 
-/// What a client must not get, however it spells it; each is said once.
+/// Each name is refused in any spelling, with one note.
 #[test]
 fn hostile_names_are_not_given() {
     let long = "a".repeat(64);
@@ -139,7 +139,7 @@ fn hostile_names_are_not_given() {
             assert_ne!(found.as_deref(), Some("192.168.1.66"), "{form}");
         }
     }
-    // What no host is called at all.
+    // Names that no host has.
     for name in [
         "*.lan",
         "a b",
@@ -173,7 +173,7 @@ fn names_that_nobody_has_are_given_in_each_form() {
         ("0x", &["0x", "0x.lan"]),
         ("k\u{fc}che", &["xn--kche-0ra", "xn--kche-0ra.lan"]),
         (&long, &[&long]),
-        // Between our own names, and the parent of a wildcard: nobody has them.
+        // Between our own names, and the parent of a wildcard: empty.
         ("b", &["b", "b.lan"]),
         ("dev", &["dev", "dev.lan"]),
     ];
@@ -192,7 +192,7 @@ fn names_that_nobody_has_are_given_in_each_form() {
     assert_eq!(address_of(&set, "phone.iot.lan"), None, "in one domain");
 }
 
-/// Without a search domain and zones a name of one label stands by itself, and any other is somebody else's.
+/// Without a search domain and zones a name of one label exists by itself, and any other belongs to somebody else.
 #[test]
 fn without_domains_leases_have_names_of_one_label() {
     let (set, said) = house(LocalInput::default(), &lease("phone"));
@@ -202,7 +202,7 @@ fn without_domains_leases_have_names_of_one_label() {
     assert_eq!(said.len(), 1);
 }
 
-/// USE.md's own input, both formats, both families.
+/// The input of USE.md, both formats, both families.
 #[test]
 fn odhcpd_names_hosts_inside_our_domains_only() {
     let text = "# lan0 0001aa 1 www.ok.example 1900000000 a2 128 fd00:1::a2/128\n\
@@ -251,7 +251,7 @@ fn odhcpd_names_hosts_inside_our_domains_only() {
     assert_eq!(address_of(&set, "laptop.lan"), None);
 }
 
-/// An address is told with the source that has it.
+/// The note names the source that has the address.
 #[test]
 fn a_name_of_two_sources_is_told_by_the_one_with_the_address() {
     let folder = Folder::new();
@@ -267,7 +267,7 @@ fn a_name_of_two_sources_is_told_by_the_one_with_the_address() {
     assert!(said.ends_with("/hosts with address 192.168.1.5"), "{said}");
 }
 
-/// Of two clients with one name the one whose lease ends last has it, as the one that came last has it for dnsmasq.
+/// Of two clients with one name, the one with the lease that ends last gets it: for dnsmasq, the later one.
 #[test]
 fn two_clients_with_one_name() {
     let text = "1900000100 m1 192.168.1.7 phone *\n1900000200 m2 192.168.1.8 phone *\n\
@@ -296,13 +296,13 @@ fn two_clients_with_one_name() {
     ] {
         assert_eq!(pointer_of(&set, address).as_deref(), pointer, "{address}");
     }
-    // One that never ends goes before one that does; of equals the first one.
+    // A lease that never ends precedes one that does; of equals the first one wins.
     let (set, _) = house(
         lan(&[]),
         "1900000100 m1 192.168.1.7 tv *\n0 m2 192.168.1.8 tv *\n0 m3 192.168.1.9 tv *\n",
     );
     assert_eq!(address_of(&set, "tv").as_deref(), Some("192.168.1.8"));
-    // The same client at another address has both, as the same client over both protocols has.
+    // The same client at another address has both, like the same client over both protocols.
     let (set, said) = house(lan(&[]), "0 m1 192.168.1.7 tv *\n0 m1 192.168.1.8 tv *\n");
     assert_eq!(
         address_of(&set, "tv").as_deref(),
@@ -311,7 +311,7 @@ fn two_clients_with_one_name() {
     assert_eq!(said, [""; 0]);
 }
 
-/// An address that is ours, or has a name already, is not renamed by a client.
+/// A client does not rename an address that is ours, or that has a name already.
 #[test]
 fn the_names_of_fixed_addresses_stay() {
     let records = [
@@ -355,7 +355,7 @@ fn the_names_of_fixed_addresses_stay() {
     assert_eq!(said, [own]);
 }
 
-/// A hosts file that gives the lease's own address to its name: nothing is taken away, and there is nothing to say.
+/// A hosts file gives the lease's own address to its name: nothing is refused, and there is no note.
 #[test]
 fn a_lease_that_says_what_is_known_is_no_quarrel() {
     let (set, said) = house(lan(&["nas.lan A 192.168.1.66"]), &lease("nas"));
@@ -363,7 +363,7 @@ fn a_lease_that_says_what_is_known_is_no_quarrel() {
     assert_eq!(address_of(&set, "nas").as_deref(), Some("192.168.1.66"));
 }
 
-/// What the config lists stands in place of the default, and counts in whatever domain.
+/// The config's list replaces the default, and counts in any domain.
 #[test]
 fn the_list_of_names_that_are_never_leased_is_the_operators() {
     let mut input = lan(&[]);
@@ -382,7 +382,7 @@ fn the_list_of_names_that_are_never_leased_is_the_operators() {
     }
 }
 
-/// The first and the last address of a network are nobody's, and not the router's own.
+/// No client has the first or the last address of a network, and the router does not either.
 #[test]
 fn the_ends_of_a_network_are_no_clients() {
     let addresses = |texts: &[&str]| {

@@ -1,7 +1,7 @@
-//! Rules that a tag does not hold, with types, patterns or names that are left out: how many of them have a place in a list.
+//! Rules that do not fit a tag, with types, patterns or excluded names: how many of them fit a list.
 //!
-//! Of these there is room for [`CLAUSES_MAX`] in an image, and so of those that take others back. What is too much is left out
-//! and told: a line by its number, and of names that other rules stand at as well how many.
+//! An image has room for [`CLAUSES_MAX`] of them, and for as many that take others back. Rules that do not fit are left out and
+//! reported: a line by its number, and the total of those for names that have other rules as well.
 
 use std::collections::HashSet;
 
@@ -10,12 +10,12 @@ use xdnsd_core::policy::list::{CLAUSES_MAX, NAME_CLAUSES_MAX, TYPES_MAX, clause,
 use super::super::rules::{NotARule, Rule};
 use super::{Entry, ListBuilder, Special};
 
-/// Why a rule with options is passed over that is one too many.
+/// Why a rule with options is skipped that does not fit.
 pub(super) const NO_ROOM: NotARule = NotARule("more than 32768 rules with options");
 const _: () = assert!(CLAUSES_MAX == 32_768, "as it says");
 
 impl ListBuilder {
-    /// Whether a rule has a place.
+    /// True if the rule fits.
     pub(super) fn has_room_for(&self, rule: &Rule) -> bool {
         if rule.is_badfilter {
             self.taken_back.len() < CLAUSES_MAX
@@ -24,13 +24,13 @@ impl ListBuilder {
         }
     }
 
-    /// Whether so many more have one.
+    /// True if `count` more clauses fit.
     pub(super) const fn has_room_for_clauses(&self, count: usize) -> bool {
         self.specials.len() + count <= CLAUSES_MAX
     }
 
-    /// Names with rules of two ranks, and names with clauses, have clauses alone. Gives their entries, and how many rules there
-    /// is no room for.
+    /// Turns all rules into clauses for names with rules of two ranks, and for names with clauses. Returns their entries, and
+    /// the number of rules that did not fit.
     pub(super) fn move_what_no_tag_holds(&mut self) -> (Vec<Entry>, usize) {
         let pairs = self.entries.windows(2);
         let of_two_ranks = pairs.filter(|pair| pair[0].hash == pair[1].hash);
@@ -49,14 +49,14 @@ impl ListBuilder {
             }
             !is_moved
         });
-        // Stable: of those that block, the first list is reported last.
+        // Stable: of the rules that block, the first list is reported last.
         self.specials.sort_by_key(|special| special.hash);
         let left_out = self.leave_out_what_has_no_room(&moved);
         (moved, left_out)
     }
 
-    /// Names whose clauses have no place have one rule alone, or none: that of the higher rank among those without options. Gives
-    /// how many rules are left out.
+    /// Names whose clauses do not fit keep one rule at most: that of the highest rank among those without options. Returns the
+    /// number of rules that were left out.
     fn leave_out_what_has_no_room(&mut self, moved: &[Entry]) -> usize {
         let names = self.specials.chunk_by(|a, b| a.hash == b.hash);
         let takes = |name: &[Special]| name.len().min(NAME_CLAUSES_MAX);
@@ -74,7 +74,7 @@ impl ListBuilder {
             without.insert(hash);
             let is_rule = |special: &&Special| special.flags & clause::STOP == 0;
             left_out += name.iter().filter(is_rule).count();
-            // In the order of their hashes, the higher rank behind the lower.
+            // In the order of hashes, the higher rank after the lower.
             let end = moved.partition_point(|entry| entry.hash <= hash);
             let last = moved[..end].last().filter(|entry| entry.hash == hash);
             if let Some(entry) = last {
@@ -88,7 +88,7 @@ impl ListBuilder {
     }
 }
 
-/// What a tag says, as clauses: what blocks and what allows are two.
+/// Clauses of a tag: separate ones for what blocks and what allows.
 fn specials_of(entry: &Entry) -> impl Iterator<Item = Special> {
     let (hash, tag) = (entry.hash, entry.tag);
     let important = if tag & tag::IMPORTANT == 0 {

@@ -1,4 +1,4 @@
-//! The bytes of a list: what a builder has, as `xdnsd_core::policy::list` lays it out.
+//! Image of a list from a builder, in the layout of `xdnsd_core::policy::list`.
 
 use std::cmp::Reverse;
 
@@ -11,7 +11,7 @@ use super::{Entry, ListBuilder, Special};
 use crate::compile::table::put;
 
 impl ListBuilder {
-    /// The clauses and their texts; each name with clauses becomes an entry that leads to its first one. There is room for all.
+    /// Emits the clauses and their texts; each name with clauses becomes an entry that refers to its first one. All have room.
     pub(super) fn emit_clauses(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (mut clauses, mut texts) = (Vec::new(), Vec::new());
         for group in self.specials.chunk_by(|a, b| a.hash == b.hash) {
@@ -35,7 +35,7 @@ impl ListBuilder {
         (clauses, texts)
     }
 
-    /// The list. `None`: see [`ListBuilder::build`].
+    /// Emits the list. `None`: see [`ListBuilder::build`].
     pub(super) fn emit(&self, clauses: &[u8], texts: &[u8]) -> Option<Vec<u8>> {
         let buckets = self.entries.len().div_ceil(NAMES_PER_BUCKET).max(1);
         let filter_at = field::HEADER_LEN;
@@ -101,8 +101,8 @@ impl ListBuilder {
     }
 }
 
-/// The rules about one name that there is room for: a name with too many costs no other its rules. What leaves names out comes
-/// first, then what counts most.
+/// Rules about one name that have room: a name with too many costs no other its rules. Exclusions of names come first, then the
+/// rules of the highest rank.
 fn those_with_room(group: &[Special]) -> Vec<&Special> {
     let mut group: Vec<&Special> = group.iter().collect();
     if group.len() > NAME_CLAUSES_MAX {

@@ -1,9 +1,9 @@
-//! The rules of one source, out of a list that was made of several: a source that shrank or cannot be read any more goes on
-//! to say what it said, while the others change.
+//! Keeps the rules of one source of a list that was made of several: a source that shrank or cannot be read any more keeps its
+//! rules, while the others change.
 //!
-//! An image has all of most rules but 48 bits of the name's hash. Those are kept beside it, six bytes a name; and in full
-//! what an image puts together: rules about a name that several sources have, rules that are taken back, rules with options.
-//! Of the others an image has no text, so a `$badfilter` that comes later takes nothing back that is kept.
+//! An image has all of most rules except 48 bits of the name's hash. Those are kept beside it, six bytes a name; kept in full
+//! is what an image merges: rules about a name that several sources have, rules that are taken back, rules with options. Of the
+//! others an image has no text, so a later `$badfilter` does not take back kept rules.
 
 use std::io;
 
@@ -12,24 +12,24 @@ use xdnsd_core::policy::list::{CLAUSE_LEN, CLAUSES_MAX, ENTRY_LEN, field, tag};
 
 use super::{Entry, ListBuilder, Special, TakenBack, is_same_name};
 
-/// Bits of a hash's first half that an image keeps, as bytes of it.
+/// Bytes of a hash's first half that an image has.
 const IN_IMAGE: std::ops::Range<usize> = 3..5;
-/// Bytes of it that it does not.
+/// Number of its bytes that an image lacks.
 const REST_LEN: usize = size_of::<u64>() - (IN_IMAGE.end - IN_IMAGE.start);
 
-/// What it takes to find the rules of each source in an image again.
+/// What is needed to find the rules of each source in an image again.
 #[derive(Debug)]
 pub struct KeptRules {
     key: HashKey,
     exact_depths: u128,
     subtree_depths: u128,
-    /// What the image does not have of the hash of each of its entries, in their order.
+    /// Missing bytes of each entry's hash, in the order of entries.
     rests: Vec<[u8; REST_LEN]>,
-    /// Rules that are in no entry of the image as they are, in the order of their hashes.
+    /// Rules that no entry of the image has unchanged, in the order of their hashes.
     shared: Vec<Entry>,
     /// Rules that others take back.
     undone: Vec<Entry>,
-    /// As they were added.
+    /// Rules with options, as they were added.
     specials: Vec<Special>,
     taken_back: Vec<TakenBack>,
 }
@@ -41,7 +41,7 @@ pub(super) fn of_several_sources(entries: &[Entry]) -> impl Iterator<Item = Entr
     several.flatten().copied()
 }
 
-/// Whether the rules that an entry of an image stands for are among these, which are in the order of their hashes.
+/// True if the rules of an image's entry are among these, which are in the order of their hashes.
 fn has(shared: &[Entry], entry: &Entry) -> bool {
     let first = shared.partition_point(|known| known.hash < entry.hash);
     let mut same = shared[first..]
@@ -50,21 +50,21 @@ fn has(shared: &[Entry], entry: &Entry) -> bool {
     same.any(|known| is_same_name(known, entry))
 }
 
-/// Entries that an image does not have as they are.
+/// Entries that an image does not have unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Apart {
-    /// Those of names that several sources have, in the order of their hashes.
+    /// Entries of names that several sources have, in the order of their hashes.
     pub shared: Vec<Entry>,
-    /// Those that are clauses now.
+    /// Entries that became clauses.
     pub moved: Vec<Entry>,
-    /// Those that were taken back.
+    /// Entries that were taken back.
     pub taken_back: Vec<Entry>,
     /// Rules that are no entries, as they were added.
     pub specials: Vec<Special>,
 }
 
 impl KeptRules {
-    /// Of what an image was just made of, and what stood apart.
+    /// Keeps what the image made from `builder` lacks, and what was kept `apart`.
     pub(super) fn new(builder: ListBuilder, apart: Apart) -> Self {
         let Apart {
             mut shared,
@@ -97,7 +97,7 @@ impl KeptRules {
         ListBuilder::with_key(self.key)
     }
 
-    /// Bytes of it.
+    /// Size in bytes.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.rests.len() * REST_LEN
@@ -106,7 +106,7 @@ impl KeptRules {
             + self.taken_back.len() * size_of::<TakenBack>()
     }
 
-    /// The rules that the image has as they are.
+    /// Rules that the image has unchanged.
     fn entries(&self, image: &[u8]) -> impl Iterator<Item = Entry> {
         let number = |at: usize| {
             let bytes = image[at..].first_chunk().copied().unwrap_or_default();
@@ -127,8 +127,8 @@ impl KeptRules {
 }
 
 impl ListBuilder {
-    /// Adds the rules that the source `from` of an earlier list has there, as those of the source `to`. The builder is
-    /// [`KeptRules::builder`]'s. Gives how many of those with options there is no room for.
+    /// Adds the rules of source `from` of an earlier list as those of source `to`. The builder has to be made by
+    /// [`KeptRules::builder`]. Returns the number of rules with options that did not fit.
     ///
     /// # Errors
     /// There is no room for its names.
@@ -151,7 +151,7 @@ impl ListBuilder {
             }
         }
         let mut left_out = 0;
-        // The parts of a rule have one number, and stand together.
+        // The parts of a rule have the same number, and are adjacent.
         for rule in kept.specials.chunk_by(|a, b| a.number == b.number) {
             if rule[0].list != from {
                 continue;
@@ -180,13 +180,13 @@ impl ListBuilder {
     }
 }
 
-/// What an image does not have of an entry's hash.
+/// Bytes of an entry's hash that an image lacks.
 fn rest(entry: &Entry) -> [u8; REST_LEN] {
     let [a, b, c, _, _, d, e, f] = entry.hash.0.to_le_bytes();
     [a, b, c, d, e, f]
 }
 
-/// An entry of an image, and the rest of its hash.
+/// Entry from its bytes in an image and the missing bytes of its hash.
 fn entry(bytes: &[u8], &[a, b, c, d, e, f]: &[u8; REST_LEN]) -> Entry {
     let low = bytes.first_chunk().copied().unwrap_or_default();
     let half = |at: usize| [bytes[at], bytes[at + 1]];

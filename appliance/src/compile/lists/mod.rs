@@ -29,25 +29,25 @@ pub use kept::KeptRules;
 pub use origin::{FileLine, Ruled};
 pub use tally::ListTally;
 
-/// Longest line that is looked at. A longer one is passed over.
+/// Maximum length of a line, in bytes. A longer one is skipped.
 const LINE_MAX: usize = 64 * 1024;
-/// Most names in a line: of one byte, with a blank.
+/// Maximum number of names in a line: of one byte, with a blank.
 const LINE_NAMES_MAX: usize = LINE_MAX / 2;
-/// Longest file of text that is read: more than the names that fit would take.
+/// Maximum size of a text file, in bytes: more than all names that fit would take.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
-/// Most sources of one compiled list: what fits an entry's tag.
+/// Maximum number of sources of one compiled list, from the bits in an entry's tag.
 pub const SOURCES_MAX: usize = tag::LIST_MASK as usize + 1;
 
-/// What a source is for.
+/// Purpose of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListPurpose {
-    /// Its names are blocked, its exceptions allowed.
+    /// Names are blocked, exceptions allowed.
     Block,
-    /// Its names are allowed. Its exceptions are allowed too: nobody writes an allowlist to block something.
+    /// Names are allowed, and so are exceptions: nobody writes an allowlist to block something.
     Allow,
 }
 
-/// A name on its way into a list.
+/// A name that goes into a list.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     hash: (u64, u64),
@@ -57,7 +57,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// What tells one from another.
+    /// Sort key, which identifies a rule.
     const fn order(&self) -> ((u64, u64), u16, u32) {
         (self.hash, self.tag, self.text)
     }
@@ -70,12 +70,12 @@ impl Entry {
 /// A rule that takes back another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TakenBack {
-    /// Name and text of the other.
+    /// Name and text of the other rule.
     rule: ((u64, u64), u32),
     list: u16,
 }
 
-/// A rule that a tag does not hold.
+/// A rule that does not fit a tag.
 #[derive(Clone, Debug)]
 struct Special {
     hash: (u64, u64),
@@ -83,7 +83,7 @@ struct Special {
     list: u16,
     types: [u16; TYPES_MAX],
     pattern: Vec<u8>,
-    /// The number of a rule that leaves names out.
+    /// Number of a rule that excludes names.
     number: u32,
     /// See [`Rule::text`].
     text: u32,
@@ -93,7 +93,7 @@ struct Special {
 type Order<'a> = ((u64, u64), u16, [u16; TYPES_MAX], &'a [u8], u32);
 
 impl Special {
-    /// What tells one rule from another. `None`: it is a part of one, a name that is left out.
+    /// Sort key, which identifies a rule. `None` for part of a rule: a name that it excludes.
     fn order(&self) -> Option<Order<'_>> {
         let is_rule = self.flags & clause::STOP == 0;
         is_rule.then_some((
@@ -106,17 +106,17 @@ impl Special {
     }
 }
 
-/// Collects names and compiles them. Takes 24 bytes per name while it does.
+/// Collects names and compiles them. Takes 24 bytes per name.
 #[derive(Debug)]
 pub struct ListBuilder {
     key: HashKey,
     entries: Vec<Entry>,
     specials: Vec<Special>,
-    /// Rules that are taken back, wherever they stand.
+    /// Rules that take back others, wherever they are.
     taken_back: Vec<TakenBack>,
     exact_depths: u128,
     subtree_depths: u128,
-    /// Whether the machine has room for so many bytes more.
+    /// Checks that the machine has memory for this many more bytes.
     room: fn(u64) -> io::Result<()>,
 }
 
@@ -127,7 +127,7 @@ impl Default for ListBuilder {
 }
 
 impl ListBuilder {
-    /// With a given key of the hash: a build that has to be reproducible brings its own.
+    /// With a given key of the hash, for reproducible builds.
     #[must_use]
     pub fn with_key(key: HashKey) -> Self {
         Self {
@@ -141,13 +141,13 @@ impl ListBuilder {
         }
     }
 
-    /// Whether nothing was added.
+    /// True if nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.specials.is_empty()
     }
 
-    /// Adds a rule of the source with index `list`, for which there is room.
+    /// Adds a rule of the source with index `list`. It must have room.
     pub fn add(&mut self, rule: &Rule, list: u16, purpose: ListPurpose) {
         let (itself, below) = match rule.covers {
             Covers::Name => (true, false),
@@ -166,7 +166,7 @@ impl ListBuilder {
             return;
         }
         let allows = rule.is_exception || purpose == ListPurpose::Allow;
-        // Nothing outdoes a name that the operator allows.
+        // A name that the operator allows has the highest rank.
         let is_important = rule.is_important || purpose == ListPurpose::Allow;
         if !rule.has_options() {
             let (itself_flag, below_flag) = if allows {
@@ -244,7 +244,7 @@ impl ListBuilder {
         self.specials.push(special);
     }
 
-    /// The hash of a name, whose depth is noted.
+    /// Hash of a name; notes the name's depth.
     fn place(&mut self, name: &[u8], itself: bool, below: bool) -> Option<(u64, u64)> {
         let labels = Labels::new(name)?;
         let depth = 1u128 << labels.count();
@@ -258,7 +258,7 @@ impl ListBuilder {
         Some((hash.first(), hash.second()))
     }
 
-    /// Adds a name from the config, and all below it. `*.name` is all below it alone.
+    /// Adds a name from the config, and all below it; with `*.name` only all below it.
     ///
     /// # Errors
     /// The text is not a name.
@@ -276,8 +276,8 @@ impl ListBuilder {
         Ok(())
     }
 
-    /// Adds the rules of a text file. A file that has lines, but not one rule, is an error: a login page or an error page
-    /// was saved in place of the list. After an error nothing of the file is in the list.
+    /// Adds the rules of a text file. A file that has lines, but no rule, is an error: probably a login page or an error page
+    /// was saved in place of the list. After an error the list has nothing of the file.
     ///
     /// # Errors
     /// The file cannot be read, or is no list.
@@ -299,7 +299,7 @@ impl ListBuilder {
         let mut bytes = files::bytes_of(&file).map_err(wrong)?;
         let tally = self.add_text(path, BufReader::new(&mut bytes), list, purpose)?;
         let is_longer = bytes.limit() == 0;
-        // A partial list is not used: its writer has not finished.
+        // A partial list is refused: its writer has not finished.
         if is_longer || stamp != Stamp::of(&file.metadata().map_err(wrong)?) {
             self.forget(&before);
             return Err(wrong(files::changes()));
@@ -307,7 +307,7 @@ impl ListBuilder {
         Ok(tally)
     }
 
-    /// The same of a text that is at hand; `path` is what it is called.
+    /// Adds the rules of a text; `path` is its name in reports.
     ///
     /// # Errors
     /// It is no list, or cannot be read.
@@ -331,7 +331,7 @@ impl ListBuilder {
         tally
     }
 
-    /// How much there is, to come back to.
+    /// Current size, to return to.
     pub(super) fn mark(&self) -> BuilderMark {
         BuilderMark {
             entries: self.entries.len(),
@@ -340,14 +340,14 @@ impl ListBuilder {
         }
     }
 
-    /// Forgets what came after that.
+    /// Removes what was added after the mark.
     pub(super) fn forget(&mut self, mark: &BuilderMark) {
         self.entries.truncate(mark.entries);
         self.specials.truncate(mark.specials);
         self.taken_back.truncate(mark.taken_back);
     }
 
-    /// Leaves out the rules behind the mark that were there already, and counts what is left.
+    /// Removes the rules after the mark that were there already, and corrects the tally.
     fn leave_repeated_out(&mut self, mark: &BuilderMark, mut tally: ListTally) -> ListTally {
         let new = &mut self.entries[mark.entries..];
         new.sort_unstable_by_key(Entry::order);
@@ -382,10 +382,10 @@ impl ListBuilder {
         Ok(tally)
     }
 
-    /// Whether all of it has a place in a list, and in memory: a text that is too long ends the reading, not the process.
+    /// Checks that everything fits a list and the memory: too long a text ends the reading, not the process.
     ///
     /// # Errors
-    /// It has not.
+    /// It does not fit.
     fn check_room(&mut self) -> io::Result<()> {
         if self.entries.len() > NAMES_MAX {
             let what = format!("with this list there are more than {NAMES_MAX} names");
@@ -400,7 +400,7 @@ impl ListBuilder {
         Ok(())
     }
 
-    /// Bytes of the list at most, while it is made.
+    /// Maximum bytes of the list while it is made.
     #[must_use]
     pub fn image_bytes_max(&self) -> u64 {
         // An entry, and its share of the buckets.
@@ -415,7 +415,7 @@ impl ListBuilder {
     ) -> std::io::Result<ListTally> {
         let mut tally = ListTally::default();
         let (mut line, mut number) = (Vec::new(), 0);
-        // Of those with options, for which there is the least room.
+        // Rules with options count, since there is least room for them.
         let (mut seen, hasher) = (HashSet::new(), RandomState::new());
         while read_line(&mut lines, &mut line)? {
             number += 1;
@@ -449,14 +449,14 @@ impl ListBuilder {
         Ok(tally)
     }
 
-    /// The compiled list. `None` where the hash puts too many names into one bucket, which needs another key; by chance
-    /// that happens once in 10^40 times.
+    /// Compiles the list. `None` if the hash puts too many names into one bucket, which needs another key; by chance that
+    /// happens once in 10^40 times.
     #[must_use]
     pub fn build(self) -> Option<Vec<u8>> {
         self.build_to_keep().map(|built| built.image)
     }
 
-    /// The same, and what it takes to find the rules of each source in it again.
+    /// Compiles the list, with what is needed to find the rules of each source in it again.
     #[must_use]
     pub fn build_to_keep(mut self) -> Option<Built> {
         let mut apart = Apart {
@@ -486,7 +486,7 @@ impl ListBuilder {
         })
     }
 
-    /// Takes out the names that are taken back.
+    /// Removes the rules that are taken back, and returns them.
     fn take_back(&mut self) -> Vec<Entry> {
         let rules = self.taken_back.iter().map(|other| other.rule);
         let rules: HashSet<_> = rules.collect();
@@ -507,30 +507,30 @@ impl ListBuilder {
     }
 }
 
-/// Whether two entries become one: of one name, and of one rank.
+/// True if two entries are merged: those of one name and one rank.
 const fn is_same_name(a: &Entry, b: &Entry) -> bool {
     a.hash.0 == b.hash.0 && a.hash.1 == b.hash.1 && (a.tag ^ b.tag) & tag::IMPORTANT == 0
 }
 
-/// What a builder makes.
+/// Result of a builder.
 #[derive(Debug)]
 pub struct Built {
     /// The list.
     pub image: Vec<u8>,
-    /// What finds the rules of each source in it again.
+    /// Finds the rules of each source in it again.
     pub kept: KeptRules,
-    /// How many rules of names with options, or of two ranks, there was no room for.
+    /// Number of rules that did not fit, of names with options or of two ranks.
     pub left_out: usize,
 }
 
-/// How much a builder had.
+/// Size of a builder at one moment.
 pub(super) struct BuilderMark {
     entries: usize,
     specials: usize,
     taken_back: usize,
 }
 
-/// A line as text: UTF-8, or else Latin-1, in which every byte is a letter.
+/// Decodes a line as UTF-8, or else as Latin-1, in which every byte is a character.
 fn decode(line: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(line) {
         Ok(text) => Cow::Borrowed(text),
@@ -543,8 +543,8 @@ fn decode(line: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Reads one line without its end into `line`; `false` at the end of the file. Of an overlong line the first
-/// [`LINE_MAX`] bytes are kept, which tells that it is one.
+/// Reads one line without its end into `line`; `false` at the end of the file. Keeps the first [`LINE_MAX`] bytes of a longer
+/// line, so that it can be recognised.
 fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
     line.clear();
     let mut is_something = false;
@@ -565,7 +565,7 @@ fn read_line(lines: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bo
     }
 }
 
-/// The tag of a name that two rules are about: what either says, and the first list of those that block.
+/// Merges the tags of two rules about a name: the flags of both, and the first list of those that block.
 fn merge(a: u16, b: u16) -> u16 {
     const BLOCKS: u16 = tag::BLOCK_SELF | tag::BLOCK_BELOW;
     let flags = (a | b) & !tag::LIST_MASK;

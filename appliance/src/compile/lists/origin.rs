@@ -1,4 +1,4 @@
-//! Where in a list's text a ruling comes from. Images keep no lines, so the text is read again when somebody asks.
+//! Finds the line of a list's text that a ruling comes from. Images keep no lines, so the text is read again on request.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader};
@@ -13,31 +13,32 @@ use crate::compile::problem::Problem;
 use crate::compile::rules::{Rule, parse_line};
 use crate::os::files;
 
-/// Rules of one file that are kept until it is known which of them are taken back. More: the first ones count.
+/// Maximum number of candidate rules of one file, kept until it is known which ones are taken back. When full, further ones are
+/// ignored.
 const CANDIDATES_MAX: usize = 64;
 
-/// A question, and what the lists in force say about it.
+/// A question, and the ruling of the lists in force.
 #[derive(Clone, Copy, Debug)]
 pub struct Ruled<'a> {
-    /// Its name.
+    /// QNAME.
     pub name: &'a Labels<'a>,
-    /// Its type.
+    /// QTYPE.
     pub qtype: u16,
-    /// The rank of the ruling.
+    /// Rank of the ruling.
     pub rank: Rank,
 }
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileLine {
-    /// Its number, from 1.
+    /// Line number, from 1.
     pub number: usize,
-    /// What it says.
+    /// Text of the line.
     pub text: String,
 }
 
 impl Ruled<'_> {
-    /// The first line of the file with a rule that rules so. `None`: the file has none by now.
+    /// First line of the file with a rule that gives this ruling. `None` if the file has none by now.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -73,21 +74,21 @@ impl Ruled<'_> {
                 }
             }
         }
-        // Text 0 is that of every rule that cannot be taken back.
+        // Text 0 belongs to every rule that cannot be taken back.
         taken_back.remove(&0);
         let mut left = candidates.into_iter();
         let found = left.find(|(text, _)| !taken_back.contains(text));
         Ok(found.map(|(_, line)| line))
     }
 
-    /// Whether a name of the config, as [`ListBuilder::add_name`] takes it, rules so.
+    /// True if a name of the config, as [`ListBuilder::add_name`] takes it, gives this ruling.
     #[must_use]
     pub fn is_by_name(&self, text: &str, purpose: ListPurpose) -> bool {
         let mut builder = ListBuilder::with_key([0; 16]);
         builder.add_name(text, 0, purpose).is_ok() && self.is_by_builder(builder)
     }
 
-    /// Whether the rule may say something about the name. Most do not, and that is soon known.
+    /// Cheap check that excludes most rules: whether the rule may apply to the name.
     fn is_about(&self, rule: &Rule) -> bool {
         is_within(self.name.name(), &rule.name)
     }
@@ -98,7 +99,7 @@ impl Ruled<'_> {
         self.is_by_builder(builder)
     }
 
-    /// What a rule says is the image's to know.
+    /// Compiles the rule, because only an image knows its ruling.
     fn is_by_builder(&self, builder: ListBuilder) -> bool {
         let image = builder.build().unwrap_or_default();
         let list = List::view(&image).unwrap_or(List::EMPTY);

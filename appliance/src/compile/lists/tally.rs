@@ -1,4 +1,4 @@
-//! What is told of a list that was read.
+//! Report about a list that was read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,29 +7,29 @@ use super::super::rules::{LineSyntax, NotARule, Rule};
 use super::clauses::NO_ROOM;
 use crate::text;
 
-/// Bytes of a line that was passed over that are told.
+/// Maximum length of a skipped line in the report, in bytes.
 const TOLD_MAX: usize = 80;
 
-/// What was found in one source.
+/// Counts of one source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListTally {
-    /// Rules that were taken: distinct ones.
+    /// Distinct rules that were taken.
     pub rules: usize,
-    /// Rules that stand in it another time.
+    /// Repetitions of rules in the source.
     pub repeated: usize,
     /// Lines that are no rules about whole names.
     pub skipped: usize,
     /// The first of them: its number, its text, and why.
     pub first: Option<(usize, String, &'static str)>,
-    /// How many of them there are for each reason.
+    /// Skipped lines by reason.
     pub reasons: BTreeMap<&'static str, usize>,
-    /// The first line among them for which there was no room, and how many there are.
+    /// First skipped line without room, and the number of them.
     pub beyond: Option<(usize, usize)>,
-    /// Rules by the shape of their lines, as [`SHAPES`] names them.
+    /// Rules by the syntax of their lines, in the order of [`SHAPES`].
     pub shapes: [usize; SHAPES.len()],
 }
 
-/// How a line of each shape is read: what one of them is, where it has a name, and how.
+/// For each syntax: the noun for one line, if it has one, and how it is read.
 const SHAPES: [(LineSyntax, &str, &str); 5] = [
     (LineSyntax::Hosts, "hosts line", ", the name alone"),
     (LineSyntax::Plain, "name", ", with all below"),
@@ -51,14 +51,14 @@ impl ListTally {
         same.by_ref().for_each(|(count, _)| *count += 1);
     }
 
-    /// Counts a line whose rule there is no room for.
+    /// Counts a line with a rule that does not fit.
     pub(super) fn leave_out(&mut self, number: usize, line: &str, why: NotARule) {
         self.skip(number, line, why);
         let (_, count) = self.beyond.get_or_insert((number, 0));
         *count += 1;
     }
 
-    /// From which line on rules were skipped for want of room, if any, and how many.
+    /// The first line from which rules were skipped for lack of room, and a sentence with their number.
     #[must_use]
     pub fn beyond_in_words(&self) -> Option<(usize, String)> {
         let (line, count) = self.beyond?;
@@ -84,7 +84,7 @@ impl ListTally {
 }
 
 impl ListTally {
-    /// How many lines were skipped for each reason; `None`: one alone, which stands beside the first line.
+    /// Number of skipped lines for each reason; `None` for a single reason, which the first line shows.
     #[must_use]
     pub fn reasons_in_words(&self) -> Option<String> {
         if self.reasons.len() < 2 {

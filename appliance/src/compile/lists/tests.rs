@@ -1,4 +1,4 @@
-//! Compiled lists, asked.
+//! Tests of compiled lists.
 
 use super::*;
 use crate::compile::table::put;
@@ -211,7 +211,7 @@ fn text_that_leaves_no_memory_is_not_read_on() {
 fn rules_with_options_that_do_not_fit_are_skipped_and_told_and_the_rest_is_taken() {
     for option in ["dnstype=A", "badfilter"] {
         let line = |number| format!("||ads{number}.example^${option}\n");
-        // What is repeated takes no place.
+        // Repetitions take no room.
         let text: String = (0..CLAUSES_MAX + 3).map(line).collect();
         let text = line(7).repeat(100) + &text + "||last.example^\n";
         let mut builder = ListBuilder::default();
@@ -221,7 +221,7 @@ fn rules_with_options_that_do_not_fit_are_skipped_and_told_and_the_rest_is_taken
         let line = 100 + CLAUSES_MAX + 1;
         let told = "more than 32768 rules with options, with those of all lists before: skipped, and 2 behind it";
         assert_eq!(tally.beyond_in_words(), Some((line, told.to_owned())));
-        // Nor has another list a place for one; what it has besides is taken.
+        // Another list has no room for one either; its other rules are taken.
         let text = "||more.example^$dnstype=A\n||more.example^$badfilter\n";
         let tally = builder.add_text(Path::new("more"), text.as_bytes(), 1, ListPurpose::Block);
         let tally = tally.expect("it is a list all the same");
@@ -237,7 +237,7 @@ fn rules_with_options_that_do_not_fit_are_skipped_and_told_and_the_rest_is_taken
     }
 }
 
-/// Each of them takes two places, as it has a rule with `$important` and one without.
+/// Each of them takes two places, since it has a rule with `$important` and one without.
 #[test]
 fn rules_of_two_ranks_that_do_not_fit_leave_the_one_that_counts() {
     let count = CLAUSES_MAX / 2 + 5;
@@ -320,7 +320,7 @@ fn an_overlong_line_is_not_taken_half() {
     );
 }
 
-/// Against the definition, over all names of a small world.
+/// Compared with the definition, over all names of a small world.
 #[test]
 fn any_list_says_what_its_rules_say() {
     let labels = ["a", "b"];
@@ -357,7 +357,7 @@ fn any_list_says_what_its_rules_say() {
         let image = builder.build().expect("no crowded bucket");
         for name in &world {
             let wire = name::parse(name).expect("a name");
-            // A label's length byte is no letter, so a suffix of bytes is one of labels.
+            // A label's length byte is no letter, so a suffix in bytes is one in labels.
             let covers = |rule: &&Rule| match rule.covers {
                 Covers::Name => wire == rule.name,
                 Covers::Below => wire.ends_with(&rule.name) && wire != rule.name,
@@ -507,7 +507,7 @@ fn a_list_cut_or_changed_anywhere_is_refused() {
     );
 }
 
-/// CRCs that match prove nothing about who wrote them: any header and any body must be survived.
+/// Matching CRCs say nothing about the author: any header and any body must be harmless.
 #[test]
 fn any_bytes_with_matching_crcs_are_survived() {
     let image = compile(&[(
@@ -537,7 +537,7 @@ fn is_blocked(image: &[u8], name: &str, rtype: u16) -> bool {
     list.listing(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
 }
 
-/// Lines, and which names they block and do not, as AdGuard's engine has it.
+/// Lines, and which names they block or not, as in AdGuard's engine.
 #[test]
 fn adblock_syntax_means_what_adguard_means() {
     let cases: [(&str, &[&str], &[&str]); 15] = [
@@ -675,7 +675,7 @@ fn what_the_operator_allows_nothing_outdoes() {
     assert!(!is_blocked(&image, "a.x.example", 1) && is_blocked(&image, "y.example", 1));
 }
 
-/// Lines that people's files have.
+/// Lines of real files.
 #[test]
 fn bytes_comments_and_ends_of_every_kind() {
     let text = b"\xef\xbb\xbf0.0.0.0 ads.example#comment\r\nplain.example # caf\xe9\r\n0.0.0.0 c\xe9.example x.example\r\n\
@@ -722,7 +722,7 @@ fn how_a_list_was_read_and_what_was_passed_over_is_told() {
     assert_eq!(error.what, "is UTF-16; save it as UTF-8");
 }
 
-/// As they are downloaded.
+/// Files as downloaded.
 #[test]
 fn a_list_that_is_compressed_is_said_to_be() {
     let folder = Folder::new();
@@ -749,7 +749,7 @@ fn a_list_that_is_compressed_is_said_to_be() {
     assert_eq!(tally.expect("a list").rules, 3);
 }
 
-/// A list of an enemy, or one that was put together by a script without end.
+/// A hostile list, or one made by a script in an endless loop.
 #[test]
 fn a_name_with_too_many_rules_costs_no_other_its_own() {
     let mut text = "ads.example\n".to_owned();

@@ -1,4 +1,4 @@
-//! From the collected names to the image that `xdnsd_core::policy::local` reads.
+//! Image of local data, for `xdnsd_core::policy::local`.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{LocalBuilder, is_wildcard};
 use crate::compile::name::{self, cut_label};
 use crate::compile::table::TableBuilder;
 
-/// Top-level domains that clients might call themselves. Those of two letters and the internationalised ones are known
+/// Top-level domains that clients might have as names. Those of two letters and the internationalised ones are recognised
 /// without a list.
 const TOP_LEVEL: [&[u8]; 20] = [
     b"arpa", b"com", b"net", b"org", b"edu", b"gov", b"mil", b"int", b"info", b"biz", b"name",
@@ -50,13 +50,13 @@ impl LocalBuilder {
         }
     }
 
-    /// The parents of every name exist as far up as the data around them is ours: to the apex of a local zone, to below
-    /// the parent of a wildcard, to below the apex of a reverse zone of private addresses (RFC 4592 section 2.2.2,
-    /// RFC 8020).
+    /// Marks the parents of every name as existing, as far up as the data around them is ours: up to the apex of a local zone,
+    /// below the parent of a wildcard, below the apex of a reverse zone of private addresses (RFC 4592 section 2.2.2, RFC
+    /// 8020).
     fn mark_parents(&mut self) {
         for owner in self.names.clone() {
             let mut name = is_wildcard(&owner).unwrap_or(&owner);
-            // Bound: a name has at most 127 parents.
+            // Bounded: a name has at most 127 parents.
             loop {
                 if self.is_ours(name) {
                     self.node(name).flags |= flag::EXISTS;
@@ -86,8 +86,8 @@ impl LocalBuilder {
             })
     }
 
-    /// What a plain name hides. Where plain names stay at home, the operator's hide all there is; a client that calls itself
-    /// as a top-level domain does not hide that one's keys.
+    /// Marks the plain names that leave other types to upstream. If plain names stay local, the operator's names hide all
+    /// types; a client named like a top-level domain does not hide that domain's keys.
     fn mark_plain_names(&mut self) {
         for name in &self.names {
             let Some((label, [0])) = cut_label(name) else {
@@ -132,7 +132,7 @@ impl LocalBuilder {
     }
 }
 
-/// Whether a label may be that of a top-level domain.
+/// True if a label may be that of a top-level domain.
 fn is_top_level(label: &[u8]) -> bool {
     let is_of_country = label.len() == 2 && label.iter().all(u8::is_ascii_alphabetic);
     is_of_country || label.starts_with(b"xn--") || TOP_LEVEL.contains(&label)

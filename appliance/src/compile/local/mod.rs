@@ -25,16 +25,16 @@ mod origin;
 
 pub use origin::{GivenRecord, Origin};
 
-/// Larger hosts and lease files are a mistake.
+/// Maximum size of hosts and lease files, in bytes; a larger one is a mistake.
 const FILE_BYTES_MAX: u64 = 64 << 20;
-/// Of files up to this size the text is kept, so that one that cannot be read holds up no others.
+/// Maximum length of a file whose text is kept, in bytes, for use when it cannot be read.
 const LAST_GOOD_BYTES_MAX: usize = 1 << 20;
 /// Highest TTL (RFC 2181 section 8).
 const TTL_MAX_SECS: u32 = i32::MAX as u32;
-/// Names of hosts files may be new the next time that somebody asks, in seconds.
+/// TTL of denials, in seconds, when there are hosts files: a name may be new at the next query.
 const HOSTS_DENIAL_TTL_SECS: u32 = 60;
-/// Names that no lease gets: the machine itself, and names by which programs and people look for who leads the network.
-/// `wpad` and `isatap` are looked for by Windows, which does so by itself; its own DNS server does not serve them either.
+/// Names that no lease gets: the machine itself, and names by which programs and people look for central services. Windows
+/// looks for `wpad` and `isatap` by itself; its own DNS server does not serve them either.
 pub const NEVER_LEASED: [&str; 13] = [
     "localhost",
     "localdomain",
@@ -50,33 +50,33 @@ pub const NEVER_LEASED: [&str; 13] = [
     "dns",
     "proxy",
 ];
-/// Where local data comes from.
+/// Sources of local data.
 #[derive(Clone, Debug)]
 pub struct LocalInput {
-    /// Records as text: `router.lan A 192.168.1.1`, `x.lan 300 TXT "hello"`, `*.dev.lan AAAA fd00::1`.
+    /// Records in presentation format: `router.lan A 192.168.1.1`, `x.lan 300 TXT "hello"`, `*.dev.lan AAAA fd00::1`.
     pub records: Vec<String>,
-    /// Hosts files, or folders of them. One that is not there yet is noted and watched for.
+    /// Hosts files, or folders of them. A missing one is noted and watched for.
     pub hosts: Vec<PathBuf>,
     /// DHCP lease files, or folders of them, likewise.
     pub leases: Vec<LeaseFile>,
-    /// Zones that are answered from here alone.
+    /// Zones that are answered from local data alone.
     pub zones: Vec<String>,
-    /// The domain that names of one label belong to: `nas` is `nas.lan` too, and the other way round.
+    /// Domain of names with one label: `nas` is `nas.lan` too, and the other way round.
     pub search_domain: Option<String>,
-    /// Whether an address points back to its name without a PTR record being written.
+    /// True if addresses get PTR records without being configured.
     pub reverse: bool,
-    /// TTL of records and hosts that say none, in seconds.
+    /// TTL of records without one, and of hosts, in seconds.
     pub ttl_secs: u32,
     /// TTL of leases, in seconds.
     pub lease_ttl_secs: u32,
-    /// Names that no lease gets, in whatever domain.
+    /// Names that no lease gets, in any domain.
     pub never_leased: Vec<String>,
-    /// Whether questions for names of one label go upstream.
+    /// True if questions for names of one label go upstream.
     pub forward_plain_names: bool,
 }
 
 impl LocalInput {
-    /// For how long a name is denied that a lease or a hosts file may have next time. `None`: without such files.
+    /// TTL of a denial for a name that a lease or a hosts file may have next time, in seconds. `None` without such files.
     #[must_use]
     pub fn denial_ttl_secs(&self) -> Option<u32> {
         let hosts = self.ttl_secs.min(HOSTS_DENIAL_TTL_SECS);
@@ -91,7 +91,7 @@ impl LocalInput {
 pub struct LeaseFile {
     /// The file, or a folder of them.
     pub path: PathBuf,
-    /// How it is written.
+    /// Format of the file.
     pub format: LeaseFormat,
 }
 
@@ -115,11 +115,11 @@ impl Default for LocalInput {
 /// Collects local data and compiles it.
 #[derive(Debug, Default)]
 pub struct LocalBuilder {
-    /// Names in the order in which they came, so that an image does not depend on chance.
+    /// Names in the order in which they were added, so that images are deterministic.
     names: Vec<Vec<u8>>,
     nodes: HashMap<Vec<u8>, Node>,
     rules: LeaseRules,
-    /// Addresses and the names that they point back to, in the letter case that they were written in; the first name of an
+    /// Reverse names of addresses with the name that they point back to, in its original letter case; the first name of an
     /// address counts.
     pointers: Vec<(Vec<u8>, NodeRecord)>,
     forward_plain_names: bool,
@@ -150,7 +150,7 @@ impl ClaimedNames for LocalBuilder {
 }
 
 impl LocalBuilder {
-    /// With the search domain, the local zones, and what else holds for all names.
+    /// Takes the search domain, the local zones, and other settings for all names.
     ///
     /// # Errors
     /// One of them is not a name.
@@ -175,14 +175,14 @@ impl LocalBuilder {
         })
     }
 
-    /// The records of a name that are not a lease's.
+    /// Records of a name, except those of leases.
     fn fixed(&self, name: &[u8]) -> Vec<&NodeRecord> {
         let records = self.nodes.get(name).into_iter().flat_map(|n| &n.records);
         let is_fixed = |record: &&NodeRecord| record.source < RecordSource::Lease;
         records.filter(is_fixed).collect()
     }
 
-    /// The wildcard of the config that covers a name without data.
+    /// Wildcard of the config that covers a name without data.
     fn wildcard_above(&self, name: &[u8]) -> Option<String> {
         let parents = std::iter::successors(name::parent(name), |name| name::parent(name));
         for parent in parents {
@@ -190,7 +190,7 @@ impl LocalBuilder {
             if !self.fixed(&wildcard).is_empty() {
                 return Some(shown(&wildcard));
             }
-            // What exists stops the wildcards above it (RFC 4592 section 3.3.1).
+            // An existing name stops the wildcards above it (RFC 4592 section 3.3.1).
             if !self.fixed(parent).is_empty() || self.rules.zones.iter().any(|z| z == parent) {
                 return None;
             }
@@ -198,7 +198,7 @@ impl LocalBuilder {
         None
     }
 
-    /// Adds a record as it is written in the config.
+    /// Adds a record in the config's syntax.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -238,10 +238,10 @@ impl LocalBuilder {
         self.add_both_forms(&owner, &record)
     }
 
-    /// Adds a machine of a hosts file under each of its names. Its address points back to the first of them.
+    /// Adds a machine of a hosts file under each of its names. Its address points back to the first one.
     ///
     /// # Errors
-    /// What was passed over: names that are not a hosts file's to give.
+    /// Names that were skipped, because a hosts file may not define them.
     pub fn add_host(
         &mut self,
         host: &Host,
@@ -263,8 +263,8 @@ impl LocalBuilder {
         }
     }
 
-    /// Whether a hosts file may give this address to a name. The config's records may say otherwise, and what an RFC fixes
-    /// for all networks is not for it to say.
+    /// Checks that a hosts file may give this address to a name. It may not contradict the config's records, nor what an RFC
+    /// fixes for all networks.
     fn check_host(
         &self,
         name: &[u8],
@@ -299,8 +299,8 @@ impl LocalBuilder {
         Ok(())
     }
 
-    /// Gives a client the names that are its to have, and its address a way back to the first of them. `refuse` hears
-    /// which it did not get, and why.
+    /// Gives a client the names that it may have, and a PTR record for the first one to its address. `refuse` is called for
+    /// each refused name, with the reason.
     fn add_lease(
         &mut self,
         lease: &Lease,
@@ -328,7 +328,7 @@ impl LocalBuilder {
         }
     }
 
-    /// Who is named for an address' own name, or blocks it, says what it points to.
+    /// Adds the PTR record of a lease, unless another source claims or blocks the reverse name.
     fn add_lease_pointer(&mut self, longest: &[u8], record: &NodeRecord, others: &Others<'_>) {
         let Some(owner) = record.address().map(pointer_name) else {
             return;
@@ -338,8 +338,8 @@ impl LocalBuilder {
         }
     }
 
-    /// Adds a record under its owner, and where the owner is one label, or one label below the search domain, under
-    /// the other form of it too.
+    /// Adds a record under its owner name. If the owner has one label, or one label below the search domain, it is added under
+    /// the other form as well.
     fn add_both_forms(&mut self, written: &[u8], record: &NodeRecord) -> Result<(), String> {
         let owner = name::lower(written);
         let other = self.other_form(&owner);
@@ -348,7 +348,7 @@ impl LocalBuilder {
                 .map_err(|what| format!("`{}` {what}", shown(written)))?;
         }
         if is_wildcard(&owner).is_none() {
-            // The longer form is what an address points back to.
+            // An address points back to the longer form.
             let written_other = self.other_form(written);
             let longer = written_other.filter(|other| other.len() > written.len());
             self.add_pointer(longer.unwrap_or_else(|| written.to_vec()), record);
@@ -374,7 +374,7 @@ impl LocalBuilder {
         let Some(address) = record.address() else {
             return;
         };
-        // Lists of blocked names give these addresses to everything; nobody lives there.
+        // Blocklists give these addresses to all names; no host has them.
         if address.is_unspecified() || address.is_loopback() {
             return;
         }
@@ -393,7 +393,7 @@ impl LocalBuilder {
         if node.records.iter().any(|known| known.is_same(&record)) {
             return Ok(());
         }
-        // RFC 1034 section 3.6.2, RFC 2181 section 10.1.
+        // An alias excludes other records (RFC 1034 section 3.6.2, RFC 2181 section 10.1).
         if !node.records.is_empty() && (is_alias(&record) || node.records.iter().any(is_alias)) {
             return Err("cannot be an alias (CNAME) and have other records");
         }
@@ -411,7 +411,7 @@ impl LocalBuilder {
         self.nodes.entry(name.to_vec()).or_default()
     }
 
-    /// The names that the config makes aliases, as they are written there.
+    /// Names that the config makes aliases, as written there.
     fn aliases(&self) -> Vec<Vec<u8>> {
         let is_alias = |record: &NodeRecord| record.rtype == rtype::CNAME;
         let names = self.names.iter();
@@ -421,7 +421,7 @@ impl LocalBuilder {
             .collect()
     }
 
-    /// Makes PTR records of the addresses that have none written.
+    /// Makes PTR records for the addresses without configured ones.
     pub fn add_pointers(&mut self) {
         for (owner, record) in std::mem::take(&mut self.pointers) {
             let has_pointer = self
@@ -436,12 +436,12 @@ impl LocalBuilder {
     }
 }
 
-/// The name that a record of this type is about.
+/// Owner name of a record of this type.
 fn parse_owner(text: &str, rtype: u16) -> Result<Vec<u8>, String> {
     if text == "@" {
         return Err("`@` stands for no zone here: the name is written out".into());
     }
-    // In a zone file it would be a star and nothing else (RFC 4592 section 2.1.1), which nobody means.
+    // Escaped, it would be a literal star (RFC 4592 section 2.1.1), which nobody means.
     let written = text.replace("\\*", "");
     let has_part = |label: &str| label != "*" && label.contains('*');
     if written.split('.').any(has_part) {
@@ -460,14 +460,14 @@ fn parse_owner(text: &str, rtype: u16) -> Result<Vec<u8>, String> {
     }
 }
 
-/// A name as people write it.
+/// A name in presentation format.
 fn shown(name: &[u8]) -> String {
     let text = name::display(name);
     let short = text.strip_suffix('.').filter(|short| !short.is_empty());
     short.map_or(text.clone(), String::from)
 }
 
-/// The parent of the wildcard `*.parent`.
+/// Parent of the wildcard `*.parent`.
 fn is_wildcard(name: &[u8]) -> Option<&[u8]> {
     name.strip_prefix(b"\x01*")
 }
@@ -477,9 +477,9 @@ fn parse_ttl(word: &str) -> Result<u32, String> {
     ttl.ok_or_else(|| format!("`{word}` is not a TTL; allowed: 0 to {TTL_MAX_SECS}"))
 }
 
-/// Reads and compiles local data. Records come first, then hosts, then leases: who comes first is believed, and an address
-/// points back to the first name that it was given. Lines and files that cannot be used are noted, and leases that do not
-/// get the name that they ask for. `others` have been compiled already.
+/// Reads and compiles local data. Records come first, then hosts, then leases: the first source of a name is believed, and an
+/// address points back to its first name. Notes unusable lines and files, and leases that do not get their name. `others` have
+/// been compiled already.
 ///
 /// # Errors
 /// A record of the config is wrong.
@@ -523,7 +523,7 @@ pub fn compile(
     Ok(image)
 }
 
-/// Whether the aliases behind a name lead to no other name.
+/// True if the aliases behind a name form a loop, or a chain that is too long.
 fn is_endless(image: &[u8], name: &[u8]) -> bool {
     let (Ok(data), Some(labels)) = (LocalData::view(image), Labels::new(name)) else {
         return false;
@@ -532,7 +532,7 @@ fn is_endless(image: &[u8], name: &[u8]) -> bool {
     data.resolve(&labels, rtype::A, nobody_else, |_, _| {}) == End::Endless
 }
 
-/// The files behind a path with their text.
+/// Files behind a path with their text.
 fn texts(path: &Path, notes: &mut Notes) -> Vec<(PathBuf, String)> {
     let mut texts = Vec::new();
     let found = files_behind(path, notes);

@@ -1,4 +1,4 @@
-//! Records on their way into the image, and who says them.
+//! Records before they go into the image, with their sources.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use xdnsd_core::policy::local::{NONE, TARGET};
 
 use crate::compile::name;
 
-/// Who says something, in the order in which they are believed.
+/// Sources of records, in the order of trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RecordSource {
     /// The config's records.
@@ -19,19 +19,19 @@ pub(super) enum RecordSource {
     Lease,
 }
 
-/// A record on its way into the image.
+/// A record that goes into the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NodeRecord {
     pub rtype: u16,
     pub ttl_secs: u32,
     pub rdata: Vec<u8>,
     pub source: RecordSource,
-    /// The key of the config, or the file.
+    /// Key of the config, or file.
     pub place: Rc<str>,
 }
 
 impl NodeRecord {
-    /// The record of a machine's address.
+    /// Record of a machine's address.
     pub fn of_address(
         address: IpAddr,
         ttl_secs: u32,
@@ -65,7 +65,7 @@ impl NodeRecord {
         }
     }
 
-    /// Whether two records are the same. Names differ not by their letter case.
+    /// True if two records are equal. The letter case of names is ignored.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_name = matches!(self.rtype, rtype::NS | rtype::CNAME | rtype::PTR);
         let same_name = || is_name && self.rdata.eq_ignore_ascii_case(&other.rdata);
@@ -73,7 +73,7 @@ impl NodeRecord {
     }
 }
 
-/// What is known at one name, before it has a place in the image.
+/// Data of one name, before it has a place in the image.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub flags: u16,

@@ -1,4 +1,4 @@
-//! Where a record of local data comes from. The image does not know, so what it was made of is read again when somebody asks.
+//! Finds the source of a record of local data. The image does not have it, so the sources are read again on request.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,32 @@ use crate::compile::name;
 use crate::compile::prefix::pointer_name;
 use crate::compile::problem::Notes;
 
-/// A record of local data, as somebody is answered.
+/// A record of local data that is given in an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenRecord {
-    /// Its owner, in lower case.
+    /// Owner name, in lower case.
     pub owner: Vec<u8>,
-    /// Its type.
+    /// TYPE.
     pub rtype: u16,
-    /// Its TTL, in seconds.
+    /// TTL, in seconds.
     pub ttl_secs: u32,
-    /// Its RDATA.
+    /// RDATA.
     pub rdata: Vec<u8>,
 }
 
-/// Who gives a record.
+/// Source of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// This one of `local.records`.
+    /// Index in `local.records`.
     Record(usize),
-    /// This line of a hosts file.
+    /// Hosts file, line number and text.
     Hosts(PathBuf, usize, String),
-    /// This line of a lease file.
+    /// Lease file, line number and text.
     Lease(PathBuf, usize, String),
 }
 
 impl GivenRecord {
-    /// Who gives it, the first in the order of trust. `None`: nobody does by now.
+    /// First source that gives the record, in the order of trust. `None` if none does by now.
     #[must_use]
     pub fn origin(&self, input: &LocalInput) -> Option<Origin> {
         let of_config = input.records.iter().position(|text| {
@@ -77,7 +77,7 @@ impl GivenRecord {
     fn is_of_host(&self, input: &LocalInput, host: &Host) -> bool {
         self.may_be_of(host.address)
             && self.is_made(input, |builder| {
-                // What it may not give, others do.
+                // Names that it may not define come from elsewhere.
                 let _ = builder.add_host(host, 0, &Rc::from(""), &Others::NONE);
                 true
             })
@@ -94,7 +94,7 @@ impl GivenRecord {
             })
     }
 
-    /// Whether a machine with this address may be who gives it. Of most lines that is all that is to be known.
+    /// Cheap check that excludes most lines: whether a machine with this address may be the source.
     fn may_be_of(&self, address: IpAddr) -> bool {
         match (self.rtype, address) {
             (rtype::A, IpAddr::V4(v4)) => self.rdata == v4.octets(),
@@ -104,7 +104,7 @@ impl GivenRecord {
         }
     }
 
-    /// Whether it is there where `add` is all that is known.
+    /// True if local data with only what `add` adds has the record.
     fn is_made(&self, input: &LocalInput, add: impl FnOnce(&mut LocalBuilder) -> bool) -> bool {
         let Ok(mut builder) = LocalBuilder::new(input) else {
             return false;
@@ -131,7 +131,7 @@ impl GivenRecord {
     }
 }
 
-/// The first line of the files behind a path that `gives` what is sought: its file, its number from 1, and what it says.
+/// First line, of the files behind a path, that `gives` the record: its file, its number from 1, and its text.
 fn line_of(path: &Path, gives: impl Fn(&Path, &str) -> bool) -> Option<(PathBuf, usize, String)> {
     texts(path, &mut Notes::default())
         .into_iter()

@@ -1,4 +1,4 @@
-//! Compiled local data, asked.
+//! Tests of compiled local data.
 
 use super::*;
 use crate::compile::table::random_key;
@@ -41,7 +41,7 @@ fn build_with_notes(input: &LocalInput) -> (Vec<u8>, Notes) {
     (image, notes)
 }
 
-/// The whole answer as text: the records, then how it ends.
+/// Answer as text: the records, then its end.
 fn ask(image: &[u8], question: &str, qtype: u16) -> String {
     let data = LocalData::view(image).expect("local data");
     let name = name::parse(question).expect("a name");
@@ -75,7 +75,7 @@ fn ask(image: &[u8], question: &str, qtype: u16) -> String {
     told + &end
 }
 
-/// Each question, a name and a type, has the answer beside it.
+/// Each question, a name and a type, has its answer beside it.
 fn check(image: &[u8], cases: &[(&str, u16, &str)]) {
     for (question, qtype, wanted) in cases {
         assert_eq!(ask(image, question, *qtype), *wanted, "{question} {qtype}");
@@ -192,7 +192,7 @@ fn aliases_in_a_circle_end() {
         "fine.lan CNAME far.lan",
         "far.lan CNAME elsewhere.example",
     ]));
-    // A name that nobody can have does not stop the others.
+    // A name that the client cannot have does not stop the others.
     let told = |name| {
         format!(
             "records: `{name}` is an alias (CNAME) of itself, or by more than {CHAIN_MAX} steps of another name: it is answered SERVFAIL"
@@ -340,14 +340,14 @@ fn a_plain_name_hides_all_of_a_top_level_domain_but_its_zone_cut() {
         &image,
         &[
             ("web.dev", rtype::A, "ask web.dev."),
-            // A local zone is ours altogether.
+            // A local zone is entirely ours.
             ("lan", rtype::DS, "nodata lan."),
         ],
     );
 }
 
-/// Where plain names stay at home, those that are known have nothing elsewhere, whoever says them. A client that calls
-/// itself as a top-level domain does not hide that one's keys from validators.
+/// If plain names stay local, known ones have no other types, whatever their source. A client named like a top-level domain
+/// does not hide that domain's keys from validators.
 #[test]
 fn plain_names_that_stay_at_home_hide_every_type() {
     let folder = Folder::new();
@@ -379,7 +379,7 @@ fn plain_names_that_stay_at_home_hide_every_type() {
     }
 }
 
-/// The owner is the name that is asked for, RDATA is as somebody wrote it.
+/// The owner is the QNAME; RDATA is as written.
 #[test]
 fn names_in_rdata_keep_their_letter_case() {
     let mut input = input(&[
@@ -411,7 +411,7 @@ fn names_in_rdata_keep_their_letter_case() {
             ),
         ],
     );
-    // Nobody has a record of type 0, not even an alias.
+    // No name has a record of type 0, not even an alias.
     check(
         &image,
         &[
@@ -425,7 +425,7 @@ fn names_in_rdata_keep_their_letter_case() {
     );
 }
 
-/// The same name in another letter case is no second record.
+/// The same name in another letter case is the same record.
 #[test]
 fn letter_case_makes_no_second_alias() {
     let image = build(&input(&["www.lan CNAME NAS.lan", "www.lan CNAME nas.LAN"]));
@@ -698,7 +698,7 @@ fn nothing_is_an_empty_image() {
     ));
 }
 
-/// A record that makes a name an alias leaves nothing for a hosts file to add: said with its line, and the name as it stands there.
+/// If a record makes a name an alias, a hosts file cannot add to it: noted with its line, and the name as written.
 #[test]
 fn a_hosts_name_that_is_an_alias_is_told_with_its_line_as_it_is_written() {
     let folder = Folder::new();
@@ -730,7 +730,7 @@ fn a_hosts_name_that_is_an_alias_is_told_with_its_line_as_it_is_written() {
             .collect();
         assert_eq!(told, expected, "{record}");
         assert!(ask(&image, "fine", rtype::A).contains("192.0.2.1"));
-        // No part of it is there either.
+        // None of its parts was added.
         let alias = record.split(' ').next().expect("a name");
         assert!(
             !ask(&image, alias, rtype::A).contains("192.0.2.2"),

@@ -1,4 +1,4 @@
-//! Keeps policy up to date: reads files anew when they change, and keeps the set in force where the new one is wrong.
+//! Keeps policy up to date: reads changed files, and keeps the set in force if the new one is wrong.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,20 +15,20 @@ use super::set::{Links, PolicyInput, PolicySet, Taking};
 use super::watch::{Changes, LIVE_PATIENCE_MS, Pace, Users, Watched, Watcher};
 use crate::os::files::{self, Stamp};
 
-/// What came of reading files anew.
+/// Result of reading files again.
 #[derive(Debug)]
 pub struct Update {
-    /// The set in force from now on. `None`: the one before stays.
+    /// New set in force. `None` if the previous one stays.
     pub set: Option<Arc<PolicySet>>,
-    /// What was passed over, with file and line; and the files that failed. After a start their names are missing until
-    /// they can be read; later, what they belong to stays as it was.
+    /// What was skipped, with file and line; and the files that failed. After a start their names are missing until they can be
+    /// read; later, the part that depends on them stays as it was.
     pub notes: Notes,
 }
 
-/// Files that were read, and how many rules each had.
+/// Files that were read, with their numbers of rules.
 type Loaded = HashMap<String, usize>;
 
-/// The set in force, and what it is made of. Belongs to one thread, which waits for its file descriptor and its deadline.
+/// The set in force and its inputs. Belongs to one thread, which waits for its file descriptor and its deadline.
 #[derive(Debug)]
 pub struct PolicyReloader {
     input: PolicyInput,
@@ -36,37 +36,37 @@ pub struct PolicyReloader {
     watcher: Watcher,
     local_changes: Changes,
     list_changes: Changes,
-    /// Files of local data that the set in force has.
+    /// Files of local data in the set in force.
     local_loaded: Loaded,
-    /// Lists that lost rules and may be written yet: as they were found, and since when they are so.
+    /// Lists that lost rules and may still be written: their state, and since when they have it.
     smaller: HashMap<(PathBuf, Stamp), Instant>,
-    /// What stands in the way of files of local data, and of lists: what they said last stays in force.
+    /// Problems of files of local data, and of lists: their last good contents stay in force.
     held: [Vec<Problem>; 2],
     /// See [`Notes::last_good`].
     last_good: HashMap<String, String>,
-    /// What was said about who else may write to files.
+    /// Warnings that were logged about files that other accounts may write to.
     doubts: HashSet<Problem>,
-    /// When the first of the leases in force ends, in seconds of the Unix epoch.
+    /// End of the first of the leases in force, in seconds of the Unix epoch.
     next_end_secs: Option<i64>,
-    /// What was said of local data as it is.
+    /// Problems of local data that were logged.
     said: LoggedProblems,
-    /// What was said of lists as they are.
+    /// Problems of lists that were logged.
     lists_said: LoggedProblems,
-    /// Whether the machine has other addresses than those that the leases in force were compared with.
+    /// True if the machine's addresses differ from those that the leases in force were compared with.
     has_moved: bool,
-    /// Whether a lease file that was found empty was waited for.
+    /// True while an empty lease file is waited for.
     waits_for_leases: bool,
 }
 
 impl PolicyReloader {
-    /// The policy of the config alone, without any file: whether it is right shows at once.
+    /// The policy of the config alone, without any file, so that its errors show at once.
     ///
     /// # Errors
     /// The config itself is wrong.
     pub fn new(input: PolicyInput) -> Result<Self, Problem> {
         let set = Arc::new(PolicySet::build_fixed(&input)?);
         Ok(Self {
-            // Watched before they are read: what changes in between is read again.
+            // Watched before they are read, so that a change in between is read again.
             watcher: Watcher::new(files(&input)),
             input,
             set,
@@ -85,8 +85,8 @@ impl PolicyReloader {
         })
     }
 
-    /// Reads all files and watches them. A file that cannot be read does not keep a router from starting: what it belongs
-    /// to is empty until it can, and the update says so.
+    /// Reads all files and watches them. A file that cannot be read does not keep a router from starting: its part is empty
+    /// until it can, and the update says so.
     ///
     /// # Errors
     /// The config itself is wrong.
@@ -107,12 +107,12 @@ impl PolicyReloader {
         Arc::clone(&self.set)
     }
 
-    /// Gives the set in force another generation, and leaves the one before to those who have it.
+    /// Gives the set in force another generation, in a new object; holders keep the old one.
     pub fn renew(&mut self) {
         self.set = Arc::new(self.set.renewed());
     }
 
-    /// Finds out what has changed. To be called when the file descriptor is readable, and at the deadline.
+    /// Takes events of changed files. To be called when the file descriptor is readable, and at the deadline.
     pub fn take_events(&mut self, now: Instant) {
         for change in self.watcher.changes(now) {
             if change.users.local {
@@ -124,7 +124,7 @@ impl PolicyReloader {
         }
     }
 
-    /// When [`Self::take_events`] and [`Self::update_if_due`] have something to do. `None`: not before the next event.
+    /// When [`Self::take_events`] and [`Self::update_if_due`] have something to do. `None`: after the next event.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let debounces = [&self.local_changes, &self.list_changes];
@@ -132,8 +132,8 @@ impl PolicyReloader {
         deadlines.chain(self.watcher.deadline()).min()
     }
 
-    /// Reads what has changed, once its writers have had the time to finish, and leases when one has ended. `None`: not
-    /// yet, or nothing. To be asked every second or so.
+    /// Reads changed files once their writers have had the time to finish, and leases when one has ended. `None` if nothing is
+    /// due. To be called about once a second.
     pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
         let ends = self.next_end_secs.zip(now_secs);
         let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
@@ -159,7 +159,7 @@ impl PolicyReloader {
         Some(update)
     }
 
-    /// Looks again at lists that lost rules, when they may have been left alone for long enough.
+    /// Schedules another look at lists that lost rules, when they may have settled.
     fn look_again_at(&mut self, smaller: &[(PathBuf, Stamp)], now: Instant) {
         let known = std::mem::take(&mut self.smaller);
         let since = |state| known.get(state).copied().unwrap_or(now);
@@ -171,12 +171,13 @@ impl PolicyReloader {
         }
     }
 
-    /// What stands in the way of files: what they said last stays in force, until they are as they should be.
+    /// Problems of files whose last good contents stay in force until they are solved.
     pub fn held(&self) -> impl Iterator<Item = &Problem> {
         self.held.iter().flatten()
     }
 
-    /// Whether local data is to be read. dnsmasq empties its lease file before it writes it, and may wait for the disk in between.
+    /// True if local data is to be read. dnsmasq empties its lease file before it writes it, and may wait for the disk in
+    /// between.
     fn take_local_due(&mut self, now: Instant) -> bool {
         let is_due = self.local_changes.take_due(now);
         if is_due && !self.waits_for_leases && self.has_emptied_leases() {
@@ -188,7 +189,7 @@ impl PolicyReloader {
         is_due
     }
 
-    /// Whether a lease file is empty that had something in it when it was read last.
+    /// True if a lease file is empty now and was not when it was last read.
     fn has_emptied_leases(&self) -> bool {
         self.input
             .local
@@ -201,21 +202,21 @@ impl PolicyReloader {
             })
     }
 
-    /// What it is made of.
+    /// Inputs of the set.
     #[must_use]
     pub const fn input(&self) -> &PolicyInput {
         &self.input
     }
 
-    /// What the machine's devices said of clients last.
+    /// Latest facts about clients from the machine's devices.
     #[must_use]
     pub fn links(&self) -> &Links {
         &self.input.links
     }
 
-    /// Takes over what the machine's addresses are by now.
+    /// Takes over the machine's current addresses.
     pub fn set_addresses(&mut self, servers: Vec<UpstreamConfig>, links: Links) -> Arc<PolicySet> {
-        // None of our own addresses is a client's.
+        // No client may have one of our own addresses.
         let before = &self.input.links;
         let is_other = links.martian_sources != before.martian_sources
             || links.own_addresses != before.own_addresses;
@@ -226,11 +227,11 @@ impl PolicyReloader {
         self.set()
     }
 
-    /// Takes over another config and reads all files again at once. Of what cannot be read now, and could before, the part
-    /// that it belongs to, local data or lists, stays as it was.
+    /// Takes over another config and reads all files again at once. If a file could be read before and cannot now, its part,
+    /// local data or lists, stays as it was.
     ///
     /// # Errors
-    /// The config itself is wrong; all stays as it was.
+    /// The config itself is wrong; nothing has changed.
     pub fn reload(&mut self, input: PolicyInput, now_secs: Option<i64>) -> Result<Update, Problem> {
         let fixed = PolicySet::build_fixed(&input)?;
         let fixed = fixed.with_files_of(&self.set, &input)?;
@@ -239,7 +240,7 @@ impl PolicyReloader {
             self.watcher = Watcher::new(watched);
         }
         self.input = input;
-        // Whoever asks is told everything.
+        // The client that asked gets all problems, logged or not.
         self.said = LoggedProblems::default();
         self.lists_said = LoggedProblems::default();
         self.set = Arc::new(fixed);
@@ -258,7 +259,7 @@ impl PolicyReloader {
         if changed.lists {
             notes.merge(self.rebuild_lists(taking));
         }
-        // What a list blocks is not a lease's.
+        // A lease does not get a name that a list blocks.
         if changed.local || changed.lists && self.has_leases() {
             notes.merge(self.rebuild_local(taking, now_secs));
         }
@@ -285,7 +286,7 @@ impl PolicyReloader {
         }
         let built = self.set.with_lists(&self.input, taking, &mut notes);
         if let Some(set) = notes.or_fail(built) {
-            // Where no file could be taken, all is as it was, but for what the config itself says.
+            // If no file could be taken, all stays as it was, except for what the config itself says.
             if taking.is_asked || !notes.loaded.is_empty() {
                 self.set = Arc::new(set);
             }
@@ -316,7 +317,7 @@ impl PolicyReloader {
         notes
     }
 
-    /// Says once who else than root and this program may write to a file.
+    /// Logs once which files other accounts than root and the daemon's may write to.
     fn note_doubts(&mut self, notes: &mut Notes) {
         let leases: HashSet<&Path> = self
             .input
@@ -343,10 +344,10 @@ impl PolicyReloader {
     }
 }
 
-/// How long nobody may have written to a list that lost rules: whoever opens it for each part of it has the others yet to come.
+/// Time without a write after which a list that lost rules is taken, in milliseconds: a writer may open it for each part.
 const SETTLED_MS: u64 = 10_000;
 
-/// Files of which there may be half. Whoever asks has finished those that are closed.
+/// Files that may be incomplete. After a request, closed files count as finished.
 fn busy(changes: &Changes, taking: &Taking) -> HashSet<u64> {
     if taking.is_asked {
         changes.open()
@@ -355,7 +356,7 @@ fn busy(changes: &Changes, taking: &Taking) -> HashSet<u64> {
     }
 }
 
-/// Whoever asks has finished.
+/// A reload was asked for: writers have finished.
 fn asked() -> Taking {
     Taking {
         is_asked: true,
@@ -363,8 +364,8 @@ fn asked() -> Taking {
     }
 }
 
-/// The new set, unless a file failed that the set in force has. A hosts or lease file of which the last good text was used has not
-/// failed in this sense: a new device gets its name all the same.
+/// Returns the new set, unless a file failed that the set in force has. A hosts or lease file whose last good text was used
+/// does not count as failed, so that a new device gets its name all the same.
 fn accept(
     built: Result<PolicySet, Problem>,
     notes: &mut Notes,

@@ -30,19 +30,19 @@ use xdnsd_core::policy::list::{PATTERN_MAX, TYPES_MAX};
 use super::name;
 use super::rdata::type_number;
 
-/// Which names a rule is about.
+/// Names that a rule applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Covers {
     /// The name itself.
     Name,
-    /// What is below the name.
+    /// All below the name.
     Below,
-    /// The name, and what is below it.
+    /// The name, and all below it.
     #[default]
     Subtree,
 }
 
-/// How a line is written.
+/// Syntax of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LineSyntax {
     /// An address and names.
@@ -58,12 +58,12 @@ pub enum LineSyntax {
     Dnsmasq,
 }
 
-/// The types that a rule is about: these, or all but these.
+/// Types that a rule applies to: these, or all but these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Types {
-    /// Their numbers; 0: none.
+    /// TYPE numbers; 0 for unused places.
     pub numbers: [u16; TYPES_MAX],
-    /// All but these.
+    /// True if the rule applies to all but these.
     pub are_left_out: bool,
 }
 
@@ -72,28 +72,28 @@ pub struct Types {
 pub struct Rule {
     /// The name, in lower-case wire form.
     pub name: Vec<u8>,
-    /// Which names it is about.
+    /// Names that it applies to.
     pub covers: Covers,
-    /// How it was written.
+    /// Syntax of its line.
     pub shape: LineSyntax,
-    /// `@@`: the contrary of what the list is for.
+    /// `@@`: the opposite of the list's purpose.
     pub is_exception: bool,
-    /// It counts more than those that are not.
+    /// True if it outranks rules that are not.
     pub is_important: bool,
-    /// It takes back the rule with the same text.
+    /// True if it takes back the rule with the same text.
     pub is_badfilter: bool,
-    /// Only for these types.
+    /// Types that it is restricted to.
     pub types: Option<Types>,
-    /// Only for names below `name` whose front fits this, with `*` for anything.
+    /// Pattern for the front of names below `name`, with `*` for anything. Empty: none.
     pub pattern: Vec<u8>,
-    /// Names that are left out, with all below them.
+    /// Names that are excluded, with all below them.
     pub left_out: Vec<Vec<u8>>,
-    /// Tells rules in Adblock syntax by their text, but for `badfilter`. 0: there is none.
+    /// Identifies rules in Adblock syntax by their text without `badfilter`. 0 for other rules.
     pub text: u32,
 }
 
 impl Rule {
-    /// About a name.
+    /// A rule without options.
     #[must_use]
     pub fn new(name: Vec<u8>, covers: Covers, shape: LineSyntax) -> Self {
         Self {
@@ -104,14 +104,14 @@ impl Rule {
         }
     }
 
-    /// Whether it is about some types alone, or names whose front fits a pattern, or leaves names out.
+    /// True if it is restricted to types or a pattern, or excludes names.
     #[must_use]
     pub const fn has_options(&self) -> bool {
         self.types.is_some() || !self.pattern.is_empty() || !self.left_out.is_empty()
     }
 }
 
-/// A line that is not a rule about whole names, and why.
+/// Why a line is not a rule about whole names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotARule(pub &'static str);
 
@@ -122,7 +122,7 @@ const PATTERN: NotARule = NotARule("pattern not supported");
 const PART_OF_PAGE: NotARule = NotARule("is about a part of a page");
 const ENDS_IN_DOT: NotARule = NotARule("ends in a dot, so no name fits");
 
-/// Names that hosts files give to the machine itself, and the addresses that some repeat as a name. Not rules.
+/// Names of the machine itself in hosts files, and the addresses that some repeat as a name. Not rules.
 const HOSTS_OWN: &[&str] = &[
     "localhost",
     "localhost.localdomain",
@@ -138,13 +138,13 @@ const HOSTS_OWN: &[&str] = &[
     "0.0.0.0",
 ];
 
-/// Whether a hosts file gives this name to the machine itself.
+/// True if a hosts file gives this name to the machine itself.
 #[must_use]
 pub fn is_hosts_own(name: &str) -> bool {
     HOSTS_OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// The rules of one line: none where it is empty or a comment, several where a hosts line has several names.
+/// Rules of one line: none if it is empty or a comment, several if a hosts line has several names.
 ///
 /// # Errors
 /// The line is something else.
@@ -153,7 +153,7 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     if line.is_empty() || line.starts_with(['!', '#', '[']) {
         return Ok(Vec::new());
     }
-    // In a hosts file `#` begins a comment wherever it stands.
+    // In a hosts file `#` begins a comment anywhere.
     let mut words = line
         .split('#')
         .next()
@@ -183,7 +183,7 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     parse_domain(line).map(|rule| vec![rule])
 }
 
-/// `##`, or with one or two of `@$?%` between: a rule for elements, styles or scripts of pages.
+/// True for `##`, or one or two of `@$?%` between: a rule for elements, styles or scripts of pages.
 fn is_about_part_of_page(line: &str) -> bool {
     let is_marker = |(at, _): (usize, &str)| {
         let rest = line[at + 1..].trim_start_matches(['@', '$', '?', '%']);
@@ -192,7 +192,7 @@ fn is_about_part_of_page(line: &str) -> bool {
     line.match_indices('#').any(is_marker)
 }
 
-/// Cuts off a comment: behind `#`, or behind `!` where a blank stands before it.
+/// Removes a comment: after `#`, or after `!` preceded by a blank.
 fn without_comment(line: &str) -> &str {
     let line = line.split('#').next().unwrap_or_default();
     let is_comment = |at: &usize| line[..*at].ends_with(char::is_whitespace);
@@ -201,7 +201,7 @@ fn without_comment(line: &str) -> &str {
     line[..end].trim_end()
 }
 
-/// An address, with or without a zone such as `%lo0`.
+/// Parses an address, with or without a zone such as `%lo0`.
 pub(super) fn parse_address(word: &str) -> Option<IpAddr> {
     word.split('%').next()?.parse().ok()
 }
@@ -219,7 +219,7 @@ fn parse_hosts<'l>(
     }
     let mut rules = Vec::new();
     let mut is_known = false;
-    // An invalid name leaves the others of its line valid.
+    // An invalid name does not affect the others of its line.
     for name in names {
         match parse_name(name, 2) {
             _ if is_hosts_own(name) => is_known = true,
@@ -234,8 +234,8 @@ fn parse_hosts<'l>(
     }
 }
 
-/// `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq, where the target says that there is nothing. Another target is a route. `#` is a
-/// target, too, and a comment only behind a blank: `address=/x/#` is 0.0.0.0, but `server=/x/#` takes `x` out of a block.
+/// Parses `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq with a target that blocks. Other targets are routes. `#` is a target, too, and
+/// begins a comment only after a blank: `address=/x/#` is 0.0.0.0, but `server=/x/#` takes `x` out of a block.
 fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     let mut words = line.split_ascii_whitespace();
     let word = words.next().unwrap_or_default();
@@ -255,7 +255,7 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     if !blocks {
         return Err(NotARule("gives names an address or a server"));
     }
-    // dnsmasq passes over a dot in front. An invalid name leaves the others of its line valid.
+    // dnsmasq ignores a leading dot. An invalid name does not affect the others of its line.
     let names = names.split('/').map(|name| name.trim_start_matches('.'));
     let names = names.filter_map(|name| parse_name(name, 2).ok());
     let rules: Vec<_> = names
@@ -304,7 +304,7 @@ fn parse_adblock(line: &str) -> Result<Rule, NotARule> {
     same.sort_unstable();
     let mut hasher = DefaultHasher::new();
     (is_exception, pattern.to_ascii_lowercase(), same).hash(&mut hasher);
-    // Never 0, which stands for no text.
+    // Never 0, which means no text.
     rule.text = hasher.finish() as u32 | 1;
     parse_pattern(pattern.trim_end(), has_options, &mut rule)?;
     leave_out_what_it_covers(&mut rule)?;
@@ -325,7 +325,7 @@ fn parse_option(option: &str, rule: &mut Rule) -> Result<(), NotARule> {
     Ok(())
 }
 
-/// `A|AAAA`, or `~A|~AAAA`. Where both stand, those without `~` are meant, unless they are left out.
+/// Parses `A|AAAA`, or `~A|~AAAA`. If both kinds occur, only types without `~` count, minus the excluded ones.
 fn parse_types(text: &str) -> Result<Types, NotARule> {
     let number = |word: &str| {
         let any = Some(rtype::ANY).filter(|_| word.eq_ignore_ascii_case("ANY"));
@@ -366,7 +366,7 @@ fn parse_pattern(pattern: &str, has_options: bool, rule: &mut Rule) -> Result<()
         .or(text.strip_suffix("/*"))
         .map_or((text, false), |text| (text, true));
     if text.is_empty() || text == "*" {
-        // Everything but what is left out.
+        // Everything except the excluded names.
         (rule.name, rule.covers) = (vec![0], Covers::Below);
         return if rule.left_out.is_empty() {
             Err(PATTERN)
@@ -385,7 +385,7 @@ fn parse_pattern(pattern: &str, has_options: bool, rule: &mut Rule) -> Result<()
     } else if let Some(text) = text.strip_prefix("://").or(text.strip_prefix('|')) {
         (text, Covers::Name)
     } else if !has_end && !rule.is_exception {
-        // Without an end it fits any part of any name; but it is a name with an option that people mean by it.
+        // Without an end it would match any part of any name; but with an option, people mean a name.
         if !has_options || !text.contains('.') || text.contains('*') {
             return Err(PATTERN);
         }
@@ -393,7 +393,7 @@ fn parse_pattern(pattern: &str, has_options: bool, rule: &mut Rule) -> Result<()
     } else if let Some(text) = text.strip_prefix("*.").or(text.strip_prefix('.')) {
         (text, Covers::Below)
     } else {
-        // Anything before it changes nothing.
+        // A leading `*` changes nothing.
         (text.trim_start_matches('*'), Covers::Subtree)
     };
     rule.covers = covers;
@@ -407,9 +407,9 @@ fn parse_pattern(pattern: &str, has_options: bool, rule: &mut Rule) -> Result<()
     parse_glob(pattern, text, rule)
 }
 
-/// `ads*.example.com`: `example.com`, and names below it whose front fits `ads*`.
+/// Parses `ads*.example.com`: `example.com`, and names below it whose front matches `ads*`.
 fn parse_glob(pattern: &str, text: &str, rule: &mut Rule) -> Result<(), NotARule> {
-    // What `||*.` took away is part of the pattern.
+    // The part that `||*.` took away belongs to the pattern.
     let text = pattern
         .strip_prefix("||*.")
         .map_or(text, |_| &pattern[2..2 + text.len() + 2]);
@@ -425,7 +425,7 @@ fn parse_glob(pattern: &str, text: &str, rule: &mut Rule) -> Result<(), NotARule
     Ok(())
 }
 
-/// Of the names that a rule leaves out, those count that it would cover.
+/// Keeps the excluded names that the rule would cover.
 fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
     let is_within = |name: &[u8], zone: &[u8]| {
         std::iter::successors(Some(name), |name| name::parent(name)).any(|name| name == zone)
@@ -442,7 +442,7 @@ fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
     Ok(())
 }
 
-/// A host name of at least `labels_min` labels; addresses are refused.
+/// Parses a host name of at least `labels_min` labels; addresses are refused.
 fn parse_name(text: &str, labels_min: usize) -> Result<Vec<u8>, NotARule> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.split('.').count() < labels_min || parse_address(text).is_some() {

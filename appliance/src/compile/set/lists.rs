@@ -1,5 +1,5 @@
-//! The lists of a set: one image of all text, and one of each compiled file. A file that cannot be read, or that lost most
-//! of its rules, keeps those that it has in the set before, and all others are taken as they are.
+//! The lists of a set: one image of all text, and one of each compiled file. A file that cannot be read, or that lost most of
+//! its rules, keeps those of the previous set, and all others are taken as they are.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,20 +17,20 @@ use crate::compile::room;
 use crate::os::files::{self, Stamp};
 use crate::text;
 
-/// A list of fewer rules is one that people write by hand, and they may well take half of it out.
+/// Lists with fewer rules than this may shrink freely: they are edited by hand.
 const SHRINKS_FROM: usize = 8;
 
-/// A list and where its names come from.
+/// A list with its sources.
 #[derive(Debug)]
 pub(super) struct NamedList {
     pub(super) image: Arc<ListImage>,
-    /// By source index; a compiled file is one source.
+    /// Names by source index; a compiled file is one source.
     pub(super) sources: Vec<String>,
-    /// What each file among them is for, and how many rules it has; `None`: it could never be read.
+    /// Purpose and number of rules of each file; `None` if it could never be read.
     files: Vec<(ListPurpose, Option<usize>)>,
-    /// The state of the compiled file that was read; `None`: it is none, or was written a moment before.
+    /// State of the compiled file that was read; `None` for text, and for a file that was written a moment before.
     stamp: Option<Stamp>,
-    /// Finds the rules of each source again. `None`: there is one.
+    /// Finds the rules of each source again. `None` for a single source.
     kept: Option<KeptRules>,
 }
 
@@ -46,12 +46,12 @@ impl NamedList {
         }
     }
 
-    /// Whether it was made from text.
+    /// True if it was made from text.
     pub(super) const fn is_of_text(&self) -> bool {
         self.kept.is_some()
     }
 
-    /// Bytes of it.
+    /// Size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.image.bytes().len() + self.kept.as_ref().map_or(0, KeptRules::bytes)
     }
@@ -60,13 +60,13 @@ impl NamedList {
 /// Which lists are taken although they lost rules.
 #[derive(Debug, Default)]
 pub struct Taking {
-    /// Those that lost no more than half: somebody asks for it.
+    /// A reload was asked for: lists that lost no more than half.
     pub is_asked: bool,
-    /// Those among them that nobody has written to for a while, in this state.
+    /// Lists in this state that have not been written to for a while.
     pub settled: HashSet<(PathBuf, Stamp)>,
 }
 
-/// A file as the set before has it.
+/// A file in the previous set.
 struct Before<'a> {
     list: &'a NamedList,
     source: u16,
@@ -94,22 +94,22 @@ impl<'a> Before<'a> {
     }
 }
 
-/// What becomes of a file that was read.
+/// Decision about a file that was read.
 enum Intake {
     Taken,
-    /// It lost rules, and may be written yet.
+    /// It lost rules, and may still be written.
     Waits,
-    /// It lost so many that something is wrong with it.
+    /// It lost so many rules that something is wrong with it.
     Refused(Problem),
 }
 
-/// Whether a file that has so many rules by now is taken.
+/// Decides by the numbers of rules, now and before, whether a file is taken.
 fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Intake {
     let Some(had) = had.filter(|&had| has < had) else {
         return Intake::Taken;
     };
     if has == 0 || had >= SHRINKS_FROM && has * 2 < had {
-        // More likely half a download, or an error of whoever makes it, than meant.
+        // More likely half a download, or a mistake of its publisher, than intended.
         let what = format!(
             "has {} and had {had}: those stay in force, until it has grown again; \
              `filter.take_shrunk = true`, or a restart, takes it as it is",
@@ -135,7 +135,7 @@ pub(super) fn build_own(input: &ListsInput) -> Result<Vec<NamedList>, Problem> {
     Ok(built.into_iter().collect())
 }
 
-/// All lists. What they were `before` is for files that cannot be taken.
+/// Builds all lists. Files that cannot be taken keep their rules from `before`.
 pub(super) fn build(
     input: &ListsInput,
     before: &[NamedList],
@@ -155,7 +155,7 @@ pub(super) fn build(
     Ok(lists)
 }
 
-/// The lists of a view: of those that the set has, the files that `input` names, with its own names. Nothing is read.
+/// The lists of a view: the files that `input` names, from the lists of the set, and its own names. Reads no file.
 pub(super) fn build_of(input: &ListsInput, base: &[NamedList]) -> Result<Vec<NamedList>, Problem> {
     check_counts(input)?;
     let reading = Reading {
@@ -164,7 +164,7 @@ pub(super) fn build_of(input: &ListsInput, base: &[NamedList]) -> Result<Vec<Nam
         taking: &Taking::default(),
     };
     let mut text = reading.empty();
-    // What is to be told of these files is told where they are read.
+    // Notes about these files were made when they were read.
     let mut notes = Notes::default();
     for (path, purpose) in input.texts() {
         let before = Before::of(base, path, purpose, false);
@@ -180,7 +180,7 @@ pub(super) fn build_of(input: &ListsInput, base: &[NamedList]) -> Result<Vec<Nam
     Ok(lists)
 }
 
-/// What is read, and beside what.
+/// Inputs of a build.
 struct Reading<'a> {
     input: &'a ListsInput,
     before: &'a [NamedList],
@@ -188,7 +188,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// A list without rules, to which those that were kept can be added.
+    /// A list without rules that can take kept ones.
     fn empty(&self) -> TextList {
         let kept = self.before.iter().find_map(|list| list.kept.as_ref());
         TextList {
@@ -198,7 +198,7 @@ impl Reading<'_> {
         }
     }
 
-    /// The list of the text files and of the config's own names; `None` where there is nothing.
+    /// The list of the text files and of the config's own names; `None` if there are neither.
     fn text(&self, notes: &mut Notes) -> Result<Option<NamedList>, Problem> {
         let mut text = self.empty();
         for (path, purpose) in self.input.texts() {
@@ -209,7 +209,7 @@ impl Reading<'_> {
         text.finish(self.input, notes)
     }
 
-    /// Adds the rules of a file, or those that it had; and how many there are.
+    /// Adds the rules of a file, or its previous ones. Returns their number.
     fn add(
         &self,
         text: &mut TextList,
@@ -240,7 +240,7 @@ impl Reading<'_> {
         Self::keep(text, path, before, notes)
     }
 
-    /// Adds the rules that a file had, and says how many those are.
+    /// Adds the previous rules of a file, and returns their number.
     fn keep(
         text: &mut TextList,
         path: &Path,
@@ -270,7 +270,7 @@ impl Reading<'_> {
         Ok(Some(rules))
     }
 
-    /// Whoever asks for a reload is told that half a list is worse than yesterday's.
+    /// After a request for a reload, notes that a list is still being written: half of it would be worse than the previous one.
     fn say_busy(&self, path: &Path, notes: &mut Notes) {
         if self.taking.is_asked {
             let what =
@@ -281,7 +281,7 @@ impl Reading<'_> {
         }
     }
 
-    /// What was read of a file, where it is taken. What was in the set before is what `had` counts.
+    /// Returns what was read of a file, if it is taken. `had` is its number of rules in the previous set.
     fn take<T: Rules>(
         &self,
         path: &Path,
@@ -327,7 +327,7 @@ impl Reading<'_> {
         }
     }
 
-    /// A compiled list, or the one that it was.
+    /// A compiled list, or its previous one.
     fn compiled(&self, path: &Path, notes: &mut Notes) -> Option<NamedList> {
         let before = Before::of(self.before, path, ListPurpose::Block, true);
         let had = before.as_ref().map(|before| before.rules);
@@ -336,7 +336,7 @@ impl Reading<'_> {
             return Some(before.list.again());
         }
         let read = open_compiled(path, self.before);
-        // What is torn is none: nobody waits for its writer.
+        // An invalid file is refused at once, without waiting for its writer.
         if let Some(list) = self.take(path, None, read, had, notes) {
             let names = text::count(list.rules(), "name");
             notes.told.push(format!("{}: {names}", path.display()));
@@ -346,7 +346,7 @@ impl Reading<'_> {
     }
 }
 
-/// What was read, and how many rules it has.
+/// Number of rules in what was read.
 trait Rules {
     fn rules(&self) -> usize;
 }
@@ -363,7 +363,7 @@ impl Rules for NamedList {
     }
 }
 
-/// A compiled list: the one that is in memory where its file is the same, so that it does not take its room twice.
+/// Opens a compiled list. If its file is unchanged, the one in memory is shared, so that it is not there twice.
 fn open_compiled(path: &Path, before: &[NamedList]) -> Result<NamedList, Problem> {
     let wrong = |error: std::io::Error| Problem::with_file(path, &error);
     let file = files::open(path).map_err(wrong)?;
@@ -391,7 +391,7 @@ struct TextList {
 }
 
 impl TextList {
-    /// With the config's own names; `None` where there is nothing.
+    /// Adds the config's own names and builds; `None` if there are no rules.
     fn finish(
         mut self,
         input: &ListsInput,
@@ -413,7 +413,7 @@ impl TextList {
         if self.builder.is_empty() {
             return Ok(None);
         }
-        // Twice: it is made, and then copied to where nobody can change it. What it is made of is gone by then.
+        // Memory for two: it is made, and then copied to sealed memory. What it is made from is freed by then.
         let no_room = |error: std::io::Error| Problem::of("lists", error.to_string());
         room::check_now(self.builder.image_bytes_max()).map_err(no_room)?;
         let Built {
@@ -440,7 +440,7 @@ impl TextList {
     }
 }
 
-/// Whether all lists of a config have a place.
+/// Checks that all lists of a config fit.
 fn check_counts(input: &ListsInput) -> Result<(), Problem> {
     if input.compiled.len() > COMPILED_MAX {
         let what = format!(
@@ -449,7 +449,7 @@ fn check_counts(input: &ListsInput) -> Result<(), Problem> {
         );
         return Err(Problem::of("filter.compiled", what));
     }
-    // Two more sources are the names of the config.
+    // The config's own names are two more sources.
     if input.block.len() + input.allow.len() + 2 > SOURCES_MAX {
         return Err(Problem::of(
             "lists",

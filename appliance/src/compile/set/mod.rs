@@ -1,4 +1,4 @@
-//! Everything that policy is compiled from, and the images that it is compiled to.
+//! Everything that policy is compiled from, and the resulting images.
 
 mod lists;
 mod views;
@@ -29,20 +29,20 @@ pub use lists::Taking;
 pub use views::ViewInput;
 use views::{ViewSet, lists_of};
 
-/// What the config says about policy.
+/// Input of policy from the config.
 #[derive(Clone, Debug)]
 pub struct PolicyInput {
     /// Which clients are answered.
     pub acl: AclInput,
     /// UDP source ports that get no answer.
     pub reflector_ports: Vec<u16>,
-    /// What the machine's devices say of clients.
+    /// Facts about clients from the machine's devices.
     pub links: Links,
-    /// The upstream servers of all groups, by the numbers of `routes`.
+    /// Upstream servers of all groups, by the group numbers of `routes`.
     pub servers: Vec<UpstreamConfig>,
-    /// The names of the groups, by the same numbers.
+    /// Names of the groups, by the same numbers.
     pub groups: Vec<String>,
-    /// What the engine is set to besides.
+    /// Other settings of the engine.
     pub settings: Settings,
     /// Local data.
     pub local: LocalInput,
@@ -54,7 +54,7 @@ pub struct PolicyInput {
     pub routes: Vec<RouteInput>,
     /// Rebind protection.
     pub rebind: RebindInput,
-    /// Clients for whom it is another one.
+    /// Views: clients with another policy.
     pub views: Vec<ViewInput>,
 }
 
@@ -77,7 +77,7 @@ impl Default for PolicyInput {
     }
 }
 
-/// Where blocked and allowed names come from.
+/// Sources of blocked and allowed names.
 #[derive(Clone, Debug)]
 pub struct ListsInput {
     /// Text files of blocked names.
@@ -90,21 +90,21 @@ pub struct ListsInput {
     pub block_names: Vec<String>,
     /// Allowed names of the config itself.
     pub allow_names: Vec<String>,
-    /// Whether a list that lost more than half of its rules is taken while the daemon runs.
+    /// True if a list that lost more than half of its rules is taken while the daemon runs.
     pub take_shrunk: bool,
-    /// What blocked names get.
+    /// Answer for blocked names.
     pub answer: BlockAnswer,
-    /// With this TTL, in seconds.
+    /// TTL of that answer, in seconds.
     pub ttl_secs: u32,
 }
 
 impl ListsInput {
-    /// All of its files.
+    /// All files.
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.block.iter().chain(&self.allow).chain(&self.compiled)
     }
 
-    /// Those of text.
+    /// Text files with their purpose.
     pub(super) fn texts(&self) -> impl Iterator<Item = (&PathBuf, ListPurpose)> {
         let block = self.block.iter().map(|path| (path, ListPurpose::Block));
         let allow = self.allow.iter().map(|path| (path, ListPurpose::Allow));
@@ -127,7 +127,7 @@ impl Default for ListsInput {
     }
 }
 
-/// Most compiled lists of a config. One place is left for what comes from text.
+/// Maximum number of compiled lists in a config. One place is left for the list of all text.
 pub const COMPILED_MAX: usize = LISTS_MAX - 1;
 
 /// Rebind protection.
@@ -137,7 +137,7 @@ pub struct RebindInput {
     pub ranges: Ranges,
     /// Suffixes that may resolve to them.
     pub allowed: Vec<String>,
-    /// Whether routed suffixes may: their upstreams were named for it, and are mostly on this network.
+    /// True if routed suffixes may: their upstreams are configured for it, and are mostly on this network.
     pub allow_routed: bool,
 }
 
@@ -151,10 +151,10 @@ impl Default for RebindInput {
     }
 }
 
-/// The images of policy. Immutable; a reload makes another set, which shares what did not change.
+/// Images of policy. Immutable; a reload makes another set, which shares what did not change.
 #[derive(Clone, Debug)]
 pub struct PolicySet {
-    /// Another one for every set: what is cached under it is given without asking policy again.
+    /// Unique to every set: what is cached under it is answered without asking policy again.
     generation: u32,
     acl: Arc<[u8]>,
     reflector_ports: Arc<[u16]>,
@@ -172,14 +172,14 @@ pub struct PolicySet {
     forward_plain_names: bool,
     denial_ttl_secs: Option<u32>,
     rebind_ranges: Ranges,
-    /// Its lists say nothing, see [`without_lists`](Self::without_lists).
+    /// True if its lists are switched off, see [`without_lists`](Self::without_lists).
     is_paused: bool,
     views: Arc<[ViewSet]>,
-    /// Another number where their numbers are those of others.
+    /// Differs between sets whose views have different numbers.
     views_id: u32,
-    /// Who is in which, see [`xdnsd_core::policy::view`].
+    /// View of each client, see [`xdnsd_core::policy::view`].
     view_clients: Arc<[u8]>,
-    /// To whom its lists say nothing.
+    /// Clients for whom its lists are paused.
     paused: Arc<[Prefix]>,
 }
 
@@ -187,7 +187,7 @@ impl PolicySet {
     /// Compiles everything.
     ///
     /// # Errors
-    /// The first thing that is wrong. Lines that can be passed over go to `notes`.
+    /// The first problem. Lines that can be skipped go to `notes`.
     pub fn build(
         input: &PolicyInput,
         now_secs: Option<i64>,
@@ -202,10 +202,10 @@ impl PolicySet {
         }
     }
 
-    /// Compiles what comes from the config alone: whether it is right does not depend on any other file.
+    /// Compiles what comes from the config alone, so that its validity does not depend on any other file.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem.
     pub(super) fn build_fixed(input: &PolicyInput) -> Result<Self, Problem> {
         let routed = input
             .routes
@@ -248,8 +248,8 @@ impl PolicySet {
         })
     }
 
-    /// The same set with the addresses that the machine has by now. What is cached is not concerned, but whoever was answered
-    /// may be no neighbour any more, and the program in the kernel knows clients by the generation.
+    /// The same set with the machine's current addresses and another generation. Cached answers stay valid, but a client may no
+    /// longer be a neighbour, and the program in the kernel knows clients by the generation.
     pub(super) fn with_addresses(&self, input: &PolicyInput) -> Self {
         let is_same = *self.links == input.links;
         Self {
@@ -264,8 +264,8 @@ impl PolicySet {
         }
     }
 
-    /// The same set with local data read anew: leases get no name that this set's lists or routes have. Files that cannot be
-    /// used are noted.
+    /// The same set with local data read again: leases get no name that this set's lists or routes have. Unusable files are
+    /// noted.
     ///
     /// # Errors
     /// A record of the config is wrong.
@@ -287,7 +287,7 @@ impl PolicySet {
         })
     }
 
-    /// The same set, which was made of `input`, with the local data and the lists of another one.
+    /// The same set, made from `input`, with local data and lists of another one.
     ///
     /// # Errors
     /// There are more lists than fit.
@@ -314,7 +314,7 @@ impl PolicySet {
         }
     }
 
-    /// The same set where no list says anything.
+    /// The same set with all lists switched off.
     #[must_use]
     pub fn without_lists(&self) -> Self {
         Self {
@@ -324,13 +324,13 @@ impl PolicySet {
         }
     }
 
-    /// Whether it was made by that.
+    /// True if its lists are switched off.
     #[must_use]
     pub const fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// The same set with the lists read anew. A file that cannot be used is noted, and keeps the rules that it has in this set.
+    /// The same set with the lists read again. An unusable file is noted, and keeps its rules from this set.
     ///
     /// # Errors
     /// A name of the config is wrong, or there are more lists than fit.
@@ -349,31 +349,31 @@ impl PolicySet {
         })
     }
 
-    /// The upstream servers that go with it.
+    /// Upstream servers of this set.
     #[must_use]
     pub fn servers(&self) -> &[UpstreamConfig] {
         &self.servers
     }
 
-    /// What the engine is set to besides.
+    /// Other settings of the engine.
     #[must_use]
     pub const fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// What the machine's devices say of clients.
+    /// Facts about clients from the machine's devices.
     #[must_use]
     pub fn links(&self) -> &Links {
         &self.links
     }
 
-    /// The names of their groups.
+    /// Names of the upstream groups.
     #[must_use]
     pub fn groups(&self) -> &[String] {
         &self.groups
     }
 
-    /// A view to ask. Costs a few dozen loads: a worker takes it once per policy.
+    /// The policy as a view of the images. Costs a few dozen loads: a worker takes it once per policy.
     #[must_use]
     pub fn view(&self) -> Policy<'_> {
         Policy {
@@ -412,7 +412,7 @@ impl PolicySet {
         source.map_or("?", String::as_str)
     }
 
-    /// Names in the lists.
+    /// Number of names in the lists.
     #[cfg(test)]
     pub fn listed_names(&self) -> usize {
         self.lists
@@ -431,10 +431,10 @@ impl PolicySet {
     }
 }
 
-/// Why an image can be viewed.
+/// Why viewing an image cannot fail.
 const COMPILED: &str = "compiled by this process and immutable since";
 
-/// The number of a set: from 1 on. With a new set every second it would come round after 136 years.
+/// The next generation, from 1 on. With a new set every second it wraps after 136 years.
 fn next_generation() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)

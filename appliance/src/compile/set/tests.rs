@@ -1,4 +1,4 @@
-//! The order in which policy decides, and what its parts do together.
+//! Tests of the order in which policy decides, and of its parts together.
 
 use super::*;
 use crate::compile::list_file;
@@ -31,7 +31,7 @@ fn decide(set: &PolicySet, question: &str, qtype: u16) -> String {
     }
 }
 
-/// Each question, a name and a type, is decided as it says beside it.
+/// Each question, a name and a type, has its decision beside it.
 fn check(set: &PolicySet, cases: &[(&str, u16, &str)]) {
     for (question, qtype, wanted) in cases {
         assert_eq!(decide(set, question, *qtype), *wanted, "{question} {qtype}");
@@ -115,13 +115,13 @@ fn a_route_opens_a_special_zone_or_a_local_zone() {
             ("x.onion", rtype::A, "group 1"),
             // A part of it is.
             ("1.1.168.192.in-addr.arpa", rtype::PTR, "group 1"),
-            // Another part.
+            // Another part is.
             (
                 "1.2.168.192.in-addr.arpa",
                 rtype::PTR,
                 "special PrivateReverse",
             ),
-            // A route above it is not about it.
+            // A route above the zone does not apply to it.
             ("home.arpa", rtype::A, "special HomeArpa"),
             ("a.sub.lan", rtype::A, "group 2"),
             ("a.lan", rtype::A, "local Nxdomain"),
@@ -249,7 +249,7 @@ fn clients_and_faults_of_the_config() {
 
 #[test]
 fn no_two_policies_of_a_process_have_one_number() {
-    // More reloads than fit into 16 bits: an entry that sleeps through them must not take the last for its own.
+    // More reloads than 16 bits count: an entry that was not used meanwhile must not match the last generation.
     let mut last = next_generation();
     for _ in 0..=u16::MAX {
         let next = next_generation();

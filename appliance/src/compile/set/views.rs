@@ -1,4 +1,4 @@
-//! Views of a set: what of policy is another one for some clients, and who they are.
+//! Views of a set: other policies for some clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,29 +17,29 @@ use crate::compile::ranges::{self, Span};
 use crate::compile::routes::compile_suffixes;
 use crate::compile::table::random_key;
 
-/// What the config says about a view.
+/// A view in the config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ViewInput {
     /// Its name.
     pub name: String,
-    /// Who is in it, besides who asks by its devices.
+    /// Its clients, besides those on its devices.
     pub clients: Vec<Prefix>,
-    /// Whether lists say anything there.
+    /// True if lists apply in it.
     pub is_filtered: bool,
-    /// The files of the lists that do; empty: all of them.
+    /// Files of the lists that apply; empty: all of them.
     pub files: Vec<PathBuf>,
-    /// Names that are blocked there as well.
+    /// Additional blocked names.
     pub block_names: Vec<String>,
-    /// Names that are allowed there as well.
+    /// Additional allowed names.
     pub allow_names: Vec<String>,
-    /// The upstream group of names that no route names.
+    /// Upstream group of names without a route.
     pub group: u16,
-    /// Whether records, hosts, leases and routes hold there. Zones always do: what is in one does not exist then.
+    /// True if records, hosts, leases and routes apply. Zones always do: without them their names do not exist.
     pub has_local_names: bool,
 }
 
 impl ViewInput {
-    /// Its lists, where those of the config are `base`.
+    /// Lists of the view; `base` is those of the config.
     #[must_use]
     pub fn lists(&self, base: &ListsInput) -> ListsInput {
         let chosen = |files: &[PathBuf]| {
@@ -57,7 +57,7 @@ impl ViewInput {
         }
     }
 
-    /// Whether its lists are those of the config.
+    /// True if its lists are those of the config.
     fn has_all_lists(&self) -> bool {
         self.is_filtered
             && self.files.is_empty()
@@ -66,17 +66,17 @@ impl ViewInput {
     }
 }
 
-/// A view, compiled. What is the same as for all others is not here.
+/// A compiled view. Holds only what differs from the set.
 #[derive(Clone, Debug)]
 pub(super) struct ViewSet {
     pub(super) input: ViewInput,
     /// `None`: those of the set.
     lists: Option<Arc<Vec<NamedList>>>,
-    /// `None`: that of the set, with its routes.
+    /// `None`: local data of the set, with its routes.
     bare: Option<Bare>,
 }
 
-/// What a view has where it has no local names.
+/// Local data of a view without local names.
 #[derive(Clone, Debug)]
 struct Bare {
     local: Arc<[u8]>,
@@ -103,7 +103,7 @@ impl Bare {
     }
 }
 
-/// The views of the config, with the lists that `base` says are those of the set.
+/// Compiles the views of the config; `base` is the lists of the set.
 pub(super) fn build(input: &PolicyInput, base: &[NamedList]) -> Result<Arc<[ViewSet]>, Problem> {
     let view = |view: &ViewInput| {
         let lists = if view.has_all_lists() {
@@ -132,7 +132,7 @@ pub(super) fn build(input: &PolicyInput, base: &[NamedList]) -> Result<Arc<[View
     input.views.iter().map(view).collect()
 }
 
-/// Who is in which view, and for whom lists are paused: a byte for each address.
+/// View of each client, and whether lists are paused for it: a byte for each range of addresses.
 pub(super) fn compile_clients(views: &[ViewSet], paused: &[Prefix]) -> Arc<[u8]> {
     let clients = views.iter().zip(1u8..).flat_map(|(view, number)| {
         let clients = view.input.clients.iter();
@@ -169,7 +169,7 @@ pub(super) fn compile_clients(views: &[ViewSet], paused: &[Prefix]) -> Arc<[u8]>
     ranges::image(&v4, &v6, |byte| byte).into()
 }
 
-/// A view of lists.
+/// Named lists in the form that policy takes.
 pub(super) fn lists_of(named: &[NamedList]) -> Lists<'_> {
     let mut lists = Lists::EMPTY;
     for named in named {
@@ -180,7 +180,7 @@ pub(super) fn lists_of(named: &[NamedList]) -> Lists<'_> {
 }
 
 impl PolicySet {
-    /// The policies of its views, where it has any or lists are paused for some clients; see [`Views::policies`].
+    /// Policies of its views, if it has any or lists are paused for some clients; see [`Views::policies`].
     #[must_use]
     pub fn policies(&self) -> Vec<Policy<'_>> {
         if self.views.is_empty() && self.paused.is_empty() {
@@ -199,7 +199,7 @@ impl PolicySet {
         policies
     }
 
-    /// Who is answered by which of these, which are its [`policies`](Self::policies).
+    /// The views for clients, with these [`policies`](Self::policies).
     #[must_use]
     pub fn views<'p>(&'p self, policies: &'p [Policy<'p>]) -> Views<'p> {
         Views {
@@ -211,7 +211,7 @@ impl PolicySet {
         }
     }
 
-    /// The policy for a client that asks by this device. Not that for whom lists are paused.
+    /// Policy of the view with this number, without a client's pause.
     fn policy_of(&self, number: u8) -> Policy<'_> {
         let base = self.view();
         let view = usize::from(number).checked_sub(1);
@@ -237,24 +237,24 @@ impl PolicySet {
         }
     }
 
-    /// The names of its views, by their numbers from 1 on.
+    /// Names of its views, by number from 1 on.
     pub fn view_names(&self) -> impl Iterator<Item = &str> {
         self.views.iter().map(|view| view.input.name.as_str())
     }
 
-    /// Whether policy is another one for those who ask by some devices.
+    /// True if the policy depends on a client's device.
     #[must_use]
     pub fn has_views_by_device(&self) -> bool {
         !self.links.views.is_empty()
     }
 
-    /// Another number than that of a set whose views have other numbers.
+    /// Differs from that of a set whose views have other numbers.
     #[must_use]
     pub const fn views_id(&self) -> u32 {
         self.views_id
     }
 
-    /// The same set where no list says anything to these clients.
+    /// The same set with lists paused for these clients.
     #[must_use]
     pub fn without_lists_for(&self, paused: &[Prefix]) -> Self {
         Self {
@@ -264,7 +264,7 @@ impl PolicySet {
         }
     }
 
-    /// The lists of a view that has its own.
+    /// Lists of a view that has its own.
     pub(super) fn lists_in(&self, view: u8) -> &[NamedList] {
         let view = usize::from(view).checked_sub(1);
         let view = view.and_then(|index| self.views.get(index));
@@ -275,7 +275,7 @@ impl PolicySet {
     /// Bytes that its views have for themselves.
     pub(super) fn view_bytes(&self) -> usize {
         let of_view = |view: &ViewSet| {
-            // A compiled list is that of the set.
+            // A compiled list belongs to the set.
             let lists = view.lists.iter().flat_map(|lists| lists.iter());
             let lists = lists.filter(|list| list.is_of_text());
             let lists: usize = lists.map(NamedList::bytes).sum();

@@ -1,4 +1,4 @@
-//! When the writer of a file has finished.
+//! Detects when the writer of a file has finished.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,46 +6,46 @@ use xdnsd_core::time::Instant;
 
 use super::{Change, LOOK_MS, Pace, What};
 
-/// A file that is written in one go is read when nothing happened to it for so long …
+/// Time without a change after which a file that is written in one go is read, in milliseconds …
 const QUIET_MS: u64 = 200;
-/// … or, where writing to it does not end, after so long.
+/// … or time after which it is read in any case, if changes do not end.
 pub const LIVE_PATIENCE_MS: u64 = 2_000;
-/// It is not read at the very moment of a change, though: dnsmasq empties its lease file, and then writes it.
+/// Minimum time after any change: dnsmasq empties its lease file, and then writes it.
 const BREATH_MS: u64 = 20;
-/// A file that was written in place and closed: its writer may open it again, as a script does that puts parts together.
+/// Time after a file that was written in place is closed: its writer may open it again, like a script that puts parts together.
 const CLOSED_MS: u64 = 1_000;
-/// It is read at last although that does not end.
+/// Time after which it is read in any case.
 const CLOSED_PATIENCE_MS: u64 = 60_000;
-/// One that is looked at by time: whether its writer has finished shows at the next look.
+/// Time after a change of a polled file: the next look shows whether its writer has finished.
 const SEEN_MS: u64 = 2 * LOOK_MS + CLOSED_MS;
-/// One that is written as a whole and is still open: a slow download. Whoever writes nothing for so long has been
-/// forgotten.
+/// Time without a write after which an open file is read that is written as a whole, such as a slow download: its writer has
+/// been forgotten.
 pub(super) const OPEN_MS: u64 = 30_000;
-/// Such a file is read at last although its writer goes on.
+/// Time after which such a file is read although its writer goes on.
 pub(super) const OPEN_PATIENCE_MS: u64 = 600_000;
 
-/// Files that have changed. Each is waited for by itself: one whose writer does not come to an end keeps nobody from the others.
+/// Changed files. Each is waited for by itself: one that never gets finished delays no other.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     files: HashMap<u64, (Pace, Debounce)>,
-    /// When it is looked at all of them although none has changed.
+    /// When all are looked at even without a change.
     again: Option<Instant>,
 }
 
 impl Changes {
-    /// Something has changed.
+    /// Notes a change.
     pub fn note(&mut self, now: Instant, change: &Change) {
         let new = (change.pace, Debounce::default());
         let (_, debounce) = self.files.entry(change.file).or_insert(new);
         debounce.note(now, change);
     }
 
-    /// It is looked at all of them after so long, unless one has changed before.
+    /// Schedules a look at all files in `millis`, unless a change comes first.
     pub fn look_again(&mut self, now: Instant, millis: u64) {
         self.again = Some(now + millis);
     }
 
-    /// When to look. `None`: nothing is waited for.
+    /// Time of the next look. `None` if none is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let files = self.files.values();
@@ -53,7 +53,7 @@ impl Changes {
         deadlines.chain(self.again).min()
     }
 
-    /// Whether the wait for one of them is over. It begins anew with its next change.
+    /// True if the wait for one of them is over. It begins again with its next change.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let before = self.files.len();
         self.files
@@ -65,13 +65,13 @@ impl Changes {
         is_due
     }
 
-    /// Files of which there may be half by now: they are being written.
+    /// Files that may be incomplete: they are being written.
     #[must_use]
     pub fn open(&self) -> HashSet<u64> {
         self.those(|_, debounce| debounce.is_open())
     }
 
-    /// Those, and files whose writers may not have finished.
+    /// Files that are being written, and those whose writers may not have finished.
     #[must_use]
     pub fn unfinished(&self) -> HashSet<u64> {
         self.those(|pace, _| pace == Pace::Whole)
@@ -84,27 +84,27 @@ impl Changes {
     }
 }
 
-/// Waits until whoever writes has finished, but not for ever.
+/// Waits for the writer to finish, with a limit.
 #[derive(Clone, Debug, Default)]
 pub struct Debounce {
-    /// What is not dealt with yet.
+    /// Changes that were not taken yet.
     waiting: Option<HeldChange>,
-    /// Files whose writers have them open.
+    /// Files that their writers have open.
     open: HashSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct HeldChange {
     first: Instant,
-    /// Nothing else happens: it is over then.
+    /// End of the wait if nothing else happens.
     quiet_at: Instant,
-    /// It is over then whatever happens, but for [`BREATH_MS`] after the latest change.
+    /// End of the wait in any case, except for [`BREATH_MS`] after the latest change.
     last: Instant,
     latest: Instant,
 }
 
 impl Debounce {
-    /// Something has changed.
+    /// Notes a change.
     pub fn note(&mut self, now: Instant, change: &Change) {
         let was_open = self.is_open();
         match (change.pace, change.what) {
@@ -123,7 +123,7 @@ impl Debounce {
             (Pace::Whole, What::Closed | What::Written) => (CLOSED_MS, CLOSED_PATIENCE_MS),
             (Pace::Whole, What::Seen) => (SEEN_MS, CLOSED_PATIENCE_MS),
         };
-        // When the last of those who write has finished, the wait begins anew.
+        // When the last of several writers has finished, the wait begins again.
         let before = self.waiting.filter(|_| !was_open || self.is_open());
         let first = before.map_or(now, |before| before.first);
         let quiet_at = now + quiet_ms;
@@ -135,23 +135,23 @@ impl Debounce {
         });
     }
 
-    /// When to look again. `None`: nothing is waited for.
+    /// Time of the next look. `None` if none is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.waiting.map(|waiting| {
-            // Who never stops for so long is not waited for either.
+            // A file that never rests for that long is not waited for either.
             let breath = (waiting.latest + BREATH_MS).min(waiting.last + QUIET_MS);
             waiting.quiet_at.min(waiting.last.max(breath))
         })
     }
 
-    /// Whether somebody is writing.
+    /// True if a writer has it open.
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Whether the wait is over. It begins anew with the next change.
+    /// True if the wait is over. It begins again with the next change.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let is_due = self.deadline().is_some_and(|deadline| deadline <= now);
         if is_due {

@@ -1,10 +1,10 @@
 //! Watches files that others write: hosts files, lease files, lists.
 //!
-//! What is watched is the folder that a file is in, because most writers put a new file in its place. A file that is not
-//! there yet is waited for in the nearest folder that is. Of a path through symbolic links each link's folder is watched.
+//! The watch is on the folder of a file, because most writers replace the file. For a missing file, it is on the nearest
+//! existing folder. For a path through symbolic links, it is on each link's folder.
 //!
-//! inotify has limits, and all users of the machine share some of them. What it does not watch is looked at by time. Of what
-//! is mounted over a folder, or over a file, it says nothing: then it is seen whether a path leads where it led.
+//! inotify has limits, and all accounts of the machine share some of them. Files that it has no room for are polled. It does
+//! not report mounts over a folder or a file: after a mount each path is compared with where it led before.
 
 mod debounce;
 mod mounts;
@@ -28,14 +28,14 @@ use crate::text;
 pub use debounce::{Changes, LIVE_PATIENCE_MS};
 use mounts::Mounts;
 
-/// How often what inotify does not watch is looked at.
+/// Period of polling, in milliseconds.
 const LOOK_MS: u64 = 2_000;
-/// How often inotify is asked again.
+/// Period of attempts to use inotify again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 60_000;
-/// Links of one path that are followed: as many as the kernel follows (path_resolution(7)).
+/// Maximum number of links followed for one path: as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
-/// What uses a file.
+/// Parts of policy that use a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Users {
     /// Local data: a hosts file, or leases.
@@ -45,7 +45,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Everything that reads files.
+    /// All parts.
     pub const ALL: Self = Self {
         local: true,
         lists: true,
@@ -61,13 +61,13 @@ impl Users {
         lists: true,
     };
 
-    /// Whether there is any.
+    /// True if there is any.
     #[must_use]
     pub const fn any(self) -> bool {
         self.local || self.lists
     }
 
-    /// Either's.
+    /// Union of both.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self {
@@ -77,21 +77,21 @@ impl Users {
     }
 }
 
-/// How a file is written, and so how long its writer is waited for.
+/// How a file is written, which determines how long its writer is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// As a whole, now and then: hosts files, lists. Half of one is worth nothing.
+    /// As a whole, now and then: hosts files, lists. An incomplete one is useless.
     Whole,
-    /// A line at a time, by a program that need not ever close it: leases.
+    /// A line at a time, by a program that may never close it: leases.
     Live,
 }
 
 /// A file, or a folder of files, that is watched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watched {
-    /// Where it is.
+    /// Path.
     pub path: PathBuf,
-    /// Whose it is.
+    /// Its users.
     pub users: Users,
     /// How it is written.
     pub pace: Pace,
@@ -100,59 +100,59 @@ pub struct Watched {
 /// What happened to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// Something was written to it, and its writer has it open.
+    /// It was written to, and its writer has it open.
     Written,
     /// It was made, or its writer has closed it.
     Closed,
     /// Another file has its name, or none has.
     Replaced,
-    /// It is not what it was when it was looked at before.
+    /// It differs from the last look.
     Seen,
 }
 
-/// Something that happened.
+/// A change of a file.
 #[derive(Clone, Debug)]
 pub struct Change {
-    /// Who has to know.
+    /// Users of the file.
     pub users: Users,
     pace: Pace,
     what: What,
-    /// Tells one file from another.
+    /// Identifies the file.
     file: u64,
 }
 
-/// What is waited for in one folder.
+/// Events in one folder that are of interest.
 #[derive(Debug)]
 struct Interest {
     folder: PathBuf,
-    /// `None`: every file.
+    /// Name in the folder; `None`: every file.
     name: Option<OsString>,
     users: Users,
     pace: Pace,
 }
 
-/// Over all files of policy.
+/// Watches all files of policy.
 #[derive(Debug)]
 pub struct Watcher {
     watched: Vec<Watched>,
-    /// `None`: the kernel gives none.
+    /// `None` if the kernel gives none.
     inotify: Option<Inotify>,
     interests: HashMap<WatchDescriptor, Vec<Interest>>,
-    /// What is mounted, and where each of `watched` led when that was looked at.
+    /// Mount table; below, where each of `watched` led at the last look.
     mounts: Mounts,
     grounds: Vec<u64>,
-    /// Which of `watched` are looked at by time, and what they looked like.
+    /// Indices in `watched` that are polled, with their last state.
     by_time: HashMap<usize, u64>,
-    /// When they are looked at next, and when inotify is asked again. `None`: not before.
+    /// When they are polled next; below, when inotify is tried again. `None` if not scheduled.
     look_at: Option<Instant>,
     ask_at: Option<Instant>,
-    /// What has not been told yet.
+    /// A problem that was not reported yet.
     trouble: Option<String>,
     is_told: bool,
 }
 
 impl Watcher {
-    /// Watches files or folders of files. What inotify has no room for is looked at by time.
+    /// Watches files or folders of files. Those that inotify has no room for are polled.
     #[must_use]
     pub fn new(watched: Vec<Watched>) -> Self {
         let mut watcher = Self {
@@ -177,12 +177,12 @@ impl Watcher {
         &self.watched
     }
 
-    /// What stands in the way of inotify, once.
+    /// Takes the problem with inotify, which is reported once.
     pub fn take_trouble(&mut self) -> Option<String> {
         self.trouble.take()
     }
 
-    /// What has changed since the last call. Does not wait.
+    /// Changes since the last call. Does not wait.
     pub fn changes(&mut self, now: Instant) -> Vec<Change> {
         let mut changes = self.events();
         if self.mounts.have_changed() {
@@ -199,13 +199,13 @@ impl Watcher {
             }
         }
         if !changes.is_empty() {
-            // A folder or a link may have come to be, been replaced or gone.
+            // A folder or a link may have been made, replaced or removed.
             self.arm();
         }
         changes
     }
 
-    /// When to ask although there is no event.
+    /// When to call [`Self::changes`] even without an event.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let is_new = || (!self.by_time.is_empty()).then_some(Instant::from_millis(0));
@@ -217,7 +217,7 @@ impl Watcher {
         let Some(inotify) = &self.inotify else {
             return changes;
         };
-        // Bound: events are added by others; each round takes all that were there, and a queue has a length.
+        // Bounded: each round takes all queued events, and the kernel's queue is bounded.
         loop {
             match inotify.read_events() {
                 Ok(events) => events
@@ -226,7 +226,7 @@ impl Watcher {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return changes,
                 Err(_) => {
-                    // It does not tell any more: everything is looked at.
+                    // Events were lost: all files count as changed.
                     changes.extend(
                         self.watched
                             .iter()
@@ -250,7 +250,7 @@ impl Watcher {
         let interests = self.interests.get(&event.wd).map(Vec::as_slice);
         let is_meant = |interest: &&Interest| match (&interest.name, &event.name) {
             (Some(wanted), Some(name)) => wanted == name,
-            // The folder itself has gone or been renamed, or every file in it counts.
+            // The folder itself was removed or renamed, or every file in it counts.
             (_, None) | (None, _) => true,
         };
         for interest in interests.unwrap_or_default().iter().filter(is_meant) {
@@ -264,7 +264,7 @@ impl Watcher {
         }
     }
 
-    /// What leads to another file or folder than it did.
+    /// Paths that lead to another file or folder than before.
     fn moved(&self) -> Vec<Change> {
         let pairs = self.watched.iter().zip(&self.grounds);
         let moved = pairs.filter(|(watched, before)| ground(&watched.path) != **before);
@@ -273,7 +273,7 @@ impl Watcher {
             .collect()
     }
 
-    /// Looks at what inotify does not watch, where it is time.
+    /// Polls files without inotify, if due.
     fn look(&mut self, now: Instant) -> Vec<Change> {
         if self.look_at.is_some_and(|at| now < at) {
             return Vec::new();
@@ -290,7 +290,7 @@ impl Watcher {
         changes
     }
 
-    /// Watches every path's folders, as the file system is now. What is watched already stays so.
+    /// Watches every path's folders in the current file system. Existing watches stay.
     fn arm(&mut self) {
         let mut trouble = None;
         if self.inotify.is_none() {
@@ -333,14 +333,14 @@ impl Watcher {
         self.is_told = files > 0;
     }
 
-    /// Readable when something happened in a watched folder.
+    /// Readable after an event in a watched folder.
     #[must_use]
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 }
 
-/// A change of which nobody knows what it was.
+/// A change of unknown details.
 fn lost(watched: &Watched, what: What) -> Change {
     Change {
         users: watched.users,
@@ -360,7 +360,7 @@ fn what(mask: AddWatchFlags) -> What {
     }
 }
 
-/// Whether a file is one of `files`, by which [`Changes`] tells them.
+/// True if a file is one of `files`, by the identifiers of [`Changes`].
 #[must_use]
 pub fn is_among(path: &Path, files: &HashSet<u64>) -> bool {
     let is_one = |file: &Path| files.contains(&hash_of(file));
@@ -380,7 +380,7 @@ fn hash_of(value: &(impl Hash + ?Sized)) -> u64 {
     hasher.finish()
 }
 
-/// What a file, or a folder with its files, looks like: something else when any of them changes.
+/// State of a file, or of a folder with its files, as a hash: it differs when any of them changes.
 fn sight(path: &Path) -> u64 {
     let of = |path: &Path| {
         fs::metadata(path).ok().map(|found| {
@@ -401,7 +401,7 @@ fn sight(path: &Path) -> u64 {
     hash_of(&(of(path), files))
 }
 
-/// Where a path leads: something else when one of the folders on its way, or what is at its end, is another one.
+/// Where a path leads, as a hash: it differs when one of the folders on its way, or its end, is replaced.
 fn ground(path: &Path) -> u64 {
     let of = |path: &Path| {
         fs::metadata(path)
@@ -431,9 +431,9 @@ fn arm(
     Ok(())
 }
 
-/// Watches a folder; `None` where it has gone in the meantime.
+/// Watches a folder; `None` if it was removed meanwhile.
 fn add_watch(inotify: &Inotify, folder: &Path) -> nix::Result<Option<WatchDescriptor>> {
-    // dnsmasq never closes its lease file: IN_MODIFY is all that it shows. IN_ATTRIB: a file that may be read from now on.
+    // dnsmasq never closes its lease file: only IN_MODIFY shows its writes. IN_ATTRIB: a file may have become readable.
     let flags = AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_MODIFY
         | AddWatchFlags::IN_ATTRIB
@@ -450,8 +450,8 @@ fn add_watch(inotify: &Inotify, folder: &Path) -> nix::Result<Option<WatchDescri
     }
 }
 
-/// The folders in which something may happen to `path`, and to which name in them: that of each symbolic link on the way,
-/// the one that the file is in, or the nearest that is there; and the path itself where it is a folder.
+/// Folders in which an event may affect `path`, with the name in each: that of each symbolic link on the way, and that of the
+/// file, or the nearest existing one; also the path itself if it is a folder.
 fn places(path: &Path) -> Vec<(PathBuf, Option<OsString>)> {
     let mut places = Vec::new();
     if path.is_dir() {
@@ -490,7 +490,7 @@ fn places(path: &Path) -> Vec<(PathBuf, Option<OsString>)> {
     places
 }
 
-/// The names of a path, in order.
+/// Components of a path, in order.
 fn names(path: &Path) -> VecDeque<OsString> {
     let name = |component: Component<'_>| match component {
         Component::Normal(name) => Some(name.to_owned()),

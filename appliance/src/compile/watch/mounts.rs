@@ -1,22 +1,22 @@
-//! Whether a file system was mounted or unmounted. inotify does not report a mount: it goes on watching the folder below, which is
-//! hidden then.
+//! Detects that a file system was mounted or unmounted. inotify does not report a mount: it goes on watching the folder below,
+//! which is hidden then.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The table of what is mounted, in which nothing is read. It says that it is another one than before.
+/// The mount table, which is never read. It becomes readable with an error when it changes.
 #[derive(Debug)]
 pub struct Mounts(Option<File>);
 
 impl Mounts {
-    /// As it is now. Without /proc nobody knows.
+    /// Opens it. Without /proc changes go unnoticed.
     pub fn open() -> Self {
         Self(File::open("/proc/thread-self/mountinfo").ok())
     }
 
-    /// Whether it has changed since the last call (proc_pid_mounts(5)). Does not wait.
+    /// True if it has changed since the last call (proc_pid_mounts(5)). Does not wait.
     pub fn have_changed(&self) -> bool {
         let Some(table) = &self.0 else {
             return false;

@@ -1,4 +1,4 @@
-//! What happens to files, and when they are read.
+//! Tests of changes to files, and of when they are read.
 
 use super::debounce::Debounce;
 use super::debounce::{OPEN_MS, OPEN_PATIENCE_MS};
@@ -165,14 +165,14 @@ fn a_lost_event_counts_as_every_event() {
         .trim()
         .parse()
         .expect("a number");
-    // Two names in turn, because equal events in a row are one.
+    // Two names in turn, because equal events in a row are merged.
     for number in 0..=most {
         drop(File::create(folder.path().join(["x", "y"][number % 2])).expect("made"));
     }
     assert_eq!(users(&mut watcher), Users::ALL);
 }
 
-/// As where all instances or watches are in use.
+/// As if all instances or watches were in use.
 #[test]
 fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     let folder = Folder::new();
@@ -180,7 +180,7 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     fs::create_dir(&hosts).expect("made");
     let both = vec![watched(&list, Users::LISTS), watched(&hosts, Users::LOCAL)];
     let mut watcher = Watcher::new(both);
-    // A descriptor that is no inotify instance takes no watch, as one that has no room.
+    // A descriptor that is no inotify instance takes no watch, like one without room.
     watcher.inotify = None;
     watcher.by_time = (0..2)
         .map(|index| (index, sight(&watcher.watched[index].path)))
@@ -215,7 +215,7 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     );
     watcher.tell(Some(Errno::EMFILE));
     assert_eq!(watcher.take_trouble(), None, "once");
-    // Room again.
+    // There is room again.
     watcher.ask_at = Some(at(1));
     watcher.changes(at(10_000_000));
     assert!(watcher.by_time.is_empty() && watcher.inotify.is_some());
@@ -252,7 +252,7 @@ fn a_live_file_is_read_after_quiet_or_when_patience_ends() {
     }
     assert_eq!(debounce.deadline(), Some(at(12_000)));
     assert!(debounce.take_due(at(12_000)), "written to without end");
-    // It is emptied in this moment, and written in the next. Who empties it all the time is not waited for.
+    // It is emptied in this moment, and written in the next. A writer that empties it all the time is not waited for.
     for (step, due_at) in [(100, 12_020), (10, 12_200)] {
         for millis in (10_000..due_at).step_by(step) {
             debounce.note(at(millis), &lease);
@@ -289,14 +289,14 @@ fn a_whole_file_is_read_when_its_writer_has_closed_it() {
         "however long it took"
     );
     assert!(debounce.take_due(at(151_000)));
-    // A new file in its place is whole.
+    // A new file in its place is complete.
     debounce.note(at(200_000), &replaced);
     assert!(debounce.take_due(at(200_200)));
-    // A lease does not bring half a hosts file with it.
+    // A change of a lease does not read half of a hosts file.
     debounce.note(at(300_000), &written);
     debounce.note(at(300_100), &change(Pace::Live, What::Written, 2));
     assert!(!debounce.take_due(at(310_000)));
-    // A writer that is gone without a word.
+    // A writer that never closes the file.
     assert!(debounce.take_due(at(300_100 + OPEN_MS)));
     debounce.note(at(400_000), &written);
     for millis in (400_000..1_000_000).step_by(20_000) {
@@ -309,7 +309,7 @@ fn a_whole_file_is_read_when_its_writer_has_closed_it() {
     );
 }
 
-/// As after a mount, of which inotify says nothing.
+/// As after a mount, which inotify does not report.
 #[test]
 fn a_path_that_leads_elsewhere_is_seen() {
     let folder = Folder::new();

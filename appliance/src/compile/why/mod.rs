@@ -1,7 +1,7 @@
 //! Why a question is answered as it is: `xdnsd why`.
 //!
-//! Policy decides by images that know neither files nor lines. Here a question is decided once more by the same policy, and
-//! what it was compiled from is read again to find who says so. It takes as long as reading the files does.
+//! Policy decides by images without files or lines. Here the same policy decides a question once more, and its sources are read
+//! again to find the one that decided. That takes as long as reading the files.
 
 mod reason;
 
@@ -17,20 +17,20 @@ use super::local::GivenRecord;
 use super::set::{ListsInput, PolicyInput, PolicySet, ViewInput};
 pub use reason::{Location, PolicyPart, PolicyValue, Statement, ViewKey};
 
-/// What somebody wants to know about.
+/// A question to explain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WhyQuestion {
-    /// The name, in lower case.
+    /// QNAME, in lower case.
     pub name: Vec<u8>,
-    /// The type.
+    /// QTYPE.
     pub qtype: u16,
-    /// Who asks; `None`: somebody who is answered.
+    /// Address of the client; `None`: any client that is answered.
     pub client: Option<IpAddr>,
-    /// The index of the device that it asks by; 0: where its network is.
+    /// Index of the client's device; 0: the one with its network.
     pub device: u32,
 }
 
-/// What becomes of a question.
+/// Outcome of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handling {
     /// The client gets no answer.
@@ -39,22 +39,22 @@ pub enum Handling {
     Refused,
     /// It is answered from local data.
     Local,
-    /// It is answered as the RFC of a special-use name says.
+    /// It is answered by the RFC of a special-use name.
     Special,
-    /// The name is blocked: answered with this, and this TTL in seconds.
+    /// The name is blocked: the answer, and its TTL in seconds.
     Blocked(BlockRecord, u32),
-    /// A name of one label that upstream is not asked for: NXDOMAIN.
+    /// A name of one label that is not asked for upstream: NXDOMAIN.
     PlainName,
-    /// Any type: answered with as little as can be (RFC 8482).
+    /// QTYPE ANY: a minimal answer (RFC 8482).
     Any,
-    /// Aliases that go in a circle, or too far: SERVFAIL.
+    /// Aliases in a loop, or in too long a chain: SERVFAIL.
     Endless,
-    /// An upstream is asked, unless the cache has it.
+    /// An upstream is asked, unless the cache has an answer.
     Forwarded,
 }
 
 impl Handling {
-    /// Its word.
+    /// Name of the outcome.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -71,22 +71,22 @@ impl Handling {
     }
 }
 
-/// What becomes of a question, and who says so.
+/// Outcome of a question, and the sources that decided it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTrace {
     /// The question.
     pub question: WhyQuestion,
-    /// What becomes of it.
+    /// Outcome.
     pub handling: Handling,
-    /// Who has a say in it, in the order in which they are asked.
+    /// Sources that apply, in the order in which they are consulted.
     pub reasons: Vec<Statement>,
-    /// The name that is asked for in the end: another one behind a local alias. Under it stands what the cache has.
+    /// Name that is finally asked for: the target of local aliases. Cached answers are under it.
     pub target: Vec<u8>,
-    /// The number of the view that it is asked in.
+    /// Number of the client's view.
     pub view: u8,
 }
 
-/// Finds out why. `input` is what `set` was compiled from, `place_of` knows where a value of the config stands.
+/// Explains a question. `set` was compiled from `input`; `place_of` gives the place of a value in the config.
 #[must_use]
 pub fn explain(
     set: &PolicySet,
@@ -127,12 +127,12 @@ pub fn explain(
     }
 }
 
-/// The view of a policy, whether lists are paused or not.
+/// The view of a policy, with or without paused lists.
 const fn number_of_view(policy: u8) -> usize {
     policy as usize % VIEWS_MAX
 }
 
-/// The device that a client most likely asks by: the one on whose network it has its address.
+/// The client's most likely device: the one with its network.
 fn device_of(set: &PolicySet, client: IpAddr, named: u32) -> u32 {
     if named != 0 {
         return named;
@@ -142,13 +142,13 @@ fn device_of(set: &PolicySet, client: IpAddr, named: u32) -> u32 {
     found.map_or(0, |(device, _)| *device)
 }
 
-/// Collects who has a say.
+/// Collects the sources that apply.
 struct Explainer<'a> {
     set: &'a PolicySet,
     policy: Policy<'a>,
-    /// Those of the view.
+    /// Lists of the view.
     lists: &'a ListsInput,
-    /// The view, and its index; `None`: who asks is in none.
+    /// The view with its index; `None` if the client is in none.
     view: Option<(usize, &'a ViewInput)>,
     input: &'a PolicyInput,
     place_of: &'a dyn Fn(PolicyValue) -> Location,
@@ -156,7 +156,7 @@ struct Explainer<'a> {
 }
 
 impl Explainer<'_> {
-    /// What becomes of it by its client alone.
+    /// Outcome decided by the client alone.
     fn of_client(&mut self, client: Option<IpAddr>) -> Option<Handling> {
         let client = client?.to_canonical();
         let action = self.policy.admit(client);
@@ -171,7 +171,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// What becomes of it by its type alone.
+    /// Outcome decided by the type alone.
     fn of_type(&mut self, qtype: u16) -> Option<Handling> {
         if (rtype::IXFR..rtype::ANY).contains(&qtype) {
             self.tell(PolicyPart::Type, "nothing that a forwarder has", None);
@@ -180,7 +180,7 @@ impl Explainer<'_> {
         None
     }
 
-    /// Follows local aliases until somebody else decides; `name` is then what that is about.
+    /// Follows local aliases until another source decides; `name` becomes the last target.
     fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Handling {
         for _ in 0..=CHAIN_MAX {
             let at = name.clone();
@@ -251,7 +251,7 @@ fn given(
     }
 }
 
-/// A file of policy, as a place of which the line is not known.
+/// The place of a file without a line.
 fn file(path: PathBuf) -> Location {
     Location {
         file: Some(path.display().to_string()),

@@ -1,4 +1,4 @@
-//! Who has a say in a question, and where that is written.
+//! Sources that decide a question, and their places.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::compile::rdata;
 use crate::compile::routes::parse_suffix;
 use crate::os::device;
 
-/// A source that has a say.
+/// A source that may decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyPart {
     /// The lists of clients.
@@ -35,11 +35,11 @@ pub enum PolicyPart {
     Zone,
     /// A special-use name.
     Special,
-    /// What blocks names.
+    /// Blocked names.
     Block,
-    /// What allows them.
+    /// Allowed names.
     Allow,
-    /// What keeps names of one label here.
+    /// The setting that keeps names of one label local.
     PlainName,
     /// A route to an upstream group, or the default group.
     Route,
@@ -48,7 +48,7 @@ pub enum PolicyPart {
 }
 
 impl PolicyPart {
-    /// Its word.
+    /// Name of the source.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -69,25 +69,25 @@ impl PolicyPart {
     }
 }
 
-/// Where something is written.
+/// Place of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Location {
     /// The key of the config.
     pub key: Option<&'static str>,
-    /// The file. `None`: the key is not set, so that its default holds.
+    /// The file. `None` if the key is not set, so that its default holds.
     pub file: Option<String>,
-    /// Its line, from 1. `None`: the file has no such line by now, or keeps none.
+    /// Line number, from 1. `None` if the file has no such line by now, or keeps none.
     pub line: Option<usize>,
-    /// What the line says.
+    /// Text of the line.
     pub text: Option<String>,
 }
 
-/// A value of the config, by its place in what policy is compiled from.
+/// A value of the config, by its index in the input of policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PolicyValue {
     /// A prefix of clients.
     Client(usize),
-    /// What all other clients get.
+    /// The action for all other clients.
     OtherClients,
     /// A key of a view.
     View {
@@ -106,25 +106,25 @@ pub enum PolicyValue {
     Block(usize),
     /// An allowed name.
     Allow(usize),
-    /// Whether names of one label are asked for upstream.
+    /// Whether names of one label go upstream.
     PlainNames,
     /// A suffix of a route.
     Suffix {
         /// The route.
         route: usize,
-        /// The suffix among its own.
+        /// Index of the suffix in the route.
         index: usize,
     },
     /// Whether routed suffixes may resolve to private addresses.
     RebindRouted,
-    /// A suffix that may.
+    /// A suffix that may resolve to private addresses.
     RebindAllow(usize),
 }
 
 /// A key of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewKey {
-    /// Its name, and so the view itself.
+    /// Its name, which stands for the view itself.
     Name,
     /// A client.
     Client(usize),
@@ -136,16 +136,16 @@ pub enum ViewKey {
     Upstreams,
 }
 
-/// What one source says.
+/// Statement of one source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Who says it.
+    /// The source.
     pub source: PolicyPart,
-    /// What, in words. Empty: the record says it.
+    /// Statement in words. Empty if the record says it.
     pub what: String,
     /// The record that is given.
     pub record: Option<GivenRecord>,
-    /// Where that is written.
+    /// Place of the statement.
     pub place: Option<Location>,
 }
 
@@ -180,7 +180,7 @@ impl Explainer<'_> {
         self.tell(PolicyPart::Access, format!("{client} {what}"), Some(place));
     }
 
-    /// In which view the client is, and whether lists are paused for it.
+    /// Adds the client's view, and whether lists are paused for it.
     pub(super) fn tell_view(&mut self, client: IpAddr) {
         if let Some((view, input)) = self.view {
             let clients = input.clients.iter().enumerate();
@@ -197,7 +197,7 @@ impl Explainer<'_> {
         }
     }
 
-    /// The place of a name among those that are blocked or allowed in the view: the config's come first.
+    /// Place of a name among those blocked or allowed in the view: the config's come first.
     fn own_name(&self, index: usize, purpose: ListPurpose) -> Location {
         let lists = &self.input.lists;
         let (common, value): (_, fn(usize) -> PolicyValue) = match purpose {
@@ -256,12 +256,12 @@ impl Explainer<'_> {
                 self.tell_zone(zone, "has no record of this type");
             }
             Local::Nxdomain { zone } => self.tell_zone(Some(zone), "has no such name"),
-            // The one is followed, the other is no decision.
+            // The alias is followed, and the other is no decision.
             Local::Alias(_) | Local::Unknown => {}
         }
     }
 
-    /// The records by which a name exists that has none of the type that was asked for.
+    /// Adds the records by which a name exists without the type in question.
     fn tell_other_types(&mut self, name: &Labels<'_>) {
         let local = self.policy.local;
         for rtype in rdata::known_types() {
@@ -312,7 +312,7 @@ impl Explainer<'_> {
         self.tell(PolicyPart::Block, rank_text(ruling.rank), place);
     }
 
-    /// Who allows a name that is asked for upstream.
+    /// Adds the source that allows a name which is asked for upstream.
     pub(super) fn tell_allowed(&mut self, name: &Labels<'_>, qtype: u16) {
         if !self.policy.lists.allows(name, qtype) {
             return;
@@ -396,10 +396,10 @@ impl Explainer<'_> {
     }
 }
 
-/// What the set calls the names of the config itself.
+/// Source of the config's own names in a set.
 const BLOCK_KEY: &str = "filter.block";
 
-/// Whether a word of the config stands for this suffix.
+/// True if an item of the config has this suffix.
 fn stands_for(text: &str, suffix: &[u8]) -> bool {
     parse_suffix(text).is_ok_and(|names| names.iter().any(|name| name == suffix))
 }
@@ -409,7 +409,7 @@ fn holds(prefix: &Prefix, client: IpAddr) -> bool {
     is_of_family && Prefix::masked(client, prefix.length()) == *prefix
 }
 
-/// The line of a list's text that rules so. A compiled list has none: it keeps neither texts nor the names of its sources.
+/// Line of a list's text that gives this ruling. A compiled list has none: it keeps neither texts nor the names of its sources.
 fn list_place(path: &Path, ruled: &Ruled<'_>, purpose: ListPurpose) -> Option<Location> {
     let line = ruled.line(path, purpose).ok().flatten()?;
     Some(Location {
@@ -419,7 +419,7 @@ fn list_place(path: &Path, ruled: &Ruled<'_>, purpose: ListPurpose) -> Option<Lo
     })
 }
 
-/// What a rule of this rank does.
+/// Effect of a rule of this rank.
 const fn rank_text(rank: Rank) -> &'static str {
     match rank {
         Rank::ImportantAllow => "allowed, whatever blocks it",

@@ -13,7 +13,7 @@ use crate::compile::{Notes, PolicySet};
 use crate::testing::Folder;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
 
-/// A policy in which every source says something.
+/// A policy in which every source has a statement.
 fn input(folder: &Folder) -> PolicyInput {
     let ads = folder.write("ads.txt", "! ads\n||ads.example^\n@@||good.ads.example^\n");
     let lease = folder.write("leases", "0 m1 192.0.2.5 phone *\n");
@@ -78,7 +78,7 @@ fn server(address: &str, group: u8) -> UpstreamConfig {
     }
 }
 
-/// What is said, a line each: the files without their folder.
+/// Statements, a line each: files without their folder.
 fn explained(input: &PolicyInput, folder: &Folder, words: &str) -> Vec<String> {
     let mut notes = Notes::default();
     let set = PolicySet::build(input, None, &mut notes).expect("compiled");
@@ -233,7 +233,7 @@ fn what_is_asked_for_upstream_is_traced_to_its_route() {
             ],
         ),
         ("corp.example", &["Forwarded", TO_CORP, ROUTED]),
-        // The parent says whether a zone is signed.
+        // The parent knows whether a zone is signed.
         ("corp.example 43", &["Forwarded", TO_DEFAULT, ROUTED]),
         (
             "x.plex.example",
@@ -292,7 +292,7 @@ fn a_client_that_is_not_answered_ends_it() {
     );
 }
 
-/// The list in force is not the file by now: the file is named, without a line.
+/// The list in force differs from the file by now: the file is named, without a line.
 #[test]
 fn a_file_that_has_changed_since_is_named_without_a_line() {
     let folder = Folder::new();

@@ -1,10 +1,10 @@
-//! dnstap: queries and answers for programs of others, as CLIENT_QUERY and CLIENT_RESPONSE.
+//! dnstap: queries and answers for other programs, as CLIENT_QUERY and CLIENT_RESPONSE.
 //!
 //! ```text
 //!  file:    START ─ frame ─ frame ─ ... ─ STOP
 //!  socket:  READY ─► ◄─ ACCEPT   START ─ frame ─ ... ─ STOP ─► ◄─ FINISH
 //! ```
-//! Frame Streams (fstrm) around Protocol Buffers as in dnstap.proto. The few kinds of fields that it needs are written here.
+//! Frame Streams (fstrm) around Protocol Buffers as in dnstap.proto. The few types of fields that it needs are encoded here.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Read, Write};
@@ -16,16 +16,16 @@ use std::time::Duration;
 use super::reader::SeenEntry;
 use crate::store::tap::entry::{QueryPath, TapKind};
 
-/// What stands in front of a socket's path.
+/// Prefix of a socket's path.
 const UNIX: &str = "unix:";
-/// How long the other side may take to answer.
+/// Time that the other side has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A control frame is no longer (fstrm).
+/// Maximum length of a control frame (fstrm), in bytes.
 const CONTROL_BYTES_MAX: usize = 512;
 const CONTENT_TYPE: &[u8] = b"protobuf:dnstap.Dnstap";
 const CONTENT_TYPE_FIELD: u32 = 1;
 
-/// Control frames.
+/// Types of control frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 enum Control {
@@ -36,12 +36,12 @@ enum Control {
     Finish = 5,
 }
 
-/// Fields of a dnstap.proto's `Dnstap`.
+/// Fields of `Dnstap` in dnstap.proto.
 mod outer {
     pub const VERSION: u32 = 2;
     pub const MESSAGE: u32 = 14;
     pub const TYPE: u32 = 15;
-    /// Of `TYPE`.
+    /// Value of `TYPE`.
     pub const IS_MESSAGE: u64 = 1;
 }
 
@@ -63,7 +63,7 @@ mod field {
 const CLIENT_QUERY: u64 = 5;
 const CLIENT_RESPONSE: u64 = 6;
 
-/// Where they go.
+/// An output of dnstap messages.
 #[derive(Debug)]
 pub struct Dnstap {
     out: BufWriter<Stream>,
@@ -89,10 +89,10 @@ impl Write for Stream {
 }
 
 impl Dnstap {
-    /// Begins a stream: to the socket behind `unix:`, or to a file.
+    /// Begins a stream: to the socket after `unix:`, or to a file.
     ///
     /// # Errors
-    /// It cannot be opened, or who listens there wants something else.
+    /// It cannot be opened, or the listener expects another protocol.
     pub fn open(path: &Path) -> io::Result<Self> {
         let socket = path.to_str().and_then(|path| path.strip_prefix(UNIX));
         let mut stream = match socket {
@@ -115,7 +115,7 @@ impl Dnstap {
         })
     }
 
-    /// Writes one, where it is a query or an answer, whole or not.
+    /// Writes an entry if it is a query or an answer, whether its bytes are complete or not.
     ///
     /// # Errors
     /// The disk is full, or nobody reads.
@@ -127,7 +127,7 @@ impl Dnstap {
         Ok(())
     }
 
-    /// Hands over to the kernel what was written.
+    /// Flushes to the kernel.
     ///
     /// # Errors
     /// The disk is full, or nobody reads.
@@ -138,7 +138,7 @@ impl Dnstap {
     /// Ends the stream.
     ///
     /// # Errors
-    /// The same, or the other side does not say that it has all.
+    /// As [`Self::write`], or the other side does not confirm that it has everything.
     pub fn finish(mut self) -> io::Result<()> {
         self.out.write_all(&control(Control::Stop))?;
         self.out.flush()?;
@@ -149,7 +149,7 @@ impl Dnstap {
     }
 }
 
-/// A control frame: its kind, and what the stream holds where that is to be said.
+/// A control frame, with the content type if its kind has one.
 fn control(kind: Control) -> Vec<u8> {
     let mut body = (kind as u32).to_be_bytes().to_vec();
     if matches!(kind, Control::Ready | Control::Start) {
@@ -177,7 +177,7 @@ fn expect(mut socket: &UnixStream, kind: Control) -> io::Result<()> {
     }
     let mut rest = vec![0; len - 4];
     socket.read_exact(&mut rest)?;
-    // One that takes everything names no content.
+    // An ACCEPT without a content type accepts all.
     let names = |kind: &[u8]| kind.len() >= 8 && &kind[8..] == CONTENT_TYPE;
     if kind == Control::Accept && !rest.is_empty() && !names(&rest) {
         return Err(wrong("who listens there does not take dnstap"));
@@ -185,7 +185,7 @@ fn expect(mut socket: &UnixStream, kind: Control) -> io::Result<()> {
     Ok(())
 }
 
-/// The frame of one; `None`: dnstap has no such.
+/// Frame of an entry. `None` if dnstap has no message for it.
 fn payload(seen: &SeenEntry) -> Option<Vec<u8>> {
     let is_answer = match seen.entry.kind {
         TapKind::Query => false,
@@ -202,7 +202,7 @@ fn payload(seen: &SeenEntry) -> Option<Vec<u8>> {
 
 fn message(seen: &SeenEntry, is_answer: bool) -> Vec<u8> {
     let SocketAddrParts { address, is_v6 } = SocketAddrParts::of(seen.entry.client);
-    // One that was cut would be taken for a malformed one.
+    // A truncated message would look malformed.
     let bytes = (seen.bytes.len() == seen.entry.len as usize).then_some(seen.bytes.as_slice());
     let mut fields = ProtoFields::default();
     let kind = if is_answer {
@@ -239,7 +239,7 @@ fn message(seen: &SeenEntry, is_answer: bool) -> Vec<u8> {
     fields.0
 }
 
-/// An address as dnstap has it.
+/// An address in dnstap's form.
 struct SocketAddrParts {
     address: Vec<u8>,
     is_v6: bool,
@@ -260,12 +260,12 @@ impl SocketAddrParts {
     }
 }
 
-/// Fields of a message of Protocol Buffers.
+/// Encoded fields of a Protocol Buffers message.
 #[derive(Debug, Default)]
 struct ProtoFields(Vec<u8>);
 
 impl ProtoFields {
-    /// How a field's value is written.
+    /// Wire types.
     const VARINT: u32 = 0;
     const LENGTH: u32 = 2;
     const FIXED32: u32 = 5;

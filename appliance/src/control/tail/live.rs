@@ -1,4 +1,4 @@
-//! What happens now, put together by who looks: rates of counters, and what the tap has shown in the last ten seconds or so.
+//! Current activity, computed by the reader: rates of counters, and entries of the tap over about ten seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use crate::control::presentation::type_text;
 use crate::control::summary::Sums;
 use crate::store::tap::entry::TapKind;
 
-/// What is left of a count after a second.
+/// Part of a count that is left after a second.
 const FADING: f64 = 0.9;
-/// Keys of a table. Full: what is asked for least gives way.
+/// Maximum number of keys in a table. When full, keys seen about once are dropped; if that frees none, the new key is not
+/// counted.
 const KEYS_MAX: usize = 4096;
 
-/// Where queries are answered, with what counts them: the XDP program, and the ways to user space.
+/// Paths on which queries are answered, with their counters: the XDP program, and the ways to user space.
 pub const WAYS: [(&str, &str); 4] = [
     ("XDP program", "answered"),
     ("AF_XDP", "queries_xdp"),
@@ -23,11 +24,11 @@ pub const WAYS: [(&str, &str); 4] = [
     ("TCP", "queries_tcp"),
 ];
 
-/// How often keys were seen, fading.
+/// Counts of keys that decay over time.
 #[derive(Debug, Default)]
 pub struct FadingCounts {
     counts: HashMap<String, f64>,
-    /// Seconds that are over.
+    /// Number of seconds so far.
     age: i32,
 }
 
@@ -51,10 +52,10 @@ impl FadingCounts {
         });
     }
 
-    /// The most, with how often they are seen in a second.
+    /// Most frequent keys with their rates per second.
     #[must_use]
     pub fn most(&self, rows: usize) -> Vec<(&str, f64)> {
-        // As many seconds as there were, each with what is left of it.
+        // Sum of the weights of all seconds so far.
         let seconds = (1.0 - FADING.powi(self.age.saturating_add(1))) / (1.0 - FADING);
         let mut all: Vec<(&str, f64)> = Vec::new();
         for (key, count) in &self.counts {
@@ -66,41 +67,41 @@ impl FadingCounts {
     }
 }
 
-/// What happens now.
+/// Current activity.
 #[derive(Debug, Default)]
 pub struct LiveRates {
-    /// Names and types.
+    /// Names with their types.
     pub names: FadingCounts,
     /// Clients.
     pub clients: FadingCounts,
-    /// Who says so.
+    /// Reasons of answers.
     pub reasons: FadingCounts,
-    /// Codes of answers.
+    /// Response codes.
     pub codes: FadingCounts,
-    /// Entries that had no room.
+    /// Entries that were lost because a ring was full.
     pub lost: u64,
     earlier: String,
     later: String,
     elapsed: Duration,
 }
 
-/// Rates of the last look: in a second, and shares of 1 where there is a whole.
+/// Rates of the last interval: per second, or ratios from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Queries by [`WAYS`].
     pub ways: [f64; WAYS.len()],
-    /// All of them.
+    /// All queries.
     pub queries: f64,
-    /// What the cache and the XDP program had of what was looked up.
+    /// Ratio of lookups that the cache and the XDP program answered.
     pub hits: Option<f64>,
-    /// What lists withhold of queries.
+    /// Ratio of queries that lists block.
     pub blocked: Option<f64>,
-    /// SERVFAIL.
+    /// SERVFAIL responses.
     pub servfail: f64,
 }
 
 impl LiveRates {
-    /// Counts one that was answered, or gets no answer.
+    /// Counts an entry if it is an answer, or a query without one.
     pub fn take(&mut self, seen: &SeenEntry) {
         if !matches!(
             seen.entry.kind,
@@ -118,13 +119,13 @@ impl LiveRates {
         self.codes.count(show::rcode(seen));
     }
 
-    /// Counters as they stand, so long after the last look at them.
+    /// Takes the current counters; `elapsed` is the time since the last ones.
     pub fn count(&mut self, stats: String, elapsed: Duration) {
         self.earlier = std::mem::replace(&mut self.later, stats);
         self.elapsed = elapsed;
     }
 
-    /// A second is over.
+    /// Decays the counts, once a second.
     pub fn fade(&mut self) {
         let Self {
             names,
@@ -138,7 +139,7 @@ impl LiveRates {
         }
     }
 
-    /// Rates between the last two looks at the counters.
+    /// Rates between the last two readings of the counters.
     #[must_use]
     pub fn rates(&self) -> Rates {
         let (earlier, later) = (Sums::of(&self.earlier), Sums::of(&self.later));

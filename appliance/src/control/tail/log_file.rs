@@ -1,4 +1,4 @@
-//! A log of queries in a file that does not grow for ever.
+//! A log of queries in files of limited size.
 //!
 //! ```text
 //!  queries.log ─► queries.log.1 ─► ... ─► queries.log.N ─► gone
@@ -9,20 +9,20 @@ use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Where the lines go.
+/// Log file with rotation.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
-    /// The file is moved away before it is longer; 0: never.
+    /// Maximum size before rotation, in bytes; 0: unlimited.
     rotate_bytes: u64,
-    /// So many that were moved away stay.
+    /// Number of rotated files that are kept.
     keep: u32,
     file: BufWriter<File>,
     len: u64,
 }
 
 impl LogFile {
-    /// Goes on where the file ends.
+    /// Opens the file to append.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -41,7 +41,7 @@ impl LogFile {
     /// Writes one line.
     ///
     /// # Errors
-    /// The disk is full, or another file cannot be made.
+    /// The disk is full, or the next file cannot be made.
     pub fn write(&mut self, line: &str) -> io::Result<()> {
         let bytes = line.len() as u64 + 1;
         if self.rotate_bytes > 0 && self.len > 0 && self.len + bytes > self.rotate_bytes {
@@ -52,7 +52,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// Hands over to the kernel what was written.
+    /// Flushes to the kernel.
     ///
     /// # Errors
     /// The disk is full.
@@ -76,7 +76,7 @@ impl LogFile {
         Ok(())
     }
 
-    /// The name of the one that was moved away so many times.
+    /// Path of the file that was rotated this many times.
     fn numbered(&self, number: u32) -> PathBuf {
         if number == 0 {
             return self.path.clone();
@@ -87,7 +87,7 @@ impl LogFile {
     }
 }
 
-/// Who asked for what is private.
+/// Mode 0640: queries are private.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(read("queries.log.1"), "a line that is longer\n");
         assert_eq!(read("queries.log.2"), "four\n");
         assert!(!folder.join("queries.log.3").exists());
-        // One that is opened anew goes on, and is as long as it was.
+        // A file that is opened again is appended to, and its size counts.
         drop(log);
         let mut log = LogFile::open(&path, 10, 2).expect("a file");
         log.write("seven").expect("room");

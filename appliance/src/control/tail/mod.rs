@@ -1,6 +1,6 @@
-//! `xdnsd tail` and `top`: read the tap of a daemon, and hand what was seen to lines, a log file, dnstap, a capture or a screen.
+//! `xdnsd tail` and `top`: read the tap of a daemon, and pass entries to lines, a log file, dnstap, a capture or a screen.
 //!
-//! All of it is the reader's: files, sockets, memory and time. The daemon writes to the rings and knows of nothing else.
+//! All of it runs in the reader: files, sockets, memory and time. The daemon only writes to the rings.
 
 pub mod dnstap;
 pub mod live;
@@ -28,28 +28,28 @@ use pcap::Pcap;
 use reader::{SeenEntry, TapReader};
 use show::Filter;
 
-/// The time between two looks at the rings while nothing comes: nobody wakes a reader.
+/// Pause between two looks at idle rings: a reader is not woken.
 const REST: Duration = Duration::from_millis(50);
-/// While something does.
+/// Pause while entries arrive.
 const BUSY: Duration = Duration::from_millis(2);
 
-/// What is shown, and where.
+/// Filter and outputs of `tail`.
 #[derive(Clone, Debug, Default)]
 pub struct TailOptions {
-    /// What of it.
+    /// Entries to show.
     pub filter: Filter,
-    /// For programs.
+    /// Print JSON.
     pub is_json: bool,
-    /// Lines go to this file, which is moved away before it has more than so many bytes (0: never), and so many stay.
+    /// Log file, its maximum size in bytes before rotation (0: unlimited), and the number of rotated files to keep.
     pub log: Option<(PathBuf, u64, u32)>,
-    /// Messages go here: a file, or a socket behind `unix:`.
+    /// Output for dnstap: a file, or a socket after `unix:`.
     pub dnstap: Option<PathBuf>,
-    /// Frames go here.
+    /// Output for captured frames.
     pub pcap: Option<PathBuf>,
 }
 
 impl TailOptions {
-    /// Whether lines go to standard output: where nothing else is asked for.
+    /// True if lines go to standard output: no other output was asked for.
     const fn has_lines(&self) -> bool {
         self.log.is_none() && self.dnstap.is_none() && self.pcap.is_none()
     }
@@ -77,7 +77,7 @@ impl TailOptions {
     }
 }
 
-/// Where all of it goes.
+/// The outputs.
 struct Sinks<'o> {
     options: &'o TailOptions,
     out: &'o mut dyn Write,
@@ -86,10 +86,10 @@ struct Sinks<'o> {
     pcap: Option<Pcap<io::BufWriter<std::fs::File>>>,
 }
 
-/// Shows what the daemon at `socket` is asked, until the reader of `out` has left, or a signal comes.
+/// Shows what the daemon at `socket` is asked, until the reader of `out` has gone, or a signal comes.
 ///
 /// # Errors
-/// Nobody answers there or it ends, or something cannot be written; in words.
+/// Nobody answers there, the daemon ends, or writing fails; in words.
 pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let mut sinks = Sinks::open(options, out)?;
@@ -104,9 +104,9 @@ pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<
     }
 }
 
-/// Why there is nothing more to do.
+/// Why `tail` ends.
 enum TailEnd {
-    /// The reader of what is shown has seen enough.
+    /// The reader of standard output has gone.
     ReaderLeft,
     Failed(String),
 }
@@ -171,7 +171,7 @@ impl Sinks<'_> {
         line.map_or(Ok(()), |line| self.line(&line))
     }
 
-    /// A line, where lines go.
+    /// Writes a line to the log file or standard output.
     fn line(&mut self, line: &str) -> Result<(), TailEnd> {
         if let Some(log) = &mut self.log {
             let path = self.options.log.as_ref().map(|(path, ..)| path.as_path());
@@ -197,7 +197,7 @@ impl Sinks<'_> {
         Ok(())
     }
 
-    /// Ends what has an end.
+    /// Finishes the outputs that need it.
     fn finish(self) -> Result<(), String> {
         let path = self.options.dnstap.as_deref();
         let finished = self.dnstap.map_or(Ok(()), Dnstap::finish);
@@ -205,7 +205,7 @@ impl Sinks<'_> {
     }
 }
 
-/// What went wrong with the file at `path`, or with standard output.
+/// Maps an error of the file at `path`, or of standard output.
 fn failed(path: Option<&Path>, written: io::Result<()>) -> Result<(), TailEnd> {
     written.map_err(|error| match path {
         Some(path) => TailEnd::Failed(told(path, &error)),
@@ -218,14 +218,14 @@ fn told(path: &Path, error: &io::Error) -> String {
     format!("{}: {error}", text::path(path))
 }
 
-/// What has come while it rested.
+/// Event after a pause.
 enum TailEvent {
     Nothing,
     Signal,
     DaemonLeft,
 }
 
-/// Signals that end it are read from a descriptor, so that what was begun is ended.
+/// Blocks the signals that end it, to read them from a descriptor, so that outputs are finished.
 fn signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
     set.extend([Signal::SIGINT, Signal::SIGTERM]);
@@ -238,14 +238,14 @@ fn wait(reader: &TapReader, signals: &SignalFd, rest: Duration) -> TailEvent {
         PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         PollFd::new(reader.connection().as_fd(), PollFlags::POLLIN),
     ];
-    // Interrupted or failed: the rings are looked at again.
+    // Interrupted or failed: the rings are read again.
     let _ = poll(
         &mut fds,
         PollTimeout::try_from(rest).unwrap_or(PollTimeout::ZERO),
     );
     match fds.map(|fd| fd.any().unwrap_or(false)) {
         [true, _] => TailEvent::Signal,
-        // It says nothing there, so this is its end.
+        // The daemon sends nothing on this connection, so readable means closed.
         [_, true] => TailEvent::DaemonLeft,
         [false, false] => TailEvent::Nothing,
     }

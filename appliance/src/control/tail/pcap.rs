@@ -1,4 +1,4 @@
-//! Frames in a file that tcpdump, tshark and Wireshark read: what went over AF_XDP sockets, where no packet socket sees it.
+//! Capture files for tcpdump, tshark and Wireshark: frames of AF_XDP sockets, which packet sockets do not see.
 //!
 //! The classic format with nanoseconds (draft-ietf-opsawg-pcap), in the byte order of this machine.
 
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use super::reader::SeenEntry;
 
-/// That times have nanoseconds.
+/// Magic number for times in nanoseconds.
 const MAGIC: u32 = 0xa1b2_3c4d;
 const VERSION: [u16; 2] = [2, 4];
 const SNAPLEN: u32 = 65_535;
 const ETHERNET: u32 = 1;
 
-/// Where frames go.
+/// A capture file.
 #[derive(Debug)]
 pub struct Pcap<W: Write>(W);
 
@@ -34,7 +34,7 @@ impl<W: Write> Pcap<W> {
         for number in VERSION {
             out.write_all(&number.to_ne_bytes())?;
         }
-        // The time zone and how exact times are: 0 by everybody.
+        // Time zone and accuracy of times: always 0.
         for number in [0, 0, SNAPLEN, ETHERNET] {
             out.write_all(&number.to_ne_bytes())?;
         }
@@ -54,7 +54,7 @@ impl<W: Write> Pcap<W> {
         self.0.write_all(&seen.bytes)
     }
 
-    /// Hands over to the kernel what was written.
+    /// Flushes to the kernel.
     ///
     /// # Errors
     /// The disk is full.

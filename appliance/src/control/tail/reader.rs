@@ -1,4 +1,4 @@
-//! The reader's side of the tap: it makes the memory, hands it over, and empties it.
+//! The reader's side of the tap: it allocates the memory, hands it over, and empties the rings.
 
 use std::collections::HashMap;
 use std::io;
@@ -17,40 +17,42 @@ use crate::os::shared_memory::SharedMemory;
 use crate::store::tap::entry::{TapEntry, TapKind};
 use crate::store::tap::ring::{RingLayout, RingReader};
 
-/// Queries that are remembered until their answer comes. Full: those of the last minute stay; where these are too many, none.
+/// Maximum number of queries that wait for their answer. When full, those older than a minute are forgotten; if there are none,
+/// new queries are not remembered.
 const WAITING_MAX: usize = 16_384;
-/// No answer comes later.
+/// Time after which a waiting query may be forgotten, in seconds.
 const WAITING_SECS: u64 = 60;
 
-/// Something that was seen, with what the reader knows of it besides.
+/// An entry of the tap, with what the reader adds.
 #[derive(Clone, Debug)]
 pub struct SeenEntry {
-    /// What the worker has written.
+    /// Entry as the worker wrote it.
     pub entry: TapEntry,
-    /// The message or frame, or its begin.
+    /// Message or frame, possibly truncated.
     pub bytes: Vec<u8>,
-    /// When it was, since 1970.
+    /// Time since 1970.
     pub wall: Duration,
-    /// How long the client has waited, where it is an answer.
+    /// Time that the client has waited, if this is an answer.
     pub waited: Option<Duration>,
 }
 
-/// Reads the tap of a daemon.
+/// Reader of a daemon's tap.
 #[derive(Debug)]
 pub struct TapReader {
     rings: RingReader,
     connection: UnixStream,
-    /// When queries came that wait: an answer says nothing of that.
+    /// Arrival times of waiting queries, by client and ID: a late answer does not carry them.
     waiting: HashMap<(SocketAddr, u16), u64>,
-    /// Entries that had no room, as far as that was told.
+    /// Lost entries that were reported.
     lost: u64,
 }
 
 impl TapReader {
-    /// Reads of the daemon at `socket` from now on what these bits of [`wanted`](crate::store::tap::entry::wanted) say.
+    /// Attaches to the daemon at `socket` and reads the entries that these bits of [`wanted`](crate::store::tap::entry::wanted)
+    /// select.
     ///
     /// # Errors
-    /// Nobody answers there, or it refuses.
+    /// Nobody answers there, or the daemon refuses.
     pub fn attach(socket: &Path, wanted: u8, shape: RingLayout) -> io::Result<Self> {
         let (file, memory) = SharedMemory::make(shape.bytes())?;
         let request = readers::request(wanted, shape);
@@ -63,7 +65,7 @@ impl TapReader {
         })
     }
 
-    /// What came since the last time, in order.
+    /// Entries since the last call, in order.
     pub fn read(&mut self) -> Vec<SeenEntry> {
         let now = (clock::monotonic_ns(), SystemTime::now());
         let read = self.rings.drain();
@@ -72,13 +74,13 @@ impl TapReader {
             .collect()
     }
 
-    /// How many more had no room since the last time.
+    /// Number of entries lost since the last call.
     pub fn newly_lost(&mut self) -> u64 {
         let lost = self.rings.lost();
         lost - std::mem::replace(&mut self.lost, lost)
     }
 
-    /// The daemon's end of the connection ends with it.
+    /// Connection to the daemon, closed by the daemon when it ends.
     pub const fn connection(&self) -> &UnixStream {
         &self.connection
     }

@@ -1,4 +1,4 @@
-//! Queries and what became of them, as lines: for people, and for programs.
+//! Queries and their outcome as lines of text or JSON.
 
 use std::net::IpAddr;
 
@@ -15,19 +15,19 @@ use crate::os::device;
 use crate::store::tap::entry::{AnswerReason, TapKind};
 use crate::text::json;
 
-/// What is shown of all that is seen.
+/// Filter of entries.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Clients with an address in it.
+    /// Clients with an address in this prefix.
     pub client: Option<Prefix>,
-    /// Names in it, and itself: wire form in lower case.
+    /// This name and those below it, in wire form and lower case.
     pub name: Option<Vec<u8>>,
-    /// What a list has withheld.
+    /// Only queries that a list blocked.
     pub is_blocked: bool,
 }
 
 impl Filter {
-    /// Whether it is shown. Of a query that waits nothing is known yet.
+    /// True if the entry is shown. A waiting query has no outcome yet.
     #[must_use]
     pub fn lets_through(&self, seen: &SeenEntry) -> bool {
         let entry = &seen.entry;
@@ -47,17 +47,17 @@ impl Filter {
     }
 }
 
-/// The question of a message.
+/// Question of a message.
 #[derive(Clone, Debug)]
 pub struct ShownQuestion {
-    /// Its name, as the client has written it.
+    /// QNAME in the client's letter case.
     pub name: Name,
-    /// Its type.
+    /// QTYPE.
     pub qtype: u16,
 }
 
 impl ShownQuestion {
-    /// `None`: there is none, or it is malformed.
+    /// `None` if there is none, or it is malformed.
     #[must_use]
     pub fn of(message: &[u8]) -> Option<Self> {
         let (name, end) = Name::parse(message, HEADER_LEN).ok()?;
@@ -66,7 +66,7 @@ impl ShownQuestion {
     }
 }
 
-/// What is shown of one.
+/// Fields of a line.
 struct Shown {
     ms: u128,
     client: IpAddr,
@@ -77,7 +77,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// `None`: nothing came of it yet.
+    /// `None` if there is no outcome yet.
     fn of(seen: &SeenEntry) -> Option<Self> {
         let entry = &seen.entry;
         let has_answer = match entry.kind {
@@ -100,14 +100,14 @@ impl Shown {
     }
 }
 
-/// The code of its answer, `-` without one.
+/// RCODE of the answer, `-` without one.
 #[must_use]
 pub fn rcode(seen: &SeenEntry) -> String {
     let shown = Shown::of(seen).and_then(|shown| shown.rcode);
     shown.unwrap_or_else(|| "-".into())
 }
 
-/// A line for people; `None`: nothing came of it yet.
+/// A line of text; `None` if there is no outcome yet.
 #[must_use]
 pub fn line(seen: &SeenEntry) -> Option<String> {
     let Shown {
@@ -138,7 +138,7 @@ pub fn line(seen: &SeenEntry) -> Option<String> {
     Some(line)
 }
 
-/// The same for programs.
+/// A line of JSON; `None` if there is no outcome yet.
 #[must_use]
 pub fn json_line(seen: &SeenEntry) -> Option<String> {
     let shown = Shown::of(seen)?;
@@ -157,7 +157,7 @@ pub fn json_line(seen: &SeenEntry) -> Option<String> {
     Some(json::line(&value))
 }
 
-/// That some had no room.
+/// A line about lost entries.
 #[must_use]
 pub fn lost(lost: u64, is_json: bool) -> String {
     if is_json {

@@ -1,7 +1,7 @@
-//! `xdnsd top`: what happens now, on one screen: rates by way in, hit ratio, what is asked for most, by whom, who says so.
+//! `xdnsd top`: current activity on one screen: rates by path, hit ratio, and the most frequent names, clients and reasons.
 //!
-//! Rates are of the counters, so they are exact; names, clients and reasons are of the tap, over about ten seconds. What the XDP
-//! program answers by itself is in the rates alone.
+//! Rates are from counters and exact; names, clients and reasons are from the tap, over about ten seconds. Answers of the XDP
+//! program are in the rates alone.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write};
@@ -19,28 +19,28 @@ use crate::store::tap::entry::wanted;
 use crate::store::tap::ring::RingLayout;
 use crate::text;
 
-/// The time between two screens.
+/// Time between two screens.
 const SCREEN: Duration = Duration::from_secs(1);
-/// The time between two looks at the rings.
+/// Time between two looks at the rings.
 const LOOK: Duration = Duration::from_millis(20);
 /// Columns and rows if the terminal does not say.
 const SIZE: (usize, usize) = (100, 30);
-/// The cursor to the top, and what is below it away.
+/// Moves the cursor to the top and clears the screen below it.
 const CLEAR: &str = "\x1b[H\x1b[J";
 /// Lines outside of the tables: three above, and two between.
 const OTHER_LINES: usize = 7;
-/// The least rows of a table.
+/// Minimum rows of a table.
 const ROWS_MIN: usize = 3;
-/// Columns of the rates behind each key, with what is between.
+/// Columns of the rate after each key, with the space between.
 const RATE: usize = 10;
-/// Columns of the keys but for names, which have what is left.
+/// Columns of the keys except names, which get the rest.
 const KEYS: [usize; 3] = [28, 14, 10];
 const NAME_MIN: usize = 20;
 
-/// Shows the daemon at `socket` until a signal comes; `is_once`: one screen, of a second.
+/// Shows the daemon at `socket` until a signal comes; with `is_once` a single screen, after a second.
 ///
 /// # Errors
-/// Nobody answers there or it ends; in words.
+/// Nobody answers there, or the daemon ends; in words.
 pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let is_terminal = std::io::stdout().is_terminal();
@@ -75,7 +75,7 @@ pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), Stri
     }
 }
 
-/// What a daemon answers.
+/// Answer of a daemon to a request.
 ///
 /// # Errors
 /// In words.
@@ -86,7 +86,7 @@ pub fn ask(path: &Path, request: &str) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// Columns and rows.
+/// Columns and rows of the terminal.
 fn size(is_terminal: bool) -> (usize, usize) {
     let size = tcgetwinsize(std::io::stdout().as_fd()).ok();
     let size = size.filter(|size| is_terminal && size.ws_col > 0 && size.ws_row > 0);
@@ -111,7 +111,7 @@ fn screen(live: &LiveRates, upstreams: &str, (columns, rows): (usize, usize)) ->
         percent(blocked),
     );
     if live.lost > 0 {
-        // Memory takes everything, here and below.
+        // Writing to a `String` cannot fail, here and below.
         let _ = write!(out, "  ({} not seen one by one)", live.lost);
     }
     let ways = WAYS.iter().zip(ways);
@@ -156,7 +156,7 @@ fn tables(live: &LiveRates, out: &mut String, columns: usize, rows: usize) {
     }
 }
 
-/// As much of it as a screen has room for: a line too long would take two.
+/// Truncates to the screen: a longer line would take two.
 fn cut(text: &str, columns: usize, rows: usize) -> String {
     let mut out = String::new();
     for line in text.lines().take(rows.saturating_sub(1)) {

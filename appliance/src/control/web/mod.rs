@@ -1,12 +1,12 @@
-//! `xdnsd web`: metrics over HTTP and a status page, by a process of its own, which asks the daemon over its control socket.
+//! `xdnsd web`: metrics over HTTP and a status page, by a separate process, which asks the daemon over its control socket.
 //!
 //! ```text
 //!  browser, Prometheus ──HTTP──► xdnsd web ──control socket──► daemon
 //!                                 no rights, no rings           knows nothing of HTTP
 //! ```
-//! What it is told over HTTP never touches the process that holds the rings. It reads, and changes nothing: membership in the
-//! socket's group (`control.group`) is all that it needs. A connection has a request, a bound for its length and its time, and an
-//! answer; so many are served at once, and one more is closed.
+//! Bytes from HTTP never reach the process that holds the rings. It only reads, so membership in the socket's group
+//! (`control.group`) is all that it needs. A connection has one request, with bounds on its length and time, and one answer;
+//! the number of connections is bounded, and a further one is closed.
 
 mod page;
 mod request;
@@ -28,16 +28,16 @@ use crate::control::tail::top::ask;
 use request::{Hosts, HttpRequest, HttpResponse};
 use watch::StatusPoller;
 
-/// How long a client may take to ask, and to read.
+/// Time that a client has to send its request, and to read.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections at once. Full: the next one is closed.
+/// Maximum number of connections. When full, the next one is closed.
 const CONNECTIONS_MAX: usize = 16;
-/// Bytes of a request at most.
+/// Maximum length of a request, in bytes.
 const REQUEST_BYTES_MAX: usize = 8192;
-/// How long an address that cannot be had, or accept(2) without descriptors, rests.
+/// Pause after an address could not be listened on, or accept(2) was out of descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Who serves.
+/// State that all connections share.
 struct Site {
     socket: PathBuf,
     allowed: Vec<Prefix>,
@@ -49,7 +49,7 @@ struct Site {
 /// Serves as `[web]` of the config says, until the process is ended.
 ///
 /// # Errors
-/// Nothing is to be served, or no address can be had; in words.
+/// Nothing is to be served, or no address can be listened on; in words.
 pub fn run(config: &Config) -> Result<(), String> {
     let web = &config.web;
     let Some(socket) = config.control.socket.as_deref() else {
@@ -76,7 +76,7 @@ pub fn run(config: &Config) -> Result<(), String> {
         threads.push(spawn("web", move || site.listen(&listener))?);
     }
     for thread in threads {
-        // None of them ends but by a fault.
+        // The threads end only by a fault.
         let _ = thread.join();
     }
     Err("web: a thread has ended".into())
@@ -104,7 +104,7 @@ impl Site {
         }
     }
 
-    /// Serves the client on a thread of its own, where it may be served.
+    /// Serves the client on a thread of its own, if it is allowed and there is room.
     fn accept(self: &Arc<Self>, client: TcpStream) {
         let peer = client.peer_addr().map(|peer| peer.ip().to_canonical());
         if !peer.is_ok_and(|peer| self.is_allowed(peer)) {
@@ -116,7 +116,7 @@ impl Site {
         }
         let site = Arc::clone(self);
         let serve = move || {
-            // What is wrong with a connection is its own.
+            // An error of a connection affects no other.
             let _ = site.serve(&client);
             site.connections.fetch_sub(1, Ordering::Relaxed);
         };
@@ -125,7 +125,7 @@ impl Site {
         }
     }
 
-    /// This machine, and who is named.
+    /// True for this machine, and for configured prefixes.
     fn is_allowed(&self, peer: IpAddr) -> bool {
         let is_named = |prefix: &Prefix| {
             peer.is_ipv4() == prefix.address().is_ipv4()
@@ -143,7 +143,7 @@ impl Site {
         };
         client.write_all(&answer.bytes())?;
         client.shutdown(Shutdown::Write)?;
-        // What it says besides would make the kernel take the answer back.
+        // Unread bytes would make the kernel reset the connection and drop the answer.
         client.set_read_timeout(Some(Duration::from_millis(200)))?;
         let _ = client.read(&mut [0; 512]);
         Ok(())
@@ -161,7 +161,7 @@ impl Site {
     }
 }
 
-/// Reads until a request's head is whole, or too long, or takes too long.
+/// Reads until the request's head is complete, too long or too late.
 fn read_head(mut client: &TcpStream) -> io::Result<Vec<u8>> {
     let over = Instant::now() + PATIENCE;
     let mut head = Vec::new();

@@ -1,6 +1,6 @@
-//! The status page: one file, which asks for nothing but `data.json` beside it.
+//! The status page: one file, which loads only `data.json` beside it.
 
-/// All of it.
+/// HTML of the page.
 pub const HTML: &str = include_str!("page.html");
 
 #[cfg(test)]

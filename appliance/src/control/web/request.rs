@@ -1,23 +1,23 @@
-//! What comes over HTTP, and what goes back. `httparse` reads what strangers write.
+//! HTTP requests and responses. `httparse` parses the bytes from outside.
 
 use std::net::IpAddr;
 
-/// Headers of a request at most.
+/// Maximum number of headers in a request.
 const HEADERS_MAX: usize = 48;
 
-/// Names by which the site may be asked for.
+/// Host names that the site answers to.
 #[derive(Debug)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// These, addresses, and `localhost`.
+    /// These names; addresses and `localhost` are always accepted.
     pub fn new(names: impl Iterator<Item = String>) -> Self {
         let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
         Self(names.map(plain).collect())
     }
 
-    /// Whether the site goes by this name. A page of somebody else's whose name suddenly has our address (DNS rebinding) is
-    /// told from ours by nothing but that.
+    /// True if the site answers to this name. Only the name tells our page from a foreign one that suddenly resolves to our
+    /// address (DNS rebinding).
     fn has(&self, host: &str) -> bool {
         let bare = match host.strip_prefix('[') {
             Some(v6) => v6.split(']').next().unwrap_or_default(),
@@ -28,25 +28,25 @@ impl Hosts {
     }
 }
 
-/// A request that may be answered.
+/// A valid request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    /// Without what stands behind `?`.
+    /// Path without the query after `?`.
     pub path: String,
-    /// Nothing but the answer's head is wanted.
+    /// True for HEAD.
     pub is_head: bool,
 }
 
-/// Whether the head is all there.
+/// True if the head is complete.
 pub fn is_whole(head: &[u8]) -> bool {
     head.windows(4).any(|part| part == b"\r\n\r\n") || head.windows(2).any(|part| part == b"\n\n")
 }
 
 impl HttpRequest {
-    /// Reads one.
+    /// Parses a request.
     ///
     /// # Errors
-    /// What is answered instead.
+    /// The response to send instead.
     pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, HttpResponse> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
@@ -81,7 +81,7 @@ impl HttpRequest {
     }
 }
 
-/// What goes back.
+/// A response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HttpResponse {
     status: u16,
@@ -102,7 +102,7 @@ impl HttpResponse {
         }
     }
 
-    /// A line of text.
+    /// A response with a line of text.
     pub fn plain(status: u16, text: &str) -> Self {
         Self::new(status, TEXT, format!("{text}\n"))
     }
@@ -111,7 +111,7 @@ impl HttpResponse {
         Self::new(200, "text/html; charset=utf-8", html)
     }
 
-    /// As Prometheus reads them.
+    /// A response with metrics for Prometheus.
     pub fn metrics(text: String) -> Self {
         Self::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
     }
@@ -120,7 +120,7 @@ impl HttpResponse {
         Self::new(200, "application/json", text)
     }
 
-    /// The same without its body, where that is so.
+    /// Without its body if `is_head`.
     pub fn without_body(self, is_head: bool) -> Self {
         Self {
             has_body: !is_head,
@@ -128,7 +128,7 @@ impl HttpResponse {
         }
     }
 
-    /// As it goes over the connection. The page may load nothing but from here, and nobody may frame it.
+    /// Bytes of the response. The headers forbid the page to load anything from elsewhere, and others to frame it.
     pub fn bytes(&self) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",

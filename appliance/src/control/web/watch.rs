@@ -1,4 +1,4 @@
-//! Looks at the daemon while somebody looks at the page, and at no other time.
+//! Polls the daemon while somebody looks at the page, and only then.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,25 +15,25 @@ use crate::store::tap::entry::wanted;
 use crate::store::tap::ring::RingLayout;
 use crate::text::json;
 
-/// The time between two looks at counters.
+/// Time between two readings of the counters.
 const LOOK: Duration = Duration::from_secs(1);
-/// The time between two looks at the rings.
+/// Time between two looks at the rings.
 const READ: Duration = Duration::from_millis(20);
-/// For so long after the last request the daemon is looked at.
+/// Time after the last request for which polling goes on.
 const LINGER: Duration = Duration::from_secs(10);
-/// How long a request waits for the first look.
+/// Time that a request waits for the first data.
 const FIRST_MAX: Duration = Duration::from_secs(4);
 /// Rows of a table.
 const ROWS: usize = 12;
 
-/// What was seen last, and when somebody wanted to know.
+/// Latest data, and the time of the last request.
 #[derive(Debug, Default)]
 struct Board {
     asked_at: Option<Instant>,
     data: Option<Result<String, String>>,
 }
 
-/// Looks for those who ask.
+/// Polls the daemon on request.
 #[derive(Debug)]
 pub struct StatusPoller {
     socket: PathBuf,
@@ -42,7 +42,7 @@ pub struct StatusPoller {
 }
 
 impl StatusPoller {
-    /// Of the daemon at `socket`.
+    /// For the daemon at `socket`.
     pub fn new(socket: PathBuf) -> Self {
         Self {
             socket,
@@ -51,7 +51,7 @@ impl StatusPoller {
         }
     }
 
-    /// The data of the page.
+    /// Data of the page.
     ///
     /// # Errors
     /// The daemon does not answer; in words.
@@ -69,7 +69,7 @@ impl StatusPoller {
             .unwrap_or_else(|| Err("the daemon does not answer".into()))
     }
 
-    /// Looks whenever somebody has asked, as long as the process lives.
+    /// Polls whenever there are requests, as long as the process lives.
     pub fn run(&self) {
         loop {
             let board = self.board();
@@ -84,7 +84,7 @@ impl StatusPoller {
         }
     }
 
-    /// Looks until nobody asks any more.
+    /// Polls until there were no requests for [`LINGER`].
     fn look(&self) -> Result<(), String> {
         let reader = TapReader::attach(&self.socket, wanted::ANSWERS, RingLayout::QUESTIONS);
         let mut reader = reader.map_err(|error| error.to_string())?;
@@ -119,7 +119,7 @@ impl Board {
     }
 }
 
-/// What the page shows.
+/// Data of the page as JSON.
 fn data(live: &LiveRates, socket: &Path) -> Result<String, String> {
     let upstreams = ask(socket, "json upstreams")?;
     let upstreams: Value = serde_json::from_str(&upstreams).unwrap_or_default();

@@ -1,8 +1,8 @@
-//! A file that cannot be taken keeps what it said, and keeps nobody from the others.
+//! Tests: a file that cannot be taken keeps its last contents, and delays no other.
 
 use super::*;
 
-/// Whether it is blocked for a type.
+/// True if the name is blocked for this type.
 fn is_blocked_for(reloader: &PolicyReloader, question: &str, qtype: u16) -> bool {
     let wire = name::parse(question).expect("a name");
     let labels = Labels::new(&wire).expect("well-formed");
@@ -21,7 +21,7 @@ fn put(folder: &Folder, reloader: &mut PolicyReloader, files: &[(&str, &str)]) -
     update(reloader).expect("due")
 }
 
-/// The names of a list of ten, and some rules that no tag of two bytes holds.
+/// Names of a list of ten, and some rules that do not fit a tag of two bytes.
 fn rules() -> String {
     names(10)
         + "ads.example\nboth.example\n0.0.0.0 exact.example\n\
@@ -109,7 +109,7 @@ fn a_list_that_shrank_keeps_its_rules_and_all_others_go_on() {
             let held = held(&reloader);
             assert!(held.len() == 1 && held[0].contains("b.txt"), "{held:?}");
         }
-        // Asked for or not.
+        // With and without a request.
         let input = reloader.input.clone();
         let asked = reloader.reload(input, None).expect("right");
         assert_eq!(asked.notes.failures.len(), 1);
@@ -145,7 +145,7 @@ fn a_list_that_is_removed_from_the_config_is_kept_by_nobody() {
     let (mut reloader, _) = PolicyReloader::start(input, None).expect("started");
     put(&folder, &mut reloader, &[("a.txt", "")]);
     assert!(is_blocked(&reloader, "ads9.example"));
-    // For another purpose it is another list; and in another place of the config the same one.
+    // For another purpose it counts as another list; at another place in the config as the same one.
     let mut other = with_list(&b);
     other.lists.allow = vec![a.clone()];
     reloader.reload(other, None).expect("right");
@@ -160,7 +160,7 @@ fn a_list_that_is_removed_from_the_config_is_kept_by_nobody() {
     assert!(!is_blocked(&reloader, "ads9.example"));
 }
 
-/// Whoever repeats one name says one thing.
+/// Repetitions of one name count once.
 #[test]
 fn rules_are_counted_once() {
     let folder = Folder::new();
@@ -191,7 +191,7 @@ fn told_of(update: Update) -> Vec<String> {
     told(&update)
 }
 
-/// Opened and closed for each part: no part is the whole.
+/// Opened and closed for each part: no part is the whole list.
 #[test]
 fn a_list_that_lost_rules_is_taken_when_it_was_left_alone() {
     use std::io::Write;
@@ -224,7 +224,7 @@ fn a_list_that_lost_rules_is_taken_when_it_was_left_alone() {
         "{waits:?}"
     );
     assert!(is_blocked(&reloader, "ads99.example"));
-    // Another list meanwhile does not make it older.
+    // A change of another list meanwhile does not make it older.
     assert_eq!(reloader.deadline(), Some(at(2_000 + SETTLED_MS)));
     reloader.list_changes.look_again(at(2_000), 1_000);
     assert!(reloader.update_if_due(at(3_000), None).is_some());
@@ -239,7 +239,7 @@ fn a_list_that_lost_rules_is_taken_when_it_was_left_alone() {
     assert_eq!(reloader.deadline(), None);
 }
 
-/// Its writer takes his time, or has died.
+/// Its writer is slow, or has died.
 #[test]
 fn a_file_that_is_being_written_keeps_nobody_from_the_others() {
     use std::io::Write;

@@ -1,4 +1,4 @@
-//! Files that change, one after the other.
+//! Tests of files that change, one after the other.
 
 mod kept;
 
@@ -34,7 +34,7 @@ fn is_blocked(reloader: &PolicyReloader, question: &str) -> bool {
     matches!(found, Decision::Blocked(_))
 }
 
-/// Lets the reloader find out what happened and do what it does.
+/// Lets the reloader take events and update.
 fn update(reloader: &mut PolicyReloader) -> Option<Update> {
     reloader.take_events(NOW);
     reloader.update_if_due(LATER, None)
@@ -180,7 +180,7 @@ fn a_file_that_fails_at_the_start_does_not_hold_up_the_others() {
     );
 }
 
-/// Everything that was said in an update, and the file's own name cut off.
+/// All notes of an update, without the name of the file.
 fn said(update: Option<Update>) -> Vec<String> {
     let notes = update.expect("due").notes;
     let all = notes
@@ -221,7 +221,7 @@ fn a_fault_is_said_once_per_change_of_its_file() {
         );
     };
     starts(&said(Some(first)), &all);
-    // Five leases, in front of the others, so that each line's number changes.
+    // Five leases in front of the others, so that each line's number changes.
     let mut leases = String::from(text);
     for number in 1..=5 {
         leases = lease(number) + &leases;
@@ -240,17 +240,17 @@ fn a_fault_is_said_once_per_change_of_its_file() {
     );
     fs::remove_file(folder.path().join("later")).expect("removed");
     starts(&said(update(&mut reloader)), &["is not there"]);
-    // The client calls itself otherwise, then so again: that is news.
+    // The client asks for another name, then for this one again: that is news.
     folder.write("leases", lease(1));
     starts(&said(update(&mut reloader)), &[]);
     folder.write("leases", lease(1) + text);
     starts(&said(update(&mut reloader)), &all[2..]);
-    // Whoever asks for a reload is told everything.
+    // A client that asks for a reload gets all notes.
     let input = reloader.input.clone();
     starts(&said(reloader.reload(input, None).ok()), &all);
 }
 
-/// Between emptying its file and writing it a server may wait for the disk. One whose leases have all ended writes nothing.
+/// Between emptying its file and writing it a server may wait for the disk. If all leases have ended, nothing follows.
 #[test]
 fn a_lease_file_that_was_emptied_is_waited_for() {
     let folder = Folder::new();
@@ -290,7 +290,7 @@ fn a_lease_file_that_was_emptied_is_waited_for() {
     }
 }
 
-/// A hosts file that cannot be read any more keeps its names, and keeps no new device from its own.
+/// A hosts file that cannot be read any more keeps its names, and does not keep a new device from its own.
 #[test]
 fn a_hosts_file_that_fails_holds_up_no_lease() {
     let folder = Folder::new();
@@ -448,7 +448,7 @@ fn a_list_that_lost_most_of_its_rules_is_refused() {
     assert_eq!(told(&half), [""; 0], "half of them");
     let _ = update(&mut reloader);
     assert!(!is_blocked(&reloader, "ads99.example"));
-    // A new start has nothing to compare with, and a key takes it as it is.
+    // A new start has nothing to compare with, and a key makes it take the list as it is.
     folder.write("ads.txt", names(10));
     assert_eq!(told(&update(&mut reloader).expect("due")).len(), 1);
     let input = reloader.input.clone();
@@ -504,7 +504,7 @@ fn what_is_wrong_with_a_list_is_said_once_per_change_of_that_list() {
     assert_eq!(told(&asked).len(), 3, "whoever asks is told all: {asked:?}");
 }
 
-/// Somebody edits his own list.
+/// A user edits a short list.
 #[test]
 fn a_list_of_a_few_rules_may_shrink_but_not_to_nothing() {
     let folder = Folder::new();
@@ -539,7 +539,7 @@ fn a_compiled_list_that_shrinks_is_refused_too() {
     assert!(!is_blocked(&reloader, "ads9.example"));
 }
 
-/// `cp` over a list, slowly; and a reload in the middle of it.
+/// A slow `cp` over a list, with a reload in the middle.
 #[test]
 fn half_a_list_is_never_loaded() {
     use std::io::Write;
@@ -573,7 +573,7 @@ fn half_a_list_is_never_loaded() {
     assert!(is_blocked(&reloader, "ads199.example"));
 }
 
-/// A lease ends in the middle of `cp` over a hosts file.
+/// A lease ends during a `cp` over a hosts file.
 #[test]
 fn half_a_hosts_file_is_never_loaded() {
     use std::io::Write;
@@ -724,7 +724,7 @@ fn who_else_may_write_is_said_once() {
     assert!(is_blocked(&reloader, "ads.example"), "a warning, no more");
     folder.write("ads.txt", "more.example\n");
     assert_eq!(doubts(&update(&mut reloader).expect("due")), [""; 0]);
-    // It was mended, and comes again: that is news.
+    // The mode was corrected, and is wrong again: that is news.
     for (mode, count) in [(0o644, 0), (0o666, 1)] {
         fs::set_permissions(&list, PermissionsExt::from_mode(mode)).expect("mode");
         let updated = update(&mut reloader).expect("due");
