@@ -1,9 +1,9 @@
-//! What a config says otherwise than an earlier one, and what of that takes a restart.
+//! Differences between two configs, and which of them need a restart.
 
 use super::Config;
 use super::section::Section;
 
-/// Keys of which only a start takes the value, by section; none named: all of the section. Of all others a reload takes it.
+/// Keys whose value only a start takes, by section; an empty list stands for the whole section. A reload takes all others.
 const TAKEN_AT_START: &[(&str, &[&str])] = &[
     ("interface", &[]),
     ("forward", &["busy_poll_us", "upstream_ports"]),
@@ -33,24 +33,24 @@ const TAKEN_AT_START: &[(&str, &[&str])] = &[
     ("security", &[]),
 ];
 
-/// Whether only a start takes the value of a key.
+/// True if only a start takes the value of a key.
 #[must_use]
 pub fn is_taken_at_start(section: &str, key: &str) -> bool {
     let mut known = TAKEN_AT_START.iter();
     known.any(|(name, keys)| *name == section && (keys.is_empty() || keys.contains(&key)))
 }
 
-/// Keys with another value than before, as `section.key`, each once, in the reference's order.
+/// Changed keys as `section.key`, each once, in the reference's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangedKeys {
-    /// Those that a reload takes over.
+    /// Keys that a reload takes over.
     pub taken: Vec<String>,
-    /// Those that only a start does.
+    /// Keys that need a restart.
     pub at_start: Vec<String>,
 }
 
 impl Config {
-    /// What is said otherwise than in an earlier config.
+    /// Differences to an earlier config.
     #[must_use]
     pub fn changes(&self, earlier: &Self) -> ChangedKeys {
         let mut changes = ChangedKeys::default();
@@ -79,7 +79,7 @@ impl Config {
 }
 
 impl ChangedKeys {
-    /// What a reload has taken over.
+    /// What a reload has taken over, in words.
     #[must_use]
     pub fn in_words(&self) -> String {
         let taken = match (self.taken.is_empty(), self.at_start.is_empty()) {
@@ -96,7 +96,7 @@ impl ChangedKeys {
         }
     }
 
-    /// Sections that may stand several times are told apart by their order.
+    /// Compares sections that may occur several times, by their order.
     fn of_all<S: Section>(&mut self, sections: &[S], earlier: &[S]) {
         for (section, earlier) in sections.iter().zip(earlier) {
             self.of(section, earlier);
@@ -106,7 +106,7 @@ impl ChangedKeys {
         }
     }
 
-    /// Notes a key, or without one that there are other sections of this name.
+    /// Notes a changed key, or with an empty key that the number of sections differs.
     fn note(&mut self, section: &str, key: &str) {
         let keys = if is_taken_at_start(section, key) {
             &mut self.at_start

@@ -1,4 +1,4 @@
-//! What does not fit together, although each key is right in itself.
+//! Contradictions between keys that are valid by themselves.
 
 use std::net::IpAddr;
 
@@ -20,10 +20,10 @@ use crate::compile::local::{LocalBuilder, LocalInput};
 use crate::compile::routes::parse_suffix;
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 
-/// Bytes of a text of a TXT record.
+/// Maximum length of a character-string in a TXT record, in bytes.
 const TEXT_BYTES_MAX: usize = u8::MAX as usize;
 
-/// Sections that contradict each other, addresses that nobody can listen on.
+/// Checks for sections that contradict each other, and addresses that cannot be listened on.
 pub fn interfaces(source: &mut ConfigText, interfaces: &[Placed<Interface>]) {
     if interfaces.is_empty() && !source.has("interface") {
         source.fault(
@@ -69,7 +69,7 @@ fn is_listenable(addr: &IpAddr) -> bool {
     !(mapped || broadcast || addr.is_unspecified() || addr.is_multicast())
 }
 
-/// Whether these keys are read in both sections.
+/// True if these keys were read in both sections.
 fn are_read_in(source: &ConfigText, sections: [&Placed<Interface>; 2], keys: &[&str]) -> bool {
     let paths = sections.into_iter().flat_map(|placed| {
         let path = &placed.path;
@@ -79,7 +79,7 @@ fn are_read_in(source: &ConfigText, sections: [&Placed<Interface>; 2], keys: &[&
     source.are_read(&paths.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// The program is attached once per device, so its sections have to agree on how.
+/// The program is attached once per device, so the sections of a device have to agree on how.
 fn one_device(source: &mut ConfigText, placed: &Placed<Interface>, earlier: &Placed<Interface>) {
     let (path, interface) = (&placed.path, &placed.section);
     let both = [placed, earlier];
@@ -127,7 +127,7 @@ fn overlap(source: &mut ConfigText, placed: &Placed<Interface>, earlier: &Placed
     }
 }
 
-/// Groups that cannot be told apart, more servers than fit, servers that are ourselves.
+/// Checks for ambiguous groups, too many servers, and servers that are this forwarder.
 pub fn upstreams(
     source: &mut ConfigText,
     upstreams: &[Placed<Upstream>],
@@ -151,7 +151,7 @@ pub fn upstreams(
     domains(source, upstreams);
 }
 
-/// One group for everything else, and names that tell the groups apart.
+/// Checks that one group is for all other names, and that names distinguish the groups.
 fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>], views: &[Placed<View>]) {
     let of_views = |group: &Upstream| {
         let views = views.iter().map(|placed| &placed.section);
@@ -169,7 +169,7 @@ fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>], views: &[Plac
         if !section.domains.is_empty() || !source.are_read(&[&format!("{path}.domains")]) {
             continue;
         }
-        // That of a view is for its clients, unless there is no other for the rest.
+        // The group of a view is for its clients, unless there is no other for the rest.
         if of_views(section) {
             continue;
         }
@@ -195,13 +195,13 @@ fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>], views: &[Plac
     }
 }
 
-/// A name that two groups would answer for.
+/// Checks for a name that belongs to two groups.
 fn domains(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
     let mut seen: Vec<(Vec<u8>, &str)> = Vec::new();
     for Placed { path, section } in upstreams {
         let group = section.name.as_str();
         for (index, suffix) in section.domains.iter().enumerate() {
-            // Parsed before: it has names.
+            // It was parsed before, so it has names.
             let names = parse_suffix(suffix.as_str()).unwrap_or_default();
             let taken = seen
                 .iter()
@@ -244,10 +244,10 @@ fn servers(
     }
 }
 
-/// Of DNS over TLS and QUIC (RFC 7858, RFC 9250), and over HTTPS (RFC 8484).
+/// Ports of DNS over TLS and QUIC (RFC 7858, RFC 9250), and over HTTPS (RFC 8484).
 const ENCRYPTED_PORTS: [u16; 2] = [853, 443];
 
-/// Keys of the sections that stand once.
+/// Checks the sections that occur once.
 pub fn sections(source: &mut ConfigText, config: &Config) {
     times(source, &config.forward, &config.cache);
     local(source, &config.local);
@@ -259,7 +259,7 @@ pub fn sections(source: &mut ConfigText, config: &Config) {
     identity(source, &config.identity);
 }
 
-/// Texts that no TXT record holds as one (RFC 1035 section 3.3.14).
+/// Checks for texts that do not fit one string of a TXT record (RFC 1035 section 3.3.14).
 fn identity(source: &mut ConfigText, identity: &Identity) {
     let texts = [
         ("identity.version", &identity.version),
@@ -273,7 +273,7 @@ fn identity(source: &mut ConfigText, identity: &Identity) {
     }
 }
 
-/// A path that no socket can have.
+/// Checks for a path that no socket can have.
 fn socket(source: &mut ConfigText, control: &Control) {
     let len = control
         .socket
@@ -286,7 +286,7 @@ fn socket(source: &mut ConfigText, control: &Control) {
     }
 }
 
-/// Times that cross.
+/// Checks that related times are in order.
 fn times(source: &mut ConfigText, forward: &Forward, cache: &Cache) {
     if cache.min_ttl > cache.max_ttl && source.are_read(&["cache.min_ttl", "cache.max_ttl"]) {
         let problem = format!("{} is more than max_ttl", cache.min_ttl);
@@ -308,7 +308,7 @@ fn times(source: &mut ConfigText, forward: &Forward, cache: &Cache) {
     }
 }
 
-/// Records are added one after the other, as some exclude each other.
+/// Checks records by adding one after the other, as some exclude each other.
 fn local(source: &mut ConfigText, local: &Local) {
     let domains = LocalInput {
         zones: local.zones.iter().map(ToString::to_string).collect(),
@@ -331,7 +331,7 @@ fn local(source: &mut ConfigText, local: &Local) {
     }
 }
 
-/// The addresses that blocked names get.
+/// Checks the addresses for blocked names.
 fn block_addresses(source: &mut ConfigText, filter: &Filter) {
     if !source.are_read(&["filter.answer", "filter.addresses"]) {
         return;
@@ -364,7 +364,7 @@ fn block_addresses(source: &mut ConfigText, filter: &Filter) {
     }
 }
 
-/// A limit for clients that have not proven their address, where none can.
+/// Checks for a size limit for clients without a cookie while cookies are off.
 fn nocookie_size(source: &mut ConfigText, edns: &Edns) {
     let are_read = source.are_read(&["edns.cookies", "edns.nocookie_udp_size"]);
     if are_read && !edns.cookies && usize::from(edns.nocookie_udp_size) < limits::UDP_MESSAGE_MAX {
@@ -376,7 +376,7 @@ fn nocookie_size(source: &mut ConfigText, edns: &Edns) {
     }
 }
 
-/// Ports that need not or must not stand there.
+/// Checks for ports that need not or must not be in the list.
 fn reflector_ports(source: &mut ConfigText, access: &Access) {
     for (index, port) in access.reflector_ports.iter().enumerate() {
         let problem = match port {
@@ -390,7 +390,7 @@ fn reflector_ports(source: &mut ConfigText, access: &Access) {
     }
 }
 
-/// What the cache answers would be limited before what it cannot.
+/// Checks for a limit on all queries below that on those the cache cannot answer.
 pub fn rate_limit(source: &mut ConfigText, rates: &RateLimit) {
     let RateLimit {
         queries, misses, ..
@@ -407,7 +407,7 @@ pub fn rate_limit(source: &mut ConfigText, rates: &RateLimit) {
     );
 }
 
-/// One network, two actions.
+/// Checks for a network with two actions.
 fn networks(source: &mut ConfigText, access: &Access) {
     let lists = [
         ("allow", &access.allow),

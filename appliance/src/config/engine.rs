@@ -1,4 +1,4 @@
-//! The config as the engine and the log take it.
+//! Settings for the engine and the log.
 
 use xdnsd_abi::rate::Rate;
 use xdnsd_core::answer::TtlBounds;
@@ -46,7 +46,7 @@ impl From<PriorityWord> for Priorities {
 }
 
 impl RateLimit {
-    /// As the engine keeps it.
+    /// Limits in the engine's type.
     #[must_use]
     pub const fn rules(&self) -> RateLimits {
         if self.queries == 0 && self.misses == 0 {
@@ -62,13 +62,13 @@ impl RateLimit {
 }
 
 impl Config {
-    /// Has the log be as this config wants it.
+    /// Applies the settings of the log.
     pub fn set_log(&self) {
         logging::set_level(self.log.level.into());
         logging::set_priorities(self.log.priority.into());
     }
 
-    /// What the engine is set to.
+    /// Settings of the engine.
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
@@ -79,7 +79,7 @@ impl Config {
         }
     }
 
-    /// What a reload sets it to: of the rest nothing is said.
+    /// Settings that a reload changes; the rest are defaults.
     #[must_use]
     pub fn settings_of_reload(&self) -> Settings {
         let (cache, forward) = (&self.cache, &self.forward);
@@ -111,7 +111,7 @@ impl Config {
         }
     }
 
-    /// What DNS cookies are made with: the config's secrets, or `drawn`, which nobody knows. `None`: no cookies.
+    /// Secrets for DNS cookies: the config's, or else `drawn`, a random one. `None` if cookies are off.
     #[must_use]
     pub fn cookies(&self, drawn: [u8; 16]) -> Option<CookieSecrets> {
         let secret = match self.edns.cookie_secrets.as_slice() {
@@ -128,7 +128,7 @@ impl Config {
         self.edns.cookies.then_some(secret)
     }
 
-    /// The upstream servers of `plan`, which was made of this config; group 0 is the default group.
+    /// Upstream servers of `plan`, which was made from this config; group 0 is the default group.
     #[must_use]
     pub fn servers(&self, plan: &Plan) -> Vec<UpstreamConfig> {
         let mut servers = Vec::new();
@@ -153,7 +153,7 @@ impl Config {
     }
 }
 
-/// A text that workers hold for as long as the process lives. The config is read once for them.
+/// A text with static lifetime, for the workers. The config is read once for them.
 fn kept(text: &str) -> Option<&'static str> {
     (!text.is_empty()).then(|| &*String::leak(text.to_owned()))
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a config file: where, which key, what, and what is allowed.
+//! Faults of a config file: the place, the key, the problem, and what is allowed.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::text;
 
-/// Most faults of one key that are told. Of more the number is.
+/// Maximum number of faults that are reported for one key. Further ones are only counted.
 const FAULTS_OF_A_KEY_MAX: usize = 20;
 
 /// Several faults of one file, in the order of their lines.
@@ -18,29 +18,29 @@ pub struct Errors {
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The file's name as it was given.
+    /// Name of the file as it was given.
     pub file: String,
     /// Line and column, both from 1. `None`: the whole file.
     pub position: Option<Position>,
-    /// The key, as `section.key`. Empty: not about one key.
+    /// The key, as `section.key`. Empty if the fault is not about one key.
     pub key: String,
     /// What is wrong.
     pub problem: String,
-    /// What is allowed instead. Empty: nothing to say.
+    /// What is allowed instead. Empty if that is not known.
     pub allowed: String,
 }
 
 /// A place in a file. The column counts characters, not bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// From 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// From 1.
+    /// Column, from 1.
     pub column: usize,
 }
 
 impl Position {
-    /// The place of byte `offset` in `text`; the end where the text is shorter.
+    /// Position of byte `offset` in `text`; its end if the text is shorter.
     #[must_use]
     pub fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
@@ -56,7 +56,7 @@ impl Position {
 }
 
 impl Errors {
-    /// The file cannot be read at all.
+    /// A fault of a file that cannot be read.
     #[must_use]
     pub fn whole_file(file: &str, problem: impl Into<String>) -> Self {
         let file = text::line(file).into_owned();
@@ -109,7 +109,7 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Collects faults while a file is read, and remembers where each key stood.
+/// Collects faults while a file is read, and remembers the place of each key.
 #[derive(Clone, Debug)]
 pub struct ConfigText {
     file: String,
@@ -117,7 +117,7 @@ pub struct ConfigText {
     spans: Vec<(String, Range<usize>)>,
     faults: Vec<Fault>,
     warnings: Vec<Fault>,
-    /// Keys whose values were refused, so that what stands for them says nothing.
+    /// Keys whose values were refused, so that the defaults in their place are not checked.
     refused: HashSet<String>,
 }
 
@@ -135,13 +135,13 @@ impl ConfigText {
         }
     }
 
-    /// The file's name as it was given.
+    /// Name of the file as it was given.
     #[must_use]
     pub fn file(&self) -> &str {
         &self.file
     }
 
-    /// What stands in the file at `place`.
+    /// Text of the file at `place`.
     #[must_use]
     pub fn written(&self, place: Range<usize>) -> &str {
         self.text.get(place).unwrap_or_default()
@@ -152,18 +152,18 @@ impl ConfigText {
         self.push(None, "", problem, String::new());
     }
 
-    /// Remembers where `path` stood, for faults that show later.
+    /// Remembers the place of `path`, for faults that are found later.
     pub fn remember(&mut self, path: &str, span: Range<usize>) {
         self.spans.push((path.into(), span));
     }
 
-    /// Whether `path` was written in the file.
+    /// True if `path` was in the file.
     #[must_use]
     pub fn has(&self, path: &str) -> bool {
         self.span(path).is_some()
     }
 
-    /// The line and column of `path`, or of the nearest that encloses it.
+    /// Position of `path`, or of the nearest enclosing one.
     #[must_use]
     pub fn position(&self, path: &str) -> Option<Position> {
         let mut path = path;
@@ -175,7 +175,7 @@ impl ConfigText {
         }
     }
 
-    /// What stands at `path`.
+    /// Text of the file at `path`.
     #[must_use]
     pub fn written_at(&self, path: &str) -> Option<String> {
         let span = self.span(path)?;
@@ -189,7 +189,7 @@ impl ConfigText {
             .map(|(_, span)| span)
     }
 
-    /// Notes a fault at a place that is known in bytes.
+    /// Notes a fault at a byte range.
     pub fn fault_at(
         &mut self,
         offset: usize,
@@ -211,32 +211,32 @@ impl ConfigText {
         self.faults.push(fault);
     }
 
-    /// Notes what still works and should be written in another way.
+    /// Notes a deprecated form that still works.
     pub fn warn_at(&mut self, offset: usize, path: &str, problem: String) {
         let position = Some(Position::of(&self.text, offset));
         let warning = self.told(position, path, problem, String::new());
         self.warnings.push(warning);
     }
 
-    /// Notes what is valid and hardly meant, of `path`, which was read before.
+    /// Notes a valid but implausible value of `path`, which was read before.
     pub fn warn(&mut self, path: &str, problem: String) {
         let warning = self.told(self.position(path), path, problem, String::new());
         self.warnings.push(warning);
     }
 
-    /// The warnings, in the order of their lines; none are left behind.
+    /// Takes the warnings, in the order of their lines.
     pub fn take_warnings(&mut self) -> Errors {
         let mut faults = std::mem::take(&mut self.warnings);
         faults.sort_by_key(|fault| fault.position);
         Errors { faults }
     }
 
-    /// What was warned of, in the order of the sections.
+    /// The warnings, in the order of the sections.
     pub fn warnings(&self) -> &[Fault] {
         &self.warnings
     }
 
-    /// A fault as it is shown; it is not noted.
+    /// Makes a fault without noting it.
     pub fn told(
         &self,
         position: Option<Position>,
@@ -245,7 +245,7 @@ impl ConfigText {
         allowed: String,
     ) -> Fault {
         let key = without_indices(path);
-        // Values are shown as they were written: one place that keeps them from moving the cursor.
+        // Values are shown as they were written: this is the one place that removes control characters.
         Fault {
             file: self.file.clone(),
             position,
@@ -255,31 +255,31 @@ impl ConfigText {
         }
     }
 
-    /// Notes that the value of `path` was refused, as a whole or an element of it.
+    /// Notes that the value of `path`, or an element of it, was refused.
     pub fn refuse(&mut self, path: &str) {
         self.refused.insert(path.into());
     }
 
-    /// Whether the values of all these keys are what the file says: only then do they contradict each other.
+    /// True if none of these keys was refused: only then can they contradict each other.
     #[must_use]
     pub fn are_read(&self, paths: &[&str]) -> bool {
         !paths.iter().any(|path| self.refused.contains(*path))
     }
 
-    /// Whether every section of this name was read, of which there are so many.
+    /// True if all sections of this name were read; `count` were.
     #[must_use]
     pub fn are_all(&self, section: &str, count: usize) -> bool {
-        // The first that was left out makes the number of those that were read smaller than that of those that were written.
+        // With a refused section, the file has more sections than were read.
         !self.has(&format!("{section}[{count}]"))
     }
 
-    /// Whether a fault was noted.
+    /// True if a fault was noted.
     #[must_use]
     pub fn is_faulty(&self) -> bool {
         !self.faults.is_empty()
     }
 
-    /// The faults that were noted, in the order of their lines; none are left behind.
+    /// Takes the faults, in the order of their lines.
     pub fn take_errors(&mut self) -> Errors {
         let mut faults = std::mem::take(&mut self.faults);
         faults.sort_by_key(|fault| fault.position);
@@ -289,7 +289,7 @@ impl ConfigText {
     }
 }
 
-/// The first faults of each key. In the place of the next one stands how many more there are.
+/// Keeps the first faults of each key, and replaces the rest by a line with their number.
 fn bounded(faults: Vec<Fault>) -> Vec<Fault> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for fault in &faults {
@@ -314,7 +314,7 @@ fn bounded(faults: Vec<Fault>) -> Vec<Fault> {
     kept
 }
 
-/// `interface[0].listen[1]` -> `interface.listen`: the line says which one.
+/// `interface[0].listen[1]` -> `interface.listen`: the line number identifies the section.
 pub fn without_indices(path: &str) -> String {
     let mut inside = false;
     let outside = |char: &char| {

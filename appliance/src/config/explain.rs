@@ -1,4 +1,4 @@
-//! What was meant by a text of the right kind that cannot be read: by what people write who come from other programs.
+//! Explains invalid text: what was probably meant, by the syntax of other programs.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,7 +6,7 @@ use super::written::{bare_address, quoted};
 use crate::compile::name;
 use crate::compile::prefix::Prefix;
 
-/// A network, as firewalls and other servers write it.
+/// A network as in firewalls and other servers.
 pub fn network(text: &str) -> Option<String> {
     let shown = quoted(text);
     if ["all", "any", "*", "everyone", "world", "0/0"].contains(&text.to_lowercase().as_str()) {
@@ -46,7 +46,7 @@ fn starred(text: &str) -> Option<Prefix> {
     format!("{network}/{}", octets.len() * 8).parse().ok()
 }
 
-/// An address to listen on, or to give.
+/// An address to listen on, or in a record.
 pub fn address(text: &str) -> Option<String> {
     let shown = quoted(text);
     Some(match bare_address(text) {
@@ -57,7 +57,7 @@ pub fn address(text: &str) -> Option<String> {
     })
 }
 
-/// A name that is blocked or allowed, as lists write it.
+/// A blocked or allowed name, in the syntax of lists.
 pub fn filter_name(text: &str) -> Option<String> {
     let shown = quoted(text);
     if let Some(problem) = source(text) {
@@ -88,7 +88,7 @@ pub fn filter_name(text: &str) -> Option<String> {
     })
 }
 
-/// A file, as if it were somewhere else.
+/// A file, written as a URL.
 pub fn path(text: &str) -> Option<String> {
     let shown = quoted(text);
     if let Some(problem) = source(text) {
@@ -107,7 +107,7 @@ pub fn path(text: &str) -> Option<String> {
         .then(|| format!("{shown}: none is written \"\""))
 }
 
-/// What would have to be fetched.
+/// A source that would have to be downloaded.
 fn source(text: &str) -> Option<String> {
     let is_url = ["http://", "https://", "ftp://", "file://"]
         .iter()
@@ -120,13 +120,13 @@ fn source(text: &str) -> Option<String> {
     })
 }
 
-/// An address, or what begins with one as a prefix does, right or wrong.
+/// True for an address, or a valid or invalid prefix.
 pub fn is_network(text: &str) -> bool {
     let address = text.split(['/', '%']).next().unwrap_or_default();
     address.parse::<IpAddr>().is_ok()
 }
 
-/// Why text is neither a name nor a prefix, although it is one of a domain or of a network to who wrote it.
+/// Why text that is meant as a domain or a network is neither a name nor a prefix.
 pub fn suffix(text: &str) -> Option<String> {
     let shown = quoted(text);
     if text.is_empty() {
@@ -149,7 +149,7 @@ pub fn suffix(text: &str) -> Option<String> {
     no_domain(text)
 }
 
-/// Why text is no domain that names can be below, although it could be a name.
+/// Why text is no domain for names, although it could be a name.
 pub fn no_domain(text: &str) -> Option<String> {
     let shown = quoted(text);
     if text == "." {
@@ -169,7 +169,7 @@ pub fn no_domain(text: &str) -> Option<String> {
     Some(format!("{shown} is not a domain: `{odd}` is in none"))
 }
 
-/// What was meant by a record that cannot be read.
+/// What was meant by an invalid record.
 pub fn record(text: &str) -> Option<String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let kind = |address: &str| match address.parse().ok()? {
@@ -184,7 +184,7 @@ pub fn record(text: &str) -> Option<String> {
         [address, "A" | "AAAA", name] if kind(address).is_some() => {
             format!("{name} {} {address}", kind(address)?)
         }
-        // That names the owner that was meant already.
+        // The owner that was meant is reported already.
         [address, "PTR", ..] if kind(address).is_some() => return None,
         [name, "CNAME", address] => format!("{name} {} {address}", kind(address)?),
         [address, name, ..] if kind(address).is_some() => {

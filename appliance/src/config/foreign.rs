@@ -1,10 +1,10 @@
-//! Files of other programs that are taken for ours: each is known by its own words.
+//! Recognises files of other programs, by their keywords.
 
 use std::net::IpAddr;
 
 use super::schema::SECTIONS;
 
-/// What dnsmasq's lines begin with.
+/// First words of dnsmasq's lines.
 const DNSMASQ: &[&str] = &[
     "address",
     "addn-hosts",
@@ -95,7 +95,7 @@ const UNBOUND: &[&str] = &[
     "dynlib:",
     "python:",
 ];
-/// What lines of resolv.conf(5) begin with.
+/// First words of lines in resolv.conf(5).
 const RESOLV_CONF: &[&str] = &["nameserver", "search", "domain", "options", "sortlist"];
 /// BIND's statements.
 const NAMED: &[&str] = &[
@@ -110,16 +110,16 @@ const NAMED: &[&str] = &[
     "server",
     "primaries",
 ];
-/// Plugins in CoreDNS's blocks that say whom to ask.
+/// Plugins in CoreDNS's blocks that choose an upstream.
 const COREDNS: &[&str] = &["forward", "hosts", "kubernetes", "file"];
 /// Calls in Knot Resolver's Lua.
 const LUA: &[&str] = &["net.", "policy.add(", "modules.", "modules ="];
 /// Keys of dnscrypt-proxy's TOML.
 const DNSCRYPT: &[&str] = &["server_names", "listen_addresses", "bootstrap_resolvers"];
-/// OpenWrt's words.
+/// Keywords of OpenWrt's UCI.
 const UCI: &[&str] = &["config", "option", "list", "package"];
 
-/// Whose file `text` is, where it is another's: at least half of its lines say so, and no section is ours.
+/// Name of the other program that `text` belongs to: at least half of its lines match, and it has no section of ours.
 #[must_use]
 pub fn recognise(text: &str) -> Option<&'static str> {
     let is_comment = |line: &str| line.starts_with(['#', ';']) || line.starts_with("//");
@@ -173,7 +173,7 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     })
 }
 
-/// Whether it is a key of dnscrypt-proxy, whose file is TOML as well.
+/// True for a key of dnscrypt-proxy, whose file is TOML as well.
 #[must_use]
 pub fn is_dnscrypts(key: &str) -> bool {
     DNSCRYPT.contains(&key)
@@ -196,7 +196,7 @@ fn before(line: &str, end: char) -> &str {
     line.split(end).next().unwrap_or_default().trim()
 }
 
-/// Whether a value is written as TOML writes text, lists and tables: then the file is meant for us.
+/// True if a value has the form of TOML's text, lists or tables: then the file is meant for us.
 fn has_toml_value(line: &str) -> bool {
     let value = line.split_once('=').map(|(_, value)| value.trim_start());
     value.is_some_and(|value| value.starts_with(['"', '\'', '[', '{']))

@@ -1,6 +1,6 @@
-//! What was probably meant by a word that is not known: a misspelt one, or another program's.
+//! Hints for unknown words: misspelt ones, or those of other programs.
 
-/// Other programs' words, each with ours, the likeliest first. One that is not known where it stands is passed over.
+/// Words of other programs, each with ours, the likeliest first. Words that are unknown in the context are skipped.
 const SYNONYMS: &[(&str, &[&str])] = &[
     ("0.0.0.0", &["zero"]),
     ("acl", &["access"]),
@@ -86,7 +86,7 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("yes", &["always", "auto", "on"]),
 ];
 
-/// The known word that `word` was probably meant to be: the same in other letters, another program's, or misspelt.
+/// The known word that was probably meant: in other letter case, from another program, or misspelt.
 pub fn meant<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = word.to_lowercase();
     let plain = |word: &str| word.replace(['-', ' ', '.'], "_");
@@ -100,7 +100,7 @@ pub fn meant<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     found.copied().or_else(|| nearest(word, known))
 }
 
-/// The known word that begins with this one, or that this one begins with: `idle` is `idle_secs`, `information` is `info`.
+/// The known word that this one is a prefix of, or the other way round: `idle` is `idle_secs`, `information` is `info`.
 fn longer<'l, 'k>(word: &str, known: &'l [&'k str]) -> Option<&'l &'k str> {
     const LEN_MIN: usize = 3;
     let begins = |long: &str, short: &str| short.len() >= LEN_MIN && long.starts_with(short);
@@ -115,7 +115,7 @@ pub fn did_you_mean(word: &str, known: &[&str]) -> String {
     meant.unwrap_or_default()
 }
 
-/// How a section's heading is written.
+/// Syntax of a section's heading.
 pub fn heading(name: &str, many: bool) -> String {
     if many {
         format!("[[{name}]]")
@@ -124,7 +124,7 @@ pub fn heading(name: &str, many: bool) -> String {
     }
 }
 
-/// The known word that is nearest in spelling, if it is near.
+/// The known word with the most similar spelling, if any is similar.
 pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |known: &&str| edit_distance(&word.to_lowercase(), known);
     let near = known.iter().copied().min_by_key(distance)?;
@@ -132,7 +132,7 @@ pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     (distance(&near) <= tolerated).then_some(near)
 }
 
-/// Levenshtein's distance, one row at a time.
+/// Levenshtein distance, one row at a time.
 fn edit_distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, a) in a.chars().enumerate() {
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(meant("idle", &["idle_secs"]), Some("idle_secs"));
     }
 
-    /// A word that nothing here is called would never be told.
+    /// A synonym for an unknown word would never be used.
     #[test]
     fn every_synonym_is_for_a_word_of_ours() {
         let keys = SECTIONS.iter().flat_map(|section| section.keys);

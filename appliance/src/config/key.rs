@@ -1,19 +1,19 @@
-//! One key of a section: what is known of it before a file is read.
+//! Description of a key, known before a file is read.
 
 use std::ops::RangeInclusive;
 
 use super::value::TomlType;
 
-/// What a number counts.
+/// Unit of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyUnit {
-    /// In the plural.
+    /// Name in the plural.
     pub name: &'static str,
-    /// How many of them are a second.
+    /// Units per second.
     per_second: u64,
 }
 
-/// What the numbers of a key count, by its name.
+/// Unit of a key's numbers, from its name.
 #[must_use]
 pub fn unit(key: &str) -> Option<KeyUnit> {
     let of = |name, per_second| Some(KeyUnit { name, per_second });
@@ -28,7 +28,7 @@ pub fn unit(key: &str) -> Option<KeyUnit> {
     }
 }
 
-/// Microseconds of a time as people write it: `1h`, `1h30m`, `90 s`, `1.5h` not.
+/// Microseconds of a written time: `1h`, `1h30m`, `90 s`, but not `1.5h`.
 fn micros(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text.trim();
@@ -55,26 +55,26 @@ fn micros(text: &str) -> Option<u64> {
     Some(total)
 }
 
-/// One key of a section, for the reader, for the reference and for error texts.
+/// Description of a key, for the reader, the reference and error texts.
 #[derive(Debug)]
 pub struct ConfigKey {
-    /// The name in the file.
+    /// Name in the file.
     pub name: &'static str,
-    /// Its name in files that were written before.
+    /// Former name, which older files have.
     pub old_name: Option<&'static str>,
-    /// The reference's sentences.
+    /// Sentences for the reference.
     pub doc: &'static [&'static str],
-    /// Numbers: the value. Lists: how many.
+    /// Range of a number, or of a list's length.
     pub range: Option<RangeInclusive<u64>>,
-    /// What TOML has for its type.
+    /// TOML type.
     pub kind: TomlType,
-    /// What is allowed, from type and range.
+    /// Describes what is allowed, from type and range.
     pub allowed: fn(Option<&RangeInclusive<u64>>) -> String,
-    /// Where only certain words are allowed: each and what it means.
+    /// Allowed words with their meanings. Empty if any value of the type is allowed.
     pub words: &'static [(&'static str, &'static str)],
-    /// Whether its value is never shown.
+    /// True if its value is never shown.
     pub is_secret: bool,
-    /// The default as TOML. `None`: the key is required.
+    /// Default as TOML. `None` if the key is required.
     pub default: Option<fn() -> String>,
 }
 
@@ -89,11 +89,11 @@ impl ConfigKey {
         }
     }
 
-    /// The number that a text means, where the key could have it.
+    /// Number that a text means, if the key allows it.
     pub fn number_in(&self, text: &str) -> Option<u64> {
         let whole = || {
             let number: f64 = text.trim().parse().ok()?;
-            // Above, integers are not exact any more; no key goes there.
+            // Larger integers are not exact; no key allows them.
             let is_whole = number.fract() == 0.0 && (0.0..9e15).contains(&number);
             is_whole.then_some(number as u64)
         };

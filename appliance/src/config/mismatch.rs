@@ -1,4 +1,4 @@
-//! What is wrong with a value that TOML has and a key has not: of another kind, out of range, no word of ours.
+//! Explains values that are valid TOML but not valid for their key: of another type, out of range, unknown words.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -11,23 +11,23 @@ use super::value::{TomlType, Value};
 use super::written::quoted;
 use crate::text;
 
-/// Longest part of a wrong value that is shown, in bytes.
+/// Maximum length of an invalid value in a report, in bytes.
 const SHOWN_MAX: usize = 80;
 
-/// What has to be known of a type, so that what is wrong is put in words once, not for each type.
+/// Facts about a type, so that this code is not generic: it exists once, not for each type.
 pub struct TypeShape {
     kind: TomlType,
     element: Option<TomlType>,
     is_secret: bool,
     explain: fn(&str) -> Option<String>,
-    /// Whether it can be read from this.
+    /// True if the type can be read from this value.
     reads: fn(ValueDeserializer<'_>) -> bool,
     /// Why a value is not an element.
     element_error: fn(ValueDeserializer<'_>) -> Option<toml::de::Error>,
 }
 
 impl TypeShape {
-    /// Of a type.
+    /// Facts about `T`.
     pub const fn of<T: Value>() -> Self {
         Self {
             kind: T::KIND,
@@ -39,7 +39,7 @@ impl TypeShape {
         }
     }
 
-    /// Takes the wrong elements out of a list: each with its place and why.
+    /// Takes the invalid elements out of a list, with their places and errors.
     pub fn take_wrong(&self, list: &mut DeArray<'_>) -> Vec<(Range<usize>, toml::de::Error)> {
         let mut wrong = Vec::new();
         let elements = std::mem::replace(list, DeArray::new());
@@ -53,7 +53,7 @@ impl TypeShape {
         wrong
     }
 
-    /// Whether it would be right so; `raw` is an element where `is_whole` is not so.
+    /// True if `raw` is a valid value, or a valid element unless `is_whole`.
     fn reads(&self, raw: &str, is_whole: bool) -> bool {
         let list = || format!("[{raw}]");
         let raw = if is_whole { raw.to_owned() } else { list() };
@@ -61,8 +61,8 @@ impl TypeShape {
     }
 }
 
-/// What is wrong, and what is allowed where that is not said in the same breath. `raw` is the value as it was written, or
-/// the element of a list, where `is_whole` is not so; `message` the reader's own words.
+/// Explains the problem, and what is allowed if the problem does not say so. `raw` is the value as written, or unless
+/// `is_whole` an element of the list; `message` is the parser's.
 pub fn explain(
     shape: &TypeShape,
     key: &ConfigKey,
@@ -125,7 +125,7 @@ fn example(key: &ConfigKey, raw: &str) -> Option<String> {
         .filter(|example| !example.starts_with('['))
 }
 
-/// One value, or several in one text, where a list belongs.
+/// Explains a value, or several in one text, in place of a list.
 fn as_list(shape: &TypeShape, raw: &str, shown: &str, text: Option<&str>) -> String {
     if let Some(several) = text.and_then(|text| several(shape, text)) {
         return several;
@@ -136,7 +136,7 @@ fn as_list(shape: &TypeShape, raw: &str, shown: &str, text: Option<&str>) -> Str
     format!("{shown}: a list in brackets is wanted here")
 }
 
-/// The elements of a list in one text, where each of them can be read.
+/// The elements in one text, if each of them is valid.
 fn several(shape: &TypeShape, text: &str) -> Option<String> {
     if shape.kind != TomlType::List {
         return None;
@@ -156,12 +156,12 @@ fn several(shape: &TypeShape, text: &str) -> Option<String> {
     is_meant.then(|| format!("{}: each stands in quotes of its own: {list}", quoted(text)))
 }
 
-/// The text of a value that was written in quotes.
+/// Content of a quoted value.
 fn text_of(raw: &str) -> Option<String> {
     String::deserialize(ValueDeserializer::parse(raw).ok()?).ok()
 }
 
-/// The element of a list that has one.
+/// The only element of a list with one.
 fn only_element(raw: &str) -> Option<&str> {
     let inner = raw.strip_prefix('[')?.strip_suffix(']')?;
     let inner = inner.trim().trim_end_matches(',');

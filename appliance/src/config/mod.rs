@@ -1,9 +1,9 @@
 //! The config file: TOML, parsed and validated once, immutable afterwards.
 //!
-//! `schema` describes every key once; `read` turns the file into sections by that description; `check` says what
-//! does not fit together; `devices` says what does not fit this machine. Every fault has a line.
+//! `schema` describes every key once; `read` turns the file into sections by that description; `check` finds contradictions;
+//! `devices` finds what does not fit this machine. Every fault has a line.
 //!
-//! Here belongs each key, its default, its range and its text, and what the other wings get from it as their own types.
+//! Here belongs each key, its default, its range and its text, and the conversion to the types of the other wings.
 //!
 //! What does not: what a key does.
 //!
@@ -55,51 +55,51 @@ use error::ConfigText;
 pub(crate) use hint::nearest;
 use read::Document;
 
-/// A config file larger than this is a mistake.
+/// Maximum size of a config file, in bytes; a larger one is a mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The config file, valid in itself. Whether it fits this machine is [`Config::plan`]'s question.
+/// The config file, valid in itself. Whether it fits this machine is checked by [`Config::plan`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What is served.
+    /// Interfaces to serve.
     pub interfaces: Vec<Interface>,
-    /// Whom to ask.
+    /// Upstream servers.
     pub upstreams: Vec<Upstream>,
-    /// How to ask them.
+    /// How queries are forwarded.
     pub forward: Forward,
-    /// What is kept.
+    /// The cache.
     pub cache: Cache,
-    /// What is answered here.
+    /// Local data.
     pub local: Local,
-    /// What is blocked.
+    /// Blocked and allowed names.
     pub filter: Filter,
-    /// What is withheld.
+    /// Rebind protection.
     pub rebind: Rebind,
-    /// Who is answered.
+    /// Which clients are answered.
     pub access: Access,
-    /// For whom it is another one.
+    /// Clients with another policy.
     pub views: Vec<View>,
     /// Options of EDNS.
     pub edns: Edns,
-    /// How clients' TCP connections are kept.
+    /// TCP connections of clients.
     pub tcp: Tcp,
-    /// How much each client may ask.
+    /// Limits per client.
     pub rate_limit: RateLimit,
-    /// What keeps floods away.
+    /// Protection against floods.
     pub shield: Shield,
-    /// Hosts behind this one.
+    /// Protected hosts behind this one.
     pub protects: Vec<Protect>,
-    /// What is told of the server.
+    /// Identification of the server.
     pub identity: Identity,
-    /// What is logged.
+    /// The log.
     pub log: Log,
-    /// What is reported.
+    /// Reports of statistics.
     pub statistics: Statistics,
-    /// How to be asked about it.
+    /// The control socket.
     pub control: Control,
-    /// What is said over HTTP.
+    /// Status over HTTP.
     pub web: Web,
-    /// What this process may still do.
+    /// Confinement of the process.
     pub security: Security,
     source: ConfigText,
 }
@@ -186,14 +186,14 @@ impl Config {
         })
     }
 
-    /// Whether hosts are protected whose clients come by this interface.
+    /// True if hosts are protected whose clients come by this interface.
     #[must_use]
     pub fn protects_on(&self, interface: &str) -> bool {
         let mut sections = self.protects.iter();
         sections.any(|section| section.interface.as_str() == interface)
     }
 
-    /// Whether some of them are to be kept from floods alone.
+    /// True if some of them are protected only in floods.
     #[must_use]
     pub fn asks_in_floods_on(&self, interface: &str) -> bool {
         let is_it = |section: &Protect| {
@@ -202,13 +202,13 @@ impl Config {
         self.protects.iter().any(is_it)
     }
 
-    /// What is valid and should be written in another way: old names of keys.
+    /// Warnings about deprecated forms: old names of keys.
     #[must_use]
     pub fn warnings(&self) -> &[Fault] {
         self.source.warnings()
     }
 
-    /// `FILE:LINE:COLUMN: KEY` of a key such as `cache.snapshot`, for troubles that show while it is used.
+    /// `FILE:LINE:COLUMN: KEY` of a key such as `cache.snapshot`, for errors in its use.
     #[must_use]
     pub fn locate(&self, key: &str) -> String {
         let file = self.source.file();
@@ -218,7 +218,7 @@ impl Config {
         }
     }
 
-    /// What shows where a value of this valid file is to be used, as a fault of its key.
+    /// An error in the use of a value of this valid file, as a fault of its key.
     #[must_use]
     pub fn fault(&self, key: &str, problem: impl Into<String>, allowed: &str) -> Fault {
         let position = self.source.position(key);

@@ -1,4 +1,4 @@
-//! The config as policy takes it.
+//! Input of policy from the config.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ impl Config {
         PolicyInput {
             acl: self.acl(),
             reflector_ports: self.access.reflector_ports.clone(),
-            // Whoever knows the machine adds these two.
+            // Filled in with facts about the machine later.
             links: Links::default(),
             servers: Vec::new(),
             groups: self.group_names(),
@@ -38,7 +38,7 @@ impl Config {
         }
     }
 
-    /// The same without any file: what is wrong in the config itself shows on any machine.
+    /// The same without files, so that faults of the config itself show on any machine.
     #[must_use]
     pub fn policy_without_files(&self) -> PolicyInput {
         let PolicyInput { local, lists, .. } = self.policy();
@@ -152,7 +152,7 @@ impl Config {
         }
     }
 
-    /// Groups are numbered as [`Config::servers`] numbers them.
+    /// Group numbers as in [`Config::servers`].
     fn routes(&self) -> Vec<RouteInput> {
         let order = self.group_order();
         let route = |(group, index): (usize, &usize)| RouteInput {
@@ -166,7 +166,7 @@ impl Config {
         order.iter().enumerate().skip(1).map(route).collect()
     }
 
-    /// The names of the groups in the same order.
+    /// Names of the groups in the same order.
     #[must_use]
     pub fn group_names(&self) -> Vec<String> {
         let order = self.group_order().into_iter();
@@ -175,7 +175,7 @@ impl Config {
             .collect()
     }
 
-    /// Where something stands in the file that policy has taken from here.
+    /// Place in the file of a value that policy was compiled from.
     #[must_use]
     pub fn place_of(&self, value: PolicyValue) -> Location {
         let (key, path) = self.path_of(value);
@@ -190,7 +190,7 @@ impl Config {
         }
     }
 
-    /// The key of a value, and its path in the file.
+    /// Key of a value, and its path in the file.
     fn path_of(&self, value: PolicyValue) -> (&'static str, String) {
         let item = |key: &'static str, index: usize| (key, format!("{key}[{index}]"));
         let whole = |key: &'static str| (key, key.to_owned());
@@ -236,7 +236,7 @@ impl Config {
         }
     }
 
-    /// Indices of [`Config::upstreams`]: the group for all other names, which is number 0, then the others.
+    /// Indices into [`Config::upstreams`]: first the group for all other names, which is number 0, then the others.
     pub(super) fn group_order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.upstreams.len()).collect();
         order.sort_by_key(|index| {
@@ -250,7 +250,7 @@ impl Config {
     }
 }
 
-/// The key of a value of a view, and its path in the file.
+/// Key of a view's value, and its path in the file.
 fn path_of_view(view: usize, key: ViewKey) -> (&'static str, String) {
     let (key, path) = match key {
         ViewKey::Name => ("view.name", "name".to_owned()),

@@ -1,4 +1,4 @@
-//! From TOML with positions to sections: every fault is noted and reading goes on, so one run tells them all.
+//! Reads sections from TOML with positions. Every fault is noted and reading goes on, so that one run reports all.
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -9,7 +9,7 @@ use super::schema::{SECTIONS, heading_of, sections_with};
 use super::section::{Fields, Placed, Section};
 use super::{foreign, syntax};
 
-/// Whether it is a table, or a list of them.
+/// True for a table, or a list of tables.
 fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
     match value.get_ref() {
         DeValue::Table(_) => true,
@@ -22,14 +22,14 @@ fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
     }
 }
 
-/// The whole file while its sections are taken out.
+/// The file while its sections are taken out.
 pub struct Document<'s, 'i> {
     source: &'s mut ConfigText,
     table: DeTable<'i>,
 }
 
 impl<'s, 'i> Document<'s, 'i> {
-    /// Parses `text`. `None`: it is not TOML, which was noted with its places.
+    /// Parses `text`. `None` if it is not TOML, which is noted with its places.
     pub fn parse(source: &'s mut ConfigText, text: &'i str) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         let table = table.into_inner();
@@ -51,8 +51,8 @@ impl<'s, 'i> Document<'s, 'i> {
         (!source.is_faulty()).then_some(Self { source, table })
     }
 
-    /// Takes out a section that may stand once; absent is the same as empty. Its keys all have defaults, which stand
-    /// for those that are wrong.
+    /// Takes out a section that may occur once; a missing one is the same as an empty one. All of its keys have defaults, which
+    /// replace invalid values.
     pub fn one<S: Section>(&mut self) -> S {
         let table = self.one_table::<S>().unwrap_or_default();
         let section = self.section(S::NAME.into(), table);
@@ -74,7 +74,7 @@ impl<'s, 'i> Document<'s, 'i> {
         Some(table)
     }
 
-    /// Takes out a section that may stand several times. A single table is the same as an array of one.
+    /// Takes out a section that may occur several times. A single table is the same as an array of one.
     pub fn many<S: Section>(&mut self) -> Vec<Placed<S>> {
         let Some((name, value)) = self.table.remove_entry(S::NAME) else {
             return Vec::new();
@@ -118,7 +118,7 @@ impl<'s, 'i> Document<'s, 'i> {
         section
     }
 
-    /// Notes what was not taken out. A section that was misspelt is not missed as well.
+    /// Notes what is left. A misspelt section is not reported as missing as well.
     pub fn finish(self) {
         let known: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
         for (name, value) in &self.table {
@@ -145,7 +145,7 @@ impl<'s, 'i> Document<'s, 'i> {
     }
 }
 
-/// Notes a key that the section has not: misspelt, another section's, or a section itself.
+/// Notes an unknown key: misspelt, of another section, or a section itself.
 fn unknown_key<S: Section>(
     source: &mut ConfigText,
     path: &str,

@@ -1,4 +1,4 @@
-//! The reference of every key, from the same table that validates them.
+//! The reference of all keys, from the same table that validates them.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::key::ConfigKey;
 use super::schema::SECTIONS;
 use super::section::Description;
 
-/// Every section and key in Markdown.
+/// Reference of every section and key in Markdown.
 #[must_use]
 pub fn reference() -> String {
     let mut out = String::from(

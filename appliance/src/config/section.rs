@@ -1,4 +1,4 @@
-//! A section: what is known of it before a file is read, and how its keys are taken out of the file's table.
+//! Sections: their description before a file is read, and how their keys are taken out of the file's table.
 
 use std::ops::Range;
 
@@ -12,38 +12,38 @@ use super::value::{TomlType, Value};
 
 /// A section of the file: a table, or one of an array of tables.
 pub trait Section: Sized {
-    /// The name in the file.
+    /// Name in the file.
     const NAME: &'static str;
-    /// Whether it may stand several times, as `[[name]]`.
+    /// True if it may occur several times, as `[[name]]`.
     const MANY: bool;
-    /// The reference's sentences.
+    /// Sentences for the reference.
     const DOC: &'static [&'static str];
     /// Its keys, in the reference's order.
     const KEYS: &'static [ConfigKey];
 
-    /// Reads the keys. `None`: a required one is missing or wrong, which was noted.
+    /// Reads the keys. `None` if a required one is missing or invalid, which is noted.
     fn read(fields: &mut Fields<'_, '_>) -> Option<Self>;
 
-    /// The keys that have another value than in `other`.
+    /// Keys with another value than in `other`.
     fn changed(&self, other: &Self) -> Vec<&'static str>;
 }
 
-/// A section that may stand several times, and which one of them it is.
+/// A section that may occur several times, with its path.
 pub struct Placed<S> {
-    /// Such as `interface[0]`: where its faults are noted.
+    /// Path, such as `interface[0]`, for its faults.
     pub path: String,
     /// The section.
     pub section: S,
 }
 
-/// A section for the reference.
+/// Description of a section for the reference.
 #[derive(Debug)]
 pub struct Description {
-    /// The name in the file.
+    /// Name in the file.
     pub name: &'static str,
-    /// Whether it may stand several times.
+    /// True if it may occur several times.
     pub many: bool,
-    /// The reference's sentences.
+    /// Sentences for the reference.
     pub doc: &'static [&'static str],
     /// Its keys.
     pub keys: &'static [ConfigKey],
@@ -69,14 +69,14 @@ type Entry<'i> = (Spanned<DeString<'i>>, Spanned<DeValue<'i>>);
 pub struct Fields<'s, 'i> {
     /// Where faults are noted.
     pub source: &'s mut ConfigText,
-    /// Such as `interface[0]`.
+    /// Path of the section, such as `interface[0]`.
     pub path: String,
-    /// What was not taken out yet.
+    /// Keys that were not taken out yet.
     pub table: DeTable<'i>,
 }
 
 impl<'i> Fields<'_, 'i> {
-    /// Takes the key out and gives its value, or the default where it is absent or wrong (a fault is noted then).
+    /// Takes a key out and returns its value, or the default if it is missing or invalid. Notes a fault if it is invalid.
     pub fn take<T: Value>(&mut self, key: &ConfigKey, default: Option<T>) -> Option<T> {
         let path = format!("{}.{}", self.path, key.name);
         let Some((name, mut value)) = self.written(key) else {
@@ -97,7 +97,7 @@ impl<'i> Fields<'_, 'i> {
             let (Some(range), Some(measure)) = (&key.range, value.measure()) else {
                 return true;
             };
-            // Of a list of which something was left out too few are no fault of their own.
+            // If elements were refused, too few are left; that is no fault of its own.
             let is_right = range.contains(&measure) || !is_whole && measure < *range.start();
             if !is_right {
                 self.out_of_range(key, &path, &span, T::KIND, (measure, value.to_toml()));
@@ -110,7 +110,7 @@ impl<'i> Fields<'_, 'i> {
         read.or(default)
     }
 
-    /// Notes each element of a list that cannot be read, and takes it out. Whether there was none.
+    /// Takes invalid elements out of a list, and notes each. True if there were none.
     fn take_wrong_elements(
         &mut self,
         key: &ConfigKey,
@@ -129,7 +129,7 @@ impl<'i> Fields<'_, 'i> {
         wrong.is_empty()
     }
 
-    /// What the file has for the key, under its name or its old one.
+    /// Entry of the key in the file, under its name or its old one.
     fn written(&mut self, key: &ConfigKey) -> Option<Entry<'i>> {
         let written = self.table.remove_entry(key.name);
         let old = key.old_name.and_then(|old| self.table.remove_entry(old));
@@ -149,8 +149,8 @@ impl<'i> Fields<'_, 'i> {
         Some((old_name, old_value))
     }
 
-    /// Notes a value that cannot be read, which stands at `whole`, or the element of it at `place`. Not generic: there are as many
-    /// readers as types.
+    /// Notes an invalid value, which is at `whole`, or its element at `place`. Not generic, so that the code exists once and
+    /// not for each type.
     fn refuse(
         &mut self,
         key: &ConfigKey,
@@ -186,7 +186,7 @@ impl<'i> Fields<'_, 'i> {
     }
 }
 
-/// Every element of a list can be named by a later fault.
+/// Remembers the place of every element, for later faults.
 fn remember_elements(source: &mut ConfigText, path: &str, value: &Spanned<DeValue<'_>>) {
     let DeValue::Array(elements) = value.get_ref() else {
         return;

@@ -1,4 +1,4 @@
-//! What of the shield's sections does not fit together, although each key is right in itself.
+//! Contradictions in the shield's sections between keys that are valid by themselves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,10 +9,10 @@ use super::schema::{Interface, Protect, Shield, SynCookiesWord, XdpMode};
 use super::section::Placed;
 use crate::compile::prefix::Prefix;
 
-/// The loopback device has this name everywhere.
+/// Name of the loopback device on every machine.
 const LOOPBACK: &str = "lo";
 
-/// SYN cookies that nobody could give, and ports that need not or cannot stand there.
+/// Checks for SYN cookies that no interface can give, and ports that need not or cannot be in the list.
 pub fn shield(source: &mut ConfigText, shield: &Shield, interfaces: &[Placed<Interface>]) {
     let is_wanted = shield.syn_cookies != SynCookiesWord::Off;
     let mut with_program = interfaces
@@ -42,7 +42,7 @@ pub fn shield(source: &mut ConfigText, shield: &Shield, interfaces: &[Placed<Int
     }
 }
 
-/// Hosts that no program can stand in front of, and nobody opens a connection to.
+/// Checks for hosts that no program can protect, and ports without connections.
 pub fn protects(
     source: &mut ConfigText,
     protects: &[Placed<Protect>],
@@ -83,7 +83,7 @@ fn interface(
     }
 }
 
-/// Each once, and no address that no host has. A prefix that another one holds says nothing more: that is a warning.
+/// Checks that each host occurs once and can exist. Warns of a prefix within another one.
 fn hosts(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     let prefixes: Vec<Prefix> = section
         .addresses
@@ -107,7 +107,7 @@ fn hosts(source: &mut ConfigText, Placed { path, section }: &Placed<Protect>) {
     }
 }
 
-/// The kind of a prefix without host addresses.
+/// Type of a prefix without host addresses.
 fn no_host(prefix: &Prefix) -> Option<&'static str> {
     let none = [
         (

@@ -1,4 +1,4 @@
-//! The types of the config's own words: names, paths, prefixes, servers.
+//! Types of values in the config: names, paths, prefixes, servers.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -65,12 +65,12 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// A file, or none.
+/// An optional path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OptionalPath(Option<PathBuf>);
 
 impl OptionalPath {
-    /// The file. `None`: switched off.
+    /// The path. `None` if switched off.
     #[must_use]
     pub fn as_deref(&self) -> Option<&Path> {
         self.0.as_deref()
@@ -102,12 +102,12 @@ impl fmt::Display for OptionalPath {
     }
 }
 
-/// A file.
+/// A path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePath(PathBuf);
 
 impl FilePath {
-    /// The file.
+    /// The path.
     #[must_use]
     pub fn as_path(&self) -> &Path {
         &self.0
@@ -130,14 +130,14 @@ impl fmt::Display for FilePath {
     }
 }
 
-/// Longest name of a view.
+/// Maximum length of a view's name.
 const VIEW_NAME_MAX: usize = 32;
 
 const fn is_of_view_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// Text that is kept as it was written, once it was found to be right.
+/// Text that is checked, and kept as it was written.
 macro_rules! checked_text {
     ($($(#[doc = $doc:literal])+ $name:ident($text:ident) $check:expr;)+) => { $(
         $(#[doc = $doc])+
@@ -214,7 +214,7 @@ impl fmt::Display for ClientNetwork {
     }
 }
 
-/// Where HTTP is spoken.
+/// An address and port for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpAddress(pub SocketAddr);
 
@@ -235,7 +235,7 @@ impl fmt::Display for HttpAddress {
     }
 }
 
-/// Sixteen bytes that DNS cookies are made with. Never shown.
+/// Secret of 16 bytes for DNS cookies. Never shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CookieSecret(pub [u8; 16]);
 
@@ -281,10 +281,10 @@ impl fmt::Debug for CookieSecret {
     }
 }
 
-/// An upstream server: address, port, and the interface where the address is link-local.
+/// An upstream server: address, port, and the interface of a link-local address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamServer {
-    /// Where it answers.
+    /// Address.
     pub addr: IpAddr,
     /// UDP and TCP port.
     pub port: u16,
@@ -296,9 +296,9 @@ impl UpstreamServer {
     /// The port of DNS over UDP and TCP.
     pub const PORT: u16 = 53;
 
-    /// As the kernel wants it; `index_of` gives the index of the zone's interface.
+    /// Socket address; `index_of` gives the index of the zone's interface.
     ///
-    /// `None`: there is no such interface.
+    /// `None` if there is no such interface.
     pub fn socket_addr(&self, index_of: impl FnOnce(&str) -> Option<u32>) -> Option<SocketAddr> {
         let scope = match &self.zone {
             Some(zone) => index_of(zone.as_str())?,
@@ -338,7 +338,7 @@ impl FromStr for UpstreamServer {
     }
 }
 
-/// `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT`: the address's text and the port. Brackets may stand without a port.
+/// Splits `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT` into the address's text and the port. The port after brackets is optional.
 fn split_port(text: &str) -> Option<(&str, u16)> {
     let Some(bracketed) = text.strip_prefix('[') else {
         return match text.split_once(':') {
@@ -354,7 +354,7 @@ fn split_port(text: &str) -> Option<(&str, u16)> {
     }
 }
 
-/// Why text is no server, by what people try.
+/// Explains why text is no server.
 fn no_server(text: &str) -> String {
     let shown = quoted(text);
     let encrypted = format!(
@@ -404,7 +404,7 @@ fn no_server(text: &str) -> String {
     }
 }
 
-/// A port as people write it: no sign, no leading zero, not 0.
+/// Parses a port: no sign, no leading zero, not 0.
 fn parse_port(text: &str) -> Option<u16> {
     let plain = text.starts_with(|char: char| ('1'..='9').contains(&char));
     plain.then(|| text.parse().ok()).flatten()

@@ -1,4 +1,4 @@
-//! What a type must have to be a key's: it says what it allows, and reads and writes itself as TOML.
+//! Values of keys: a type describes what it allows, and reads and writes itself as TOML.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,21 +14,21 @@ use super::explain;
 use super::hint::did_you_mean;
 use super::written::quoted;
 
-/// What TOML has for a type.
+/// TOML types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TomlType {
-    /// A number without a point.
+    /// An integer.
     Integer,
     /// `true` or `false`.
     Boolean,
-    /// In quotes.
+    /// Quoted text.
     Text,
-    /// In brackets.
+    /// A list in brackets.
     List,
 }
 
 impl TomlType {
-    /// Of a value as it was written.
+    /// Type of a value as written.
     pub fn of(raw: &str) -> Option<Self> {
         match raw.chars().next()? {
             '"' | '\'' => Some(Self::Text),
@@ -40,31 +40,31 @@ impl TomlType {
     }
 }
 
-/// A type that a key may have. Serde reads it from TOML and places the error on the very element that is wrong.
+/// A type that a key may have. Serde reads it from TOML and locates an error at the very element that is invalid.
 pub trait Value: DeserializeOwned + PartialEq {
-    /// Where only certain words are allowed: each and what it means.
+    /// Allowed words with their meanings, if only certain words are allowed.
     const WORDS: &'static [(&'static str, &'static str)] = &[];
-    /// What TOML has for it.
+    /// TOML type.
     const KIND: TomlType;
-    /// Where it is a list: what TOML has for an element.
+    /// TOML type of an element, for a list.
     const ELEMENT: Option<TomlType> = None;
-    /// Whether what is written there is never shown.
+    /// True if values are never shown.
     const IS_SECRET: bool = false;
 
     /// What is allowed, as the end of the sentence "allowed: …".
     fn allowed(range: Option<&RangeInclusive<u64>>) -> String;
 
-    /// What a range counts: the number itself, or the elements of a list. `None`: ranges do not apply.
+    /// The number that a range applies to: the value itself, or the length of a list. `None` if ranges do not apply.
     fn measure(&self) -> Option<u64> {
         None
     }
 
-    /// What is wrong with a text of the right kind, where more can be said than the reader does.
+    /// Explains invalid text, if more can be said than the reader's error.
     fn explain(_text: &str) -> Option<String> {
         None
     }
 
-    /// Of a list: why a value is not an element, or `None` if it is one.
+    /// For a list: why a value is not an element, or `None` if it is one.
     fn element_error(_element: ValueDeserializer<'_>) -> Option<toml::de::Error> {
         None
     }
@@ -171,7 +171,7 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// The message for a word outside of these.
+/// Message for an unknown word.
 pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
     format!(
         "`{word}` is not a word that is known here{}",
@@ -179,7 +179,7 @@ pub(super) fn unknown_word(word: &str, known: &[&str]) -> String {
     )
 }
 
-/// Reads a type from a quoted string. Inside the deserializer, so that an error is placed on the very string.
+/// Parses a type from a quoted string, inside the deserializer, so that an error is located at that string.
 pub(super) fn parse_string<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
@@ -202,7 +202,7 @@ where
     deserializer.deserialize_str(Text(PhantomData))
 }
 
-/// Types that are written as a quoted string, to which [`std::str::FromStr`] gives meaning.
+/// Implements types that are written as a quoted string, through [`std::str::FromStr`].
 macro_rules! strings {
     ($($type:ty $([$explain:path])?: $allowed:expr;)*) => { $(
         impl<'de> serde::Deserialize<'de> for $type {
@@ -231,7 +231,7 @@ macro_rules! strings {
     )* };
 }
 
-/// One enum of words: the config's spelling, the reference's sentence and the match arm are written once.
+/// Defines an enum of words: spelling in the config, sentence of the reference and match arm are written once.
 macro_rules! words {
     ($(#[doc = $doc:literal])+ $name:ident { $(#[doc = $word_doc:literal] $variant:ident = $word:literal,)+ }) => {
         $(#[doc = $doc])+
@@ -239,7 +239,7 @@ macro_rules! words {
         pub enum $name { $(#[doc = $word_doc] $variant,)+ }
 
         impl $name {
-            /// The config's spelling.
+            /// Spelling in the config.
             #[must_use]
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word,)+ }

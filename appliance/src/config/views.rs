@@ -1,4 +1,4 @@
-//! Views: what does not fit together, and what they are for policy.
+//! Views: contradictions, and the input of policy.
 
 use xdnsd_core::policy::ranges::PREFIXES_MAX;
 use xdnsd_core::policy::view::VIEWS_MAX;
@@ -11,7 +11,7 @@ use super::types::{ClientNetwork, FilePath, FilterName, InterfaceName};
 use crate::compile::set::ViewInput;
 use crate::text;
 
-/// Views that cannot be told apart, that nobody is in, or that name what there is not.
+/// Checks for views that are ambiguous, empty, or refer to missing items.
 pub fn views(
     source: &mut ConfigText,
     views: &[Placed<View>],
@@ -41,7 +41,7 @@ pub fn views(
     members(source, views);
 }
 
-/// Lists that are not there, or of no use.
+/// Checks for lists that do not exist, or have no effect.
 fn lists(source: &mut ConfigText, path: &str, view: &View, filter: &Filter) {
     let texts = filter.block_files.iter().chain(&filter.allow_files);
     let known: Vec<&FilePath> = texts.chain(&filter.compiled).collect();
@@ -77,7 +77,7 @@ fn lists(source: &mut ConfigText, path: &str, view: &View, filter: &Filter) {
     }
 }
 
-/// A group that is not there.
+/// Checks for a group that does not exist.
 fn group(source: &mut ConfigText, path: &str, view: &View, upstreams: &[Placed<Upstream>]) {
     let mut names = upstreams.iter().map(|placed| placed.section.name.as_str());
     let names: Vec<&str> = names.by_ref().collect();
@@ -93,7 +93,7 @@ fn group(source: &mut ConfigText, path: &str, view: &View, upstreams: &[Placed<U
     source.fault(&format!("{path}.upstreams"), problem, names.join(", "));
 }
 
-/// Who would be in two views.
+/// Checks for clients in two views.
 fn members(source: &mut ConfigText, views: &[Placed<View>]) {
     let mut clients: Vec<(ClientNetwork, &str)> = Vec::new();
     let mut interfaces: Vec<(&InterfaceName, &str)> = Vec::new();
@@ -124,13 +124,13 @@ fn members(source: &mut ConfigText, views: &[Placed<View>]) {
     }
 }
 
-/// Whether the group is that of a view, so that it is none for all other names.
+/// True if a view names the group, so that it is not for all other names.
 pub fn is_named<'v>(mut views: impl Iterator<Item = &'v View>, group: &Upstream) -> bool {
     views.any(|view| view.upstreams == group.name)
 }
 
 impl Config {
-    /// As policy takes them.
+    /// Views as input of policy.
     pub(super) fn view_inputs(&self) -> Vec<ViewInput> {
         let names = self.group_names();
         let texts = |names: &[FilterName]| names.iter().map(ToString::to_string).collect();

@@ -1,4 +1,4 @@
-//! How people write text and addresses: in quotes, and with what other programs hang on them.
+//! Text and addresses as people write them: in quotes, and with the suffixes of other programs.
 
 use std::net::IpAddr;
 
@@ -18,12 +18,12 @@ pub fn quoted(text: &str) -> String {
     quoted
 }
 
-/// Whether text is an address, whatever hangs on it: prefix, port, zone.
+/// True if text is an address, possibly with prefix, port or zone.
 pub fn is_address(text: &str) -> bool {
     bare_address(text).is_some()
 }
 
-/// The address in text that has a prefix, a port, a zone, a name for TLS or brackets, as other programs write them.
+/// The address in text with a prefix, a port, a zone, a name for TLS or brackets, as other programs write it.
 pub fn bare_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let text = text.split(['/', '%', '#', '@']).next().unwrap_or_default();

@@ -1,26 +1,26 @@
-//! The ports of a bridge, and by which of them it takes all frames itself.
+//! Ports of a bridge, and at which of them it gets all frames itself.
 //!
-//! The config names the bridge, which has the addresses; the program that answers is on its ports. What it answers there the bridge
-//! never sees, so it answers where the bridge would have delivered the frame, and nowhere else.
+//! The config names the bridge, which has the addresses; the program that answers is on its ports. The bridge never sees what
+//! the program answers, so it answers only where the bridge would have delivered the frame.
 
 use super::{Device, Devices};
 use crate::os::bridge::{Bridge, Port, Vlan};
 
-/// Why the bridge takes all frames of a port itself.
+/// Why the bridge gets all frames of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortRest {
     /// The bridge is down.
     BridgeDown,
-    /// The spanning tree keeps it closed, or it has no carrier.
+    /// The spanning tree blocks it, or it has no carrier.
     Closed,
-    /// 802.1X: the bridge knows who may send by it.
+    /// 802.1X: the bridge decides which stations may send.
     Locked,
-    /// The bridge looks at VLAN tags, and not all that comes by the port belongs to the VLAN of its untagged address.
+    /// The bridge looks at VLAN tags, and some frames of the port do not belong to the VLAN of its untagged address.
     Vlan,
 }
 
 impl PortRest {
-    /// In a word.
+    /// The reason in a word.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl PortRest {
         }
     }
 
-    /// For people.
+    /// The reason in a sentence.
     #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
@@ -48,14 +48,14 @@ impl PortRest {
 pub struct Member<'d> {
     /// The device.
     pub device: &'d Device,
-    /// What it is a port of.
+    /// Its bridge.
     pub bridge: &'d Bridge,
-    /// Why a program there answers nobody; `None`: it may.
+    /// Why a program there answers nothing; `None` if it may answer.
     pub rest: Option<PortRest>,
 }
 
 impl Devices {
-    /// The ports of the bridge `name`, in the order in which the kernel made them. Empty for other devices.
+    /// Ports of the bridge `name`, in the order in which the kernel made them. Empty for other devices.
     pub fn members(&self, name: &str) -> impl Iterator<Item = Member<'_>> {
         let of = self.named(name);
         let of = of.and_then(|device| device.bridge.as_ref().map(|bridge| (device.index, bridge)));
@@ -84,7 +84,8 @@ fn rest(bridge: &Bridge, port: &Port) -> Option<PortRest> {
     (bridge.filters_vlans && !is_access_port(bridge, port)).then_some(PortRest::Vlan)
 }
 
-/// Whether all that may come by the port is untagged, leaves it so, and is for the bridge's own untagged address.
+/// True if all frames of the port are untagged, in both directions, and belong to the VLAN of the bridge's own untagged
+/// address.
 fn is_access_port(bridge: &Bridge, port: &Port) -> bool {
     let is_untagged = |vlan: &&Vlan| vlan.is_pvid && vlan.is_untagged;
     let [vlan] = port.vlans.as_slice() else {
@@ -194,7 +195,7 @@ mod tests {
     fn where_tags_are_looked_at_a_port_serves_the_bridges_untagged_vlan_alone() {
         for (vlans, expected) in [
             (&[OWN][..], None),
-            // A trunk: the driver may hide the tag of what belongs to another VLAN.
+            // A trunk: the driver may hide the tag of a frame in another VLAN.
             (&[OWN, vlan(9, false, false)], Some(PortRest::Vlan)),
             (&[vlan(9, true, true)], Some(PortRest::Vlan)),
             (&[vlan(5, true, true)], Some(PortRest::Vlan)),

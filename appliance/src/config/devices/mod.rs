@@ -1,4 +1,4 @@
-//! The network devices of this machine, and what of the config is to be served on which.
+//! Network devices of this machine, and what the config serves on each.
 
 mod bridge;
 mod protect;
@@ -21,52 +21,51 @@ use crate::os::bridge::{self as bridges, Bridge, Port};
 
 pub use bridge::{Member, PortRest};
 
-/// Where the kernel lists VLAN devices. Absent: the kernel has none.
+/// The kernel's list of VLAN devices. Absent without VLAN support.
 const VLAN_LIST: &str = "/proc/net/vlan/config";
 
-/// Where it lists IPv6 addresses with their flags. Absent: the kernel has no IPv6.
+/// The kernel's list of IPv6 addresses with their flags. Absent without IPv6.
 const IPV6_LIST: &str = "/proc/net/if_inet6";
 /// Flags of linux/if_addr.h.
 const IFA_F_OPTIMISTIC: u8 = 0x04;
 const IFA_F_DADFAILED: u8 = 0x08;
 const IFA_F_TENTATIVE: u8 = 0x40;
-/// Where it has its settings for IPv4, by device.
+/// The kernel's settings for IPv4, by device.
 const IPV4_SETTINGS: &str = "/proc/sys/net/ipv4/conf";
-/// Where the kernel shows its devices.
+/// The kernel's list of devices.
 const DEVICES: &str = "/sys/class/net";
 
 /// A network device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
-    /// As `ip link` shows it.
+    /// Name, as `ip link` shows it.
     pub name: String,
-    /// The kernel's index.
+    /// Index in the kernel.
     pub index: u32,
-    /// A VLAN device: the device that it stands on, and its VLAN ID.
+    /// For a VLAN device: the device below it, and its VLAN ID.
     pub vlan_of: Option<(String, u16)>,
-    /// Its MAC address. `None`: its frames have none, as those of a tunnel.
+    /// MAC address. `None` if its frames have none, like those of a tunnel.
     pub mac: Option<[u8; 6]>,
-    /// What it is a port of, which has the addresses and gets the queries: `bridge br-lan`, `bond bond0`.
+    /// Device that it is a port of, which has the addresses and gets the queries: `bridge br-lan`, `bond bond0`.
     pub port_of: Option<String>,
-    /// What it is, if it is a bridge.
+    /// State of the bridge, if it is one.
     pub bridge: Option<Bridge>,
-    /// What it does with frames, if it is a port of a bridge.
+    /// State of the port, if it is a port of a bridge.
     pub port: Option<Port>,
     /// Its addresses, IPv6 link-local ones included.
     pub addresses: Vec<IpAddr>,
-    /// Those of them that the kernel does not deliver to: it still asks whether somebody else has them (RFC 4862 section
-    /// 5.4), or somebody has.
+    /// Those that the kernel does not deliver to: it still checks for duplicates (RFC 4862 section 5.4), or has found one.
     pub tentative: Vec<IpAddr>,
     /// Its directed broadcast addresses.
     pub broadcasts: Vec<IpAddr>,
-    /// The networks of its addresses, and of its peers where it has any.
+    /// Networks of its addresses, and of its peers if it has any.
     pub networks: Vec<Network>,
-    /// Whether the kernel drops IPv4 packets that came by it where the routes would send their answers by another one
-    /// (RFC 3704 section 2.2).
+    /// True if the kernel drops IPv4 packets from it if the route back to their source is by another device (RFC 3704 section
+    /// 2.2).
     pub is_strict: bool,
 }
 
-/// The network devices of this machine, at one moment.
+/// Network devices of this machine, at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Devices(pub Vec<Device>);
 
@@ -75,9 +74,9 @@ pub struct Devices(pub Vec<Device>);
 pub struct Endpoint {
     /// Index into [`Config::interfaces`].
     pub interface: usize,
-    /// Kernel's index of the interface that carries the frames: the XDP program is attached here.
+    /// Index of the interface that carries the frames: the XDP program is attached here.
     pub ifindex: u32,
-    /// Kernel's index of the device that has the address: the VLAN device, or the interface itself.
+    /// Index of the device that has the address: the VLAN device, or the interface itself.
     pub device_ifindex: u32,
     /// Name of the device that has the address.
     pub device: String,
@@ -88,7 +87,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The address of its sockets. A link-local one is only complete with its device (RFC 4007).
+    /// Address of its sockets. A link-local one is only complete with its device (RFC 4007).
     #[must_use]
     pub fn socket_addr(&self) -> SocketAddr {
         match self.addr {
@@ -100,23 +99,23 @@ impl Endpoint {
     }
 }
 
-/// What of the config meets this machine.
+/// The part of the config that this machine can serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What is served.
+    /// Endpoints to serve.
     pub endpoints: Vec<Endpoint>,
-    /// What the config names and this machine does not have, or not yet, and what cannot be.
+    /// Items of the config that this machine lacks, or lacks yet, and impossible ones.
     pub missing: Errors,
-    /// What is served as it stands there, and hardly meant.
+    /// Items that are served as configured, but are implausible.
     pub doubts: Errors,
-    /// The servers of each group of [`Config::upstreams`].
+    /// Servers of each group of [`Config::upstreams`].
     pub servers: Vec<Vec<SocketAddr>>,
-    /// What the devices say of clients: which sources are martian, and who our neighbours are.
+    /// Facts about clients from the devices: martian sources, and which clients are neighbours.
     pub links: Links,
 }
 
 impl Devices {
-    /// Asks the kernel.
+    /// Reads the devices from the kernel.
     ///
     /// # Errors
     /// A system call failed; the error names it.
@@ -192,7 +191,7 @@ impl Devices {
         })
     }
 
-    /// Whether VLAN devices stand on `parent`: then the NIC may hide tags from XDP.
+    /// True if there are VLAN devices on `parent`: then the NIC may hide tags from XDP.
     #[must_use]
     pub fn has_vlans(&self, parent: &str) -> bool {
         self.0.iter().any(|device| {
@@ -203,7 +202,7 @@ impl Devices {
         })
     }
 
-    /// The VLAN IDs that stand on `parent`, and 0 for none, as what is allowed.
+    /// VLAN IDs on `parent`, and 0 for none, as a text of allowed values.
     fn vlans_on(&self, parent: &str) -> String {
         let vlans = self.0.iter().filter_map(|device| device.vlan_of.as_ref());
         let ids = vlans
@@ -212,7 +211,7 @@ impl Devices {
         format!("0{}", ids.collect::<String>())
     }
 
-    /// What may have been meant where the device `name` has no address: the VLAN devices on it that have one.
+    /// Hint if the device `name` has no address: the VLAN devices on it that have one.
     fn with_addresses(&self, name: &str) -> String {
         let is_on = |(below, _): &&(String, u16)| below == name;
         let vlans = self.0.iter().filter(|device| !device.addresses.is_empty());
@@ -234,16 +233,16 @@ impl Devices {
     }
 }
 
-/// The device of an entry of getifaddrs(3), which has the label of an IPv4 address in the place of the name: `lan0:1`. The
-/// kernel gives labels by itself, to the second and further addresses of a device that is renamed.
+/// Name of the device in an entry of getifaddrs(3), which has the label of an IPv4 address in place of the name: `lan0:1`. The
+/// kernel assigns labels by itself to further addresses of a device that is renamed.
 fn device_of(label: &str) -> &str {
     label
         .split_once(':')
         .map_or(label, |(device, _alias)| device)
 }
 
-/// Whether the kernel checks the IPv4 sources of what comes by the device `name` strictly: `rp_filter` is 1. The larger value
-/// counts, that of the device or that of all (ip-sysctl.rst); 2 is loose, and asks for any route at all.
+/// True if the kernel checks the IPv4 sources of packets from the device `name` strictly: `rp_filter` is 1. The larger of the
+/// values of the device and of `all` counts (ip-sysctl.rst); 2 is loose, and only requires any route.
 #[must_use]
 pub fn is_strict(name: &str) -> bool {
     let value = |of: &str| -> u8 {
@@ -253,7 +252,7 @@ pub fn is_strict(name: &str) -> bool {
     value("all").max(value(name)) == 1
 }
 
-/// The device that takes all that `name` receives, with its kind, of those that the kernel shows in `devices`.
+/// The device, with its kind, that gets all that `name` receives; `devices` is the kernel's list.
 fn port_of(devices: &Path, name: &str) -> Option<String> {
     let master = std::fs::read_link(devices.join(name).join("master")).ok()?;
     let master = master.file_name()?.to_str()?;
@@ -261,7 +260,7 @@ fn port_of(devices: &Path, name: &str) -> Option<String> {
     taker(kind_of(&uevent), master)
 }
 
-/// A VRF leaves the addresses where they are; whatever else has ports, such as a team, which names no kind, does not.
+/// A VRF leaves the addresses on its ports; all other masters do not, including a team, which has no kind.
 fn taker(kind: Option<&str>, master: &str) -> Option<String> {
     match kind {
         Some("vrf") => None,
@@ -270,7 +269,7 @@ fn taker(kind: Option<&str>, master: &str) -> Option<String> {
     }
 }
 
-/// What kind of device it is, as the kernel announces it.
+/// Kind of device, from the kernel's uevent.
 fn kind_of(uevent: &str) -> Option<&str> {
     let mut lines = uevent.lines();
     lines.find_map(|line| line.strip_prefix("DEVTYPE="))
@@ -281,14 +280,14 @@ fn ip(addr: &SockaddrStorage) -> Option<IpAddr> {
     v4.or_else(|| addr.as_sockaddr_in6().map(|addr| IpAddr::V6(addr.ip())))
 }
 
-/// The address of a device whose frames are Ethernet's; that of the loopback device is zero.
+/// MAC address of a device with Ethernet frames; zero for the loopback device.
 fn mac(link: &LinkAddr) -> Option<[u8; 6]> {
     let is_ethernet = matches!(link.hatype(), libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK);
     link.addr().filter(|_| is_ethernet)
 }
 
-/// Names of devices and their addresses that the kernel does not deliver to, of lines of `address ifindex length scope flags
-/// name` in hexadecimal. An optimistic address is in use already (RFC 4429), and a deprecated one still is.
+/// Addresses that the kernel does not deliver to, with their devices, from lines of `address ifindex length scope flags name`
+/// in hexadecimal. An optimistic address is in use already (RFC 4429), and a deprecated one still is.
 fn tentative(list: &str) -> impl Iterator<Item = (&str, Ipv6Addr)> {
     list.lines().filter_map(|line| {
         let mut columns = line.split_ascii_whitespace();
@@ -300,8 +299,8 @@ fn tentative(list: &str) -> impl Iterator<Item = (&str, Ipv6Addr)> {
     })
 }
 
-/// The directed broadcast address of an IPv4 subnet, whether or not it was given to the interface: the kernel takes the
-/// last address for it, where the subnet has more than two.
+/// Directed broadcast address of an IPv4 subnet, whether or not it was assigned to the interface: the kernel uses the last
+/// address, if the subnet has more than two.
 fn broadcast(addr: IpAddr, mask: Option<IpAddr>) -> Option<IpAddr> {
     let (IpAddr::V4(addr), Some(IpAddr::V4(mask))) = (addr, mask) else {
         return None;
@@ -310,8 +309,8 @@ fn broadcast(addr: IpAddr, mask: Option<IpAddr>) -> Option<IpAddr> {
     is_wide.then(|| Ipv4Addr::from_bits(addr.to_bits() | !mask.to_bits()).into())
 }
 
-/// The network of an address, and that of its peer where it has one (`ip address add LOCAL peer PEER`): the kernel's route
-/// is to the peer's. A mask of no bits makes nobody a neighbour: it would be everybody.
+/// Network of an address, and that of its peer if it has one (`ip address add LOCAL peer PEER`): the kernel's route is to the
+/// peer's. A mask without bits gives no network: all addresses would be neighbours.
 fn networks(
     addr: IpAddr,
     mask: Option<IpAddr>,
@@ -338,18 +337,18 @@ fn address_bits(address: IpAddr) -> u32 {
     }
 }
 
-/// These networks in ascending order, without those that another one holds.
+/// Networks in ascending order, without those within another one.
 fn disjoint<'n>(networks: impl Iterator<Item = &'n Network>) -> Vec<Network> {
     let mut sorted: Vec<Network> = networks.copied().collect();
     // By first address, then the wider before the narrower.
     sorted.sort_unstable();
-    // Networks are nested or apart, so one that an earlier one holds is held by the last that was kept.
+    // Networks are nested or disjoint, so one within an earlier one is within the last that was kept.
     sorted.dedup_by(|next, kept| kept.contains(next.first()));
     sorted
 }
 
-/// Whether an address of a device is ours on every link. A link-local one is ours on its own only, so those of devices that are
-/// not served are others' as well.
+/// True if an address of a device is ours on every link. A link-local one is ours only on its own link, so those of devices
+/// that are not served may belong to others as well.
 fn is_ours(device: &Device, served: &[&Device], addr: IpAddr) -> bool {
     let is_link_local = match addr {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -358,7 +357,7 @@ fn is_ours(device: &Device, served: &[&Device], addr: IpAddr) -> bool {
     !is_link_local || served.iter().any(|served| served.index == device.index)
 }
 
-/// The addresses of all devices, served or not.
+/// Addresses of all devices, served or not.
 fn own_addresses(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     let of = |device: &Device| {
         let addresses = device.addresses.iter().copied();
@@ -368,9 +367,9 @@ fn own_addresses(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     devices.0.iter().flat_map(of).collect()
 }
 
-/// What no query from the wire comes from: the addresses of all devices, served or not, and the first and last of their
-/// networks. The first was a broadcast address once (RFC 1122 section 3.3.6), over IPv6 it is every router's (RFC 4291 section
-/// 2.6.1).
+/// Addresses that no query from the wire has as its source: those of all devices, served or not, and the first and last of
+/// their networks. The first one was a broadcast address once (RFC 1122 section 3.3.6); over IPv6 every router has it (RFC 4291
+/// section 2.6.1).
 fn martian_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     let of = |device: &Device| {
         let firsts = device.networks.iter().filter(is_wide).map(Network::first);
@@ -383,13 +382,15 @@ fn martian_sources(devices: &Devices, served: &[&Device]) -> Vec<IpAddr> {
     martians.into_iter().collect()
 }
 
-/// Whether it has more than two hosts (RFC 3021, RFC 6164).
+/// True if it has more than two hosts (RFC 3021, RFC 6164).
 fn is_wide(network: &&Network) -> bool {
     let host_bits = address_bits(network.first()) - u32::from(network.length());
     host_bits > 1
 }
 
-/// Lines of `name | VLAN ID | device below`; the two heading lines do not have that form.
+/// Parses lines of `name
+/// VLAN ID
+/// device below`; the two heading lines do not have that form.
 fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
     list.lines().filter_map(|line| {
         let mut columns = line.split('|').map(str::trim);
@@ -403,7 +404,7 @@ fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
 }
 
 impl Config {
-    /// The devices among those of endpoints whose frames come by others.
+    /// Devices of endpoints whose frames arrive by other devices.
     fn carried(&self, endpoints: &[Endpoint]) -> Vec<Carried> {
         let mut carried: Vec<Carried> = Vec::new();
         for endpoint in endpoints {
@@ -420,12 +421,12 @@ impl Config {
         carried
     }
 
-    /// What is served on this machine, and by whom misses are answered: what is there of all that the config names. The rest
-    /// stands in [`Plan::missing`], with its lines and with what there is.
+    /// Plans what is served on this machine, and which upstream servers are asked: all of the config that is there. The rest is
+    /// in [`Plan::missing`], with its lines and with what there is.
     #[must_use]
     pub fn plan(&self, devices: &Devices) -> Plan {
         let mut source = self.source.clone();
-        // Those of the file itself are said already.
+        // Warnings about the file itself were reported already.
         let _ = source.take_warnings();
         let mut plan = Plan::default();
         for (index, interface) in self.interfaces.iter().enumerate() {
@@ -464,7 +465,7 @@ impl Config {
     }
 }
 
-/// The devices that views name, with their numbers.
+/// Devices of views, with the numbers of the views.
 fn views(
     source: &mut ConfigText,
     config: &Config,
@@ -520,11 +521,11 @@ fn servers(
     addrs
 }
 
-/// The loopback device has this name everywhere.
+/// Name of the loopback device on every machine.
 const LOOPBACK: &str = "lo";
 
-/// Whether the kernel takes an address for this machine's own although no device has it: all of a network of IPv4 that the loopback
-/// device has one of, but for its first and its last.
+/// True if the kernel takes an address for local although no device has it: all of a network of IPv4 in which the loopback
+/// device has an address, except its first and its last.
 fn is_local_of(device: &Device, addr: IpAddr) -> bool {
     let IpAddr::V4(v4) = addr else {
         return false;
@@ -594,7 +595,7 @@ fn endpoints(
     }));
 }
 
-/// The device that the VLAN IDs of a section lead to, the outer one and the inner one.
+/// Device for the VLAN IDs of a section, the outer one and the inner one.
 fn tagged<'d>(
     source: &mut ConfigText,
     devices: &'d Devices,

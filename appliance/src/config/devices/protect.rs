@@ -1,4 +1,4 @@
-//! Hosts behind this one: whether their clients can come by the interface, and whether they are behind it at all.
+//! Protected hosts: whether their clients can come by the interface, and whether they are behind this machine at all.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::config::error::ConfigText;
 use crate::config::schema::{Protect, SynCookiesWord};
 
-/// Notes what this machine does not have, or not yet, and warns of what is hardly meant.
+/// Notes what this machine lacks, or lacks yet, and warns of implausible items.
 pub fn check(source: &mut ConfigText, config: &Config, devices: &Devices, endpoints: &[Endpoint]) {
     for (index, section) in config.protects.iter().enumerate() {
         let path = format!("protect[{index}]");
@@ -36,7 +36,7 @@ pub fn check(source: &mut ConfigText, config: &Config, devices: &Devices, endpoi
     }
 }
 
-/// The device that the clients come by.
+/// Finds the device that the clients come by.
 fn carrier(source: &mut ConfigText, devices: &Devices, section_path: &str, section: &Protect) {
     let name = &section.interface;
     let path = format!("{section_path}.interface");
@@ -57,7 +57,7 @@ fn carrier(source: &mut ConfigText, devices: &Devices, section_path: &str, secti
     super::tagged(source, devices, section_path, device, [section.vlan, 0]);
 }
 
-/// A host that is this machine, or none.
+/// Warns of a host that is this machine, or cannot be a host.
 fn host(source: &mut ConfigText, devices: &Devices, path: &str, prefix: Prefix) {
     if !prefix.is_host() {
         return;
@@ -79,7 +79,7 @@ fn host(source: &mut ConfigText, devices: &Devices, path: &str, prefix: Prefix) 
     }
 }
 
-/// A port that is protected, and answered on here.
+/// A protected port that is also answered on here.
 struct ProtectedPort<'c> {
     config: &'c Config,
     section: &'c Protect,
@@ -87,7 +87,7 @@ struct ProtectedPort<'c> {
 }
 
 impl ProtectedPort<'_> {
-    /// Frames to one where cookies are given do not come so far.
+    /// True for the endpoint: if cookies are given there, its frames do not get as far as protection.
     fn is(&self, endpoint: &Endpoint) -> bool {
         let interface = &self.config.interfaces[endpoint.interface];
         let address = Prefix::masked(endpoint.addr, u8::MAX);

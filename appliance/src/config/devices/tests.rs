@@ -1,4 +1,4 @@
-//! What the kernel says of devices, read.
+//! Tests of parsing the kernel's descriptions of devices.
 
 use super::*;
 use crate::testing::Folder;
@@ -48,7 +48,7 @@ fn whatever_has_ports_but_a_vrf_takes_what_they_receive() {
         ("eth2", "", "team0", Some("team0")),
         ("eth3", "", "blue", None),
         ("eth4", "", "", None),
-        // Its bridge was deleted this moment.
+        // Its bridge was deleted just now.
         ("eth5", "", "gone", None),
     ] {
         device(name, kind, master);
@@ -89,7 +89,7 @@ fn the_last_address_of_a_subnet_is_its_broadcast_address() {
     assert_eq!(of("10.53.0.1", "255.255.255.0"), some("10.53.0.255"));
     assert_eq!(of("10.53.1.1", "255.255.252.0"), some("10.53.3.255"));
     assert_eq!(of("10.53.0.1", "255.255.255.252"), some("10.53.0.3"));
-    // RFC 3021: two hosts and nobody else.
+    // RFC 3021: two hosts and no broadcast address.
     assert_eq!(of("10.53.0.1", "255.255.255.254"), None);
     assert_eq!(of("10.53.0.1", "255.255.255.255"), None);
     assert_eq!(of("10.53.0.1", ""), None);
@@ -151,7 +151,7 @@ fn this_machine_has_a_loopback_device() {
     assert!(!is_up || loopback.networks.contains(&own), "{loopback:?}");
 }
 
-/// Another link may have the same link-local address, so those of devices that are not served are no reason to be silent.
+/// Another link may have the same link-local address, so those of devices that are not served do not exclude a client.
 #[test]
 fn a_link_local_address_is_ours_on_a_served_device_alone() {
     let parse = |text: &str| text.parse::<IpAddr>().expect("an address");

@@ -1,4 +1,4 @@
-//! What is wrong with one line: a comment, a heading, or a key with its value.
+//! Explains a line that is not TOML: a comment, a heading, or a key with its value.
 
 use super::super::hint::{self, meant};
 use super::super::key::{ConfigKey, unit};
@@ -8,17 +8,17 @@ use super::super::written::{is_address, quoted};
 use super::token::{self, Token, TokenKind};
 use super::{first_word, is_heading};
 
-/// Marks around text that word processors make.
+/// Quotation marks, including those of word processors.
 const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '«', '»', '`'];
-/// What people put between a key and its value.
+/// Signs that people write between a key and its value.
 const SIGNS: &[&str] = &[":=", "=>", "->", "==", "+=", ":"];
 
-/// What comments begin with elsewhere.
+/// What begins a comment in other formats.
 const COMMENTS: &[&str] = &["//", "--", "/*", "<!--", ";", "!", "%"];
-/// What they begin with here.
+/// What begins one here.
 const COMMENT: &str = "a comment begins with #";
 
-/// What is wrong, and at which byte of the line.
+/// A problem, and the byte of the line where it is.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong {
     pub at: usize,
@@ -30,7 +30,7 @@ fn wrong_at(at: usize, problem: impl Into<String>) -> Option<Wrong> {
     Some(Wrong { at, problem })
 }
 
-/// What is wrong with `line`, of which the parser says that something is at byte `at`. `key`: what the line is about.
+/// Finds the problem in `line`, in which the parser found an error at byte `at`. `key` is the key that the line is about.
 pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
     let trimmed = line.trim_start();
     if let Some(at) = line.trim_end().find('\r') {
@@ -60,7 +60,7 @@ pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
             "a section has no braces: it ends where the next begins",
         );
     }
-    // A line in a list of several lines begins with its value.
+    // A line within a list of several lines begins with its value.
     let is_element = rest.first().is_none_or(|next| next.is(",") || next.is("]"));
     if first.kind != TokenKind::Word || is_element && is_value_of_list(first, key) {
         return value(
@@ -77,7 +77,7 @@ fn begins_comment(text: &str) -> bool {
     COMMENTS.iter().any(|comment| text.starts_with(comment))
 }
 
-/// Whether a word that stands first in its line is an element of a list: no key of ours, and such as a list has.
+/// True if the first word of a line is an element of a list, and not a key or section of ours.
 fn is_value_of_list(first: &Token, key: Option<&ConfigKey>) -> bool {
     key.is_some_and(|key| key.name != first.text.trim_end_matches(':'))
         && meant(first.text, &section_names()).is_none()
@@ -105,7 +105,7 @@ fn odd_character(tokens: &[Token]) -> Option<Wrong> {
     })
 }
 
-/// A control character in quotes or in a comment, where TOML has only tabs.
+/// A control character in quotes or in a comment, where TOML allows only tabs.
 fn control_character(line: &str) -> Option<Wrong> {
     let is_odd = |char: char| char.is_control() && char != '\t';
     let (at, char) = line.char_indices().find(|(_, char)| is_odd(*char))?;
@@ -116,7 +116,7 @@ fn control_character(line: &str) -> Option<Wrong> {
     )
 }
 
-/// `name]`, of which the first bracket is missing.
+/// True for `name]` without an opening bracket.
 fn is_closed_alone(tokens: &[Token]) -> bool {
     match tokens {
         [word, rest @ ..] if !rest.is_empty() => {
@@ -158,7 +158,7 @@ fn heading(tokens: &[Token]) -> Option<Wrong> {
     }
 }
 
-/// That a section is not called anything: `[interface br-lan]`.
+/// Explains that a section takes no name of its own: `[interface br-lan]`.
 pub fn no_own_name(form: &str, name: &str) -> String {
     let name = quoted(name.trim_matches(QUOTES));
     if form.starts_with("[[") {
@@ -173,7 +173,7 @@ fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&ConfigKey>)
     let of_section = meant(word, &section_names()).and_then(heading_of);
     let Some(next) = rest.first() else {
         if first_word(first.text) != Some(word) {
-            // No key: another program's file, which may have secrets in it.
+            // An unknown key: another program's file, which may have secrets in it.
             let problem = "a line is KEY = VALUE, or the heading of a section";
             return wrong_at(first.at, problem);
         }
@@ -223,7 +223,7 @@ fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&ConfigKey>)
         .or_else(|| order(tokens))
 }
 
-/// How many of the tokens of a value are a whole one; all of them where it does not end.
+/// Number of tokens that form the first complete value; all of them if it does not end.
 fn whole_len(tokens: &[Token]) -> usize {
     let mut depth = 0_u32;
     for (index, token) in tokens.iter().enumerate() {
@@ -241,7 +241,7 @@ fn whole_len(tokens: &[Token]) -> usize {
     tokens.len()
 }
 
-/// What stands behind a whole value and is neither another key nor a mark.
+/// Finds what follows a complete value and is neither another key nor a mark.
 fn nothing_but_comment(whole: &[Token], behind: &[Token], name: &str) -> Option<Wrong> {
     let [first, rest @ ..] = behind else {
         return None;
@@ -271,7 +271,7 @@ fn empty(word: &str) -> String {
     format!("`{word}` has no value behind =")
 }
 
-/// The signs at the beginning that touch each other, as one.
+/// Signs at the beginning without space between them, as one.
 fn adjacent(tokens: &[Token]) -> String {
     let mut sign = String::new();
     let mut end = None;
@@ -286,12 +286,12 @@ fn adjacent(tokens: &[Token]) -> String {
     sign
 }
 
-/// What is wrong with a part of a list.
+/// Finds the problem in a part of a list.
 fn value(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
     bare(tokens, at, name, key).or_else(|| order(tokens))
 }
 
-/// What is wrong with the words of a value, and with its quotes.
+/// Finds the problem in the words of a value, or in its quotes.
 fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
     if let Some(problem) = tokens.iter().find_map(|token| shape(token, tokens)) {
         return Some(problem);
@@ -320,7 +320,7 @@ fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Opt
     None
 }
 
-/// Brackets and braces that make no list.
+/// Finds brackets and braces that form no list.
 fn shape(token: &Token, tokens: &[Token]) -> Option<Wrong> {
     if token.is("(") || token.is("{") && !tokens.iter().any(|token| token.is("=")) {
         return wrong_at(token.at, "a list stands in square brackets: [ ]");
@@ -328,12 +328,12 @@ fn shape(token: &Token, tokens: &[Token]) -> Option<Wrong> {
     None
 }
 
-/// Whether TOML has such a value without quotes.
+/// True if TOML has such a value without quotes.
 fn is_scalar(word: &str) -> bool {
     format!("x = {word}").parse::<toml::Table>().is_ok()
 }
 
-/// What follows on what.
+/// Finds tokens in the wrong order.
 fn order(tokens: &[Token]) -> Option<Wrong> {
     let (mut depth, mut has_value) = (0_u32, false);
     let is_list = tokens.first().is_some_and(|token| token.is("["));
@@ -387,12 +387,12 @@ fn order(tokens: &[Token]) -> Option<Wrong> {
     None
 }
 
-/// Whether a key with a value begins here.
+/// True if a key with a value begins here.
 fn is_key(tokens: &[Token]) -> bool {
     matches!(tokens, [word, equals, ..] if word.kind == TokenKind::Word && equals.is("="))
 }
 
-/// What is wrong with a word outside of quotes.
+/// Explains a word that lacks quotes.
 fn bare_word(word: &str, name: &str, key: Option<&ConfigKey>) -> Option<String> {
     let plain = word.trim_matches(QUOTES);
     if is_address(plain) {

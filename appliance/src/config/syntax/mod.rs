@@ -1,4 +1,4 @@
-//! What is wrong with a file that is not TOML, in the words of who wrote it: the parser says where, not what was meant.
+//! Explains a file that is not TOML in the terms of its author: the parser says where it fails, not what was meant.
 
 mod line;
 mod token;
@@ -14,9 +14,9 @@ use line::Wrong;
 pub use line::no_own_name;
 use token::TokenKind;
 
-/// What the parser says of a key or a section that is there already.
+/// Message of the parser for a key or a section that exists already.
 const DUPLICATE: &str = "duplicate key";
-/// The same in the parser's words and in ours, where the line itself shows nothing.
+/// Other messages of the parser with ours, for lines that show no problem by themselves.
 const WORDS: &[(&str, &str)] = &[
     (
         "missing comma between array elements",
@@ -59,12 +59,12 @@ pub fn note(
     let mut merged_until = 0;
     let open_list = open_list(text);
     for (place, problem) in errors {
-        // Keys of a section that stands twice are merged with those of the first.
+        // Keys of a repeated section are merged with those of the first.
         if place.start < merged_until && problem == DUPLICATE {
             continue;
         }
         let fault = match open_list {
-            // What stands behind is read as more of the list.
+            // All that follows is parsed as more of the list.
             Some(at) if place.start > at => Fault::of(text, at, "the list has no closing ]".into()),
             _ if problem == DUPLICATE => {
                 merged_until = end_of_section(text, place.start);
@@ -83,7 +83,7 @@ pub fn note(
     }
 }
 
-/// What is told of one of the parser's errors.
+/// A report about one of the parser's errors.
 struct Fault {
     at: usize,
     path: String,
@@ -111,7 +111,7 @@ impl Fault {
         }
     }
 
-    /// What is wrong where the parser found something.
+    /// Finds the problem where the parser failed.
     fn find(text: &str, at: usize, problem: &str) -> Self {
         let (start, line) = line_at(text, at);
         let key = key_at(text, at).map(|(_, key)| key);
@@ -130,7 +130,7 @@ impl Fault {
     }
 }
 
-/// The key that the line of `offset` is about, or that begins a list there, and its section.
+/// Section and key of the line at `offset`, or of the list that the line belongs to.
 fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static ConfigKey)> {
     let (here, line) = line_at(text, offset);
     let mut start = here + line.len();
@@ -152,7 +152,7 @@ fn key_at(text: &str, offset: usize) -> Option<(&'static Description, &'static C
     Some((section, key))
 }
 
-/// Whether a list begins in these lines and does not end in them.
+/// True if a list begins in these lines and does not end in them.
 fn is_open(lines: &str) -> bool {
     let tokens = lines.lines().flat_map(token::of);
     tokens.fold(0_u32, |depth, token| match token.text {
@@ -162,7 +162,7 @@ fn is_open(lines: &str) -> bool {
     }) > 0
 }
 
-/// The word that a line begins with, if it can be a key.
+/// First word of a line, if it can be a key.
 fn first_word(line: &str) -> Option<&str> {
     let line = line.trim_start();
     let is_key = |char: char| char.is_ascii_alphanumeric() || "_-".contains(char);
@@ -170,14 +170,14 @@ fn first_word(line: &str) -> Option<&str> {
     (end > 0 && !line.starts_with(|char: char| char.is_ascii_digit())).then_some(&line[..end])
 }
 
-/// The word in the brackets of a heading, however many there are.
+/// The word in the brackets of a heading, whatever their number.
 fn name_of(heading: &str) -> &str {
     let is_end = |char: char| "[].\" \t".contains(char);
     let word = heading.trim().trim_start_matches('[').trim_start();
     word.split(is_end).next().unwrap_or_default()
 }
 
-/// Where a list begins that another key or section follows before it ends.
+/// Start of a list that is not closed before another key or section.
 fn open_list(text: &str) -> Option<usize> {
     let (mut start, mut open, mut depth) = (0, 0, 0_u32);
     for line in text.split_inclusive('\n') {
@@ -190,7 +190,7 @@ fn open_list(text: &str) -> Option<usize> {
             || depth == 0 && is_heading(line)
             || tokens.iter().any(|token| token.kind == TokenKind::OpenText)
         {
-            // Where a quote is missing, that is what is wrong.
+            // A missing quote is reported instead.
             depth = 0;
         } else {
             for token in tokens {
@@ -209,12 +209,12 @@ fn open_list(text: &str) -> Option<usize> {
     (depth > 0).then_some(open)
 }
 
-/// Whether it is the heading of a section of ours.
+/// True for the heading of a section of ours.
 fn is_section(line: &str) -> bool {
     is_heading(line) && SECTIONS.iter().any(|section| section.name == name_of(line))
 }
 
-/// Whether it gives a key of ours a value.
+/// True if it assigns a value to a key of ours.
 fn is_assignment(line: &str) -> bool {
     let Some(word) = first_word(line) else {
         return false;
@@ -224,7 +224,7 @@ fn is_assignment(line: &str) -> bool {
     rest.starts_with('=') && keys.into_iter().any(|key| key.name == word)
 }
 
-/// Where the section ends whose heading is at `heading`; `heading` itself where none is there.
+/// End of the section with its heading at `heading`; `heading` itself if there is none.
 fn end_of_section(text: &str, heading: usize) -> usize {
     if !is_heading(line_at(text, heading).1) {
         return heading;
@@ -277,7 +277,7 @@ fn duplicate(text: &str, place: &Range<usize>) -> String {
     }
 }
 
-/// Where the line of `offset` begins, and the line.
+/// Start of the line at `offset`, and the line.
 fn line_at(text: &str, offset: usize) -> (usize, &str) {
     let start = text.get(..offset).and_then(|before| before.rfind('\n'));
     let start = start.map_or(0, |newline| newline + 1);

@@ -1,42 +1,42 @@
-//! The tokens of one line, also of one that is not TOML.
+//! Tokens of one line, which need not be TOML.
 
-/// What a token is.
+/// Type of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
-    /// Outside of quotes.
+    /// A word without quotes.
     Word,
-    /// In quotes, with them.
+    /// Quoted text, with its quotes.
     Text,
-    /// From a quote that nothing closes to the end of the line.
+    /// From an unclosed quote to the end of the line.
     OpenText,
     /// A bracket, a comma and the like.
     Mark,
 }
 
-/// A part of a line.
+/// A token of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'l> {
-    /// Its first byte in the line.
+    /// Byte offset in the line.
     pub at: usize,
-    /// As it is written.
+    /// Text as written.
     pub text: &'l str,
-    /// What it is.
+    /// Type.
     pub kind: TokenKind,
 }
 
 impl Token<'_> {
-    /// The byte behind it.
+    /// Byte offset of its end.
     pub const fn end(&self) -> usize {
         self.at + self.text.len()
     }
 
-    /// Whether it is this mark.
+    /// True if it is this mark.
     pub fn is(&self, mark: &str) -> bool {
         self.kind == TokenKind::Mark && self.text == mark
     }
 }
 
-/// The tokens of a line up to its comment.
+/// Tokens of a line up to its comment.
 pub fn of(line: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -61,7 +61,7 @@ pub fn of(line: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-/// How long the quoted text is that `text` begins with, if it ends.
+/// Length of the quoted text at the start of `text`, if it is closed.
 fn closing(text: &str, quote: char) -> Option<usize> {
     let mut is_escaped = false;
     for (at, char) in text.char_indices().skip(1) {

@@ -1,11 +1,11 @@
-//! Lists with several faults: each is told, and none makes another one up.
+//! Lists with several faults: each is reported, and none causes a false one.
 
 use super::*;
 
 const LAN: &str = "[[interface]]\nname = \"lan0\"\n";
 const UP: &str = "[[upstream]]\nservers = [\"192.0.2.1\"]\n";
 
-/// Where each fault stands, and of which key it is.
+/// Place and key of each fault.
 fn places(text: &str) -> Vec<String> {
     let Err(errors) = Config::parse("f", text) else {
         panic!("accepted: {text}")
@@ -18,7 +18,7 @@ fn places(text: &str) -> Vec<String> {
     errors.faults().iter().map(place).collect()
 }
 
-/// One of each list, whose first and last elements are wrong and whose second is right.
+/// One of each list, with its first and last elements invalid and the second valid.
 #[test]
 fn every_wrong_element_of_every_list_is_told_in_one_run() {
     let mut lists = 0;
@@ -106,7 +106,7 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
     }
     let is_list = |key: &&key::ConfigKey| (key.allowed)(key.range.as_ref()).starts_with("a list");
     let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
-    // Besides those that have one element at the most, two of their kinds, or secrets.
+    // Except lists with at most one element, two types, or secrets.
     let others = ["search", "addresses", "cookie_secrets"];
     let many = keys
         .filter(is_list)
@@ -133,7 +133,7 @@ fn of_many_faults_of_a_key_the_first_are_told_and_how_many_more_there_are() {
     assert_eq!(said[20], "f:26:1: local.records: and from here on 1 more");
 }
 
-/// A value that was refused has its default, or none: what would be wrong about that is no fault of the file.
+/// A refused value has its default, or none: what would be wrong with that is no fault of the file.
 #[test]
 fn one_fault_does_not_make_another_one_up() {
     let group = |domains: &str| {
@@ -188,7 +188,7 @@ fn one_fault_does_not_make_another_one_up() {
     }
 }
 
-/// What is behind an element that was left out keeps its place.
+/// Elements after a refused one keep their index.
 #[test]
 fn elements_behind_a_wrong_one_are_told_with_their_own_places() {
     let text = format!("{LAN}{UP}[shield]\nports = [\"x\", 22, 0, 22]\n");
@@ -277,7 +277,7 @@ fn a_domain_or_a_prefix_that_is_none_is_told_what_is_wrong_with_it() {
         let text = format!("{LAN}{UP}[rebind]\nallow = [\"{text}\"]\n");
         assert!(Config::parse("f", &text).is_ok(), "{text}");
     }
-    // Where a name is wanted, a prefix is no name, right or wrong.
+    // For a name, a prefix is invalid, whether right or wrong.
     for (section, key, said) in [
         ("local", "zones", "is an address, a domain is wanted here"),
         (

@@ -1,11 +1,11 @@
-//! What people write who come from other programs, and what they are told.
+//! Configs by users of other programs, and the messages that they get.
 
 use super::*;
 
 const LAN: &str = "[[interface]]\nname = \"lan0\"\n";
 const UP: &str = "[[upstream]]\nservers = [\"192.0.2.1\"]\n";
 
-/// The faults of `text`, which has a fault in each of them alone.
+/// Faults of `text`, each line of which is invalid by itself.
 fn said(text: &str) -> String {
     errors_of(text).join("\n")
 }
@@ -112,7 +112,7 @@ fn what_should_stand_in_quotes_is_said_with_them() {
     );
 }
 
-/// A switch is written true or false, and what is none never is.
+/// A switch is `true` or `false`, and "none" is never valid.
 #[test]
 fn a_word_without_quotes_is_told_by_what_its_key_takes() {
     for (section, line, problem) in [
@@ -214,7 +214,7 @@ fn a_number_is_asked_for_with_its_unit_and_its_range() {
     }
 }
 
-/// Either way is right, and one holds for every key: a number of the unit that its name says.
+/// Both ways are right, and one holds for every key: a number of the unit in its name.
 #[test]
 fn every_key_that_is_a_time_says_its_unit() {
     let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
@@ -349,10 +349,10 @@ fn what_is_no_server_is_told_what_is() {
     }
 }
 
-/// A line as it is written below the heading of its section, where it is wrong, and what is said.
+/// A line below the heading of its section, its place, its key, and the problem.
 type Row = (&'static str, &'static str, &'static str, &'static str);
 
-/// Each line by itself: the place, the key, the problem.
+/// Checks each line by itself: the place, the key, the problem.
 fn every_row_is_said(rows: &[Row]) {
     for (section, lines, place, problem) in rows {
         let said = said(&format!("{LAN}{UP}[{section}]\n{lines}\n"));
@@ -711,7 +711,7 @@ fn what_stands_in_the_wrong_place_is_told_the_right_one() {
     }
 }
 
-/// Values as other programs have them.
+/// Values as in other programs.
 const OF_OTHERS: &[Row] = &[
     (
         "log",
@@ -885,7 +885,7 @@ fn a_value_of_another_program_is_told_ours() {
     );
 }
 
-/// `xdnsd check` of the wrong file, by root, whose words may go into a log.
+/// `xdnsd check` of the wrong file, as root, with output that may go into a log.
 #[test]
 fn a_file_that_is_no_configuration_is_not_told() {
     let said = said("root:$y$secret:20228:0:99999:7:::\nx:secret\nme secret\n");
@@ -894,7 +894,7 @@ fn a_file_that_is_no_configuration_is_not_told() {
     assert!(said.starts_with(begin), "{said}");
 }
 
-/// A secret that stands where it cannot be read is a secret all the same.
+/// A secret in the wrong place is still a secret.
 #[test]
 fn a_secret_is_not_told() {
     let secret = "00112233445566778899aabbccddeeff";
@@ -951,7 +951,7 @@ fn the_router_itself_is_answered_on_lo() {
     assert!(said.contains(expected), "{said}");
 }
 
-/// The kernel takes all of the loopback network for its own: others' stub resolvers are at 127.0.0.53.
+/// The kernel takes all of the loopback network for local: other stub resolvers are at 127.0.0.53.
 #[test]
 fn on_lo_each_address_of_its_network_can_be_served() {
     let on_lo = |listen: &str| {
@@ -970,7 +970,7 @@ fn on_lo_each_address_of_its_network_can_be_served() {
         ["127.0.0.1", "127.0.0.9"]
     );
     assert_eq!(served(""), ["127.0.0.1", "::1"]);
-    // The tests' has 24 bits.
+    // The network of the tests has 24 bits.
     for other in ["127.0.1.1", "127.0.0.0", "127.0.0.255", "::2", "10.53.0.1"] {
         let said = shortfall(&on_lo(&format!("{other:?}")));
         let expected = format!("{other} is not an address of lo; allowed: 127.0.0.1, ::1");
@@ -978,7 +978,7 @@ fn on_lo_each_address_of_its_network_can_be_served() {
     }
 }
 
-/// What the config wants and the tests' machine does not have.
+/// What the config wants and the tests' machine lacks.
 fn shortfall(config: &Config) -> String {
     config.plan(&devices()).missing.to_string()
 }

@@ -1,4 +1,4 @@
-//! Whole files: what is accepted, what is refused and in which words.
+//! Tests of whole files: what is accepted, what is refused and with which message.
 
 mod lists;
 mod messages;
@@ -22,7 +22,7 @@ fn errors_of(text: &str) -> Vec<String> {
     }
 }
 
-/// The smallest file with `line` put behind the heading of its interface section.
+/// The smallest file with `line` after the heading of its interface section.
 fn with_interface_key(line: &str) -> String {
     SMALLEST.replace("[interface]\n", &format!("[interface]\n{line}\n"))
 }
@@ -58,7 +58,7 @@ fn devices() -> Devices {
     ])
 }
 
-/// Whoever names a port of a bridge is told of the bridge, and nothing is served there; the others are.
+/// For a port of a bridge the message names the bridge, and the port is not served; the others are.
 #[test]
 fn a_port_of_a_bridge_serves_nobody_and_its_bridge_is_named() {
     let text = SMALLEST.replace(
@@ -461,7 +461,7 @@ fn the_examples_are_valid() {
     }
 }
 
-/// Whoever adds a second section copies the first.
+/// Users copy the first section to add a second one.
 #[test]
 fn the_examples_have_double_brackets_where_a_section_may_stand_again() {
     let many = schema::SECTIONS.iter().filter(|section| section.many);
@@ -475,7 +475,7 @@ fn the_examples_have_double_brackets_where_a_section_may_stand_again() {
     }
 }
 
-/// A source that the routes would not answer there is none of a client's. The others show the least that serves.
+/// A source whose route is another one belongs to no client there. The other examples show the minimum.
 #[test]
 fn the_examples_for_a_network_check_sources_by_the_routes() {
     let least = ["minimal.toml", "lab.toml", "xdnsd.toml"];

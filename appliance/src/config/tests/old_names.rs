@@ -1,9 +1,9 @@
-//! Keys that had another name once.
+//! Keys that were renamed.
 
 use super::*;
 use crate::config::schema::SECTIONS;
 
-/// Every key that had another name, with its section.
+/// Every renamed key, with its section.
 fn renamed() -> Vec<(&'static str, &'static str, &'static str)> {
     let keys = SECTIONS.iter().flat_map(|section| {
         let renamed = |key: &key::ConfigKey| Some((section.name, key.old_name?, key.name));
@@ -16,7 +16,7 @@ fn with(section: &str, lines: &str) -> String {
     format!("{SMALLEST}[{section}]\n{lines}\n")
 }
 
-/// The default of a key, as TOML.
+/// Default of a key, as TOML.
 fn default_of(section: &str, name: &str) -> String {
     let section = SECTIONS.iter().find(|known| known.name == section);
     let key = section.and_then(|section| section.keys.iter().find(|key| key.name == name));

@@ -1,4 +1,4 @@
-//! Sections about names and clients: what is accepted, what is refused, and what policy is told.
+//! Sections about names and clients: what is accepted, what is refused, and the input of policy.
 
 use xdnsd_core::policy::rebind::{Range, Ranges};
 use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
@@ -111,7 +111,7 @@ fn what_policy_takes_can_be_found_in_the_file() {
     let place = config.place_of(PolicyValue::Suffix { route: 0, index: 0 });
     assert_eq!(place.text.as_deref(), Some("corp.example"));
     assert_eq!(place.line, Some(first));
-    // What is not written holds by default.
+    // Without a key its default holds.
     let place = valid("").place_of(PolicyValue::Special);
     assert_eq!((place.key, place.file), (Some("local.special"), None));
 }

@@ -1,17 +1,17 @@
-//! Hosts behind this one.
+//! Tests of protected hosts.
 
 use super::*;
 
-/// The first line of a section of its own, behind [`SMALLEST`].
+/// First line of an added section, after [`SMALLEST`].
 const LINE: usize = 5;
 
-/// The smallest file with one such section: its addresses and its ports, then whatever else.
+/// The smallest file with one such section: its addresses, its ports, and other keys.
 fn with(addresses: &str, ports: &str, rest: &str) -> String {
     let head = "[[protect]]\ninterface = \"wan0\"\n";
     format!("{SMALLEST}{head}addresses = [{addresses}]\nports = [{ports}]\n{rest}")
 }
 
-/// So many things in a list.
+/// A list of `count` items.
 fn list<T: std::fmt::Display>(count: usize, each: impl Fn(usize) -> T) -> String {
     let all: Vec<_> = (0..count).map(|index| each(index).to_string()).collect();
     all.join(", ")
@@ -27,7 +27,7 @@ fn hosts_are_protected_where_the_config_says_so_and_nowhere_else() {
     assert!(config.protects.is_empty() && !config.protects_on("lan0"));
     let text = with("\"192.0.2.80\", \"2001:db8::/64\"", "80, 443", "");
     let config = Config::parse("f", &text).expect("valid");
-    // Of an interface that is not served.
+    // An interface that is not served may have protected hosts.
     assert!(config.protects_on("wan0") && !config.protects_on("lan0"));
     let [section] = &config.protects[..] else {
         panic!("one section: {:?}", config.protects)
@@ -41,7 +41,7 @@ fn hosts_are_protected_where_the_config_says_so_and_nowhere_else() {
     }
 }
 
-/// The first error is this one, on this line.
+/// Expects this fault first, on this line.
 fn expect_fault(text: &str, line: usize, fault: &str) {
     let errors = errors_of(text);
     let (at, said) = errors[0].split_once(": ").expect("a position");
@@ -215,7 +215,7 @@ fn router() -> Devices {
     ])
 }
 
-/// What is missing and what is doubted of a config that serves `wan0`, of its section for hosts.
+/// Missing items and doubts for a config that serves `wan0`, from its section for hosts.
 fn planned(interface: &str, addresses: &str, ports: &str, rest: &str) -> [Vec<String>; 2] {
     let text = with(addresses, ports, rest).replace("lan0", "wan0");
     let text = text.replace(
@@ -298,7 +298,7 @@ fn hosts_that_are_this_machine_are_a_warning() {
         doubts[0].starts_with(&own) && doubts.len() == 1,
         "{doubts:?}"
     );
-    // It has them first.
+    // The endpoint gets them first.
     let rest = "[shield]\nsyn_cookies = \"auto\"\n";
     assert_eq!(planned("wan0", network, "53", rest), NOTHING);
 }

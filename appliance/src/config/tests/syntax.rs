@@ -1,10 +1,10 @@
-//! What people write that is not TOML, or not ours, and what they are told.
+//! Text that is not TOML, or not ours, and the messages for it.
 
 use super::*;
 
 const LAN: &str = "[[interface]]\nname = \"lan0\"\n";
 
-/// The faults of `text`.
+/// Faults of `text`.
 fn said(text: &str) -> String {
     errors_of(text).join("\n")
 }
@@ -75,7 +75,7 @@ fn what_is_no_toml_is_said_where_it_stands() {
             "5:1",
             "brackets that do not touch: [[interface]]",
         ),
-        // A list of several lines is about its key.
+        // The lines of a list are about its key.
         (
             "servers = [\n    \"192.0.2.1\",\n    192.0.2.2,\n]".into(),
             "6:5",

@@ -1,4 +1,4 @@
-//! Views: what of them cannot be, and what policy gets of those that can.
+//! Tests of views: contradictions, and the resulting input of policy.
 
 use super::*;
 
@@ -103,7 +103,7 @@ fn every_key_of_a_view_reaches_policy() {
     );
     assert!(guests.clients.is_empty() && !guests.is_filtered && !guests.has_local_names);
     assert_eq!(guests.group, 0);
-    // The group of a view stands first in the file, and is none for all others.
+    // The group of a view comes first in the file, and is not used for other names.
     let turned = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nname = \"family\"\nservers = [\"192.0.2.2\"]\n\
          [[upstream]]\nservers = [\"192.0.2.1\"]\n\
          [[view]]\nname = \"kids\"\nclients = [\"192.0.2.1\"]\nupstreams = \"family\"\n";
