@@ -390,7 +390,7 @@ fn reflector_ports(source: &mut ConfigText, access: &Access) {
     }
 }
 
-/// Checks for a limit on all queries below that on those the cache cannot answer.
+/// Checks that the limit on queries is not below the one on misses.
 pub fn rate_limit(source: &mut ConfigText, rates: &RateLimit) {
     let RateLimit {
         queries, misses, ..

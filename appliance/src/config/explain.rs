@@ -88,7 +88,7 @@ pub fn filter_name(text: &str) -> Option<String> {
     })
 }
 
-/// A file, written as a URL.
+/// A path that is a URL, has shell syntax, names a folder, or is a word for none.
 pub fn path(text: &str) -> Option<String> {
     let shown = quoted(text);
     if let Some(problem) = source(text) {
