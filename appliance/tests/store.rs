@@ -1,6 +1,6 @@
-//! The snapshot against a process that is killed, a disk that is full and one that is read-only.
+//! Tests of the snapshot: the process is killed, the disk is full, the disk is read-only.
 //!
-//! Each test runs this executable again as the process that suffers.
+//! Each test runs this executable again as the affected process.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -18,12 +18,12 @@ use xdnsd_core::answer::{Head, Key};
 use xdnsd_lab::privilege::root_or_skip;
 use xdnsd_lab::wait::wait_until;
 
-/// Names the folder that the child works in.
+/// Environment variable with the folder that the child works in.
 const FOLDER: &str = "XDNSD_TEST_FOLDER";
-/// Kills of one run. Each hits another moment of a save, which takes some milliseconds.
+/// Kills in one run. Each hits another moment of a save, which takes some milliseconds.
 const KILLS: u32 = 40;
 const ENTRIES: usize = 3000;
-/// How long a child may take to start and to write.
+/// Time that a child may take to start and to write.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 static CACHE: SharedCache = SharedCache::new();
@@ -65,7 +65,7 @@ fn store(folder: &Path) -> Store {
     Store::new(&folder.join("cache"), 86_400)
 }
 
-/// Runs the test `name` of this executable again, by way of `wrapper`, with `folder` to work in.
+/// Runs the test `name` of this executable again, under `wrapper`, with `folder` to work in.
 fn again(wrapper: &[&str], name: &str, folder: &Path) -> Command {
     let executable = std::env::current_exe().expect("this executable");
     let mut words: Vec<String> = wrapper.iter().map(|word| (*word).to_owned()).collect();
@@ -111,7 +111,7 @@ fn kill_9_in_the_middle_of_writing_costs_nothing_that_was_written() {
                 .expect("a child"),
         );
         wait_until("a first snapshot", PATIENCE, || newest.exists()).expect("it writes");
-        // Spread over a save and a half, so that every stage of one is hit.
+        // Spread over one and a half saves, so that every stage is hit.
         thread::sleep(Duration::from_micros(u64::from(kill) * 700));
         child.0.kill().expect("it runs");
         let status = child.0.wait().expect("it was killed");

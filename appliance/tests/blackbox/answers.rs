@@ -198,7 +198,7 @@ fn negative_answers_are_kept_by_their_soa() -> Result<()> {
     )
 }
 
-/// Asks with OPT that says `size`, which may be below 512.
+/// Asks with an OPT record of this `size`, which may be below 512.
 fn ask_with_size(client: &RawClient, name: &str, size: u16) -> Result<(usize, Message)> {
     let mut bytes = wire(&query_edns(name, RecordType::TXT, 512));
     // OPT ends the message: root name, type, class (which is the size), TTL, no data.

@@ -1,4 +1,4 @@
-//! What the config names and what is not there: it is said, all else is served, and it is served when it comes.
+//! Items of the config that are missing: each is reported, the rest is served, and each is served when it comes.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::support::stream::Stream;
 use crate::support::view::View;
 use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
-/// Sockets that there can be: the other backend has one for each worker.
+/// Maximum number of sockets: the other backend has one for each worker.
 const SOCKETS: usize = if cfg!(feature = "afxdp") {
     limits::WORKERS
 } else {
@@ -71,8 +71,8 @@ pub fn plug(scene: &Scene, name: &str, queues: u32) -> Result<()> {
     Ok(())
 }
 
-/// `ethtool -L` tells nobody; those that had sockets before get smaller ones; and where an interface goes, its places are there
-/// for another one's queues.
+/// `ethtool -L` has no notification; queues that had sockets before get smaller rings; and the places of an interface that goes
+/// are free for another one's queues.
 #[test]
 fn an_rx_queue_gets_a_socket_when_it_is_made_and_when_there_is_a_place() -> Result<()> {
     only!(ONCE, "it says its own modes");
@@ -108,7 +108,7 @@ fn an_interface_that_is_not_there_keeps_no_other_from_its_service_and_is_served_
     );
     let log = scene.daemon.log();
     ensure!(log.contains("no interface lan9 on this machine"), "{log}");
-    // What is there is served in every way while the other is missing, an address that comes now as well.
+    // What is there is served in every way while the other is missing, also an address that comes now.
     wait_for_answer(&scene, &LAN_V4.to_string())?;
     let router = &scene.lab.router;
     router.ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
@@ -159,14 +159,14 @@ fn an_address_that_is_not_there_is_said_once_and_served_when_it_comes() -> Resul
         .wait_log_count(&format!("listening on {LATE}:53, too"), 1)?;
     ask_at(&scene, LATE)?;
     ensure!(scene.daemon.log().matches("is not an address of").count() == 1);
-    // An address that has gone is nobody's.
+    // A removed address is not answered.
     router.ip(&format!("address delete {LATE}/24 dev {LAN}\n"))?;
     scene.daemon.wait_log_count("is not an address of", 2)?;
     ask_at(&scene, &LAN_V4.to_string())
 }
 
-/// The main thread tells that it lives once a second, and looks after interfaces as often though nothing has changed. More
-/// addresses than that, one after the other, are not served by waiting for it.
+/// The main thread reports that it lives once a second, and looks after interfaces as often even without a change. Waiting for
+/// that would be too slow for more addresses, one after the other.
 #[test]
 fn an_address_that_comes_is_served_at_once() -> Result<()> {
     const COUNT: usize = 12;
@@ -205,7 +205,7 @@ fn an_address_that_comes_is_served_at_once() -> Result<()> {
     wait_for_answer(&scene, "10.53.0.100")
 }
 
-/// Waits until a query at `address` is answered by the way of this run.
+/// Waits until a query to `address` is answered by the way of this run.
 fn wait_for_answer(scene: &Scene, address: &str) -> Result<()> {
     scene
         .upstream
@@ -221,7 +221,7 @@ fn wait_for_answer(scene: &Scene, address: &str) -> Result<()> {
     })
 }
 
-/// ifupdown and ifconfig give labels, and the kernel to all but the first address of a device that is renamed.
+/// Labels come from ifupdown and ifconfig, and from the kernel for all but the first address of a device that is renamed.
 #[test]
 fn an_address_with_a_label_is_its_interfaces() -> Result<()> {
     let setup = Setup {
@@ -247,7 +247,7 @@ fn an_address_with_a_label_is_its_interfaces() -> Result<()> {
     ask_at(&scene, LATE)
 }
 
-/// What the router has lost is not answered over AF_XDP, however many addresses it has.
+/// An address that the router has lost is not answered over AF_XDP, however many there are.
 #[test]
 fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobodys() -> Result<()> {
     only!(ONCE, "it says its own modes");
@@ -287,7 +287,7 @@ fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobod
     wait_for_answer(&scene, "10.53.0.11")
 }
 
-/// The queue is held by a socket of ours when the interface gets its address, which is when it is served. The library under the
+/// One of our sockets holds the queue when the interface gets its address, which is when it is served. The library under the
 /// other backend would attach a program of its own with that socket, and this would be another test.
 #[cfg(not(feature = "afxdp"))]
 #[test]
@@ -318,9 +318,9 @@ fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
     scene
         .daemon
         .wait_log_count(&format!("listening on {OTHER}:53, too"), 1)?;
-    // Its network was let in before, unless that took long.
+    // Its network is let in first, unless that takes long.
     wait_until("it is answered", TIMEOUT, || ask_at(&scene, OTHER).is_ok())?;
-    // It was tried again in vain; the log has said it once.
+    // The retry failed; the log has said it once.
     drop(holder);
     scene
         .daemon
@@ -334,7 +334,7 @@ fn a_queue_that_another_socket_holds_is_had_when_that_one_goes() -> Result<()> {
     ask_at(&scene, OTHER)
 }
 
-/// By another process, in either mode, when the interface gets its address.
+/// The program of another process, in either mode, when the interface gets its address.
 #[test]
 fn an_interface_with_another_program_is_had_when_that_one_goes() -> Result<()> {
     let scene =
@@ -360,7 +360,7 @@ fn an_interface_with_another_program_is_had_when_that_one_goes() -> Result<()> {
         scene.daemon.wait_log_count(attached, round)?;
         ask_at(&scene, OTHER)?;
         ensure!(scene.daemon.log().matches(refused).count() == round);
-        // Away, so that it is attached anew.
+        // Renamed, so that it is attached anew.
         router.ip("link set lan9 name away9\n")?;
         scene
             .daemon
@@ -417,7 +417,7 @@ fn where_nothing_is_there_it_waits_and_says_that_it_is_not_ready() -> Result<()>
         .router
         .ip(&format!("address add {LATE}/24 dev {LAN}\n"))?;
     scene.daemon.wait_log_count("] ready: 1 endpoint,", 1)?;
-    // The thread that reads policy tells workers a moment later who is a neighbour now.
+    // The policy thread tells workers about new neighbours a moment later.
     wait_until("it is served", TIMEOUT, || ask_at(&scene, LATE).is_ok())
 }
 
@@ -510,7 +510,7 @@ fn a_port_of_a_bridge_is_told_from_the_bridge() -> Result<()> {
     scene
         .daemon
         .wait_log_count("listening on 10.57.0.1:53, too", 1)?;
-    // A VRF leaves the addresses with its ports.
+    // A VRF leaves the addresses on its ports.
     let vrf = "link add name vrf9 type vrf table 9\nlink set vrf9 up\nlink set port9 master vrf9\n";
     if router.ip(vrf).is_ok() {
         let checked = run(Some(&scene.lab), &["check", &config.display().to_string()])?;
@@ -524,7 +524,7 @@ fn a_port_of_a_bridge_is_told_from_the_bridge() -> Result<()> {
 fn a_control_socket_whose_folder_is_not_there_is_served_when_it_comes() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     let folder = scene.directory.path();
-    // A file stands where the folder should be.
+    // A file in the place of the folder.
     let blocked = folder.join("blocked");
     fs::write(&blocked, "")?;
     let config = fs::read_to_string(folder.join("config.toml"))?;

@@ -1,4 +1,4 @@
-//! The cache as its owner sees it: shown, flushed, and carried over restarts and crashes by its snapshot.
+//! The cache for an operator: shown, flushed, and carried over restarts and crashes by its snapshot.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ use crate::support::script::Rule;
 const NAMES: usize = 50;
 /// TTL of a stale answer (RFC 8767 section 5.11).
 const STALE_TTL_SECS: u32 = 30;
-/// The first byte of a record in the snapshot, at least so far behind the beginning.
+/// The first record in the snapshot is at least this far behind the beginning.
 const HEADER_LEN_MAX: usize = 64;
 
 fn with_snapshot(interval_secs: u32) -> Setup {
@@ -53,7 +53,7 @@ fn ask(client: &RawClient, number: usize) -> Result<()> {
     Ok(())
 }
 
-/// Answers in a dump. Behind each stand its records, which begin with spaces.
+/// Answers in a dump. Each is followed by its records, which begin with spaces.
 fn entries(dumped: &str) -> usize {
     let lines = dumped.lines();
     lines.filter(|line| !line.starts_with(' ')).count()
@@ -63,7 +63,7 @@ fn snapshot(scene: &Scene) -> PathBuf {
     scene.directory.path().join("cache")
 }
 
-/// Asks for every name although no upstream answers any more, and says how many were answered from the cache.
+/// Asks for every name while no upstream answers, and returns how many were answered from the cache.
 fn count_restored(scene: &Scene) -> Result<usize> {
     let before = scene.daemon.metrics()?;
     scene.upstream.on("*.test.", Rule::silence());
@@ -142,7 +142,7 @@ fn a_full_cache_makes_room_and_says_so() -> Result<()> {
 
 #[test]
 fn a_restart_keeps_the_cache() -> Result<()> {
-    // The interval is longer than the test: what is there was written at the end.
+    // The interval is longer than the test: the file was written at the end.
     let mut scene = scene!(with_snapshot(3600));
     fill(&scene)?;
     scene.daemon.terminate()?;
@@ -156,7 +156,7 @@ fn a_restart_keeps_the_cache() -> Result<()> {
     Ok(())
 }
 
-/// Starts the daemon anew on a machine of whose clock the kernel says so.
+/// Restarts the daemon on a machine with this state of the kernel's clock.
 fn restart_with_clock(scene: &mut Scene, clock: &str) -> Result<()> {
     let folder = scene.directory.path().to_owned();
     let library = preload::compile("clock_says", &folder)?;
@@ -169,7 +169,7 @@ fn restart_with_clock(scene: &mut Scene, clock: &str) -> Result<()> {
     Ok(())
 }
 
-/// What was kept while the kernel said the first of its clock, and is restored while it says the second.
+/// Answers that were stored with the first state of the clock, and are restored with the second.
 fn restore(clocks: [&str; 2]) -> Result<Option<(Scene, Message)>> {
     let test = "restored_answers_are_as_old_as_they_are_or_stale_where_nobody_knows";
     let Some(mut scene) = Scene::set(test, &with_snapshot(3600))? else {
@@ -192,7 +192,7 @@ fn restored_answers_are_as_old_as_they_are_or_stale_where_nobody_knows() -> Resu
     assert!(!scene.daemon.log().contains("unknown age"));
     assert!((200..=300).contains(&ttl(&answer)), "{answer}");
     assert_eq!(scene.upstream.asked("n1.test.").len(), 1);
-    // No clock: stale, said so (RFC 8914 section 4.4), and asked for behind the client's back. The log says why.
+    // Without a clock: stale, marked so (RFC 8914 section 4.4), and refreshed in the background. The log says why.
     for (clocks, why) in [
         (
             ["set", "not set"],
@@ -237,7 +237,7 @@ fn a_crash_costs_what_came_after_the_last_snapshot() -> Result<()> {
     Ok(())
 }
 
-/// Lets so many seconds pass, and a bit.
+/// Waits for this many seconds, and a bit.
 fn wait_for_intervals(secs: u64) -> Result<()> {
     let (start, enough) = (Instant::now(), Duration::from_millis(1_000 * secs + 200));
     wait_until("the intervals are over", TIMEOUT, || {
@@ -252,8 +252,8 @@ fn a_snapshot_is_written_at_its_interval_where_something_changed() -> Result<()>
     let file = snapshot(&scene);
     wait_until("the snapshot is there", TIMEOUT, || file.exists())?;
     let written = |file: &PathBuf| -> Result<_> { Ok(fs::metadata(file)?.modified()?) };
-    // The first may have been written while answers still came. After it nothing changes: no write, not after two
-    // intervals. A new answer: a new file.
+    // The first file may have been written while answers still came. After it nothing changes: no write, even after two
+    // intervals. A new answer makes a new file.
     wait_for_intervals(2)?;
     let first = written(&file)?;
     wait_for_intervals(2)?;
@@ -278,7 +278,7 @@ fn crashes_in_the_middle_of_writing_lose_no_generation() -> Result<()> {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     let mut out = Vec::new();
-                    // Fails when the process is killed, which is what this is for.
+                    // Fails when the process is killed, which is the purpose.
                     let done = xdnsd::control::ask(&socket, "cache save", &mut out).is_ok();
                     saved.fetch_or(done, Ordering::Relaxed);
                 }
@@ -286,7 +286,7 @@ fn crashes_in_the_middle_of_writing_lose_no_generation() -> Result<()> {
             let waited = wait_until("snapshots are written", TIMEOUT, || {
                 saved.load(Ordering::Relaxed)
             });
-            // At another moment of the writing each time.
+            // At another moment of the save each time.
             thread::sleep(Duration::from_micros(700 * round));
             let killed = scene.daemon.kill();
             is_over.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! What is kept, under which key, for how long, and how it is given again.
+//! What is cached, under which key, for how long, and how it is given again.
 
 use std::collections::BTreeSet;
 use std::thread::sleep;
@@ -30,7 +30,7 @@ fn ask(client: &RawClient, text: &str) -> Result<Message> {
     client.ask(Family::V4, &question(text))
 }
 
-/// How often the upstream was asked for a name.
+/// Number of questions to the upstream for a name.
 fn count(scene: &Scene, name: &str) -> usize {
     scene.upstream.asked(name).len()
 }
@@ -38,8 +38,8 @@ fn count(scene: &Scene, name: &str) -> usize {
 const NX: ResponseCode = ResponseCode::NXDomain;
 const OK: ResponseCode = ResponseCode::NoError;
 
-/// Name, code, authority section of the upstream, authority section of the client's answer, times that two questions
-/// reach the upstream.
+/// Name, code, authority section of the upstream, authority section of the client's answer, number of upstream questions for
+/// two queries.
 type Negative = (
     &'static str,
     ResponseCode,
@@ -83,7 +83,7 @@ fn negative_answers_are_kept_by_the_soa_of_their_zone() -> Result<()> {
             "nx-root.test.",
             NX,
             &[". 86400 SOA a.root-servers.net. nstld.test. 1 1800 900 604800 86400"],
-            // No longer than `negative_max_ttl`.
+            // At most `negative_max_ttl`.
             &[". 3600 SOA a.root-servers.net. nstld.test. 1 1800 900 604800 86400"],
             1,
         ),
@@ -169,7 +169,7 @@ fn every_type_and_dnssec_flag_is_a_question_of_its_own() -> Result<()> {
             "{question}"
         );
     }
-    // EDNS alone, AD, the letter case: the same question.
+    // EDNS alone, AD and letter case make the same question.
     for same in [
         "www.test. A edns",
         "www.test. A ad",
@@ -188,7 +188,7 @@ fn ttls_are_clamped_count_down_and_zero_is_not_kept() -> Result<()> {
         scene!(Setup::default().sections(
             "[cache]\nmin_ttl = 60\nmax_ttl = 100\nnegative_max_ttl = 50\nprefetch = false"
         ));
-    // Name, TTL of the upstream, TTL of the client's answer, times that two questions reach the upstream.
+    // Name, TTL of the upstream, TTL of the client's answer, number of upstream questions for two queries.
     let cases = [
         ("short.test.", 5, 60, 1),
         ("low.test.", 60, 60, 1),
@@ -289,7 +289,7 @@ fn a_failure_is_kept_for_a_moment_and_only_for_its_own_question() -> Result<()> 
     Ok(())
 }
 
-/// The address that stands first in each of `times` answers, and whether every answer had all of them.
+/// The first address of each of `times` answers. Each answer has to have `all`.
 fn firsts(client: &RawClient, name: &str, times: usize, all: &[&str]) -> Result<BTreeSet<String>> {
     let mut firsts = BTreeSet::new();
     for _ in 0..times {
@@ -406,7 +406,7 @@ fn hits_do_not_wait_behind_misses() -> Result<()> {
     Ok(())
 }
 
-/// Puts the rules' answers into the cache and lets their TTL of one second end.
+/// Puts the rules' answers into the cache and waits until their TTL of one second has expired.
 fn expired(scene: &Scene, client: &RawClient, rules: &[(&str, Rule)]) -> Result<()> {
     for (name, rule) in rules {
         scene.upstream.on(name, rule.clone());
@@ -416,7 +416,7 @@ fn expired(scene: &Scene, client: &RawClient, rules: &[(&str, Rule)]) -> Result<
     Ok(())
 }
 
-/// Asks with EDNS and says how long the answer took.
+/// Asks with EDNS and measures the time to the answer.
 fn timed(client: &RawClient, name: &str) -> Result<(Message, Duration)> {
     let start = Instant::now();
     let answer = ask(client, &format!("{name} A edns"))?;
@@ -475,7 +475,7 @@ fn a_stale_answer_comes_after_the_client_has_waited() -> Result<()> {
             assert_eq!(ttl(&answer), 30, "RFC 8767 section 5.11");
         }
     }
-    // What came too late for the client is the next one's.
+    // The answer that came too late for one client is there for the next.
     wait_until("the late answer is there", TIMEOUT, || {
         timed(&client, "late.test.")
             .is_ok_and(|(answer, _)| addresses(&answer) == ["192.0.2.2"] && ede(&answer).is_none())
@@ -498,7 +498,7 @@ fn a_dead_upstream_costs_nothing_where_there_is_a_stale_answer() -> Result<()> {
     )?;
     scene.upstream.on("*.test.", Rule::silence());
     scene.upstream.on("www.test.", Rule::silence());
-    // Three different questions tell that the server is silent.
+    // Three different questions show that the server is silent.
     for name in ["a.test.", "b.test.", "c.test."] {
         let frame = client.frame(
             crate::support::client::listen(Family::V4),
@@ -555,7 +555,7 @@ fn without_serve_stale_an_answer_ends_with_its_ttl() -> Result<()> {
     Ok(())
 }
 
-/// The address has TTL 0 and is never kept: what upstream says of another type says nothing about it (RFC 4074 section 4.2).
+/// The address has TTL 0 and is never cached: a denial of another type says nothing about it (RFC 4074 section 4.2).
 #[test]
 fn an_upstream_that_denies_the_name_for_another_type_is_believed_for_that_type_alone() -> Result<()>
 {
@@ -574,7 +574,7 @@ fn an_upstream_that_denies_the_name_for_another_type_is_believed_for_that_type_a
     scene.upstream.on("zero.test.", Rule::made(address));
     scene.upstream.on("later.test.", Rule::made(address));
     let ways = Ways::open(&scene)?;
-    // Before anything is known of the address.
+    // Before the address is known.
     assert_answer(&ask_all(&ways, "later.test. AAAA")?, NX, &[]);
     let answer = ask_all(&ways, "later.test. A")?;
     assert_answer(&answer, OK, &["later.test. 0 A 192.0.2.1"]);

@@ -1,4 +1,4 @@
-//! Aliases: in one answer, over several, in circles, without end; and what else stands in an answer besides.
+//! Aliases: in one answer, over several, in loops, in endless chains; and unrelated records in answers.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn on(scene: &Scene, name: &str, answers: &[&str]) {
     scene.upstream.on(name, Rule::records(answers));
 }
 
-/// What clients get of [`aliases_are_followed_to_their_end`].
+/// Answers to clients in [`aliases_are_followed_to_their_end`].
 const FOLLOWED: &[Case] = &[
     (
         "whole.test. A",
@@ -68,7 +68,7 @@ const FOLLOWED: &[Case] = &[
 fn aliases_are_followed_to_their_end() -> Result<()> {
     let scene = scene!(Setup::three_ways());
     let ways = Ways::open(&scene)?;
-    // In one answer, in any order, with records of others between.
+    // In one answer, in any order, with unrelated records between.
     on(
         &scene,
         "whole.test.",
@@ -80,7 +80,7 @@ fn aliases_are_followed_to_their_end() -> Result<()> {
             "b.test. 100 A 192.0.2.2",
         ],
     );
-    // Cut, once and twice.
+    // Split over answers, once and twice.
     on(&scene, "cut.test.", &["cut.test. 300 CNAME end.test."]);
     on(&scene, "end.test.", &["end.test. 100 A 192.0.2.1"]);
     on(&scene, "twice.test.", &["twice.test. 300 CNAME cut.test."]);
@@ -210,7 +210,7 @@ fn what_does_not_answer_the_question_is_neither_passed_on_nor_kept() -> Result<(
         "www.test.",
         Rule::sections(OK, [&answer, &authority, &glue]),
     );
-    // An alias of somebody else's, whose target is somebody else's as well.
+    // An unrelated alias with an unrelated target.
     let stray: &[&str] = &[
         "stray.test. 300 A 192.0.2.1",
         "victim.test. 300 CNAME bank.example.",
@@ -239,7 +239,7 @@ fn what_does_not_answer_the_question_is_neither_passed_on_nor_kept() -> Result<(
     Ok(())
 }
 
-/// RFC 2181 section 5, RFC 2308 section 2.2; what a server says of our message is nothing to the client.
+/// RFC 2181 section 5, RFC 2308 section 2.2; codes about our message are not passed to the client.
 #[test]
 fn repetitions_referrals_and_strange_codes_stay_here() -> Result<()> {
     let scene = scene!(Setup::three_ways());
@@ -255,7 +255,7 @@ fn repetitions_referrals_and_strange_codes_stay_here() -> Result<()> {
             "twice.test. 300 MX 5 mx.test.",
         ],
     );
-    // A pointer to the question, in a type where only reading it is asked for (RFC 3597 section 4).
+    // A pointer into the question, in a type where it only has to be understood (RFC 3597 section 4).
     on(
         &scene,
         "naptr.test.",
@@ -328,7 +328,7 @@ fn odd_answers_are_passed_on_whole() -> Result<()> {
     scene
         .upstream
         .on("insecure.test.", Rule::sections(OK, [&[], &proof, &[]]));
-    // DNAME (RFC 6672) with the CNAME that it makes.
+    // DNAME (RFC 6672) with the synthesized CNAME.
     on(
         &scene,
         "host.old.test.",
@@ -340,7 +340,7 @@ fn odd_answers_are_passed_on_whole() -> Result<()> {
     );
     let https = "svc.test. 300 HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1";
     on(&scene, "svc.test.", &[https]);
-    // AliasMode (RFC 9460 section 2.4.2): no parameters, another owner as target, which is the client's to follow.
+    // AliasMode (RFC 9460 section 2.4.2): no parameters, another owner as target, which the client follows.
     on(
         &scene,
         "alias.test.",
@@ -420,8 +420,8 @@ fn what_no_datagram_holds_comes_over_streams() -> Result<()> {
     Ok(())
 }
 
-/// RFC 6672 section 3.4: some servers leave the CNAME to whoever asks. There it is made, for the question, a name in the
-/// middle of a chain, and one that becomes too long.
+/// RFC 6672 section 3.4: some servers omit the CNAME. It is synthesized: for the question, for a name in the middle of a chain,
+/// and for one that becomes too long.
 #[test]
 fn a_cname_that_a_dname_leaves_out_is_made() -> Result<()> {
     let scene = scene!(Setup::three_ways());

@@ -1,4 +1,4 @@
-//! Which upstream is asked, when another one is, and what several of them at once come to; crowds of clients.
+//! Which upstream is asked and when another one is, races between them, and crowds of clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,7 +39,7 @@ fn two(sections: &str) -> Setup {
         .sections(sections)
 }
 
-/// What both answer, with an address that tells which one it was, after so long.
+/// Both answer, with an address that identifies the server, after these delays.
 fn answer_by(scene: &Scene, first: Duration, second: Duration) {
     for (server, address, delay) in [
         (FIRST, "192.0.2.1", first),
@@ -56,7 +56,7 @@ fn ask(client: &RawClient, name: &str) -> Result<(Message, Duration)> {
     Ok((answer, start.elapsed()))
 }
 
-/// Who was asked for a name, in order.
+/// Servers that were asked for a name, in order.
 fn servers(scene: &Scene, name: &str) -> Vec<IpAddr> {
     scene
         .upstream
@@ -81,13 +81,13 @@ fn in_order_the_second_server_is_asked_once_the_first_is_slower_than_usual() -> 
     }
     // On a busy machine the first may be late now and then.
     assert!(first_alone >= 15, "{first_alone} of 20");
-    // Its usual time is a millisecond; so nobody waits for a whole second.
+    // Its usual time is a millisecond, so the client does not wait for a whole second.
     answer_by(&scene, ms(1_000), ms(0));
     let (answer, took) = ask(&client, "slow.test.")?;
     assert_eq!(addresses(&answer), ["192.0.2.2"]);
     assert!(took < ms(900), "{took:?}");
     assert_eq!(servers(&scene, "slow.test."), [FIRST, SECOND_V4]);
-    // Both slow: the answer that comes first counts, and neither is asked over and over.
+    // Both slow: the first answer counts, and neither is asked again and again.
     answer_by(&scene, ms(800), ms(700));
     let (answer, took) = ask(&client, "both.test.")?;
     assert!((ms(650)..ms(2_500)).contains(&took), "{took:?}: {answer}");
@@ -171,8 +171,8 @@ fn the_letter_case_is_random_checked_and_given_up_where_it_is_lost() -> Result<(
     let asked = scene.upstream.asked(name);
     assert_eq!(asked.len(), 1, "one question whatever the case");
     assert!(asked[0].name() != name, "{}", asked[0].name());
-    // A server that answers in lower case: asked again over TCP, which nobody can forge from aside; the client is not
-    // concerned.
+    // A server that answers in lower case is asked again over TCP, which cannot be spoofed off-path; the client does not
+    // notice.
     let lower = |query: &Message, reply: &mut Message| {
         for question in reply.queries_mut() {
             let name = question.name().to_lowercase();
@@ -223,7 +223,7 @@ fn truncation_upstream_leads_to_tcp_and_what_comes_there_is_checked_too() -> Res
             .iter()
             .any(|asked| asked.is_tcp)
     );
-    // Over TCP it is the wrong answer: to another question, with another ID. The next server has the right one.
+    // Wrong over TCP: another question, another ID. The next server has the right answer.
     for fault in [Fault::Name, Fault::Id, Fault::Garbage] {
         let name = format!("tcp{fault:?}.test.").to_lowercase();
         let wrong = Rule::addresses(300, &["203.0.113.66"]).wrong_over_tcp(fault);
@@ -238,8 +238,8 @@ fn truncation_upstream_leads_to_tcp_and_what_comes_there_is_checked_too() -> Res
     Ok(())
 }
 
-/// A server that works at one question of a connection after the other, and gets stuck: whoever asks for such names over and
-/// over keeps nobody else from long answers.
+/// A server that handles the questions of a connection one after the other, and gets stuck: a client that keeps asking for such
+/// names must not keep others from long answers.
 #[test]
 fn long_answers_that_never_come_keep_nobody_else_from_theirs() -> Result<()> {
     let scene = scene!(Setup::default());
@@ -256,7 +256,7 @@ fn long_answers_that_never_come_keep_nobody_else_from_theirs() -> Result<()> {
         greedy.send(&wire(&question(&format!("{name} A"))))?;
         let is_asked = || !scene.upstream.asked(&name).is_empty();
         wait_until("it is asked", TIMEOUT, is_asked)?;
-        // Long enough for it to hold up those behind it.
+        // Long enough to delay those behind it.
         thread::sleep(ms(if number < 3 { 300 } else { 0 }));
     }
     let mut other = Stream::open(&scene.lab, Family::V6)?;
@@ -346,7 +346,7 @@ fn everyone_who_shares_a_question_gets_its_own_answer_by_every_way() -> Result<(
     Ok(())
 }
 
-/// More than there are chunks for replies that are made later.
+/// More clients than there are chunks for delayed replies.
 #[test]
 fn a_crowd_that_waits_for_one_answer_gets_it_whole() -> Result<()> {
     const SOCKETS: usize = 4;
@@ -386,7 +386,7 @@ fn a_crowd_that_waits_for_one_answer_gets_it_whole() -> Result<()> {
     Ok(())
 }
 
-/// Hosts of one LAN are others to each other although they are in one /64.
+/// Hosts of one LAN are separate clients although they share a /64.
 #[test]
 fn a_full_table_costs_whoever_fills_it_and_never_the_others() -> Result<()> {
     only!(
@@ -418,7 +418,7 @@ fn client_at(scene: &Scene, address: &str) -> Result<UdpClient> {
 
 fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<()> {
     const QUESTIONS: usize = 2 * xdnsd_core::limits::PENDING;
-    // Each under a domain of its own: of one domain only a part of the table can be full (`forward.zone_questions`).
+    // Each in a domain of its own: one domain may use only a part of the table (`forward.zone_questions`).
     scene.upstream.on("*.dead.", Rule::silence());
     scene
         .upstream
@@ -433,8 +433,8 @@ fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<(
     let (greedy, modest) = (client_at(scene, greedy)?, client_at(scene, modest)?);
     modest.ask(&query("hit.test.", RecordType::A))?;
     let before = scene.daemon.metrics()?;
-    // Somebody waits for a slow answer while another client fills the table twice over.
-    // That answer may come before the others are asked, and who waits for those would throw it away: a socket of its own.
+    // A client waits for a slow answer while another one fills the table twice. That answer may come before the others are
+    // asked, and a wait for those would throw it away: so it has a socket of its own.
     let waiting = modest.another()?;
     let patient = wire(&query("patient.slow.test.", RecordType::A));
     waiting.send(&patient)?;
@@ -447,7 +447,7 @@ fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<(
         for query in some {
             greedy.send(query)?;
         }
-        // No faster than the worker takes them: what a full ring or socket drops, nobody is told of.
+        // No faster than the worker takes them: drops of a full ring or socket are not reported.
         sent += some.len() as u64;
         scene
             .daemon
@@ -466,7 +466,7 @@ fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<(
         ["192.0.2.2"],
         "the other client's questions made room"
     );
-    // The greedy one is told: its oldest questions at once, in order, with the reason.
+    // The greedy client gets answers for its oldest questions at once, in order, with the reason.
     let mut refused = BTreeMap::new();
     told.extend(std::iter::from_fn(|| greedy.try_receive()));
     for bytes in told {
@@ -490,8 +490,8 @@ fn costs_whoever_fills_it(scene: &Scene, greedy: &str, modest: &str) -> Result<(
     Ok(())
 }
 
-/// Clients that wait for what a local alias leads to have a table of their own: full, it costs whoever comes then, and
-/// neither a question that needs no alias nor those that wait. Places are given back.
+/// Clients that wait for the target of a local alias have a table of their own: a full one affects only newcomers, and neither
+/// a question without an alias nor those that wait. Places are released.
 #[test]
 fn a_full_table_of_aliases_costs_the_newcomer_and_no_other_question() -> Result<()> {
     only!(
@@ -535,10 +535,10 @@ fn a_full_table_of_aliases_costs_the_newcomer_and_no_other_question() -> Result<
         (FAIL, Some(14)),
         "Not Ready: {refused}"
     );
-    // What needs no alias is answered, and nobody who waits pays for it.
+    // A query without an alias is answered, and those that wait are not affected.
     let plain = newcomer.ask(&query("x.fine.test.", RecordType::A))?;
     assert_eq!(addresses(&plain), ["192.0.2.3"]);
-    // Upstream answers when it is asked again.
+    // Upstream answers at the next attempt.
     let rule = Rule::addresses(300, &["192.0.2.2"]);
     scene.upstream.on("*.slow.test.", rule);
     let answer = read_answer(&patient, &other.answer_to(&patient)?)?;

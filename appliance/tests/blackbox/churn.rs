@@ -1,5 +1,5 @@
-//! Everything at once that must lose nothing: a load with misses, a first upstream that is dead, and a compiled blocklist
-//! that is replaced again and again.
+//! All at once, without a loss: a load with misses, a first upstream that is dead, and a compiled blocklist that is replaced
+//! again and again.
 
 use std::fmt::Write;
 use std::fs;
@@ -19,26 +19,26 @@ use crate::support::daemon::{self, Daemon};
 use crate::support::run::only;
 use crate::support::scene::{Directory, Setup};
 
-/// Nobody is there.
+/// No host has this address.
 const DEAD_V4: &str = "10.54.0.99";
-/// Questions per second that the slowest machine with a debug build carries, and for how long.
+/// Queries per second that the slowest machine with a debug build handles; below, for how long.
 const RATE: u64 = 1_000;
 const SECONDS: u64 = 10;
 const QUESTIONS: u64 = RATE * SECONDS;
-/// Of every ten questions one is new and one is for a blocked name; the others have been asked before.
+/// Of ten questions one is new and one is for a blocked name; the others were asked before.
 const GROUP: u64 = 10;
 const MISS: u64 = 0;
 const BLOCKED: u64 = 1;
-/// Different names among those that are asked again and again.
+/// Different names among the repeated ones.
 const HOT: u64 = 50;
 /// Names of a blocklist.
 const LISTED: u64 = 20_000;
 /// Pause between two new lists.
 const RELOAD_PAUSE: Duration = Duration::from_millis(100);
-/// New lists that there must have been at least, on a machine that is busy.
+/// Minimum number of new lists, on a busy machine.
 const RELOADS_MIN: usize = 10;
 
-/// Compiles a list that has `own.test` and the names that are asked for, among many others.
+/// Compiles a list with `own.test`, the names that are asked for, and many others.
 fn compile(directory: &Path, own: &str) -> Result<PathBuf> {
     let mut text = format!("blocked.churn.test\n{own}.test\n");
     for number in 0..LISTED {
@@ -65,7 +65,7 @@ fn questions() -> String {
     text
 }
 
-/// Puts one list after the other in the place of that which is in use, and tells the daemon, until `stop`.
+/// Replaces the list in use by one after the other and reloads, until `stop`. Returns the number of lists.
 fn replace(daemon: &Daemon, lists: &[PathBuf; 2], used: &Path, stop: &AtomicBool) -> Result<usize> {
     let fresh = used.with_extension("new");
     let mut count = 0;
@@ -126,11 +126,11 @@ fn misses_a_dead_upstream_and_new_lists_lose_nothing() -> Result<()> {
         "{report:?}\n{}",
         now.text()
     );
-    // Every one of the blocked names, and nothing else, was blocked whatever list was in use; SERVFAIL none.
+    // All of the blocked names, and no others, were blocked with every list; no SERVFAIL.
     let blocked = QUESTIONS / GROUP;
     let answered = (report.code("NOERROR"), report.code("NXDOMAIN"));
     assert_eq!(answered, (QUESTIONS - blocked, blocked), "{report:?}");
-    // And it was as it was meant to be: new lists, a dead server that was asked, misses.
+    // The conditions held: new lists, a dead server that was asked, misses.
     assert!(replaced >= RELOADS_MIN, "{replaced} new lists");
     let log = daemon.log();
     let reloaded = log.matches("reloaded: ").count();

@@ -1,4 +1,4 @@
-//! The command line: config faults end the start with words that help, and a running daemon can be asked.
+//! The command line: config faults end the start with helpful messages, and a running daemon can be asked.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind};
@@ -29,7 +29,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// In a user namespace of its own, because the limits are an account's, and others need theirs.
+/// In a user namespace of its own, because the limits belong to an account, and other tests need theirs.
 #[test]
 fn without_inotify_files_are_looked_at_by_time() -> Result<()> {
     if !root_or_skip("without_inotify_files_are_looked_at_by_time") {
@@ -209,7 +209,7 @@ fn a_file_that_is_missing_is_named() -> Result<()> {
     Ok(())
 }
 
-/// As a start does: it warns and goes on.
+/// As at a start: a warning, and it goes on.
 #[test]
 fn a_file_of_the_config_that_is_missing_or_wrong_is_worth_a_note() -> Result<()> {
     let scene = scene!(Setup::default());
@@ -297,7 +297,7 @@ fn an_unknown_option_is_an_error_and_a_known_one_is_no_name() -> Result<()> {
     Ok(())
 }
 
-/// Whether anybody runs does not matter: the words are wrong. Each command, by one rule.
+/// The words are wrong, whether a daemon runs or not. Each command, by one rule.
 #[test]
 fn wrong_arguments_end_with_2_whether_a_daemon_is_there_or_not() -> Result<()> {
     only!(ONCE, "no daemon is asked");
@@ -461,7 +461,7 @@ fn a_second_process_is_refused_and_disturbs_nothing() -> Result<()> {
     )
 }
 
-/// Another DNS server is what people forget to stop.
+/// Another DNS server that still runs is a common cause.
 #[test]
 fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
     if !root_or_skip("who_has_the_address_is_named_by_run_and_by_check") {
@@ -489,7 +489,7 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
             "{protocol} 10.53.0.1:53: bind: Address already in use: {}",
             holder(" has it")
         );
-        // What another test starts has our descriptors as well, until it is another program.
+        // Processes of other tests inherit our descriptors until they exec.
         let mut output = check()?;
         wait_until("nobody else has it", TIMEOUT, || {
             let again = check();
@@ -535,8 +535,8 @@ fn who_has_the_address_is_named_by_run_and_by_check() -> Result<()> {
     Ok(())
 }
 
-/// A socket of this process at an address of the router. What another test starts has the one before this as well, though it is
-/// closed here, until it is another program.
+/// A socket of this process at an address of the router. Processes of other tests inherit the previous one, although it is
+/// closed here, until they exec.
 fn hold(lab: &Lab, protocol: &str, address: &str) -> Result<OwnedFd> {
     let bind = || -> std::io::Result<OwnedFd> {
         Ok(match protocol {
@@ -555,7 +555,7 @@ fn hold(lab: &Lab, protocol: &str, address: &str) -> Result<OwnedFd> {
     held.with_context(|| format!("{protocol} {address}"))
 }
 
-/// As the kernel has it for this process.
+/// The kernel's name of this process.
 fn own_name() -> String {
     let name = fs::read_to_string("/proc/self/comm").unwrap_or_default();
     name.trim_end().to_owned()
@@ -634,7 +634,7 @@ fn who_asks_nobody_is_told_so() -> Result<()> {
     Ok(())
 }
 
-/// For people: a table, and the upstream servers behind it.
+/// A table, followed by the upstream servers.
 #[test]
 fn stats_are_a_table_of_what_was_asked_and_answered() -> Result<()> {
     let scene = scene!(Setup::default());
@@ -695,7 +695,7 @@ fn what_is_shown_is_json_where_a_program_asks() -> Result<()> {
     let text = scene.daemon.control("stats")?;
     let samples = text.lines().filter(|line| !line.starts_with('#')).count();
     assert_eq!(metrics.len(), samples, "every sample is in both");
-    // Workers show what they know of servers twice a second.
+    // Workers publish the state of servers twice a second.
     wait_until("the server is up", TIMEOUT, || {
         let servers = asked(&["upstreams"]).unwrap_or_default();
         (&servers[0]["state"], &servers[0]["asked"]) == (&json!("up"), &json!(1))

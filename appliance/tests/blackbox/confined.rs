@@ -1,4 +1,4 @@
-//! What is left to somebody who has got into the process: tried in the running one.
+//! Confinement: what an attacker in the process can still do, tried in the running one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,14 +16,14 @@ use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
-/// Rights as the kernel counts them (capabilities(7)).
+/// Bits of capabilities (capabilities(7)).
 const NET_RAW: u64 = 1 << 13;
 const NET_ADMIN: u64 = 1 << 12;
 const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
 
-/// What /proc says of a thread.
+/// State of a thread in /proc.
 #[derive(Debug)]
 struct Thread {
     #[cfg_attr(
@@ -41,7 +41,7 @@ impl Thread {
         let read = |entry: std::io::Result<fs::DirEntry>| -> Result<Option<Self>> {
             let entry = entry?;
             let Ok(text) = fs::read_to_string(entry.path().join("status")) else {
-                // It has ended since.
+                // It has ended meanwhile.
                 return Ok(None);
             };
             let lines = text.lines().filter_map(|line| line.split_once(":\t"));
@@ -82,7 +82,7 @@ fn set_up(scene: &Scene) -> Result<()> {
     serves(scene)
 }
 
-/// Each has a filter and no way to more rights; the thread for interfaces alone has those that XDP takes.
+/// Each has a filter and no way to more rights; only the thread for interfaces has those that XDP takes.
 #[test]
 fn every_thread_has_the_rights_that_it_needs_and_no_others() -> Result<()> {
     only!(ONCE, "rights, whatever queries come by");
@@ -91,7 +91,7 @@ fn every_thread_has_the_rights_that_it_needs_and_no_others() -> Result<()> {
     let scene = scene!(Setup::default().sections(sections));
     set_up(&scene)?;
     let mut found = Ok(());
-    // One that was started a moment ago has the name and the rights of the one that started it.
+    // A thread that was started just now has the name and the rights of its parent.
     let waited = wait_until("each thread has its rights", TIMEOUT, || {
         found = look_at_rights(&scene.daemon);
         found.is_ok()
@@ -113,7 +113,7 @@ fn look_at_rights(daemon: &Daemon) -> Result<()> {
             }
             "log" | "statistics" => 0,
             name if name.starts_with("worker") => NET_RAW,
-            // They make maps of prefixes.
+            // These make maps of prefixes.
             "control" | "control files" | "policy" => !(NET_RAW | NET_ADMIN | SYS_ADMIN | PERFMON),
             "snapshot" => !(NET_RAW | NET_ADMIN | SYS_ADMIN | PERFMON | BPF),
             _ if thread.id.to_string() == own => !(SYS_ADMIN | PERFMON | BPF),
@@ -136,7 +136,7 @@ fn look_at_rights(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// A folder that is another one than at the start is not ours: root could write there.
+/// A folder that was replaced since the start is not ours: root could write there.
 #[test]
 fn files_are_written_in_the_folders_of_the_start_and_nowhere_else() -> Result<()> {
     only!(ONCE, "files, whatever queries come by");
@@ -146,7 +146,7 @@ fn files_are_written_in_the_folders_of_the_start_and_nowhere_else() -> Result<()
         );
         let scene = scene!(Setup::default().sections(&sections));
         set_up(&scene)?;
-        // Not below the folder of the control socket.
+        // Outside of the control socket's folder.
         let state = PathBuf::from(format!("{}-state", scene.directory.path().display()));
         scene.daemon.control("cache save")?;
         ensure!(state.join("cache").exists());
@@ -181,7 +181,7 @@ fn seccomp_can_be_watched_and_switched_off() -> Result<()> {
     Ok(())
 }
 
-/// System calls by a thread of the daemon, as if somebody had got in and made it his own.
+/// Makes system calls in a thread of the daemon, like an intruder.
 #[cfg(target_arch = "x86_64")]
 mod intruder {
     use anyhow::{Result, bail, ensure};
@@ -191,29 +191,29 @@ mod intruder {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     use nix::unistd::Pid;
 
-    /// The instruction, as a word of memory ends with it.
+    /// The last bytes of a memory word with the instruction.
     const SYSCALL: [u8; 2] = [0x0f, 0x05];
 
-    /// One for the call, and one that was still to be told of the call before.
+    /// One for the call, and one that was still to be reported of the call before.
     const STEPS_MAX: usize = 3;
 
-    /// What became of a call.
+    /// Fate of a call.
     #[derive(Debug, PartialEq, Eq)]
     pub enum Fate {
-        /// The filter: the signal that ends the process was on its way, and is held back here.
+        /// The filter: its signal, which ends the process, is held back here.
         Refused,
-        /// The kernel did it, or said what it lacks.
+        /// The kernel carried it out, or returned an error.
         Made(i64),
     }
 
-    /// A thread that waits in a system call, and is held.
+    /// A stopped thread that was waiting in a system call.
     pub struct Held {
         thread: Pid,
         registers: libc::user_regs_struct,
     }
 
     impl Held {
-        /// `None`: it was not in a system call.
+        /// `None` if it was not in a system call.
         pub fn take(thread: i32) -> Result<Option<Self>> {
             let thread = Pid::from_raw(thread);
             ptrace::attach(thread)?;
@@ -232,13 +232,13 @@ mod intruder {
             Ok(Some(Self { thread, registers }))
         }
 
-        /// Makes it call the kernel.
+        /// Makes the thread call the kernel.
         pub fn call(&self, number: libc::c_long, arguments: [u64; 4]) -> Result<Fate> {
             let [rdi, rsi, rdx, r10] = arguments;
             let registers = libc::user_regs_struct {
                 rip: self.registers.rip - SYSCALL.len() as u64,
                 rax: number as u64,
-                // No call to go on with.
+                // No call to resume.
                 orig_rax: u64::MAX,
                 rdi,
                 rsi,
@@ -259,12 +259,12 @@ mod intruder {
                 if now.rip != registers.rip {
                     return Ok(Fate::Made(now.rax.cast_signed()));
                 }
-                // That was the end of the last call's step.
+                // The end of the last call's step.
             }
             bail!("system call {number} is not made")
         }
 
-        /// Lets it go on as if nothing had been.
+        /// Resumes the thread as if nothing had happened.
         pub fn let_go(self) -> Result<()> {
             ptrace::setregs(self.thread, self.registers)?;
             Ok(ptrace::detach(self.thread, None)?)
@@ -272,7 +272,7 @@ mod intruder {
     }
 }
 
-/// In the thread that reads what comes from outside. Afterwards it serves on: nothing of it was done.
+/// In the thread that parses bytes from outside. Afterwards it serves on: none of the calls was carried out.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn who_has_a_worker_gets_no_further() -> Result<()> {
@@ -321,7 +321,7 @@ fn who_has_a_worker_gets_no_further() -> Result<()> {
         .iter()
         .map(|&(name, number, arguments)| Ok((name, held.call(number, arguments)?)))
         .collect();
-    // What shows that calls are made at all.
+    // Shows that calls are made at all.
     let own = held.call(libc::SYS_getpid, [0; 4])?;
     held.let_go()?;
     for (name, fate) in fates? {

@@ -1,4 +1,4 @@
-//! What is said of a file, a command or a machine that is wrong: the whole line, as the real program writes it.
+//! Messages about a wrong file, command or machine: the whole line of the real program.
 
 use std::process::Output;
 
@@ -13,17 +13,17 @@ use crate::support::daemon::{BINARY, run, write};
 use crate::support::run::only;
 use crate::support::scene::{Directory, Setup, scene};
 
-/// What is allowed as upstream servers.
+/// Allowed upstream servers.
 const SERVERS: &str = "; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its \
     interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
-/// What is allowed as addresses to listen on.
+/// Allowed addresses to listen on.
 const LISTEN: &str = "; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes";
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Files as people write them who come from other programs, and the line about each, without the file's name in front.
+/// Files by users of other programs, and the line about each, without the file's name.
 fn files() -> Vec<(String, String)> {
     let lan = "[[interface]]\nname = \"lan0\"\n";
     let up = "[[upstream]]\nservers = [\"192.0.2.1\"]\n";
@@ -109,7 +109,7 @@ fn a_file_of_somebody_new_is_told_its_line_its_key_and_what_is_right() -> Result
     Ok(())
 }
 
-/// Paths that nobody can have: in the same words by both, at the place in the file, and the path once.
+/// Unusable paths: `check` and `run` report them in the same words, with the place in the file, and the path once.
 #[test]
 fn a_path_that_cannot_be_had_is_told_alike_by_check_and_by_run() -> Result<()> {
     only!(ONCE, "it serves nobody");
@@ -172,7 +172,7 @@ fn a_path_that_cannot_be_had_is_told_alike_by_check_and_by_run() -> Result<()> {
     Ok(())
 }
 
-/// An account that may not write there: by its rights, and as itself.
+/// By an account that may not write there: given by `--user`, and as itself.
 #[test]
 fn rights_are_those_of_the_account_that_is_to_serve() -> Result<()> {
     only!(ONCE, "it serves nobody");
@@ -203,7 +203,7 @@ fn rights_are_those_of_the_account_that_is_to_serve() -> Result<()> {
         assert!(said(&output).starts_with(&denied), "{}", said(&output));
         assert_eq!(output.status.code(), Some(1));
     }
-    // Whoever checks may be another user than who serves.
+    // The account of the check may differ from that of the server.
     let output = as_nobody(&["check"])?;
     assert_eq!(said(&output), format!("note: {denied}\n"));
     assert_eq!(output.status.code(), Some(0));
@@ -213,7 +213,7 @@ fn rights_are_those_of_the_account_that_is_to_serve() -> Result<()> {
         (said(&output).as_str(), output.status.code()),
         (expected, Some(1))
     );
-    // Who is that account already goes on.
+    // A process that has that account already goes on.
     let mut command = lab.router.command("setpriv");
     command
         .args(nobody)
@@ -248,8 +248,8 @@ fn who_wants_the_router_itself_answered_is_told_of_lo() -> Result<()> {
     Ok(())
 }
 
-/// The kernel refuses the port, because the process has no capability left. From which port on it needs none is the kernel's
-/// to say.
+/// The kernel refuses the port, because the process has no capability left. The kernel decides from which port on none is
+/// needed.
 #[test]
 fn a_port_that_needs_a_right_is_said_with_the_right_and_the_ports_without() -> Result<()> {
     if !root_or_skip("a_port_that_needs_a_right_is_said_with_the_right_and_the_ports_without") {
@@ -294,7 +294,7 @@ fn a_daemon_that_does_not_answer_is_told_from_one_that_is_not_there() -> Result<
     Ok(())
 }
 
-/// A bridge has no native XDP, and one is not to have any other.
+/// A bridge has no native XDP, and this one is to have no other.
 #[test]
 fn why_a_mode_is_generic_is_one_plain_line_and_the_details_are_for_debugging() -> Result<()> {
     for level in ["info", "debug"] {
@@ -314,7 +314,7 @@ fn why_a_mode_is_generic_is_one_plain_line_and_the_details_are_for_debugging() -
         scene.daemon.wait_log_count(line, 1)?;
         let details = ["br9: not native: ", "br8: no XDP: ", "bpf_link_create"];
         if level == "debug" {
-            // They follow.
+            // The details follow.
             scene.daemon.wait_log_count(details[0], 1)?;
             scene.daemon.wait_log_count(details[1], 1)?;
         }

@@ -1,5 +1,5 @@
-//! Frames that are unusual: what the fast path understands it answers, what it does not goes to the kernel untouched,
-//! and what is damaged is never answered wrongly.
+//! Unusual frames: the fast path answers those that it understands, leaves the rest to the kernel unchanged, and never answers
+//! damaged ones wrongly.
 
 use anyhow::Result;
 use hickory_proto::rr::RecordType;
@@ -25,7 +25,7 @@ const NO_OPERATIONS: [u8; 4] = [1; 4];
 /// An IPv6 destination options header before UDP: six octets of padding (RFC 8200 section 4.6).
 const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
 
-/// A scene whose cache has `www.test.` and the root, and a client in it.
+/// Fills the scene's cache with `www.test.` and the root, and opens a client.
 fn prepare(scene: &Scene) -> Result<RawClient> {
     scene
         .upstream
@@ -40,12 +40,12 @@ fn prepare(scene: &Scene) -> Result<RawClient> {
     Ok(client)
 }
 
-/// A query for `name`, plain in everything.
+/// An ordinary query for `name`.
 fn frame(client: &RawClient, family: Family, name: &str) -> Result<UdpFrame> {
     client.frame(listen(family), &wire(&query(name, RecordType::A)))
 }
 
-/// Waits for the answer to `frame` and compares the address in it.
+/// Waits for the answer to `frame` and compares its address.
 fn assert_answered(client: &RawClient, frame: &UdpFrame, address: &str) -> Result<()> {
     let answer = client.answer_to(frame)?;
     let answer = read_answer(&frame.message, &answer)?;
@@ -53,7 +53,7 @@ fn assert_answered(client: &RawClient, frame: &UdpFrame, address: &str) -> Resul
     Ok(())
 }
 
-/// The counters of `queries` that the kernel answered, and why it got them.
+/// Counters of `queries` that the kernel answered, and the reason.
 fn by_kernel(reason: &dyn Metric, frames: u64, queries: u64) -> [(&dyn Metric, u64); 4] {
     [
         (reason, frames),
@@ -73,7 +73,7 @@ impl Metric for Chunks {
     }
 }
 
-/// Frames that passed through all sockets to the worker.
+/// Frames that sockets passed to the worker.
 #[derive(Debug)]
 struct Received;
 
@@ -92,7 +92,7 @@ fn each_chunk_of_a_socket_is_shown_in_one_place() -> Result<()> {
     for _ in 0..5 {
         client.ask(Family::V4, &query("www.test.", RecordType::A))?;
     }
-    // Copies are made twice a second.
+    // Statistics are copied twice a second.
     let mut shown = before.clone();
     wait_until("frames are shown", TIMEOUT, || {
         if let Ok(metrics) = scene.daemon.metrics() {
@@ -114,7 +114,7 @@ fn ethernet_padding_is_no_part_of_the_query() -> Result<()> {
     let before = scene.daemon.metrics()?;
     let frame = frame(&client, Family::V4, SHORT)?;
     assert!(frame.to_bytes().len() < ETHERNET_MIN);
-    // To the least, and more than any hardware would.
+    // To the minimum, and more than any hardware would.
     for (len, padding) in [(ETHERNET_MIN, 0), (ETHERNET_MIN, 0xa5), (100, 0xa5)] {
         let mut bytes = frame.to_bytes();
         bytes.resize(len, padding);
@@ -164,7 +164,7 @@ fn fragments_are_put_together_by_the_kernel() -> Result<()> {
         (Family::V4, Reason::PassFragment),
         (Family::V6, Reason::PassProtocol),
     ] {
-        // In order and the other way round, cut behind the UDP header and within the name.
+        // In order and reversed, split behind the UDP header and within the name.
         for (ident, first_len) in [(1, 8), (2, 24)] {
             for is_reversed in [false, true] {
                 let frame = frame(&client, family, "www.test.")?;
@@ -259,7 +259,7 @@ fn lengths_that_lie_are_the_kernels_business() -> Result<()> {
     only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
-    // UDP longer than IP says, shorter, shorter than its own header; IP longer than the frame, shorter than UDP says.
+    // UDP longer than IP's length, shorter, shorter than its own header; IP longer than the frame, shorter than UDP's length.
     for (offset_in_packet, change) in [(24, 4), (24, -4), (24, -30), (2, 4), (2, -4)] {
         let before = scene.daemon.metrics()?;
         let lying = frame(&client, Family::V4, "www.test.")?;
@@ -346,7 +346,7 @@ fn a_tag_that_carries_only_a_priority_is_answered_by_the_kernel() -> Result<()> 
         .wait_growth(&before, &by_kernel(&Reason::PassVlanPriority, 1, 1))
 }
 
-/// Sends what can only be an attack and what nobody can answer, and sees that it gets no answer.
+/// Sends garbage and unanswerable frames, and asserts that they get no answer.
 fn send_garbage(scene: &Scene, client: &RawClient) -> Result<()> {
     let mut response = frame(client, Family::V4, "www.test.")?;
     response.message[2] |= 0x80;
@@ -431,7 +431,7 @@ fn the_longest_query_and_a_longer_one_are_answered() -> Result<()> {
     let scene = scene!(Setup::default());
     let client = prepare(&scene)?;
     let before = scene.daemon.metrics()?;
-    // 512 bytes is what the program sums up; bytes behind the message's last record are nobody's.
+    // The program verifies checksums up to 512 bytes; bytes after the message's last record are ignored.
     for len in [512, 513, 1400] {
         let mut long = frame(&client, Family::V4, "www.test.")?;
         long.message.resize(len, 0);

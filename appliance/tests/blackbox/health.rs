@@ -1,4 +1,4 @@
-//! Whether it lives: what is said of that to whoever looks from outside, and what ends a process that does not.
+//! Health: what is reported to a watchdog, and what ends a process that hangs.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -31,7 +31,7 @@ use crate::support::stream::Stream;
 use crate::support::view::View;
 use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 
-/// The exit status of `xdnsd health`, and what it says.
+/// Exit status and output of `xdnsd health`.
 fn health(scene: &Scene) -> Result<(Option<i32>, String)> {
     let config = scene.directory.path().join("config.toml");
     let output = run(Some(&scene.lab), &["health", &config.display().to_string()])?;
@@ -68,7 +68,7 @@ fn who_may_not_ask_is_no_sign_of_a_hang() -> Result<()> {
     Ok(())
 }
 
-/// Where a second daemon listens.
+/// Port of a second daemon.
 const OTHER_PORT: u16 = 5399;
 
 /// Another daemon beside the scene's, on another port.
@@ -78,7 +78,7 @@ fn spawn(scene: &Scene, wrap: &[&str], env: &[(&str, &str)]) -> Result<Process> 
     let config = config.replace("/sock\"", "/sock2\"");
     let port = format!("[[interface]]\nport = {OTHER_PORT}\n");
     let config = config.replace("[[interface]]\n", &port);
-    // The interface has the first one's program.
+    // The interface has the first daemon's program.
     let config = config.replace("xdp = \"native\"", "xdp = \"off\"");
     fs::write(folder.join("other.toml"), config)?;
     let words = [wrap, &[BINARY, "run"]].concat();
@@ -110,7 +110,7 @@ fn the_service_manager_is_told_while_it_lives() -> Result<()> {
     }
     other.stop()?;
     manager.set_read_timeout(Some(Duration::from_secs(3)))?;
-    // Behind what was on its way.
+    // After what was on its way.
     ensure!((0..10).any(|_| told().is_err()), "it was stopped");
     other.signal(Signal::SIGCONT)?;
     manager.set_read_timeout(Some(TIMEOUT))?;
@@ -118,7 +118,7 @@ fn the_service_manager_is_told_while_it_lives() -> Result<()> {
     Ok(())
 }
 
-/// The scene's daemon anew, with threads that can be held: one whose name stands in the file `hang`.
+/// Restarts the scene's daemon so that threads can be held: the one named in the file `hang`.
 fn start_with_threads_to_hold(scene: &mut Scene) -> Result<(Process, PathBuf)> {
     let folder = scene.directory.path().to_owned();
     let hung = preload::compile("hung_worker", &folder)?;
@@ -134,16 +134,16 @@ fn start_with_threads_to_hold(scene: &mut Scene) -> Result<(Process, PathBuf)> {
     Ok((other, hang))
 }
 
-/// What is shipped to watch over the server, as a text.
+/// A shipped watchdog script.
 fn shipped(name: &str) -> Result<String> {
     let package = concat!(env!("CARGO_MANIFEST_DIR"), "/../buildroot/package/xdnsd/");
     fs::read_to_string(format!("{package}{name}")).with_context(|| name.to_owned())
 }
 
-/// Three looks of it take 24 seconds: each asks over and over, as a client and at the control socket.
+/// Three of its looks take 24 seconds: each asks again and again, as a client and at the control socket.
 const LOOKS_MAX: Duration = Duration::from_secs(60);
 
-/// The script of the image and of busybox, as it is but for its paths and its pauses.
+/// The script of the image and of busybox, unchanged except for its paths and its pauses.
 #[test]
 fn a_server_that_is_stopped_is_ended_and_started_again_by_the_loop_around_it() -> Result<()> {
     let mut scene = scene!(Setup::three_ways());
@@ -193,7 +193,7 @@ fn a_server_that_is_stopped_is_ended_and_started_again_by_the_loop_around_it() -
     Ok(())
 }
 
-/// A process that was stopped, and would stay where nobody ends it.
+/// A stopped process, which would stay if nobody ended it.
 struct Stopped(Pid);
 
 impl Stopped {
@@ -205,7 +205,7 @@ impl Stopped {
 
 impl Drop for Stopped {
     fn drop(&mut self) {
-        // Its number may be another's by now.
+        // Its number may belong to another process by now.
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0));
         if stat.is_ok_and(|stat| stat.contains("(xdnsd) T ")) {
             let _ = kill(self.0, Signal::SIGKILL);
@@ -213,7 +213,7 @@ impl Drop for Stopped {
     }
 }
 
-/// procd starts the server again by itself; it is told by this that there is a reason to.
+/// procd restarts the server by itself; this tells it when to.
 #[test]
 fn a_server_that_is_stopped_is_ended_by_what_procd_runs_beside_it() -> Result<()> {
     let mut scene = scene!(Setup::three_ways());
@@ -228,7 +228,7 @@ fn a_server_that_is_stopped_is_ended_by_what_procd_runs_beside_it() -> Result<()
     let mut command = scene.lab.router.command("sh");
     command.args(["-c", &text]);
     let mut watch = Process::spawn(command, &folder.join("watch.log"))?;
-    // It says nothing against one that answers.
+    // It does not report one that answers.
     let looked = || fs::read_to_string(folder.join("log")).unwrap_or_default();
     for _ in 0..3 {
         let (status, said) = health(&scene)?;
@@ -245,7 +245,7 @@ fn a_server_that_is_stopped_is_ended_by_what_procd_runs_beside_it() -> Result<()
     Ok(())
 }
 
-/// One thread alone: all others go on, and say so.
+/// A single thread hangs: all others go on, and report it.
 #[test]
 fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
     let mut scene = scene!(Setup::three_ways());
@@ -253,7 +253,7 @@ fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
     let socket = scene.directory.path().join("sock");
     let look = || control::ask(&socket, "health", &mut std::io::sink());
     fs::write(&hang, "worker 0")?;
-    // It may turn once more before it does.
+    // It may turn once more before it hangs.
     let is_found = || look().is_err_and(|told| told.to_string().contains("worker 0 hangs"));
     other.wait_until("the others say that it hangs", 4 * TIMEOUT, is_found)?;
     let status = other.wait_exit(4 * TIMEOUT)?;
@@ -262,7 +262,7 @@ fn a_worker_that_hangs_is_found_and_ends_the_process() -> Result<()> {
     Ok(())
 }
 
-/// The kernel tells of a connection once. The thread that serves TCP is held until both are there to be found.
+/// The kernel reports a connection once. The thread for TCP is held until both events are pending.
 #[test]
 fn a_query_over_tcp_that_comes_in_one_wake_up_with_a_new_policy_is_answered() -> Result<()> {
     let mut scene = scene!(Setup::three_ways());
@@ -290,7 +290,7 @@ fn a_query_over_tcp_that_comes_in_one_wake_up_with_a_new_policy_is_answered() ->
     Ok(())
 }
 
-/// Asks the daemon beside the scene's.
+/// Asks the second daemon.
 fn ask_other(scene: &Scene) -> Result<View> {
     let client = scene
         .lab
@@ -321,7 +321,7 @@ fn nothing_of_dev_is_needed() -> Result<()> {
     Ok(())
 }
 
-/// Whether the other daemon answers over UDP, at one of its addresses at least.
+/// True if the second daemon answers over UDP, at one of its addresses at least.
 fn is_answered_by_other(scene: &Scene) -> Result<bool> {
     let message = Ask::of("localhost.", rtype::A).bytes();
     for server in [IpAddr::from(LAN_V4), LAN_V6.into()] {
@@ -333,7 +333,7 @@ fn is_answered_by_other(scene: &Scene) -> Result<bool> {
     Ok(false)
 }
 
-/// Too few descriptors for a worker, among others: whoever says that it is ready answers, and each other process ends.
+/// Too few descriptors, among others for a worker: a process that reports ready answers, and all others end.
 #[test]
 fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
     let scene = scene!(Setup::three_ways());
@@ -346,7 +346,7 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
             TIMEOUT,
             || !other.is_running() || other.log().contains("ready: "),
         )?;
-        // Whoever says that it serves does so, be it with a failure: there may be no port for a question.
+        // A ready daemon answers, if only with a failure: there may be no port for a question.
         let is_ready = other.log().contains("] ready: ");
         let answer = is_ready.then(|| ask_other(&scene));
         if other.is_running() {
@@ -387,7 +387,7 @@ fn a_worker_that_cannot_be_ends_the_process_with_a_status() -> Result<()> {
     Ok(())
 }
 
-/// A limit on the size of files (`ulimit -f`) is an error of one write, as a full disk is.
+/// A limit on the size of files (`ulimit -f`) fails a single write, like a full disk.
 #[test]
 fn a_limit_on_the_size_of_files_ends_nobody() -> Result<()> {
     only!(ONCE, "it is about no way");
@@ -408,7 +408,7 @@ fn a_limit_on_the_size_of_files_ends_nobody() -> Result<()> {
     Ok(())
 }
 
-/// As `ulimit -s 64` leaves it: more than the first thread needs is not there.
+/// As after `ulimit -s 64`: less stack than the first thread needs.
 #[test]
 fn a_small_stack_is_widened_or_told() -> Result<()> {
     only!(ONCE, "it is about no way");
@@ -419,7 +419,7 @@ fn a_small_stack_is_widened_or_told() -> Result<()> {
     };
     let widened = checked("65536:8388608")?;
     ensure!(widened.status.success(), "{widened:?}");
-    // An account that has the right raises the other limit, too.
+    // An account with the right raises the hard limit, too.
     let told = checked("65536:65536")?;
     let said = String::from_utf8_lossy(&told.stderr).into_owned();
     let is_told = told.status.code() == Some(1) && said.starts_with("the stack may have 64 KiB: ");
@@ -444,7 +444,7 @@ fn where_no_descriptor_is_left_connections_wait_and_are_served_later() -> Result
             .output(&["prlimit", "--pid", &pid, &format!("--nofile={limit}:4096")])
     };
     limit("1024")?;
-    // Lower than the highest descriptor in use: no new one can be had.
+    // Lower than the highest descriptor in use: no new one can be opened.
     limit("3")?;
     let mut stream = Stream::open(&scene.lab, Family::V4)?;
     let message = Ask::of("www.test.", rtype::A).bytes();
@@ -491,8 +491,8 @@ fn a_snapshot_that_cannot_be_written_is_said_at_start_and_by_check() -> Result<(
     Ok(())
 }
 
-/// The folder is on a file system that is mounted read-only, as a unit's sandbox or a damaged disk makes it; the account
-/// has every right.
+/// The folder is on a file system that is mounted read-only, as by a unit's sandbox or on a damaged disk; the account has every
+/// right.
 #[test]
 fn a_snapshot_on_a_read_only_mount_is_said_at_start_and_by_check() -> Result<()> {
     let snapshot = "[cache]\nsnapshot = \"{directory}/disk/cache\"\n";

@@ -1,5 +1,5 @@
-//! Real DHCP: Debian's dnsmasq gives leases to busybox' udhcpc, which calls itself what it should not, and its lease file is
-//! read as it writes it. What it does not let through is in a second file, as another server might write it.
+//! Real DHCP: Debian's dnsmasq gives leases to busybox' udhcpc with names that it must not get, and its lease file is read as
+//! it is written. Names that dnsmasq filters are in a second file, as another server might write it.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ servers = ["10.54.0.3"]
 domains = ["part.lan"]
 "#;
 
-/// What clients call themselves, and what dnsmasq makes of it. `None`: the client gets no name of ours.
+/// Names of clients, and what dnsmasq makes of them. `None`: the client gets no name of ours.
 const CLIENTS: &[(&str, Option<&str>)] = &[
     ("phone", Some("phone")),
     ("UPPER", Some("upper")),
@@ -64,7 +64,7 @@ const CLIENTS: &[(&str, Option<&str>)] = &[
     ),
 ];
 
-/// Lines that dnsmasq would not write: names that it cuts or refuses, a blank in a name, an address of the router's.
+/// Lines that dnsmasq would not write: names that it truncates or refuses, a blank in a name, an address of the router.
 const OTHER: &str = "0 02:00:00:00:00:01 192.168.1.61 www.ok.example *\n\
     0 02:00:00:00:00:02 192.168.1.62 x.dev.lan *\n\
     0 02:00:00:00:00:03 192.168.1.63 use-application-dns.net *\n\
@@ -77,7 +77,7 @@ const OTHER: &str = "0 02:00:00:00:00:01 192.168.1.61 www.ok.example *\n\
     0 1 fd00::9 nas 00:01:00:01:aa\n\
     0 2 fd00::10 six 00:01:00:01:bb\n";
 
-/// odhcpd's state file as it writes it: each lease for itself, then lines as in a hosts file.
+/// odhcpd's state file in its format: each lease, then lines as in a hosts file.
 const ODHCPD: &str = "# lan0 00010001aa 1 www.ok.example 1900000000 a2 128 fd00:1::a2/128\n\
     fd00:1::a2\twww.ok.example.lan\twww.ok.example\n\
     # lan0 00010001bb 1 laptop 1900000000 a3 128 fd00:1::a3/128\n\
@@ -119,7 +119,7 @@ fn start_dnsmasq(scene: &Scene, folder: &Directory) -> Result<Process> {
     Ok(process)
 }
 
-/// Has a client ask for a lease, and gives its address.
+/// Makes a client ask for a lease, and returns its address.
 fn lease(scene: &Scene, number: usize, name: &str) -> Result<String> {
     let mut command = scene.lab.client.command("udhcpc");
     command.args([
@@ -164,7 +164,7 @@ fn clients_of_a_real_dhcp_server_take_no_name_that_is_somebody_elses() -> Result
     for (number, (name, _)) in CLIENTS.iter().enumerate() {
         addresses.push(lease(&scene, number + 1, name)?);
     }
-    // Named last, so that what is in front of it is read by then.
+    // Comes last, so that everything before it has been read.
     let mark = lease(&scene, CLIENTS.len() + 1, "mark")?;
     wait_for_answer(&ways, "mark.lan. A", |answer| {
         answer.to_string().contains(&mark)
@@ -195,7 +195,7 @@ fn clients_of_a_real_dhcp_server_take_no_name_that_is_somebody_elses() -> Result
         told.contains(" Router ") && told.contains(" localhost "),
         "dnsmasq lets them through: {told}"
     );
-    // Once, however often the file was written meanwhile; the bad line of the hosts file as well.
+    // Once, however often the file was written meanwhile; also the bad line of the hosts file.
     for what in [
         "not giving name Router to the DHCP lease of ",
         "not giving name wpad to",
@@ -214,7 +214,7 @@ fn clients_of_a_real_dhcp_server_take_no_name_that_is_somebody_elses() -> Result
     ways.check_tiers()
 }
 
-/// What holds whoever comes.
+/// Names that are answered whatever clients come.
 const HOME: &[Case] = &[
     ("router.lan. A", OK, &["router.lan. 60 A 10.53.0.1"]),
     ("router. A", OK, &["router. 60 A 10.53.0.1"]),
@@ -237,7 +237,7 @@ const HOME: &[Case] = &[
     ),
 ];
 
-/// Names of clients that dnsmasq would have cut or refused, and those of odhcpd.
+/// Names of clients that dnsmasq would have truncated or refused, and those of odhcpd.
 #[test]
 fn names_of_leases_with_dots_are_hosts_of_ours_or_nobodys() -> Result<()> {
     let folder = Directory::new()?;
@@ -289,7 +289,7 @@ fn names_of_leases_with_dots_are_hosts_of_ours_or_nobodys() -> Result<()> {
     ways.check_tiers()
 }
 
-/// A name that is known here has all its types here, in both forms.
+/// A known name is answered locally for all types, in both forms.
 #[test]
 fn every_type_of_a_known_name_is_answered_here() -> Result<()> {
     let folder = Directory::new()?;
@@ -330,7 +330,7 @@ fn every_type_of_a_known_name_is_answered_here() -> Result<()> {
     ways.check_tiers()
 }
 
-/// RDATA is as somebody wrote it, whatever letter case the question has.
+/// RDATA is as written, whatever the letter case of the question.
 #[test]
 fn names_of_instances_keep_their_letter_case() -> Result<()> {
     let folder = Directory::new()?;

@@ -1,4 +1,4 @@
-//! Start, stop, crash and everything that happens to the interface meanwhile: port 53 is never a black hole.
+//! Start, stop, crash and changes of the interface: port 53 is never a black hole.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,19 +30,19 @@ use crate::support::ways::{Way, Ways};
 
 /// A query that is neither answered nor refused within this time was swallowed.
 const FATE_WITHIN: Duration = Duration::from_secs(1);
-/// Longer than an answer takes, mostly.
+/// Longer than most answers take.
 const MOMENT: Duration = Duration::from_millis(200);
 
 fn address_of_www(client: &UdpClient) -> Result<Vec<String>> {
     Ok(addresses(&client.ask(&query("www.test.", RecordType::A))?))
 }
 
-/// What becomes of one query for `www.test.`.
+/// Fate of one query for `www.test.`.
 fn fate(client: &UdpClient) -> Fate {
     client.try_ask(&wire(&query("www.test.", RecordType::A)), FATE_WITHIN)
 }
 
-/// Lets the kernel refuse every query of a test, not just a few in a second.
+/// Lifts ICMP rate limits, so that the kernel refuses every query of a test.
 fn lift_icmp_limits(lab: &Lab) -> Result<()> {
     lab.router.write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?;
     lab.router
@@ -69,7 +69,7 @@ fn sigterm_ends_it_with_success_and_detaches() -> Result<()> {
     Ok(())
 }
 
-/// dnsmasq writes statistics then, and opens its log anew: what is meant for it ends no other server.
+/// Signals on which dnsmasq writes statistics and opens its log anew: they end no other server.
 #[test]
 fn signals_for_other_servers_end_nothing() -> Result<()> {
     let mut scene = scene!(Setup::default());
@@ -87,12 +87,12 @@ fn signals_for_other_servers_end_nothing() -> Result<()> {
     Ok(())
 }
 
-/// What the program that ships takes of the budget with its code.
+/// Share of the budget for the code of the released program.
 const PROGRAM_BYTES: usize = 4 << 20;
 
-/// Also while it starts: the loader of the XDP program would read the types of the whole kernel, if it were let; which it does not
-/// where there is no room for them. So the peak is looked at, and then the kernel gives the process no more than the budget
-/// (RLIMIT_DATA: what is private and may be written), all queues' memory included.
+/// Also during the start: the loader of the XDP program would read the types of the whole kernel if it could; it does not if
+/// there is no room for them. So the peak is checked, and then the process is limited to the budget (RLIMIT_DATA: private
+/// writable memory), which includes all queues.
 #[test]
 fn memory_never_exceeds_the_budget() -> Result<()> {
     let mut scene = scene!(Setup::default());
@@ -133,7 +133,7 @@ fn after_a_crash_the_kernel_refuses_and_a_new_process_serves() -> Result<()> {
         for client in &clients {
             assert_eq!(fate(client), Fate::Refused);
         }
-        // The kernel takes a link off when the last descriptor of a process is closed, a moment later.
+        // The kernel detaches a link when the last descriptor of a process is closed, a moment later.
         wait_until("the program is detached", TIMEOUT, || {
             scene.attached().is_ok_and(|mode| mode.is_empty())
         })?;
@@ -149,20 +149,20 @@ fn after_a_crash_the_kernel_refuses_and_a_new_process_serves() -> Result<()> {
     Ok(())
 }
 
-/// What became of one query, and when it was sent.
+/// Fate of one query, and its time.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: Instant,
     fate: Fate,
 }
 
-/// Sends query after query until it is told to stop.
+/// Sends query after query until it is over.
 fn ask_until(is_over: &AtomicBool, client: &UdpClient, sent: &dyn Fn(Sent)) {
     while !is_over.load(Ordering::Relaxed) {
         let at = Instant::now();
         let fate = fate(client);
         sent(Sent { at, fate });
-        // A thousand queries in a second, whatever becomes of them.
+        // A thousand queries per second, whatever their fate.
         thread::sleep(Duration::from_millis(1));
     }
 }
@@ -231,7 +231,7 @@ fn a_crash_under_load_swallows_nothing_but_what_was_in_flight() -> Result<()> {
     Ok(())
 }
 
-/// Ends the load when it goes out of scope, whether by success or by an error.
+/// Ends the load on drop, after success or an error.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -256,7 +256,7 @@ fn a_process_that_hangs_is_passed_by_and_loses_nothing() -> Result<()> {
     scene.daemon.stop()?;
     let stopped = Instant::now();
     let mut queries = Vec::new();
-    // The program reads the heartbeat with every query; nothing tells the outside when it is stale.
+    // The program reads the heartbeat at every query; a stale one does not show from outside.
     let stale = Duration::from_nanos(HEARTBEAT_STALE_NS) + Duration::from_millis(300);
     wait_until("the heartbeat is stale", TIMEOUT, || {
         let query = wire(&query("www.test.", RecordType::A));
@@ -352,7 +352,7 @@ fn a_link_that_goes_down_and_up_is_served_again() -> Result<()> {
     wait_for_answer(&scene)
 }
 
-/// The frame that asks for `www.test.` at an address of the router.
+/// A frame with a query for `www.test.` to an address of the router.
 fn frame_to(ways: &Ways<'_>, way: Way, address: &str) -> Result<UdpFrame> {
     let server = SocketAddr::new(address.parse()?, DNS_PORT);
     let message = Ask::of("www.test.", rtype::A).bytes();
@@ -402,7 +402,7 @@ fn addresses_that_come_and_go_are_served_while_they_are_there() -> Result<()> {
         scene.daemon.wait_log_count(&said, 1)?;
         ask_at(&scene, &ways, address)?;
         ways.check_tiers()?;
-        // Away and back: its sockets are those of before. The kernel delivers nothing there for a moment.
+        // Removed and added: its sockets are the previous ones. The kernel delivers nothing there for a moment.
         change("delete", address)?;
         change("add", address)?;
         let frame = frame_to(&ways, Way::Udp, address)?;

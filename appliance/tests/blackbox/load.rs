@@ -1,4 +1,4 @@
-//! Many queries: none is lost, and no worker allocates.
+//! Load: no query is lost, and no worker allocates.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -20,12 +20,12 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::{Fault, Rule};
 use crate::support::ways::Way;
 
-/// Queries per second that the slowest machine with a debug build carries, and for how long.
+/// Queries per second that the slowest machine with a debug build handles; below, for how long.
 const RATE: u32 = 1_000;
 const SECONDS: u32 = 3;
 const NAMES: u32 = 300;
 
-/// Asks for [`NAMES`] names over and over, from 8 clients.
+/// Asks for [`NAMES`] names again and again, from 8 clients.
 fn load(scene: &Scene, server: IpAddr) -> Result<Report> {
     let mut names = String::new();
     for number in 0..NAMES {
@@ -60,7 +60,7 @@ fn dnsperf_loses_no_query() -> Result<()> {
             "{report:?}"
         );
         assert!(report.sent > u64::from(RATE * SECONDS / 2), "{report:?}");
-        // Every one of them by the way of this run; over AF_XDP descriptors received, descriptors sent.
+        // All of them by the way of this run; over AF_XDP also descriptors received and sent.
         let by = |way: Way| match Run::this().way() {
             this if this == way => report.sent,
             _ => 0,
@@ -150,7 +150,7 @@ fn workers_allocate_nothing_whatever_they_are_asked() -> Result<()> {
             now.text()
         );
     }
-    // Where a worker allocated, the process would have aborted (XDNSD_SEAL=abort).
+    // An allocation in a worker would have aborted the process (XDNSD_SEAL=abort).
     assert_eq!(now.get(&SealedAllocations), Some(0));
     Ok(())
 }

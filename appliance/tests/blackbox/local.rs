@@ -1,4 +1,4 @@
-//! Names that are answered here: records of the config, hosts files, leases, special names, routes and what overrides what.
+//! Local names: records of the config, hosts files, leases, special-use names, routes, and their precedence.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -164,7 +164,7 @@ const LOCAL: &[Case] = &[
     ("override.test. AAAA", OK, &[]),
     ("printer.lan. A", OK, &["printer.lan. 77 A 192.168.1.30"]),
     ("other.test. A", OK, &["other.test. 300 A 192.0.2.9"]),
-    // The zone's parent alone can say that it is not signed (RFC 4035 section 3.1.4.1).
+    // Only the zone's parent can say that it is not signed (RFC 4035 section 3.1.4.1).
     ("lan. DS", OK, &["lan. 300 DS \\# 1234 08 02 00112233"]),
     ("nas.lan. DS", OK, &[]),
 ];
@@ -186,7 +186,7 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
     check_all(&ways, LOCAL)?;
     let looped = ask_all(&ways, "loop.lan. A")?;
     assert_eq!(looped.response_code(), ResponseCode::ServFail, "{looped}");
-    // A negative answer from here says for how long, and is authoritative.
+    // A local negative answer has a TTL, and is authoritative.
     for text in ["nobody.lan. A", "nas.lan. TXT"] {
         let answer = ask_all(&ways, text)?;
         assert_eq!(answer.name_servers().len(), 1, "{answer}");
@@ -203,7 +203,7 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
         .iter()
         .map(|asked| asked.name().to_lowercase())
         .collect();
-    // Of the zone itself nothing but its DS.
+    // Of the zone itself only its DS.
     let elsewhere = ["far.test.", "other.test.", "host.part.lan.", "lan."];
     let outside = |name: &String| !elsewhere.contains(&name.as_str());
     assert!(
@@ -213,7 +213,7 @@ fn records_of_the_config_are_answered_here() -> Result<()> {
     ways.check_tiers()
 }
 
-/// Waits until a question for an address is answered with these.
+/// Waits until a question for an address has this answer.
 fn wait_address(ways: &Ways<'_>, name: &str, expected: &[&str]) -> Result<()> {
     wait_for_answer(ways, &format!("{name} A"), |answer| {
         let records = answer.answers().iter();
@@ -223,7 +223,7 @@ fn wait_address(ways: &Ways<'_>, name: &str, expected: &[&str]) -> Result<()> {
     })
 }
 
-/// A name that is cached from upstream becomes one of ours, and is upstream's again.
+/// A name that is cached from upstream becomes local, and upstream's again.
 #[test]
 fn local_data_goes_before_what_is_cached_already() -> Result<()> {
     let folder = Directory::new()?;
@@ -298,7 +298,7 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
             ("phone.lan. A", NX, &[]),
         ],
     )?;
-    // A lease file that was not there, then written in place, then replaced.
+    // A missing lease file, then one written in place, then a replaced one.
     let lease = |ip: &str, name: &str| format!("0 02:00:00:00:00:01 {ip} {name} 01:02\n");
     fs::write(path("dhcp.leases"), lease("192.168.1.50", "phone"))?;
     wait_address(&ways, "phone.lan.", &["192.168.1.50"])?;
@@ -315,7 +315,7 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
     fs::rename(path("new"), path("dhcp.leases"))?;
     wait_address(&ways, "tv.lan.", &["192.168.1.53"])?;
     wait_address(&ways, "phone.lan.", &[])?;
-    // odhcpd's state file: comments for itself, hosts lines for us.
+    // odhcpd's state file: its own data in comments, and hosts lines.
     fs::write(
         path("odhcpd").join("odhcpd"),
         "# br-lan 00010001 2a laptop 1700000000 1 128 fd00::77/128\nfd00::77\tlaptop.lan\tlaptop\n\
@@ -335,7 +335,7 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
             ("phone.lan. A", NX, &[]),
         ],
     )?;
-    // Hosts: appended in place; then gone.
+    // Hosts: appended in place; then removed.
     let hosts = fs::read_to_string(path("hosts"))? + "192.168.1.4 three.lan\n";
     fs::write(path("hosts"), hosts)?;
     wait_address(&ways, "three.lan.", &["192.168.1.4"])?;
@@ -352,8 +352,8 @@ fn hosts_and_leases_are_followed_as_they_change() -> Result<()> {
     Ok(())
 }
 
-/// One that has ended before it is read, and one that ends later, although nobody writes the file anew.
-/// Whoever logs names of addresses asks for a new device's as soon as it sees it, and again: the denial must not be kept for
+/// A lease that has ended before it is read, and one that ends later, without a change of the file.
+/// Programs that log names ask for a new device's address as soon as they see it, and again: the denial must not be cached for
 /// three hours, by us or by the client.
 #[test]
 fn an_address_of_the_network_has_its_name_as_soon_as_it_has_a_lease() -> Result<()> {
@@ -413,7 +413,7 @@ fn a_lease_that_has_ended_is_none() -> Result<()> {
     wait_address(&ways, "lasting.lan.", &["192.168.1.57"])
 }
 
-/// Special-use names: what everybody is told, and that nobody outside is asked.
+/// Special-use names: answers for all clients, without a question to upstream.
 const SPECIAL: &[Case] = &[
     ("localhost. A", OK, &["localhost. 10800 A 127.0.0.1"]),
     ("localhost. AAAA", OK, &["localhost. 10800 AAAA ::1"]),
@@ -459,7 +459,7 @@ const SPECIAL: &[Case] = &[
     ("notlocalhost. A", OK, &["notlocalhost. 300 A 192.0.2.1"]),
 ];
 
-/// What the upstream has for [`SPECIAL`] and the tests behind it.
+/// Upstream's answers for [`SPECIAL`] and the tests below.
 fn outside(scene: &Scene) {
     for (name, record) in [
         ("1.1.1.1.in-addr.arpa.", "PTR one.test."),
@@ -482,7 +482,7 @@ fn special_names_are_answered_here_by_default() -> Result<()> {
     let ways = Ways::open(&scene)?;
     check_all(&ways, SPECIAL)?;
     assert_eq!(scene.upstream.asked_all().len(), 3);
-    // Each negative one says whose zone it is, and for how long.
+    // Each negative answer has the zone and a TTL.
     for (text, code, expected) in SPECIAL.iter().filter(|case| case.2.is_empty()) {
         let answer = ask_all(&ways, text)?;
         assert_eq!((answer.response_code(), expected.len()), (*code, 0));
@@ -501,7 +501,7 @@ fn special_names_are_answered_here_by_default() -> Result<()> {
 
 #[test]
 fn every_special_name_can_be_overridden() -> Result<()> {
-    // By a route, by a record, by leaving it out; plain names by a key.
+    // By a route, by a record, by omitting it; plain names by a key.
     let scene = scene!(Setup::three_ways().sections(
         "[local]\nrecords = [\"localhost A 127.0.0.9\", \"nas.home.arpa A 192.168.1.5\"]\n\
          special = [\"localhost\", \"invalid\", \"local\", \"home.arpa\", \"private-reverse\", \"test\", \"use-application-dns.net\"]\n\
@@ -585,7 +585,7 @@ fn the_longest_route_decides_who_is_asked() -> Result<()> {
             "{text}: {asked:?}"
         );
     }
-    // The parent says whether a zone is signed.
+    // The parent knows whether a zone is signed.
     scene.upstream.on("corp.test.", Rule::nodata());
     ask_all(&ways, "corp.test. DS do")?;
     let last = scene.upstream.asked("corp.test.").pop().expect("asked");

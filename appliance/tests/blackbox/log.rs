@@ -1,5 +1,5 @@
-//! The log, where nobody takes it: the service goes on, SIGTERM and reload are obeyed, and lost lines are counted and told
-//! of. And what of it comes from outside.
+//! The log without a reader: service goes on, SIGTERM and reload work, and lost lines are counted and reported. And text from
+//! outside in the log.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
@@ -23,7 +23,7 @@ use crate::support::daemon::{BINARY, write};
 use crate::support::message::{addresses, query, wire};
 use crate::support::scene::{Directory, Setup};
 
-/// A daemon whose standard error is the test's. Killed when dropped.
+/// A daemon with standard error of the test. Killed on drop.
 struct Daemon {
     child: Child,
     lab: Lab,
@@ -31,7 +31,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// `None` where `test` has to be skipped.
+    /// `None` if `test` has to be skipped.
     fn start(test: &str, sections: &str, stderr: impl Into<Stdio>) -> Result<Option<Self>> {
         Self::start_with(test, sections, stderr, &[])
     }
@@ -45,7 +45,7 @@ impl Daemon {
         Self::start_by(test, sections, stderr, variables, None)
     }
 
-    /// By a shell that carries out `script` with the words of the command, where there is one.
+    /// Runs `script` in a shell with the command as its arguments, if there is a script.
     fn start_by(
         test: &str,
         sections: &str,
@@ -114,7 +114,7 @@ impl Daemon {
         Ok(kill(Pid::from_raw(self.child.id().try_into()?), signal)?)
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM, and returns the status.
     fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         let mut status = None;
@@ -127,7 +127,7 @@ impl Daemon {
 
     /// Reloads until a line was lost.
     fn reload_until_lost(&self) -> Result<u64> {
-        // Bound: each reload logs a line of at least 40 bytes, and a pipe of 64 KiB takes no more than 2,000.
+        // Bounded: each reload logs a line of at least 40 bytes, and a pipe of 64 KiB takes no more than 2,000.
         for _ in 0..5_000 {
             self.asked("reload")?;
             let lost = self.lost()?;
@@ -146,7 +146,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Has nobody read on `stderr`, and shows that nothing else suffers.
+/// Leaves `stderr` without a reader, and shows that nothing else is affected.
 fn survives(test: &str, stderr: impl Into<Stdio>, shut: impl FnOnce()) -> Result<()> {
     let Some(mut daemon) = Daemon::start(test, "", stderr)? else {
         return Ok(());
@@ -219,7 +219,7 @@ fn a_reader_of_the_log_that_does_not_read_holds_up_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Fills the pipe without making the descriptor that is shared non-blocking for good.
+/// Fills the pipe; the shared descriptor is non-blocking only meanwhile.
 fn fill(writer: &std::io::PipeWriter) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_retain(fcntl(writer, FcntlArg::F_GETFL)?);

@@ -1,4 +1,4 @@
-//! Black box: the real binary in network namespaces, between clients and an upstream that do what the tests want.
+//! Black box tests: the real binary in network namespaces, between clients and an upstream that the tests script.
 //!
 //! Every test has a lab of its own (tests/README.md draws it) and asserts on bytes and on counters. Without root a
 //! test says SKIPPED and why; where `CI` is `true` a skip is a failure.

@@ -126,10 +126,10 @@ fn queues_beyond_the_sockets_are_served_by_the_kernel() -> Result<()> {
     )
 }
 
-/// Four bytes of IPv4 options that do nothing (RFC 791 section 3.1): such a packet is the kernel's.
+/// Four bytes of IPv4 options that do nothing (RFC 791 section 3.1): such a packet goes to the kernel.
 const NO_OPERATIONS: [u8; 4] = [1; 4];
 
-/// The answer over AF_XDP and the one over the kernel's sockets, within the same second of the entry's age.
+/// Answers over AF_XDP and over the kernel's sockets, within the same second of the entry's age.
 fn both_ways(client: &RawClient, message: &[u8]) -> Result<[Vec<u8>; 2]> {
     const TRIES: usize = 5;
     let over_xdp = client.frame(listen(Family::V4), message)?;
@@ -147,7 +147,7 @@ fn both_ways(client: &RawClient, message: &[u8]) -> Result<[Vec<u8>; 2]> {
     last.context("at least one try")
 }
 
-/// Questions of every kind, and messages that are none.
+/// Questions of every kind, and messages that are not queries.
 fn messages() -> Result<Vec<Vec<u8>>> {
     let mut messages = Vec::new();
     for name in [

@@ -22,16 +22,16 @@ pub const BRIDGE: &str = "br9";
 pub const BRIDGE_V4: Ipv4Addr = Ipv4Addr::new(10, 56, 0, 1);
 pub const BRIDGE_V6: Ipv6Addr = Ipv6Addr::new(0xfd56, 0, 0, 0, 0, 0, 0, 1);
 
-/// Its own: else it would be the lowest of its ports', and change with them.
+/// Its own MAC address: else it would be the lowest of its ports', and change with them.
 const BRIDGE_MAC: &str = "02:00:00:00:56:01";
 
-/// What serves the bridge alone, so that its ports have all workers.
+/// A setup that serves only the bridge, so that its ports have all workers.
 pub fn setup() -> Setup {
     let section = format!("[[interface]]\nname = \"{BRIDGE}\"\n");
     Setup::default().xdp("off").sections(&section)
 }
 
-/// Whether a port is served by its program, and if not, why not.
+/// Metric: whether a port is served by its program, and if not, why not.
 #[derive(Debug)]
 pub struct Port<'p>(pub &'p str, pub &'static str);
 
@@ -61,12 +61,12 @@ pub struct Station {
     pub port: String,
     pub client: RawClient,
     pub addresses: [IpAddr; 2],
-    /// On a veth pair frames that XDP sends arrive where there is a program as well.
+    /// On a veth pair frames that XDP sends arrive only if there is a program at this end as well.
     _program: Link,
 }
 
 impl<'s> Lan<'s> {
-    /// Makes the bridge with so many ports, and waits until each is served. `knobs` are the bridge's own.
+    /// Makes the bridge with this number of ports, and waits until each is served. `knobs` are options of the bridge.
     pub fn make(scene: &'s Scene, ports: u8, knobs: &str) -> Result<Self> {
         scene.lab.router.ip(&format!(
             "link add name {BRIDGE} address {BRIDGE_MAC} type bridge {knobs}
@@ -135,12 +135,12 @@ impl<'s> Lan<'s> {
         })
     }
 
-    /// Lines of `ip` in the router.
+    /// Runs lines of `ip` in the router.
     pub fn ip(&self, script: &str) -> Result<()> {
         self.scene.lab.router.ip(script)
     }
 
-    /// Has the port be in this state of the spanning tree (linux/if_bridge.h).
+    /// Sets the port's state of the spanning tree (linux/if_bridge.h).
     pub fn set_state(&self, port: &str, state: u8) -> Result<()> {
         let router = &self.scene.lab.router;
         let state = state.to_string();
@@ -148,7 +148,7 @@ impl<'s> Lan<'s> {
         set.map(drop)
     }
 
-    /// By which port the bridge knows a station; `None`: it does not.
+    /// Port by which the bridge knows a station; `None` if it does not.
     pub fn known_by(&self, station: [u8; 6]) -> Result<Option<String>> {
         let octets = station.map(|octet| format!("{octet:02x}")).join(":");
         let router = &self.scene.lab.router;
@@ -161,14 +161,14 @@ impl<'s> Lan<'s> {
         .transpose()
     }
 
-    /// What the scene's counters say of this reason.
+    /// Value of this metric in the scene.
     pub fn count(&self, metric: &dyn Metric) -> Result<u64> {
         Ok(self.scene.daemon.metrics()?.get(metric).unwrap_or(0))
     }
 }
 
 impl Station {
-    /// A query for a name that needs nobody else, over each family.
+    /// A query for a name that needs no upstream, over each family.
     pub fn queries(&self) -> Result<[UdpFrame; 2]> {
         let message = wire(&query("localhost.", RecordType::A));
         let frame = |address: IpAddr| {
@@ -178,7 +178,7 @@ impl Station {
         Ok([frame(BRIDGE_V4.into())?, frame(BRIDGE_V6.into())?])
     }
 
-    /// Asks over both.
+    /// Asks over both families.
     pub fn ask(&self) -> Result<()> {
         for frame in self.queries()? {
             self.client.exchange(&frame)?;
@@ -186,7 +186,7 @@ impl Station {
         Ok(())
     }
 
-    /// Nobody answers it over IPv4.
+    /// Asserts that a query over IPv4 is not answered.
     pub fn ask_in_vain(&self, from: Option<[u8; 6]>) -> Result<()> {
         let [mut frame, _] = self.queries()?;
         frame.source_mac = from.unwrap_or(frame.source_mac);

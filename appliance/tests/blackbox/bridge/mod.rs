@@ -1,4 +1,4 @@
-//! A bridge whose ports have the program: what a bridge would have done is done, and no query is lost while ports come and go.
+//! A bridge with the program on its ports: frames are treated as by the bridge, and no query is lost while ports come and go.
 
 mod lan;
 
@@ -23,7 +23,7 @@ use crate::support::{SILENCE, TIMEOUT};
 
 use lan::{BRIDGE, BRIDGE_V4, BRIDGE_V6, Lan, setup};
 
-/// A host that says nothing by itself: no kernel has this address.
+/// A host that never sends by itself: no kernel has this address.
 const SILENT: [u8; 6] = [2, 0, 0, 0, 0x77, 0x77];
 
 #[test]
@@ -33,7 +33,7 @@ fn each_port_has_the_program_and_answers_leave_by_the_port_that_was_asked() -> R
     let lan = Lan::make(&scene, 3, "")?;
     let before = scene.daemon.metrics()?;
     for station in &lan.stations {
-        // The bridge hears of the station first, and its kernel answers.
+        // The bridge learns the station first, and its kernel answers.
         station.ask()?;
         station.ask()?;
     }
@@ -43,7 +43,7 @@ fn each_port_has_the_program_and_answers_leave_by_the_port_that_was_asked() -> R
         ensure!(growth >= at_least, "{reason:?}: {growth}");
     }
     ensure!(after.growth(&before, &Counter::AnswersXdp) >= 9);
-    // Nobody else hears what one is told.
+    // An answer to one station reaches no other.
     let [one, other, _] = &lan.stations[..] else {
         unreachable!("three");
     };
@@ -60,7 +60,7 @@ fn each_port_has_the_program_and_answers_leave_by_the_port_that_was_asked() -> R
         status.contains(&format!("{BRIDGE}/p2: in force")) && !status.contains("no XDP program"),
         "{status}"
     );
-    // The bridge itself has none.
+    // The bridge itself has no program.
     let shown = scene.lab.router.output(&["ip", "link", "show", BRIDGE])?;
     ensure!(!shown.contains("xdp"), "{shown}");
     Ok(())
@@ -75,7 +75,7 @@ fn a_port_that_does_not_forward_is_neither_read_nor_written() -> Result<()> {
         unreachable!("two");
     };
     one.ask()?;
-    // Disabled and learning: the kernel leaves these as they are, unless `ip link` is told them, which has it look again.
+    // Disabled and learning: the kernel keeps these states, unless `ip link` sets them, which makes it look again.
     for state in [0_u8, 2] {
         lan.set_state(&one.port, state)?;
         lan.wait_port(&one.port, "closed")?;
@@ -91,7 +91,7 @@ fn a_port_that_does_not_forward_is_neither_read_nor_written() -> Result<()> {
         one.ask()?;
         ensure!(lan.count(&Reason::Redirected)? > before, "{state}: again");
     }
-    // Who has not proved who it is does not get through (802.1X).
+    // An unauthenticated station does not get through (802.1X).
     lan.ip(&format!(
         "link set {} type bridge_slave locked on\n",
         one.port
@@ -112,7 +112,7 @@ fn a_port_that_does_not_forward_is_neither_read_nor_written() -> Result<()> {
     one.client.exchange(&frame).map(drop)
 }
 
-/// What a station sends reaches the bridge once in a quarter of the time for which it remembers, and at once where it has moved.
+/// A station's frames reach the bridge once in a quarter of its ageing time, and at once after a move.
 #[test]
 fn a_station_that_asks_nothing_but_names_is_not_forgotten_and_may_move() -> Result<()> {
     const AGEING: Duration = Duration::from_secs(3);
@@ -150,7 +150,7 @@ fn a_station_that_asks_nothing_but_names_is_not_forgotten_and_may_move() -> Resu
     let passed = after.growth(&before, &Reason::PassStation);
     ensure!(passed <= 4 * 3 + 3, "{passed} of {asked} passed");
     ensure!(after.growth(&before, &Reason::Redirected) + passed >= asked);
-    // It is somewhere else now, and back.
+    // It moves to another port, and back.
     for station in [other, one] {
         let frame = silent(station)?;
         let before = lan.count(&Reason::PassStation)?;
@@ -221,7 +221,7 @@ fn the_bridges_address_may_change_and_others_are_left_alone() -> Result<()> {
         one.client.exchange(&frame).is_ok()
             && lan.count(&Reason::Redirected).is_ok_and(|now| now > before)
     })?;
-    // What goes from port to port, and to all: untouched, but where ports are kept apart.
+    // Frames between ports, and to all: unchanged, except between isolated ports.
     let [to_other, _] = &mut one.queries()?;
     to_other.destination_mac = mac(&other.host, xdnsd_lab::lab::HOST_INTERFACE)?;
     let mut to_all = to_other.clone();

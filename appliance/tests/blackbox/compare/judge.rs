@@ -1,4 +1,4 @@
-//! Two answers to one question: what differs, and whether that is known and right.
+//! Compares two answers to one question, and checks that each difference is known and right.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,24 +9,24 @@ use hickory_proto::rr::{Record, RecordType};
 
 use super::question::Question;
 
-/// Seconds by which TTLs may differ: how far apart the two may have fetched a record.
+/// Tolerance for TTLs, in seconds: the two may have fetched a record at different times.
 const TTL_TOLERANCE: u32 = 60;
 
-/// RRsets of a section: `owner type data` in lower case, and the TTL. They have no order.
+/// RRsets of a section: `owner type data` in lower case, and the TTL. In no order.
 type Section = BTreeMap<String, u32>;
 
-/// An answer, as far as it is compared. The ID and the order of records are not.
+/// The compared part of an answer: neither the ID nor the order of records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub rcode: u16,
-    /// AA, TC, RD, RA, AD, CD, those that are set.
+    /// Flags that are set, of AA, TC, RD, RA, AD, CD.
     pub flags: Vec<&'static str>,
     /// The question, byte for byte.
     pub question: Vec<u8>,
     pub answer: Section,
     pub authority: Section,
     pub additional: Section,
-    /// Bytes of the message.
+    /// Length of the message.
     pub len: usize,
     /// Version, DO and size of the OPT record.
     pub edns: Option<(u8, bool, u16)>,
@@ -60,7 +60,7 @@ impl Answer {
         })
     }
 
-    /// TC.
+    /// True if TC is set.
     pub fn is_truncated(&self) -> bool {
         self.has("TC")
     }
@@ -69,12 +69,12 @@ impl Answer {
         self.flags.contains(&flag)
     }
 
-    /// Whether it has no records.
+    /// True if it has no records.
     fn is_empty(&self) -> bool {
         self.answer.is_empty() && self.authority.is_empty() && self.additional.is_empty()
     }
 
-    /// Everything below the header.
+    /// Removes everything below the header.
     fn clear(&mut self) {
         self.answer.clear();
         self.authority.clear();
@@ -96,7 +96,7 @@ fn section(records: &[Record]) -> Section {
     records.iter().map(line).collect()
 }
 
-/// Whether a line of a section is a record of that type.
+/// True if a line of a section is a record of that type.
 fn is_type(line: &str, kind: &str) -> bool {
     line.split(' ').nth(1) == Some(kind)
 }
@@ -105,7 +105,7 @@ fn has_type(section: &Section, kind: &str) -> bool {
     section.keys().any(|line| is_type(line, kind))
 }
 
-/// What differs, in words; nothing if they are the same.
+/// Differences in words; empty if there are none.
 pub fn differences(ours: &Answer, theirs: &Answer) -> String {
     let mut text = String::new();
     let mut say = |what: &str, ours: String, theirs: String| {
@@ -157,11 +157,11 @@ pub fn differences(ours: &Answer, theirs: &Answer) -> String {
 
 /// A difference that is known and right.
 pub struct Explanation {
-    /// What differs and why, with the RFC.
+    /// The difference and its reason, with the RFC.
     pub why: &'static str,
-    /// Whether it may be what differs here.
+    /// True if it may be the difference at hand.
     pub applies: fn(&Question, &Answer, &Answer) -> bool,
-    /// Takes it away. What differs then is not explained.
+    /// Removes the difference. The rest is not explained by it.
     pub forgive: fn(&mut Answer, &mut Answer),
 }
 
@@ -176,7 +176,7 @@ const NSEC3: u16 = 50;
 const SERVFAIL: u16 = 2;
 const REFUSED: u16 = 5;
 
-/// All of them.
+/// All known ones.
 pub const EXPLANATIONS: &[Explanation] = &[
     Explanation {
         why: "RD is copied from the query (RFC 1035 section 4.1.1); unbound, told to recurse anyway, sets it",
@@ -298,7 +298,7 @@ pub const EXPLANATIONS: &[Explanation] = &[
     },
 ];
 
-/// Which explanations it takes to make the two the same; an error with what is left.
+/// Indices of the explanations that make the two equal; an error with the rest.
 pub fn judge(question: &Question, ours: &Answer, theirs: &Answer) -> Result<Vec<usize>, String> {
     let (mut left, mut right) = (ours.clone(), theirs.clone());
     let mut used = Vec::new();

@@ -1,5 +1,5 @@
-//! The same questions to the appliance and to unbound in front of the same upstream, as respdiff does: whatever differs
-//! is explained or a fault.
+//! The same questions to the appliance and to unbound in front of the same upstream, as in respdiff: a difference is either
+//! explained or a fault.
 
 mod judge;
 mod question;
@@ -27,10 +27,10 @@ const QUESTIONS: usize = 10_000;
 const SEED: u64 = 20_261_121;
 /// Where unbound listens beside us.
 const PEER_PORT: u16 = 5300;
-/// Faults that are shown in full.
+/// Number of faults that are shown in full.
 const SHOWN: usize = 20;
-/// Where unbound's defaults are not ours: datagrams above 1232 bytes, and clients that do not ask for recursion, which get
-/// it here.
+/// Settings of unbound with other defaults than ours: datagrams above 1232 bytes, and clients that do not ask for recursion,
+/// which get it here.
 const UNBOUND: &str = "    max-udp-size: 1232\n    access-control: 0.0.0.0/0 allow_setrd\n";
 
 #[test]
@@ -71,7 +71,7 @@ fn ten_thousand_answers_are_those_of_unbound() -> Result<()> {
     report(&questions, &ours, &theirs)
 }
 
-/// Asks all of them, one after the other.
+/// Asks all questions, one after the other.
 fn ask_all(client: &Namespace, server: SocketAddr, questions: &[Question]) -> Result<Vec<Answer>> {
     client.run(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
@@ -86,7 +86,7 @@ fn ask_all(client: &Namespace, server: SocketAddr, questions: &[Question]) -> Re
     })
 }
 
-/// Where only unbound cut its answer: ours fits, or is it not whole? What unbound says over TCP tells.
+/// If only unbound truncated its answer: is ours complete? Unbound's answer over TCP shows it.
 fn fetch_whole(
     client: &Namespace,
     server: SocketAddr,
@@ -115,7 +115,7 @@ fn fetch_whole(
     Ok(())
 }
 
-/// Says what differs and how often; fails where something is not explained.
+/// Reports all differences and their numbers; fails if one is not explained.
 fn report(questions: &[Question], ours: &[Answer], theirs: &[Answer]) -> Result<()> {
     let (mut explained, mut faults) = (BTreeMap::<usize, usize>::new(), Vec::new());
     for ((question, ours), theirs) in questions.iter().zip(ours).zip(theirs) {

@@ -1,4 +1,4 @@
-//! A question, and asking it.
+//! A question, and how it is asked.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -8,12 +8,12 @@ use anyhow::{Context, Result};
 use crate::support::TIMEOUT;
 use crate::support::random::Random;
 
-/// Types that are asked for: A and AAAA most often, then the others, some of which nobody has.
+/// Types that are asked for: A and AAAA most often, then others, including some without records.
 const TYPES: &[u16] = &[
     1, 1, 1, 1, 28, 28, 28, 16, 16, 15, 33, 5, 2, 6, 43, 65, 65, 255, 48, 12, 64, 257, 35, 44, 52,
     39, 46, 47, 50, 65280, 65281,
 ];
-/// How the names of aliases begin.
+/// Prefixes of the names of aliases.
 const ALIASES: &[&str] = &[
     "c",
     "to-",
@@ -29,27 +29,27 @@ const AD: u8 = 0x20;
 const CD: u8 = 0x10;
 const DO: u8 = 0x80;
 
-/// A question with all that may change its answer.
+/// A question with everything that may change its answer.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// For people.
+    /// Name for reports.
     pub name: String,
     pub qtype: u16,
     /// RD, AD and CD.
     pub rd: bool,
     pub ad: bool,
     pub cd: bool,
-    /// The advertised size and DO, with EDNS.
+    /// Advertised size and DO, with EDNS.
     pub edns: Option<(u16, bool)>,
     pub over_tcp: bool,
-    /// Whether the name is that of a CNAME, or below a DNAME.
+    /// True if the name is that of a CNAME, or below a DNAME.
     pub is_alias: bool,
     /// The message, with ID 0.
     pub wire: Vec<u8>,
 }
 
 impl Question {
-    /// A question about `name` that depends on the next numbers.
+    /// A question about `name`; the rest is random.
     pub fn random(name: &str, random: &mut Random) -> Self {
         let qtype = match name.strip_suffix("in-addr.arpa.") {
             Some(_) if random.percent(80) => 12,
@@ -84,7 +84,7 @@ impl Question {
         let name_at = wire.len();
         write_name(&mut wire, &self.name);
         if let Some(random) = odd_case {
-            // No length of a label is a letter: it has at most 63 bytes, and the letters begin at 65.
+            // A length byte is never a letter: it is at most 63, and letters begin at 65.
             let letters = wire[name_at..]
                 .iter_mut()
                 .filter(|byte| byte.is_ascii_alphabetic());
@@ -105,7 +105,7 @@ impl Question {
         wire
     }
 
-    /// Bytes that the answer may have.
+    /// Maximum length of the answer, in bytes.
     pub fn len_max(&self) -> usize {
         let over_udp = self
             .edns
@@ -117,7 +117,7 @@ impl Question {
         self.edns.is_some_and(|(_, dnssec_ok)| dnssec_ok)
     }
 
-    /// Asks `server` from the calling thread's namespace.
+    /// Asks `server` from the namespace of the calling thread.
     pub fn ask(&self, server: SocketAddr, udp: &UdpSocket, id: u16) -> Result<Vec<u8>> {
         let mut wire = self.wire.clone();
         wire[..2].copy_from_slice(&id.to_be_bytes());
@@ -135,7 +135,7 @@ impl Question {
     }
 }
 
-/// Writes the wire form of a name as a zone file has it, with `\\.` and `\\DDD` (RFC 1035 section 5.1).
+/// Writes the wire form of a name in zone file syntax, with `\\.` and `\\DDD` (RFC 1035 section 5.1).
 fn write_name(wire: &mut Vec<u8>, name: &str) {
     let mut label = Vec::new();
     let mut rest = name.as_bytes();

@@ -1,4 +1,4 @@
-//! What the upstream serves, and the names that are asked for.
+//! Zones of the upstream, and the names that are asked for.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -46,7 +46,7 @@ pub fn world(directory: &Path) -> Result<World> {
     reverse.ask(&["77", "255"]);
     world.names.append(&mut reverse.names);
     world.zones.push(reverse.zone);
-    // Nobody's, as far as the upstream knows: it refuses.
+    // Names without a zone at the upstream: it refuses.
     for name in ["nobody.test.", "example.org.", "."] {
         world.names.push(name.to_owned());
     }
@@ -72,7 +72,7 @@ impl Builder {
         Self { zone, names }
     }
 
-    /// A record, and its owner among the names that are asked for.
+    /// Adds a record, and its owner to the names that are asked for.
     fn add(&mut self, owner: &str, record: &str) {
         writeln!(self.zone.text, "{owner} {record}").expect("a String takes any text");
         if !owner.contains('*') {
@@ -144,7 +144,7 @@ impl Builder {
         );
     }
 
-    /// CNAME and DNAME, within the zone and out of it.
+    /// CNAME and DNAME, within the zone and to outside.
     fn aliases(&mut self) {
         self.add("c0", "CNAME a0");
         for number in 1..7 {
@@ -206,7 +206,7 @@ impl Builder {
         self.add("short", "2 A 192.0.2.87");
     }
 
-    /// Answers about as long as a datagram may be, and longer.
+    /// Answers about as long as a datagram, and longer.
     fn long(&mut self) {
         for strings in 1..14 {
             for number in 0..strings {

@@ -1,5 +1,5 @@
-//! The examples of `config/`, each as it is, in a router that has what the example speaks of: devices, lease files as
-//! dnsmasq and odhcpd write them, folders. Names of each kind are asked for, and the log gives nobody a riddle.
+//! The examples of `config/`, each unchanged, in a router that has what the example mentions: devices, lease files as dnsmasq
+//! and odhcpd write them, folders. Names of each kind are asked for, and the log has no unexplained lines.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -26,11 +26,11 @@ use crate::support::{ANSWER_TIMEOUT, TIMEOUT};
 const NX: ResponseCode = ResponseCode::NXDomain;
 const OK: ResponseCode = ResponseCode::NoError;
 const REFUSED: ResponseCode = ResponseCode::Refused;
-/// Public servers that the examples ask.
+/// Public servers of the examples.
 const PUBLIC: [&str; 3] = ["9.9.9.9", "149.112.112.112", "2620:fe::fe"];
-/// What the router's root has of this machine, where it is there. The rest is the example's.
+/// Folders of this machine in the router's root, if they exist. The rest is the example's.
 const SHARED: &str = "usr bin sbin lib lib64 proc sys dev";
-/// In the router: puts its root together, and runs the server in it.
+/// Script in the router: builds its root, and runs the server in it.
 const START: &str = r#"set -eu
 root="$1"
 for folder in $2; do
@@ -42,14 +42,14 @@ touch "$root/xdnsd"
 mount -o bind "$3" "$root/xdnsd"
 exec chroot "$root" /xdnsd run /etc/xdnsd/xdnsd.toml
 "#;
-/// As Debian's dnsmasq 2.90 and OpenWrt's write it: expiry, MAC address, address, name, client identifier; then the same for
-/// DHCPv6.
+/// Leases in the format of Debian's dnsmasq 2.90 and OpenWrt's: expiry, MAC address, address, name, client identifier; then the
+/// same for DHCPv6.
 const DNSMASQ: &str = "4102444800 02:00:00:00:00:50 192.168.1.50 laptop 01:02:00:00:00:00:50
 4102444800 02:00:00:00:00:51 192.168.1.51 * *
 duid 00:01:00:01:2c:aa:bb:cc:02:00:00:00:00:01
 4102444800 33554512 fd00:1::50 laptop 00:01:00:01:2c:aa:bb:cd:02:00:00:00:00:50
 ";
-/// As odhcpd writes `/tmp/hosts/odhcpd`: a comment for each lease, and lines of a hosts file.
+/// `/tmp/hosts/odhcpd` in odhcpd's format: a comment for each lease, and lines of a hosts file.
 const ODHCPD: &str =
     "# br-lan 000100012caabbce020000000060 60 tablet 4102444800 60 128 fd00:1::60/128
 fd00:1::60\ttablet
@@ -57,7 +57,7 @@ fd00:1::60\ttablet
 # br-lan 020000000062 ipv4 desk 4102444800 62 32 192.168.1.62/32
 192.168.1.62\tdesk
 ";
-/// As Debian's installer and OpenWrt leave it, with a machine added.
+/// Hosts file of Debian's installer and OpenWrt, with a machine added.
 const HOSTS: &str = "127.0.0.1\tlocalhost
 127.0.1.1\tgateway.example.net\tgateway
 
@@ -68,25 +68,25 @@ ff02::2 ip6-allrouters
 192.168.1.9 nas
 ";
 
-/// A router that runs an example. Ends in the order of its fields.
+/// A router that runs an example. Dropped in the order of its fields.
 struct Router {
     daemon: Daemon,
     upstream: Upstream,
     lab: Lab,
     directory: Directory,
-    /// At the other end of `wan0`, where the shield answers clients: a cable needs none.
+    /// Program at the other end of `wan0`, if the shield answers clients: a cable needs none.
     #[expect(dead_code, reason = "held for its drop, which detaches")]
     other_end: Option<Link>,
 }
 
 impl Router {
-    /// The lab with these lines of `ip` run in the router and in the client, an upstream at `servers`, the example's
-    /// files, and `before` done, a server for it to ask; then the server. `None` where `test` has to be skipped.
+    /// Makes the lab, runs these lines of `ip` in the router and in the client, starts an upstream at `servers`, writes the
+    /// example's files, runs `before`, then starts the server. `None` if `test` has to be skipped.
     fn start(test: &str, example: &Example) -> Result<Option<Self>> {
         Self::start_by(test, example, START, &[])
     }
 
-    /// The same by `script`, which is given `more` behind the router's root, what is shared, and the server.
+    /// Starts it by `script`, with the arguments `more` after the router's root, the shared folders, and the server.
     fn start_by(
         test: &str,
         example: &Example,
@@ -143,7 +143,7 @@ impl Router {
         }))
     }
 
-    /// What a host at `local` in `host` is answered by `server`.
+    /// Answer of `server` to a host at `local` in `host`.
     fn ask(&self, host: &Namespace, local: &str, server: &str, name: &str) -> Result<Message> {
         let (name, kind) = name.split_once(' ').context("a name and a type")?;
         let kind: RecordType = kind.parse()?;
@@ -158,13 +158,13 @@ impl Router {
         let len = socket
             .recv(&mut buffer)
             .with_context(|| format!("{name} {kind:?} of {server} from {local}"))?;
-        // Not `read_answer`: what is answered here has AA.
+        // Not `read_answer`: local answers have AA.
         let answer = Message::from_vec(&buffer[..len])?;
         ensure!(answer.id() == asked_id(&asked), "another answer: {answer}");
         Ok(answer)
     }
 
-    /// Each name, asked by a host at `local` of `server`, has this code and these data.
+    /// Asserts that each name, asked by a host at `local` of `server`, has this code and these data.
     fn expect(
         &self,
         local: &str,
@@ -190,7 +190,7 @@ impl Router {
         Ok(())
     }
 
-    /// What every example owes: the snapshot can be written where it names one, and nothing in the log is a riddle.
+    /// Checks of every example: the snapshot can be written if it names one, and every line of the log is expected.
     fn leaves_no_riddle(&self) -> Result<()> {
         let state = self.directory.path().join("root/var/lib/xdnsd/cache");
         if self
@@ -214,24 +214,24 @@ impl Router {
     }
 }
 
-/// Whether who reads this line of the log has to find out what is wrong. Nothing is: the example is ours.
+/// True for a line of the log that reports a problem. There is none: the example is ours.
 fn is_riddle(line: &str) -> bool {
     ["WARN", "ERROR", "panicked"]
         .iter()
         .any(|word| line.contains(word))
 }
 
-/// A file of `config/`, and what it is run in.
+/// A file of `config/` with its environment.
 struct Example {
     config: &'static str,
-    /// Lines of `ip` in the router and in the client. `{client}` is the client's namespace.
+    /// Lines of `ip` for the router and the client. `{client}` is the client's namespace.
     router: &'static str,
     client: &'static str,
     servers: &'static [&'static str],
     files: &'static [(&'static str, &'static str)],
 }
 
-/// The LAN as a bridge, as OpenWrt and most others have it.
+/// The LAN as a bridge, as in OpenWrt and most others.
 const BRIDGE: &str = "address flush dev lan0
 link add name br-lan type bridge
 link set lan0 master br-lan
@@ -260,7 +260,7 @@ impl Example {
     }
 }
 
-/// What is known outside.
+/// Answers of the outside world.
 fn rules(upstream: &Upstream) {
     upstream.on("no.example.", Rule::code(NX));
     upstream.on("www.example.", Rule::addresses(300, &["192.0.2.1"]));
@@ -459,7 +459,7 @@ fn encrypted_upstream() -> Result<()> {
         servers: &[],
         ..Example::on_bridge(include_str!("../../../../config/encrypted-upstream.toml"))
     });
-    // unbound as in the example's comment, but for TLS: nobody here has a certificate.
+    // unbound as in the example's comment, but without TLS: there is no certificate here.
     let directory: PathBuf = router.directory.path().join("stub");
     fs::create_dir(&directory)?;
     let stub = start_stub(&router.lab, &directory)?;
@@ -485,7 +485,7 @@ fn start_stub(lab: &Lab, directory: &Path) -> Result<xdnsd_lab::process::Process
     Peer::Unbound { threads: 1 }.start(&site, "")
 }
 
-/// The configuration of the image, whose home's side is a port.
+/// The configuration of the image, whose LAN side is a port.
 #[test]
 fn image() -> Result<()> {
     only!(ONCE, "each example says its own ways");
@@ -518,7 +518,7 @@ address add fd00:53::2/64 dev eth0 nodad
     router.leaves_no_riddle()
 }
 
-/// A riddle is found where there is one.
+/// Shows that such a line is found.
 #[test]
 fn file_that_is_missing_is_a_riddle() -> Result<()> {
     only!(ONCE, "each example says its own ways");
@@ -537,12 +537,12 @@ fn every_example_is_run() {
     let this = include_str!("mod.rs");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
     let Ok(listed) = fs::read_dir(folder) else {
-        // In the guest of "tests of VLANs" there are no sources.
+        // The guest of "tests of VLANs" has no sources.
         return;
     };
     for entry in listed.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // The lab's is run by `cargo xtask run --lab`.
+        // The lab's example is run by `cargo xtask run --lab`.
         let path = format!("/config/{name}\"");
         let is_run = [this, include_str!("vlan.rs")]
             .iter()

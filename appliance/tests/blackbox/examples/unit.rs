@@ -1,5 +1,5 @@
-//! An example under the unit for systemd, as far as mounts, account and capabilities make what the unit says: whatever it does
-//! not let the server do fails here as it would there.
+//! An example under the unit for systemd, with the mounts, account and capabilities of the unit: what it denies the server
+//! fails here as well.
 
 use anyhow::Result;
 
@@ -7,8 +7,8 @@ use super::{Example, OK, Router};
 use crate::support::run::only;
 
 const UNIT: &str = include_str!("../../../../buildroot/package/xdnsd/xdnsd.service");
-/// In the router: the root as for every example, then as the unit's words have it: $4 can be written to and is the account's,
-/// $5 is hidden, $6 and the rest can be read. What is behind that becomes the server.
+/// Script in the router: the root as for every example, then by the unit's settings: $4 can be written to and belongs to the
+/// account, $5 is hidden, $6 and the rest are read-only. The arguments after that are the server's.
 const START: &str = r#"set -eu
 root="$1"
 mount -o bind "$root" "$root"
@@ -38,7 +38,7 @@ shift 7
 exec chroot "$root" "$@" /xdnsd run /etc/xdnsd/xdnsd.toml
 "#;
 
-/// The values of `key`, over all lines of that name.
+/// Values of `key`, over all lines with that name.
 fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     let lines = unit.lines().filter_map(|line| line.split_once('='));
     let of_key = lines.filter(|(found, _)| *found == key);
@@ -47,7 +47,7 @@ fn values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// What [`START`] is given for `unit` (systemd.exec(5)).
+/// Arguments of [`START`] for `unit` (systemd.exec(5)).
 fn sandbox(unit: &str) -> Vec<String> {
     let is = |key: &str, value: &str| values(unit, key) == [value];
     let below = |key: &str, base: &str| {
@@ -108,7 +108,7 @@ fn sandbox(unit: &str) -> Vec<String> {
     words
 }
 
-/// Leases are seen, the snapshot can be written, and so can nothing else.
+/// Leases are seen, and only the snapshot can be written.
 #[test]
 fn home_router_runs_under_the_unit() -> Result<()> {
     only!(ONCE, "each example says its own ways");
@@ -130,7 +130,7 @@ fn home_router_runs_under_the_unit() -> Result<()> {
     router.leaves_no_riddle()
 }
 
-/// systemd's own judgement of what each unit leaves to whoever gets in: 3.0 at most, of 10.
+/// systemd's own rating of each unit's exposure: at most 3.0 of 10.
 #[test]
 fn the_units_expose_little() -> Result<()> {
     only!(ONCE, "no query comes");

@@ -1,4 +1,4 @@
-//! The example with VLANs, which a kernel without VLAN devices cannot have (see `crate::vlan`).
+//! The example with VLANs, for kernels with VLAN devices (see `crate::vlan`).
 
 use super::{Example, NX, OK, REFUSED, Router};
 use crate::support::run::only;

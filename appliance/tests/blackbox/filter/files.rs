@@ -1,5 +1,4 @@
-//! Lists as files: written slowly, emptied, damaged, in odd encodings; what the log says of them, and what becomes of the
-//! memory of those that were replaced.
+//! Lists as files: written slowly, emptied, damaged, in odd encodings; the log about them, and the memory of replaced lists.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -36,7 +35,7 @@ fn answer_the_rest(scene: &Scene) {
     scene.upstream.on("*.test.", rule);
 }
 
-/// `cp` over a list by a slow source: it pauses for longer than any writer of a small file would, and opens it again.
+/// A slow `cp` over a list: it pauses for longer than any writer of a small file would, and opens the file again.
 #[test]
 fn half_a_list_is_never_loaded() -> Result<()> {
     const PAUSE: Duration = Duration::from_millis(1_200);
@@ -55,7 +54,7 @@ fn half_a_list_is_never_loaded() -> Result<()> {
             "of the new one nothing"
         );
     }
-    // Whoever asks for it now is told.
+    // A reload that is asked for now reports it.
     let refused = scene.daemon.control("reload").expect_err("half a list");
     let told = format!("{refused:#}");
     ensure!(told.contains("a list is being written"), "{told}");
@@ -65,7 +64,7 @@ fn half_a_list_is_never_loaded() -> Result<()> {
     Ok(())
 }
 
-/// What an error of a download leaves.
+/// As after a failed download.
 #[test]
 fn a_list_that_was_emptied_or_halved_is_refused_unless_the_config_takes_it() -> Result<()> {
     let lists = Lists::new(&[("list", &names(100)), ("allow", "")])?;
@@ -88,13 +87,13 @@ fn a_list_that_was_emptied_or_halved_is_refused_unless_the_config_takes_it() -> 
     }
     ensure!(scene.daemon.control("reload").is_err(), "a reload, too");
     ensure!(is_blocked(&client, "ads99.test.")?);
-    // What is asked for is told of it, and other lists go on.
+    // Statistics report it, and other lists go on.
     let told = scene.daemon.control("stats")?;
     ensure!(told.contains("xdnsd_file_not_taken{file=\""), "{told}");
     lists.write("allow", "ads98.test\n")?;
     wait_blocked(&client, "ads98.test.", false)?;
     ensure!(is_blocked(&client, "ads99.test.")?);
-    // Most of them are taken.
+    // It lost only a few.
     lists.write("list", &names(90))?;
     wait_blocked(&client, "ads99.test.", false)?;
     ensure!(is_blocked(&client, "ads49.test.")?);
@@ -155,7 +154,7 @@ fn how_a_list_was_read_and_what_was_passed_over_is_in_the_log() -> Result<()> {
     scene.daemon.wait_log_count(skipped, 1)?;
     let client = scene.raw_client()?;
     ensure!(is_blocked(&client, "acr.test.")? && is_blocked(&client, "x.acr.test.")?);
-    // Whoever compiles it is told the same.
+    // Compiling it reports the same.
     let (list, out) = (lists.path("list"), lists.path("out"));
     let output = run(None, &["lists", "compile", &out, &list])?;
     let told = String::from_utf8(output.stdout)? + &String::from_utf8(output.stderr)?;
@@ -163,7 +162,7 @@ fn how_a_list_was_read_and_what_was_passed_over_is_in_the_log() -> Result<()> {
     Ok(())
 }
 
-/// Bytes of the process's memory that nobody can write to and that no file is behind: lists, and little else.
+/// Bytes of the process's read-only anonymous memory: lists, and little else.
 fn read_only_bytes(scene: &Scene) -> Result<usize> {
     let maps = fs::read_to_string(format!("/proc/{}/maps", scene.daemon.pid()))?;
     let mut sum = 0;
@@ -178,7 +177,7 @@ fn read_only_bytes(scene: &Scene) -> Result<usize> {
     Ok(sum)
 }
 
-/// One list is in memory, not the ones before: without any further change that would free them.
+/// Only one list is in memory, without a further change that would free the previous one.
 #[test]
 fn a_list_that_was_replaced_is_freed() -> Result<()> {
     let lists = Lists::new(&[])?;

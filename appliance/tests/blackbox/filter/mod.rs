@@ -1,4 +1,4 @@
-//! Blocked and allowed names, the lists that they come from, and answers that lead into the house.
+//! Blocked and allowed names, their lists, and answers with private addresses.
 
 mod files;
 
@@ -27,7 +27,7 @@ const OK: ResponseCode = ResponseCode::NoError;
 /// RFC 8914: Blocked.
 const BLOCKED: Option<u16> = Some(15);
 
-/// Writes a file of the scene before the daemon starts: `Setup` has no directory yet, so the path is the test's own.
+/// Writes a file before the daemon starts: `Setup` has no directory yet, so the test chooses the path.
 fn write(path: &Path, text: &str) -> Result<()> {
     Ok(fs::write(path, text)?)
 }
@@ -48,7 +48,7 @@ fn wait_blocked(client: &RawClient, name: &str, blocked: bool) -> Result<()> {
     })
 }
 
-/// A folder of lists, which lives as long as the test.
+/// A folder of lists, removed at the end of the test.
 struct Lists(crate::support::scene::Directory);
 
 impl Lists {
@@ -91,7 +91,7 @@ example.test##.banner
 /banner/ads
 ";
 
-/// Names that are blocked, and names that are not, by every form of list, wildcards and exceptions.
+/// Names that are blocked or not, by every form of list, wildcards and exceptions.
 const BLOCKED_NAMES: &[&str] = &[
     "exact.hosts.test.",
     "two.hosts.test.",
@@ -171,7 +171,7 @@ fn every_form_of_list_blocks_what_it_says_and_nothing_else() -> Result<()> {
     ways.check_tiers()
 }
 
-/// Forms that say less, or something else, than they seem to.
+/// Forms that mean less than they seem to, or something else.
 const ODD: &str = "||dot.test.^
 ||taken.test^
 ||taken.test^$badfilter
@@ -197,10 +197,10 @@ fn odd_forms_of_rules_mean_what_adguards_engine_reads() -> Result<()> {
     for (question, expected) in [
         ("dot.test. A", None),
         ("taken.test. A", None),
-        // Another rule than the one that is taken back.
+        // The rule that is not taken back.
         ("other.test. A", Some(NX)),
         ("six.test. A", None),
-        // The name exists: that it does not would be a lie about A.
+        // The name exists: NXDOMAIN would be wrong for A.
         ("six.test. AAAA", Some(OK)),
         ("a.most.test. A", Some(NX)),
         ("ok.most.test. A", None),
@@ -266,7 +266,7 @@ fn a_blocked_name_is_answered_as_the_config_says() -> Result<()> {
     for (lines, cases) in cases {
         let sections = format!("[filter]\nblock = [\"ads.test\"]\n{lines}\n");
         let scene = scene!(Setup::three_ways().sections(&sections));
-        // The same where an alias leads there.
+        // The same behind an alias.
         let led = Rule::records(&["www.test. 300 CNAME ads.test.", "ads.test. 300 A 192.0.2.1"]);
         scene.upstream.on("www.test.", led);
         let ways = Ways::open(&scene)?;
@@ -283,7 +283,7 @@ fn a_blocked_name_is_answered_as_the_config_says() -> Result<()> {
             assert_answer(&through, *code, &expected);
             for answer in [direct, through] {
                 assert_eq!(ede(&answer), BLOCKED, "{answer}");
-                // A negative answer says for how long (RFC 2308).
+                // A negative answer has a TTL (RFC 2308).
                 let is_negative = answer.answers().is_empty();
                 assert_eq!(!answer.name_servers().is_empty(), is_negative, "{answer}");
             }
@@ -293,7 +293,7 @@ fn a_blocked_name_is_answered_as_the_config_says() -> Result<()> {
     Ok(())
 }
 
-/// RFC 9460: a client goes on to the target of a service, AliasMode or not.
+/// RFC 9460: a client follows the target of a service, in AliasMode or not.
 #[test]
 fn a_service_at_a_blocked_name_is_blocked() -> Result<()> {
     let scene = scene!(Setup::three_ways().sections("[filter]\nblock = [\"ads.test\"]\n"));
@@ -415,7 +415,7 @@ fn a_compiled_list_is_replaced_under_load_without_a_lost_query() -> Result<()> {
     ] {
         assert_eq!(is_blocked(&client, name)?, expected, "{name}");
     }
-    // All good names are kept: what the load is told rests on no upstream that a busy machine holds up.
+    // All good names are cached, so that the load does not depend on an upstream, which a busy machine delays.
     for number in 0..GOOD_NAMES {
         assert!(!is_blocked(&client, &format!("good{number}.test."))?);
     }
@@ -440,7 +440,7 @@ fn a_compiled_list_is_replaced_under_load_without_a_lost_query() -> Result<()> {
         asking.join().expect("no panic")
     })?;
     assert_eq!(lost, 0, "queries were lost");
-    // A foreign file, and a torn one in its place: the old list stays, nothing ends.
+    // A foreign file, and a truncated one in its place: the old list stays, and the process goes on.
     let whole = fs::read(lists.path("list"))?;
     for (bytes, says) in [
         (&b"no list at all"[..], "is not a compiled list"),
@@ -454,7 +454,7 @@ fn a_compiled_list_is_replaced_under_load_without_a_lost_query() -> Result<()> {
     Ok(())
 }
 
-/// A download that is written over the list takes the mapped pages away while queries come.
+/// A download over the list removes the mapped pages while queries come.
 #[test]
 fn a_compiled_list_that_is_overwritten_in_place_ends_nothing() -> Result<()> {
     let lists = Lists::new(&[])?;
@@ -493,10 +493,10 @@ fn a_compiled_list_that_is_overwritten_in_place_ends_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Names that no list has, of those that are asked for under load.
+/// Names without a list, of those asked for under load.
 const GOOD_NAMES: u32 = 50;
 
-/// Asks for blocked and other names until it is over. How many queries were not answered.
+/// Asks for blocked and other names until it is over. Returns the number of unanswered queries.
 fn ask_all_the_time(scene: &Scene, is_over: &AtomicBool) -> Result<usize> {
     let client = scene.udp_client(Family::V4)?;
     let mut lost = 0;
@@ -568,7 +568,7 @@ fn answers_that_lead_into_the_house_are_withheld_and_said() -> Result<()> {
             .upstream
             .on(name, Rule::records(&[&format!("{name} 300 {kind} {data}")]));
     }
-    // One of several, and at the end of an alias.
+    // One of several addresses, and at the end of an alias.
     scene.upstream.on(
         "mixed.test.",
         Rule::addresses(300, &["192.0.2.1", "192.168.1.1"]),
@@ -634,7 +634,7 @@ fn lists_that_are_paused_block_nothing_until_they_are_in_force_again() -> Result
     assert!(control("stats")?.contains("\nxdnsd_lists_paused 1\n"));
     let why = control("why www.ads.test")?;
     assert!(why.contains("www.ads.test. A: forwarded"), "{why}");
-    // A reload changes nothing of that.
+    // A reload does not change that.
     control("reload")?;
     assert_eq!(code()?, ResponseCode::NoError);
     assert_eq!(control("resume")?, "lists are in force again\n");

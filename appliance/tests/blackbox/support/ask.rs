@@ -1,4 +1,4 @@
-//! Queries as bytes, right or wrong in whatever a test wants: nothing here corrects anything.
+//! Queries as bytes, valid or not, as a test wants them: nothing here corrects anything.
 
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -42,31 +42,31 @@ pub mod option {
     pub const EDE: u16 = 15;
 }
 
-/// A query. [`Ask::bytes`] writes it as it is.
+/// A query. [`Ask::bytes`] writes it unchanged.
 #[derive(Clone, Debug)]
 pub struct Ask {
     id: u16,
     flags: u16,
-    /// `None`: as many as there are.
+    /// Section counts; `None`: the actual number.
     counts: [Option<u16>; 4],
-    /// Each a name in wire format, type and class.
+    /// Questions: name in wire format, type and class.
     questions: Vec<Vec<u8>>,
     additionals: Vec<Vec<u8>>,
     tail: Vec<u8>,
 }
 
 impl Ask {
-    /// One question in class IN with RD, no EDNS, and an ID that no other query of this process has had lately.
+    /// A query with one question in class IN and RD, no EDNS, and an ID that no other query of this process has had lately.
     pub fn of(name: &str, rtype: u16) -> Self {
         Self::of_class(name, rtype, class::IN)
     }
 
-    /// The same in another class.
+    /// A query in another class.
     pub fn of_class(name: &str, rtype: u16, class: u16) -> Self {
         Self::raw(&question(&wire_name(name), rtype, class))
     }
 
-    /// These bytes as the one question.
+    /// A query with these bytes as its question.
     pub fn raw(question: &[u8]) -> Self {
         Self {
             questions: vec![question.to_vec()],
@@ -74,7 +74,7 @@ impl Ask {
         }
     }
 
-    /// QDCOUNT 0.
+    /// A query with QDCOUNT 0.
     pub fn without_question() -> Self {
         static NEXT_ID: AtomicU16 = AtomicU16::new(0x6001);
         Self {
@@ -110,7 +110,7 @@ impl Ask {
         self.with(opcode << 11)
     }
 
-    /// Says this of section 0 to 3, whatever is there.
+    /// Sets the count of section 0 to 3, whatever the section has.
     pub fn count(mut self, section: usize, count: u16) -> Self {
         self.counts[section] = Some(count);
         self
@@ -127,7 +127,7 @@ impl Ask {
         self.and(&opt.bytes())
     }
 
-    /// With bytes behind the message.
+    /// With bytes after the message.
     pub fn tail(self, bytes: &[u8]) -> Self {
         Self {
             tail: bytes.to_vec(),
@@ -196,7 +196,7 @@ impl OptRecord {
         self
     }
 
-    /// With more RDATA, sound or not.
+    /// With more RDATA, valid or not.
     pub fn garbage(mut self, bytes: &[u8]) -> Self {
         self.rdata.extend(bytes);
         self
@@ -233,7 +233,7 @@ pub fn question(name: &[u8], rtype: u16, class: u16) -> Vec<u8> {
     [name, &rtype.to_be_bytes(), &class.to_be_bytes()].concat()
 }
 
-/// A name in wire format. Labels are the letters between the dots, whatever they are.
+/// A name in wire format. Labels are split at the dots and not checked.
 pub fn wire_name(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in text.split('.').filter(|label| !label.is_empty()) {

@@ -22,7 +22,7 @@ use super::{ANSWER_TIMEOUT, SILENCE, TIMEOUT};
 
 /// Port of the appliance.
 pub const DNS_PORT: u16 = 53;
-/// Longer than any answer over UDP.
+/// Larger than any answer over UDP, in bytes.
 const ANSWER_MAX: usize = 4096;
 
 /// The appliance's endpoint of the family.
@@ -35,7 +35,7 @@ pub fn client_address(family: Family) -> IpAddr {
     family.of(CLIENT_V4.into(), CLIENT_V6.into())
 }
 
-/// `address` with the scope of a host's only interface where it is link-local: to be called in the host's namespace.
+/// `address`, with the scope of the host's only interface if it is link-local. To be called in the host's namespace.
 pub fn scoped(address: SocketAddr) -> io::Result<SocketAddr> {
     let mut scoped = address;
     if let SocketAddr::V6(v6) = &mut scoped
@@ -53,18 +53,18 @@ pub struct RawClient {
     frames: FrameSocket,
     client_mac: [u8; 6],
     router_mac: [u8; 6],
-    /// Hold the source ports, so that the kernel does not answer replies with ICMP.
+    /// Keep the source ports bound, so that the kernel does not answer replies with ICMP.
     ports: [UdpSocket; 2],
 }
 
 impl RawClient {
-    /// Opens it in the lab's client host.
+    /// Opens a client in the lab's client host.
     pub fn open(lab: &Lab) -> Result<Self> {
         let addresses = [CLIENT_V4.into(), CLIENT_V6.into()];
         Self::open_at(&lab.client, addresses, mac(&lab.router, LAN)?)
     }
 
-    /// Opens it in another host, which has these addresses at its only interface, towards the device with this MAC address.
+    /// Opens a client in another host with these addresses at its only interface, towards the device with this MAC address.
     pub fn open_at(host: &Namespace, addresses: [IpAddr; 2], router_mac: [u8; 6]) -> Result<Self> {
         let reserve = |address: IpAddr| host.run(|| UdpSocket::bind((address, 0)));
         let [v4, v6] = addresses;
@@ -100,7 +100,7 @@ impl RawClient {
         self.frames.send(bytes)
     }
 
-    /// The first frame within `timeout` that is wanted.
+    /// First frame within `timeout` that `is_wanted`.
     pub fn next_frame(
         &self,
         timeout: Duration,
@@ -109,7 +109,7 @@ impl RawClient {
         self.frames.receive(timeout, is_wanted)
     }
 
-    /// Asks by the way of this run, with a plain frame where that is one for datagrams, and waits for the answer.
+    /// Asks by the way of this run, with a plain frame if it uses datagrams, and waits for the answer.
     pub fn ask(&self, family: Family, query: &Message) -> Result<Message> {
         if Run::this().way() == Way::Tcp {
             return ask_over_tcp(&self.host, client_address(family), listen(family), query);
@@ -133,7 +133,7 @@ impl RawClient {
         }
     }
 
-    /// Waits for the answers to all of `frames`, in whichever order they come, and gives them in the order of `frames`.
+    /// Waits for the answers to all of `frames`, in any order, and returns them in the order of `frames`.
     pub fn answers_to(&self, frames: &[UdpFrame]) -> Result<Vec<Vec<u8>>> {
         let mut answers: Vec<Option<Vec<u8>>> = vec![None; frames.len()];
         while answers.contains(&None) {
@@ -150,12 +150,12 @@ impl RawClient {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Whether nothing answers `frame` while other things would be answered long ago.
+    /// True if nothing answers `frame`, in a time in which other frames are answered.
     pub fn gets_nothing(&self, frame: &UdpFrame) -> Result<bool> {
         Ok(self.next_for(frame, SILENCE)?.is_none())
     }
 
-    /// The first frame within `timeout` that is meant as the answer to one of `frames`.
+    /// First frame within `timeout` that looks like an answer to one of `frames`.
     pub fn any_answer_to(&self, frames: &[UdpFrame], timeout: Duration) -> Result<Option<Vec<u8>>> {
         let is_wanted = |bytes: &[u8]| frames.iter().any(|frame| is_answer(bytes, frame));
         self.frames.receive(timeout, is_wanted)
@@ -175,7 +175,7 @@ impl RawClient {
 /// IANA protocol number.
 const PROTOCOL_TCP: u8 = 6;
 
-/// Whether `bytes` are meant as the answer to `frame`, sound or not.
+/// True if `bytes` look like an answer to `frame`, valid or not.
 fn is_answer(bytes: &[u8], frame: &UdpFrame) -> bool {
     let Ok(received) = Received::parse(bytes) else {
         return is_dns_to(bytes, frame);
@@ -183,18 +183,18 @@ fn is_answer(bytes: &[u8], frame: &UdpFrame) -> bool {
     received.destination == frame.source && received.message.get(..2) == frame.message.get(..2)
 }
 
-/// The message of an answer whose frame is right in everything.
+/// Message of an answer, after checks of the whole frame.
 fn checked_answer(bytes: &[u8], frame: &UdpFrame) -> Result<Vec<u8>> {
     let received = Received::parse(bytes).with_context(|| format!("the answer {bytes:02x?}"))?;
     received.check_answers(frame)?;
     Ok(received.message)
 }
 
-/// Whether bytes that are no sound datagram look like an answer to `frame` all the same: its UDP ports stand where the
-/// answer's would. A segment of TCP may have them by chance.
+/// True if bytes that are no valid datagram still look like an answer to `frame`: its UDP ports are in the answer's place. A
+/// TCP segment may have them by chance.
 fn is_dns_to(bytes: &[u8], frame: &UdpFrame) -> bool {
     let at = frame.udp_offset() - frame.extra.len();
-    // From the end of the IP header back to its field of the protocol.
+    // From the end of the IP header back to its protocol field.
     let back = if frame.source.is_ipv4() {
         20 - 9
     } else {
@@ -213,7 +213,7 @@ pub fn mac(host: &Namespace, interface: &str) -> Result<[u8; 6]> {
     parse_mac(&text)
 }
 
-/// Asks by a connection of its own and waits for the answer.
+/// Asks over a connection of its own and waits for the answer.
 fn ask_over_tcp(
     host: &Namespace,
     local: IpAddr,
@@ -225,14 +225,14 @@ fn ask_over_tcp(
     read_long_answer(&query, &stream.exchange(&query)?)
 }
 
-/// What became of a query that an ordinary client sent.
+/// Fate of a query from an ordinary client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// An answer came.
     Answered,
-    /// The kernel said that nobody listens (ICMP port unreachable).
+    /// The kernel reported a closed port (ICMP port unreachable).
     Refused,
-    /// Nothing came in time.
+    /// Nothing came within the timeout.
     Swallowed,
 }
 
@@ -266,7 +266,7 @@ impl UdpClient {
         Ok(Self { host, socket })
     }
 
-    /// The same client at another port.
+    /// The same client with another source port.
     pub fn another(&self) -> Result<Self> {
         let (mut local, server) = (self.socket.local_addr()?, self.socket.peer_addr()?);
         local.set_port(0);
@@ -276,12 +276,12 @@ impl UdpClient {
         Ok(Self { host, socket })
     }
 
-    /// Where its queries come from.
+    /// Source address of its queries.
     pub fn address(&self) -> Result<SocketAddr> {
         Ok(self.socket.local_addr()?)
     }
 
-    /// Asks by the way of this run, over the socket where that is one for datagrams, and waits for the answer.
+    /// Asks by the way of this run, over the socket if it uses datagrams, and waits for the answer.
     pub fn ask(&self, query: &Message) -> Result<Message> {
         if Run::this().way() == Way::Tcp {
             let (local, server) = (self.socket.local_addr()?, self.socket.peer_addr()?);
@@ -297,13 +297,13 @@ impl UdpClient {
         Ok(())
     }
 
-    /// Sends a message and waits for the one that has the same ID.
+    /// Sends a message and waits for one with the same ID.
     pub fn exchange(&self, message: &[u8]) -> Result<Vec<u8>> {
         self.send(message)?;
         self.answer_to(message)
     }
 
-    /// Waits for the message that has the ID of `message`.
+    /// Waits for a message with the ID of `message`.
     pub fn answer_to(&self, message: &[u8]) -> Result<Vec<u8>> {
         let answer = self.next_for(message, ANSWER_TIMEOUT);
         answer.with_context(|| format!("no answer to {message:02x?}"))
@@ -319,7 +319,7 @@ impl UdpClient {
         Some(answer)
     }
 
-    /// Sends a message and says what became of it.
+    /// Sends a message and returns its fate.
     pub fn try_ask(&self, message: &[u8], timeout: Duration) -> Fate {
         let asked = self.socket.send(message);
         let asked = asked.and_then(|_| self.next_for(message, timeout));

@@ -1,4 +1,4 @@
-//! The real binary in the router's namespace: started, asked for its counters, killed, started again.
+//! The real binary in the router's namespace: starts it, reads its counters, kills it, starts it again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,19 +16,19 @@ use super::metrics::{Metric, Metrics};
 
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_xdnsd");
-/// How long it may take to load the program and open its sockets on a loaded machine.
+/// Time that it may take on a loaded machine to load the program and open its sockets.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Makes a worker that allocates abort instead of counting it.
 const SEAL: (&str, &str) = ("XDNSD_SEAL", "abort");
 
-/// A running `xdnsd run`. What it wrote goes to the test's output when it is dropped.
+/// A running `xdnsd run`. Its log goes to the test's output on drop.
 #[derive(Debug)]
 pub struct Daemon {
     process: Process,
     config: PathBuf,
     log: PathBuf,
     socket: PathBuf,
-    /// What earlier processes of this daemon wrote.
+    /// Logs of earlier processes of this daemon.
     earlier_logs: String,
 }
 
@@ -47,7 +47,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Starts it by `command`, which ends up as the server, and waits until it serves on `socket`. Its log is beside `config`.
+    /// Starts it by `command`, which becomes the server, and waits until it serves on `socket`. The log is beside `config`.
     pub fn start_command(mut command: Command, config: &Path, socket: &Path) -> Result<Self> {
         let log = config.with_extension("log");
         command.env(SEAL.0, SEAL.1);
@@ -76,17 +76,17 @@ impl Daemon {
             .wait_until("xdnsd serves", START_TIMEOUT, is_ready)
     }
 
-    /// Ends it at once, as a crash would.
+    /// Kills it, like a crash.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         self.process.kill()
     }
 
-    /// Asks it to end, by SIGTERM.
+    /// Ends it by SIGTERM.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.process.terminate()
     }
 
-    /// Waits until it has ended by itself, or by somebody else.
+    /// Waits until it has ended.
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
         self.process.wait_exit(TIMEOUT)
     }
@@ -106,19 +106,19 @@ impl Daemon {
         self.process.pid()
     }
 
-    /// What this process has written so far.
+    /// Log of this process so far.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has written `text` so many times.
+    /// Waits until `text` is in the log `count` times.
     pub fn wait_log_count(&self, text: &str, count: usize) -> Result<()> {
         let what = format!("the log says {text:?} {count} times");
         wait_until(&what, TIMEOUT, || self.log().matches(text).count() >= count)
     }
 
-    /// The most memory that it has had at once, in bytes, without the pages of files that it has mapped (VmHWM less RssFile of
-    /// proc_pid_status(5)): those of a program without optimisation are several times those of the one that ships.
+    /// Peak memory in bytes, without mapped pages of files (VmHWM minus RssFile of proc_pid_status(5)): those of an unoptimised
+    /// build are several times those of the released one.
     pub fn peak_memory(&self) -> Result<usize> {
         let path = format!("/proc/{}/status", self.process.pid());
         let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
@@ -130,17 +130,17 @@ impl Daemon {
         Ok(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:")?))
     }
 
-    /// What the control socket answers to `request`.
+    /// Answer of the control socket to `request`.
     pub fn control(&self, request: &str) -> Result<String> {
         ask(&self.socket, request)
     }
 
-    /// Its counters now.
+    /// Current counters.
     pub fn metrics(&self) -> Result<Metrics> {
         Ok(Metrics::new(self.control("stats")?))
     }
 
-    /// Waits until each metric has grown by exactly so much since `earlier`.
+    /// Waits until each metric has grown by exactly this much since `earlier`.
     pub fn wait_growth(&self, earlier: &Metrics, expected: &[(&dyn Metric, u64)]) -> Result<()> {
         let mut last = earlier.clone();
         let waited = wait_until("the counters are as expected", TIMEOUT, || {
@@ -165,7 +165,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Shown by the test harness where the test fails.
+        // The test harness shows it if the test fails.
         eprint!("{}{}", self.earlier_logs, self.process.log());
     }
 }
@@ -182,14 +182,14 @@ fn ask(socket: &Path, request: &str) -> Result<String> {
     Ok(String::from_utf8(answer)?)
 }
 
-/// Runs the binary to its end with these arguments, in the lab's router where there is one.
+/// Runs the binary to its end with these arguments, in the lab's router if there is a lab.
 pub fn run(lab: Option<&Lab>, arguments: &[&str]) -> Result<Output> {
     let mut command = lab.map_or_else(|| Command::new(BINARY), |lab| lab.router.command(BINARY));
     let output = command.args(arguments).output();
     output.with_context(|| format!("run {BINARY} {}", arguments.join(" ")))
 }
 
-/// Writes a config file, or whatever a test needs beside it.
+/// Writes a config file, or another file of a test.
 pub fn write(directory: &Path, file: &str, text: &str) -> Result<PathBuf> {
     let path = directory.join(file);
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;

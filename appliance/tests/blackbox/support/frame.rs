@@ -1,5 +1,4 @@
-//! Frames as a client sends them, and the strict reading of those that come back, both by an independent network
-//! stack.
+//! Frames as a client sends them, and strict parsing of those that come back, both by an independent network stack.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,10 +17,10 @@ const UDP_LEN: usize = 8;
 pub const ETHERNET_MIN: usize = 60;
 /// 802.1Q.
 pub const TPID_VLAN: u16 = 0x8100;
-/// What the appliance writes (RFC 1700's recommended default, as Linux).
+/// Hop limit of the appliance (RFC 1700's recommended default, as in Linux).
 const HOP_LIMIT: u8 = 64;
 
-/// One UDP datagram in one frame, and everything about it that a test may want to be unusual.
+/// One UDP datagram in one frame, with all fields open to a test.
 #[derive(Clone, Debug)]
 pub struct UdpFrame {
     pub source_mac: [u8; 6],
@@ -30,13 +29,14 @@ pub struct UdpFrame {
     pub tags: Vec<(u16, u16)>,
     pub source: SocketAddr,
     pub destination: SocketAddr,
-    /// IPv4 options, or a whole IPv6 extension header whose first byte names UDP. A multiple of 4, or 8 bytes.
+    /// IPv4 options, or a whole IPv6 extension header whose first byte is the protocol number of UDP. A multiple of 4, or 8
+    /// bytes.
     pub extra: Vec<u8>,
     pub message: Vec<u8>,
 }
 
 impl UdpFrame {
-    /// The frame's bytes, with full and right checksums, and without padding.
+    /// Bytes of the frame, with full and correct checksums, and without padding.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.link();
         match (self.source.ip(), self.destination.ip()) {
@@ -185,7 +185,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// Reads a frame that has to be a whole UDP datagram: right checksums, exact lengths, TTL 64, never a fragment.
+    /// Parses a frame that has to be a whole UDP datagram: correct checksums, exact lengths, TTL 64, never a fragment.
     pub fn parse(frame: &[u8]) -> Result<Self> {
         let ethernet = EthernetFrame::new_checked(frame).ok().context("Ethernet")?;
         let (tags, ethertype, packet) = split_tags(&ethernet)?;
@@ -217,7 +217,7 @@ impl Received {
         })
     }
 
-    /// Whether this answers `query`: everything swapped, the tags kept.
+    /// Checks that this answers `query`: all addresses and ports swapped, the tags kept.
     pub fn check_answers(&self, query: &UdpFrame) -> Result<()> {
         let swapped =
             (self.destination_mac, self.source_mac) == (query.source_mac, query.destination_mac);

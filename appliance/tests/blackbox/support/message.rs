@@ -8,9 +8,9 @@ use hickory_proto::op::{Edns, Message, MessageType, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, MX, TXT};
 use hickory_proto::rr::{Name, RData, RecordType};
 
-/// What a client without EDNS may get over UDP (RFC 1035 section 4.2.1).
+/// Largest answer over UDP to a client without EDNS, in bytes (RFC 1035 section 4.2.1).
 pub const PLAIN_LEN_MAX: usize = 512;
-/// What any client may get over UDP (RFC 9715).
+/// Largest answer over UDP to any client, in bytes (RFC 9715).
 pub const UDP_LEN_MAX: usize = 1232;
 /// Length of the header.
 pub const HEADER_LEN: usize = 12;
@@ -26,7 +26,7 @@ pub fn query(name: &str, kind: RecordType) -> Message {
     query
 }
 
-/// The same with an OPT record that advertises `size`, which hickory raises to 512.
+/// A query with an OPT record that advertises `size`, which hickory raises to 512.
 pub fn query_edns(name: &str, kind: RecordType, size: u16) -> Message {
     let mut edns = Edns::new();
     edns.set_max_payload(size);
@@ -42,7 +42,7 @@ pub fn wire(message: &Message) -> Vec<u8> {
         .expect("a message of a test can be written")
 }
 
-/// A name, with its letter case.
+/// A name, keeping its letter case.
 pub fn name(text: &str) -> Name {
     Name::from_ascii(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -76,7 +76,7 @@ pub fn txt(number: usize, len: usize) -> RData {
     RData::TXT(TXT::new(vec![text]))
 }
 
-/// Reads the answer to `query` that came in a datagram: it has no more bytes than the client may get.
+/// Parses the answer to `query` in a datagram, which must not exceed the client's size.
 pub fn read_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
     let asked = Message::from_vec(query).context("the query")?;
     let edns = asked.extensions().as_ref();
@@ -90,8 +90,8 @@ pub fn read_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
     read_long_answer(query, answer)
 }
 
-/// Reads the answer to `query` and checks what holds for every answer: same ID, same question to the letter, flags,
-/// OPT if and only if the query had one.
+/// Parses the answer to `query` and checks what holds for every answer: same ID, same question in the same letter case, flags,
+/// and OPT if and only if the query had one.
 pub fn read_long_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
     let asked = Message::from_vec(query).context("the query")?;
     let message = Message::from_vec(answer).with_context(|| format!("the answer {answer:02x?}"))?;
@@ -119,7 +119,7 @@ pub fn read_long_answer(query: &[u8], answer: &[u8]) -> Result<Message> {
     Ok(message)
 }
 
-/// Offset behind the question of a query.
+/// Offset of the end of a query's question.
 fn question_end(query: &[u8]) -> Result<usize> {
     let mut at = HEADER_LEN;
     loop {
@@ -131,7 +131,7 @@ fn question_end(query: &[u8]) -> Result<usize> {
     }
 }
 
-/// The data of the answer section's records of type `kind`, sorted: RRsets have no order.
+/// Data of the answer section's records of type `kind`, sorted: RRsets have no order.
 pub fn answers(message: &Message, kind: RecordType) -> Vec<String> {
     let of_kind = message
         .answers()
@@ -142,7 +142,7 @@ pub fn answers(message: &Message, kind: RecordType) -> Vec<String> {
     data
 }
 
-/// The addresses of the answer section, sorted, after the check that the answer is NOERROR.
+/// Addresses of the answer section, sorted. The answer has to be NOERROR.
 pub fn addresses(message: &Message) -> Vec<String> {
     assert_eq!(message.response_code(), ResponseCode::NoError, "{message}");
     let mut all = answers(message, RecordType::A);
@@ -150,7 +150,7 @@ pub fn addresses(message: &Message) -> Vec<String> {
     all
 }
 
-/// The smallest TTL of the answer section.
+/// Smallest TTL of the answer section.
 pub fn ttl(message: &Message) -> u32 {
     let ttls = message.answers().iter().map(|record| record.ttl());
     ttls.min().unwrap_or_else(|| panic!("no answer: {message}"))

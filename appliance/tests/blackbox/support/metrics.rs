@@ -11,11 +11,11 @@ pub struct Metrics {
     text: String,
 }
 
-/// What can be read from it.
+/// A metric that can be read from it.
 pub trait Metric: Debug {
     /// Name of the metric family.
     fn family(&self) -> String;
-    /// A label that its samples have; empty: all samples of the family, summed up.
+    /// Label of its samples; empty: the sum over all samples of the family.
     fn label(&self) -> String {
         String::new()
     }
@@ -37,7 +37,7 @@ impl Metric for SealedAllocations {
     }
 }
 
-/// What became of frames in the XDP program, over all CPUs.
+/// Frames by reason in the XDP program, over all CPUs.
 impl Metric for Reason {
     fn family(&self) -> String {
         "xdnsd_xdp_frames_total".to_owned()
@@ -63,17 +63,17 @@ impl Metric for OfQueue {
 }
 
 impl Metrics {
-    /// Of the text that the daemon gave.
+    /// Parses the daemon's text.
     pub fn new(text: String) -> Self {
         Self { text }
     }
 
-    /// The text itself.
+    /// The text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The sum of the samples of `metric`; `None` where there is no such sample.
+    /// Sum of the samples of `metric`; `None` if there is no such sample.
     pub fn get(&self, metric: &dyn Metric) -> Option<u64> {
         let (family, label) = (metric.family(), metric.label());
         let samples = self.text.lines().filter_map(|line| {
@@ -85,7 +85,7 @@ impl Metrics {
         samples.fold(None, |sum, value| Some(sum.unwrap_or(0) + value))
     }
 
-    /// How much `metric` has grown since `earlier`. What is not there yet counts as 0.
+    /// Growth of `metric` since `earlier`. A missing sample counts as 0.
     pub fn growth(&self, earlier: &Self, metric: &dyn Metric) -> u64 {
         let of = |metrics: &Self| metrics.get(metric).unwrap_or(0);
         of(self).wrapping_sub(of(earlier))

@@ -1,4 +1,4 @@
-//! What the tests are made of: the daemon, a scripted upstream, two clients, and counters to compare with.
+//! Parts of the tests: the daemon, a scripted upstream, two clients, and counters to compare with.
 
 pub mod ask;
 pub mod client;
@@ -19,9 +19,9 @@ pub mod ways;
 
 use std::time::Duration;
 
-/// How long anything may take that happens at once on an idle machine.
+/// Timeout for what is immediate on an idle machine.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
-/// How long one reply is waited for. Shorter, so that whoever waits for a change asks again.
+/// Timeout for one reply. Shorter, so that a test that waits for a change asks again.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long nothing is waited for, where nothing has to come. Counters say the rest.
+/// Time in which nothing has to come. Counters prove the rest.
 pub const SILENCE: Duration = Duration::from_millis(150);

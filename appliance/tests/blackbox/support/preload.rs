@@ -1,4 +1,4 @@
-//! Libraries in C that stand between the binary and the C library: a kernel, a clock or a thread as a test wants it.
+//! Libraries in C between the binary and the C library: a kernel, a clock or a thread that behaves as a test wants.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use xdnsd_lab::process::output_of;
 
-/// Compiles `name`, a file of this folder without its `.c`, into `folder`: for LD_PRELOAD.
+/// Compiles `name`, a file of this folder without its `.c`, into `folder`, for LD_PRELOAD.
 pub fn compile(name: &str, folder: &Path) -> Result<PathBuf> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/blackbox/support/");
     let library = folder.join(name).with_extension("so");

@@ -1,4 +1,4 @@
-//! A generator of numbers that are the same on every run.
+//! A generator of numbers that are the same in every run.
 
 /// SplitMix64.
 pub struct Random(u64);
@@ -21,12 +21,12 @@ impl Random {
         self.next() % end
     }
 
-    /// Whether something happens that happens in so many of a hundred cases.
+    /// True in `share` of a hundred cases.
     pub fn percent(&mut self, share: u64) -> bool {
         self.below(100) < share
     }
 
-    /// One of them.
+    /// One of the items.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         let index = self.below(of.len() as u64) as usize;
         of[index]

@@ -1,4 +1,4 @@
-//! By which way a whole run of the suite goes. [`VARIABLE`] says it from outside, and is read here and nowhere else.
+//! The way that a whole run of the suite takes. [`VARIABLE`] selects it, and is read only here.
 //!
 //! ```text
 //!             clients' plain queries come in             questions leave to upstreams
@@ -11,9 +11,9 @@
 //!             by the XDP program
 //! ```
 //!
-//! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test
-//! that says its XDP mode or its way to ports has these in each run. A test that is about one way leaves the other runs out
-//! with [`only!`], and says why. One that is not for the guests' kernels says that with [`not_in_guests!`].
+//! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test that
+//! sets its XDP mode or its way to ports keeps these in each run. A test about one way excludes the other runs with [`only!`],
+//! with a reason. A test that does not work in the guests' kernels is marked with [`not_in_guests!`].
 
 use std::env;
 use std::sync::LazyLock;
@@ -23,10 +23,10 @@ use xdnsd_lab::privilege::leave_out;
 
 use super::ways::Way;
 
-/// Of the environment: the way's name.
+/// Environment variable with the way's name.
 const VARIABLE: &str = "XDNSD_TEST_WAY";
 
-/// The runs that there are.
+/// Runs of the suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
     Xdp,
@@ -36,13 +36,13 @@ pub enum Run {
     Hot,
 }
 
-/// For what goes on in every run as it does in the first: done by hand, by all ways, or by programs of others.
+/// For what is the same in every run: done by hand, by all ways, or by other programs.
 pub const ONCE: &[Run] = &[Run::Xdp];
-/// For what an XDP program or an AF_XDP socket is needed.
+/// For what needs an XDP program or an AF_XDP socket.
 pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected, Run::Hot];
-/// The same, where the client's kernel has to take in many answers at once: of frames that come by a program of its own it takes fewer.
+/// The same, for tests in which the client's kernel gets many answers at once: with a program of its own it takes fewer frames.
 pub const OVER_XDP_IN_BURSTS: &[Run] = &[Run::Xdp, Run::Connected];
-/// For what datagrams have, and streams have not.
+/// For properties of datagrams that streams lack.
 pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected, Run::Hot];
 
 impl Run {
@@ -54,7 +54,7 @@ impl Run {
         ("hot", Self::Hot),
     ];
 
-    /// This one.
+    /// The current run.
     pub fn this() -> Self {
         static RUN: LazyLock<Run> = LazyLock::new(|| {
             let name = env::var(VARIABLE).unwrap_or_else(|_| "xdp".to_owned());
@@ -65,16 +65,16 @@ impl Run {
         *RUN
     }
 
-    /// The XDP mode of a test that does not say one.
+    /// XDP mode of a test that does not set one.
     pub fn xdp(self) -> &'static str {
         match self {
-            // Not "auto": a test of AF_XDP must not pass without it.
+            // Not "auto": a test of AF_XDP must fail without it.
             Self::Xdp | Self::Tcp | Self::Connected | Self::Hot => "native",
             Self::Udp => "off",
         }
     }
 
-    /// What [`Scene::attached`](super::scene::Scene::attached) says of a test that does not say its mode.
+    /// Expected [`Scene::attached`](super::scene::Scene::attached) in a test that does not set its mode.
     pub fn attached(self) -> &'static str {
         match self.xdp() {
             "off" => "",
@@ -82,17 +82,17 @@ impl Run {
         }
     }
 
-    /// The way to source ports of a test that does not say one, where it is not the config's default.
+    /// Way to source ports in a test that does not set one; `None`: the config's default.
     pub fn ports(self) -> Option<&'static str> {
         (self == Self::Connected).then_some("connected")
     }
 
-    /// Whether hot names are answered by the XDP program, in a test that does not say it.
+    /// Whether the XDP program answers hot names, in a test that does not set it.
     pub fn tier0(self) -> Option<&'static str> {
         (self == Self::Hot).then_some("on")
     }
 
-    /// How a plain query goes.
+    /// Way of a plain query.
     pub fn way(self) -> Way {
         match self {
             Self::Xdp | Self::Connected | Self::Hot => Way::Xdp,
@@ -101,7 +101,7 @@ impl Run {
         }
     }
 
-    /// What counts answers to plain queries.
+    /// Counter of answers to plain queries.
     pub fn answers(self) -> Counter {
         match self.way() {
             Way::Xdp => Counter::AnswersXdp,
@@ -110,7 +110,7 @@ impl Run {
         }
     }
 
-    /// Whether a test that is for `runs` takes part in this one. Otherwise it is reported with the reason.
+    /// True if a test for `runs` takes part in this one. Otherwise prints the reason.
     pub fn is_one_of(self, runs: &[Self], test: &str, why: &str) -> bool {
         let takes_part = runs.contains(&self);
         if !takes_part {
@@ -120,7 +120,7 @@ impl Run {
     }
 }
 
-/// Ends the test that calls it where it is not for this run. Behind the runs that it is for stands why.
+/// Ends the calling test if it is not for this run. The runs are followed by the reason.
 macro_rules! only {
     ($runs:ident, $why:literal) => {{
         let runs = $crate::support::run::$runs;
@@ -132,7 +132,7 @@ macro_rules! only {
 }
 pub(crate) use only;
 
-/// Ends the test that calls it in a guest of "tests of SYN cookies" and its like. Behind it stands why.
+/// Ends the calling test in a guest such as that of "tests of SYN cookies". The reason is the argument.
 macro_rules! not_in_guests {
     ($why:literal) => {{
         if $crate::support::run::is_guest() {
@@ -144,7 +144,7 @@ macro_rules! not_in_guests {
 }
 pub(crate) use not_in_guests;
 
-/// The path of the function that it stands in.
+/// Path of the enclosing function.
 macro_rules! this_test {
     () => {{
         fn here() {}
@@ -153,7 +153,7 @@ macro_rules! this_test {
 }
 pub(crate) use this_test;
 
-/// Whether the tests run in a guest, which is made for that: `qemu-test/guest-tests/init` says so.
+/// True in a guest that was made for tests: `qemu-test/guest-tests/init` sets it.
 pub fn is_guest() -> bool {
     env::var_os("XDNSD_GUEST").is_some()
 }

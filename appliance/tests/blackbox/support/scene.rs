@@ -20,19 +20,19 @@ use super::daemon::{self, Daemon};
 use super::run::Run;
 use super::upstream::Upstream;
 
-/// What a test wants.
+/// Requirements of a test.
 #[derive(Clone, Debug)]
 pub struct Setup {
     pub lab: Spec,
     /// The line `listen` of the `[[interface]]` section.
     pub listen: String,
-    /// How the XDP program is attached; `None`: as the [`Run`] has it.
+    /// XDP mode; `None`: that of the [`Run`].
     pub xdp: Option<&'static str>,
     /// More lines of the `[[interface]]` section.
     pub interface: String,
     /// The upstream servers, in order.
     pub servers: Vec<String>,
-    /// More sections; `{directory}` is where the test's files are.
+    /// More sections; `{directory}` is the directory of the test's files.
     pub sections: String,
 }
 
@@ -55,12 +55,12 @@ impl Setup {
         Self::default().sections("[cache]\nrotate = false\n")
     }
 
-    /// The same with source ports towards upstreams by this way, one of [`WAYS`].
+    /// With source ports towards upstreams by this way, one of [`WAYS`].
     pub fn ports(self, way: &str) -> Self {
         self.sections(&format!("[forward]\nupstream_ports = \"{way}\"\n"))
     }
 
-    /// The same with this XDP mode.
+    /// With this XDP mode.
     pub fn xdp(self, xdp: &'static str) -> Self {
         Self {
             xdp: Some(xdp),
@@ -68,25 +68,25 @@ impl Setup {
         }
     }
 
-    /// The same on all addresses of the interface.
+    /// Listening on all addresses of the interface.
     pub fn on_all_addresses(self) -> Self {
         let listen = String::new();
         Self { listen, ..self }
     }
 
-    /// The same with these sections added.
+    /// With these sections added.
     pub fn sections(self, sections: &str) -> Self {
         let sections = format!("{}\n{sections}", self.sections);
         Self { sections, ..self }
     }
 
-    /// The same with these servers.
+    /// With these servers.
     pub fn servers(self, servers: &[&str]) -> Self {
         let servers = servers.iter().map(|server| (*server).to_owned()).collect();
         Self { servers, ..self }
     }
 
-    /// The same on another lab.
+    /// In another lab.
     pub fn lab(self, lab: Spec) -> Self {
         Self { lab, ..self }
     }
@@ -127,7 +127,7 @@ socket = \"{directory}/{SOCKET}\"
     }
 }
 
-/// `sections` with this key below this heading, unless they say it.
+/// `sections` with this key below this heading, unless they have it.
 fn with_line(sections: &str, heading: &str, key: &str, value: &str) -> String {
     if sections.contains(key) {
         return sections.to_owned();
@@ -144,36 +144,36 @@ const SOCKET: &str = "sock";
 /// The ways to source ports towards upstreams.
 pub const WAYS: [&str; 2] = ["sk_lookup", "connected"];
 
-/// A lab that is up with everything in it. Ends in the order of its fields.
+/// A running lab with everything in it. Dropped in the order of its fields.
 #[derive(Debug)]
 pub struct Scene {
     pub daemon: Daemon,
     pub upstream: Upstream,
-    /// At the client's end of the link, where hot names are answered.
+    /// Program at the client's end of the link, if hot names are answered.
     _program: Option<Link>,
     pub lab: Lab,
     pub directory: Directory,
 }
 
 thread_local! {
-    /// When the last scene of this thread's test was set.
+    /// Start of the latest scene of this thread's test.
     static SET_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// For how long the scene of this thread's test is up, in seconds.
+/// Age of this thread's scene, in seconds.
 pub fn age_secs() -> u32 {
     SET_AT.get().map_or(0, |at| at.elapsed().as_secs() as u32)
 }
 
 impl Scene {
-    /// Makes it; `None` where `test` has to be skipped.
+    /// Makes it; `None` if `test` has to be skipped.
     pub fn set(test: &str, setup: &Setup) -> Result<Option<Self>> {
         if !root_or_skip(test) {
             return Ok(None);
         }
         SET_AT.set(Some(Instant::now()));
         let lab = Lab::up(&setup.lab)?;
-        // The kernel's own answers then carry full checksums on the veth pair, too, and can be verified.
+        // So the kernel's own answers carry full checksums on the veth pair, too, and can be verified.
         lab.router.output(&["ethtool", "-K", LAN, "tx", "off"])?;
         let run = Run::this();
         let program = run.tier0().map(|_| with_program(&lab.client)).transpose()?;
@@ -242,12 +242,12 @@ impl Scene {
     }
 }
 
-/// A directory of the test's own, which goes with it. Its path is short: a UNIX socket's name has 108 bytes.
+/// A directory of the test, removed on drop. Its path is short: a UNIX socket's name has 108 bytes.
 #[derive(Debug)]
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// A new one.
+    /// Makes a new one.
     pub fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -257,7 +257,7 @@ impl Directory {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -271,7 +271,7 @@ impl Drop for Directory {
     }
 }
 
-/// Sets the scene for the test that calls it, or ends the test as skipped.
+/// Sets the scene for the calling test, or ends the test as skipped.
 macro_rules! scene {
     ($setup:expr) => {{
         fn here() {}

@@ -1,4 +1,4 @@
-//! What the scripted upstream does when it is asked for a name.
+//! Script of the upstream: its reaction to a question for a name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,25 +16,25 @@ use super::text::record;
 
 /// TTL of the SOA in negative answers, and its MINIMUM (RFC 2308 section 5).
 pub const NEGATIVE_TTL_SECS: u32 = 60;
-/// What a spoofed answer says. No client may ever see it.
+/// Address in spoofed answers. No client may ever get it.
 pub const POISON: &str = "203.0.113.66";
-/// What the upstream advertises.
+/// UDP size that the upstream advertises.
 const SIZE: u16 = 1232;
 
-/// What happens to a question for one name.
+/// Reaction to questions for one name.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// This many questions are not answered first.
+    /// Number of questions that are not answered first.
     pub drop_first: usize,
-    /// Sent before the answer, all at once.
+    /// Answers sent before the real one, all at once.
     pub faults: Vec<Fault>,
-    /// The answer comes so much later.
+    /// Delay of the answer.
     pub delay: Duration,
     /// `None`: silence.
     pub answer: Option<Answer>,
-    /// A datagram has TC, and this is what comes over TCP.
+    /// Sets TC in datagrams, and sends this over TCP.
     pub stream_fault: Option<Fault>,
-    /// Over TCP nothing ever comes, and what is asked behind it on the same connection is not looked at.
+    /// Never answers over TCP, and ignores further questions on the same connection.
     pub is_stuck_over_tcp: bool,
 }
 
@@ -42,16 +42,16 @@ pub struct Rule {
 #[derive(Clone, Debug)]
 pub struct Answer {
     code: ResponseCode,
-    /// Owner (`None`: the QNAME), TTL, data. Of those that own the QNAME only the QTYPE's and CNAME are given.
+    /// Owner (`None`: the QNAME), TTL, data. Of those owned by the QNAME only records of the QTYPE and CNAME are sent.
     records: Vec<(Option<Name>, u32, RData)>,
     has_soa: bool,
     truncated: bool,
     edns: EdnsManner,
-    /// Says by itself what the answer is.
+    /// Makes the answer by itself.
     maker: Option<Maker>,
 }
 
-/// Completes the reply to a query. It has the query's ID and question, RA, OPT where the query has one, and no records.
+/// Completes the reply to a query, which has the query's ID and question, RA, OPT if the query has one, and no records.
 #[derive(Clone)]
 struct Maker(Arc<MakeReply>);
 
@@ -63,29 +63,29 @@ impl fmt::Debug for Maker {
     }
 }
 
-/// How the upstream takes EDNS.
+/// Support of EDNS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EdnsManner {
-    /// OPT where the query has one.
+    /// OPT if the query has one.
     Spoken,
-    /// Never an OPT, as if it had not been seen.
+    /// Never an OPT, as if the query's had not been seen.
     Ignored,
-    /// FORMERR without OPT where the query has one (RFC 6891 section 7).
+    /// FORMERR without OPT if the query has one (RFC 6891 section 7).
     Refused,
-    /// Silence where the query has OPT: a box on the way that takes it for an attack.
+    /// Silence if the query has OPT: a middlebox that takes it for an attack.
     Dropped,
-    /// These bytes where the query has OPT: so many additional records, broken ones.
+    /// These bytes if the query has OPT: additional records, all of them malformed.
     Broken(&'static [&'static [u8]]),
 }
 
-/// An answer that is not the upstream's, or not to the question. Each says [`POISON`].
+/// A forged or wrong answer. Each has [`POISON`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The ID is another one.
+    /// Another ID.
     Id,
-    /// The question is for another name.
+    /// A question for another name.
     Name,
-    /// The question is for another type.
+    /// A question for another type.
     Type,
     /// QR is not set.
     Query,
@@ -93,12 +93,12 @@ pub enum Fault {
     Port,
     /// From another address.
     Address,
-    /// From the asked server with the right ID, but its record breaks off.
+    /// From the asked server with the right ID, but with a truncated record.
     Garbage,
 }
 
 impl Fault {
-    /// Those that anybody may send.
+    /// Those that an off-path attacker can send.
     pub const FORGED: [Self; 6] = [
         Self::Id,
         Self::Name,
@@ -119,13 +119,13 @@ impl Rule {
         })
     }
 
-    /// A and AAAA, whichever is asked for.
+    /// A and AAAA records, for the type in question.
     pub fn addresses(ttl: u32, texts: &[&str]) -> Self {
         let data: Vec<RData> = texts.iter().map(|text| address(text)).collect();
         Self::answer(ttl, &data)
     }
 
-    /// Another code and no records, but for a SOA with NXDOMAIN.
+    /// Another code and no records, except a SOA with NXDOMAIN.
     pub fn code(code: ResponseCode) -> Self {
         Self::of(Answer::code(code))
     }
@@ -135,7 +135,7 @@ impl Rule {
         Self::answer(0, &[])
     }
 
-    /// Nothing at all.
+    /// No answer.
     pub fn silence() -> Self {
         Self {
             drop_first: 0,
@@ -154,7 +154,7 @@ impl Rule {
         }
     }
 
-    /// With more records, of another owner: the end of a CNAME chain.
+    /// With more records of another owner: the end of a CNAME chain.
     pub fn and(mut self, owner: &str, ttl: u32, data: &[RData]) -> Self {
         let more = data
             .iter()
@@ -165,7 +165,7 @@ impl Rule {
         self
     }
 
-    /// Whatever `make` says: it is given the query and the reply, which is complete but for its records.
+    /// An answer from `make`, which gets the query and the reply, complete except for its records.
     pub fn made(make: impl Fn(&Message, &mut Message) + Send + Sync + 'static) -> Self {
         Self::of(Answer {
             maker: Some(Maker(Arc::new(make))),
@@ -190,12 +190,12 @@ impl Rule {
         Self::sections(ResponseCode::NoError, [texts, &[], &[]])
     }
 
-    /// Later.
+    /// With a delay.
     pub fn after(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
 
-    /// Not before question number `count + 1`.
+    /// Unanswered before question number `count + 1`.
     pub fn drop_first(self, count: usize) -> Self {
         Self {
             drop_first: count,
@@ -203,7 +203,7 @@ impl Rule {
         }
     }
 
-    /// Behind forged answers.
+    /// Preceded by forged answers.
     pub fn behind(self, faults: &[Fault]) -> Self {
         Self {
             faults: faults.to_vec(),
@@ -211,7 +211,7 @@ impl Rule {
         }
     }
 
-    /// Too long for a datagram, and wrong over TCP.
+    /// Truncated in a datagram, and wrong over TCP.
     pub fn wrong_over_tcp(self, fault: Fault) -> Self {
         let wrong = Self {
             stream_fault: Some(fault),
@@ -220,8 +220,7 @@ impl Rule {
         wrong.with(|answer| answer.truncated = true)
     }
 
-    /// Too long for a datagram. Over TCP the server never gets done with it, nor to what is asked behind it on the same
-    /// connection.
+    /// Truncated in a datagram. Over TCP it is never answered, nor are later questions on the same connection.
     pub fn stuck_over_tcp(self) -> Self {
         let stuck = Self {
             is_stuck_over_tcp: true,
@@ -235,17 +234,17 @@ impl Rule {
         self.with(|answer| answer.edns = EdnsManner::Ignored)
     }
 
-    /// FORMERR where the question has OPT.
+    /// FORMERR if the question has OPT.
     pub fn refusing_edns(self) -> Self {
         self.with(|answer| answer.edns = EdnsManner::Refused)
     }
 
-    /// Silent where the question has OPT.
+    /// Silent if the question has OPT.
     pub fn dropping_edns(self) -> Self {
         self.with(|answer| answer.edns = EdnsManner::Dropped)
     }
 
-    /// With these additional records, byte by byte, where the question has OPT.
+    /// With these additional records, byte by byte, if the question has OPT.
     pub fn with_broken_opts(self, records: &'static [&'static [u8]]) -> Self {
         self.with(|answer| answer.edns = EdnsManner::Broken(records))
     }
@@ -258,7 +257,7 @@ impl Rule {
     }
 }
 
-/// The query, by an independent implementation.
+/// Parses the query by an independent implementation.
 pub fn read(asked: &Asked) -> Message {
     let query = Message::from_vec(&asked.query);
     query.unwrap_or_else(|error| panic!("{error}: {asked:?}"))
@@ -303,7 +302,7 @@ impl Answer {
         }
     }
 
-    /// The answer as far as the asker has room for it: else TC and no records.
+    /// The answer if it fits the client's size, else TC without records.
     fn fitting(&self, asked: &Asked) -> Vec<u8> {
         let query = read(asked);
         let mut whole = wire(&self.message(&query));
@@ -370,7 +369,7 @@ impl Answer {
     }
 }
 
-/// Of the QNAME's own records those of the QTYPE, and CNAME.
+/// True for the QNAME's records of the QTYPE, and CNAME.
 fn is_wanted(question: &Query, owner: &Name, data: &RData) -> bool {
     let kind = data.record_type();
     owner != question.name() || kind == question.query_type() || kind == RecordType::CNAME

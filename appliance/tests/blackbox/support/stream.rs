@@ -1,4 +1,4 @@
-//! A client's TCP connection, byte by byte where a test wants that.
+//! A client's TCP connection, byte by byte if a test wants that.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -22,14 +22,14 @@ pub struct Stream {
     stream: TcpStream,
 }
 
-/// What came next.
+/// Next event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// A whole message.
     Message(Vec<u8>),
-    /// The appliance has closed the connection, in order or with a reset.
+    /// The appliance has closed the connection, by FIN or RST.
     Closed,
-    /// Nothing, for as long as was waited.
+    /// Nothing, within the timeout.
     Nothing,
 }
 
@@ -39,7 +39,7 @@ impl Stream {
         Self::open_from(lab, client_address(family), 0)
     }
 
-    /// The same from another address of the client host, or from a port of choice.
+    /// From another address of the client host, or from a chosen port.
     pub fn open_from(lab: &Lab, local: IpAddr, port: u16) -> Result<Self> {
         let family = Family::of_address(local);
         Self::connect(
@@ -51,7 +51,7 @@ impl Stream {
         )
     }
 
-    /// The same to another address of the appliance.
+    /// To another address of the appliance.
     pub fn open_to(lab: &Lab, server: SocketAddr) -> Result<Self> {
         let local = client_address(Family::of_address(server.ip()));
         Self::connect(
@@ -63,7 +63,7 @@ impl Stream {
         )
     }
 
-    /// The same from any host, where the connection comes about within `patience`.
+    /// From any host, with a timeout for the connection.
     pub fn open_in(
         host: &Namespace,
         local: IpAddr,
@@ -73,7 +73,7 @@ impl Stream {
         Self::connect(host, SocketAddr::new(local, 0), server, None, patience)
     }
 
-    /// The same with so small a receive buffer: for a client that does not read.
+    /// With a small receive buffer: for a client that does not read.
     pub fn open_narrow(lab: &Lab, family: Family, receive_buffer: usize) -> Result<Self> {
         let local = SocketAddr::new(client_address(family), 0);
         Self::connect(
@@ -103,7 +103,7 @@ impl Stream {
             if let Some(size) = receive_buffer {
                 setsockopt(&fd.as_fd(), sockopt::RcvBuf, &size)?;
             }
-            // Nobody need say no where nobody listens.
+            // Without a listener there may be no refusal.
             let patience = TimeVal::milliseconds(patience.as_millis() as i64);
             setsockopt(&fd.as_fd(), sockopt::SendTimeout, &patience)?;
             socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(scoped(local)?))?;
@@ -115,7 +115,7 @@ impl Stream {
         Ok(Self { stream })
     }
 
-    /// Sends a message with its length in front, in one segment.
+    /// Sends a message after its length, in one segment.
     pub fn send(&mut self, message: &[u8]) -> Result<()> {
         self.write(&framed(message))
     }
@@ -125,7 +125,7 @@ impl Stream {
         self.stream.write_all(bytes).context("write")
     }
 
-    /// Says that nothing more comes.
+    /// Ends the sending direction.
     pub fn end(&self) -> Result<()> {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }
@@ -146,7 +146,7 @@ impl Stream {
         }
     }
 
-    /// What comes within `patience`. A message that has begun is waited for.
+    /// Next event within `patience`. A message that has begun is read to its end.
     pub fn next(&mut self, patience: Duration) -> Result<Next> {
         let deadline = Instant::now() + patience;
         let mut prefix = [0; 2];
@@ -173,13 +173,13 @@ impl Stream {
         Ok(Next::Message(message))
     }
 
-    /// Whether the appliance closes the connection within `patience` without another message.
+    /// True if the appliance closes the connection within `patience` without another message.
     pub fn is_closed_within(&mut self, patience: Duration) -> Result<bool> {
         Ok(self.next(patience)? == Next::Closed)
     }
 }
 
-/// A message with its length in front (RFC 1035 section 4.2.2).
+/// A message after its length (RFC 1035 section 4.2.2).
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let len = u16::try_from(message.len()).expect("a message");
     [&len.to_be_bytes(), message].concat()

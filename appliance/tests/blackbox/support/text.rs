@@ -1,4 +1,4 @@
-//! Questions and answers as people write them, so that tests can be tables.
+//! Questions and answers as text, so that tests can be tables.
 
 use anyhow::{Context, Result};
 use hickory_proto::op::{Edns, Message, ResponseCode};
@@ -15,10 +15,10 @@ use super::run::Run;
 use super::scene;
 use super::ways::Ways;
 
-/// How many seconds an answer may be older than a test expects it to be.
+/// Maximum age of an answer beyond what a test expects, in seconds.
 const AGE_MAX_SECS: u32 = 3;
 
-/// The same where the scene has been up for longer: its cache holds nothing that is older than it is itself, in whole seconds.
+/// The same for a younger scene: its cache has nothing older than itself, in whole seconds.
 pub fn age_max() -> u32 {
     AGE_MAX_SECS.max(scene::age_secs() + 1)
 }
@@ -49,7 +49,7 @@ pub fn question(text: &str) -> Message {
     message
 }
 
-/// A type by its name, or `TYPE65280`.
+/// A type from its name, or `TYPE65280`.
 pub fn record_type(text: &str) -> RecordType {
     let number = text
         .strip_prefix("TYPE")
@@ -94,7 +94,7 @@ pub fn record(text: &str) -> Record {
     record
 }
 
-/// Bytes by their hexadecimal digits.
+/// Bytes from their hexadecimal digits.
 pub fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<u8> = digits
         .chars()
@@ -106,7 +106,7 @@ pub fn hex(digits: &str) -> Vec<u8> {
         .collect()
 }
 
-/// The extended error that an answer carries (RFC 8914).
+/// Extended error of an answer (RFC 8914).
 pub fn ede(message: &Message) -> Option<u16> {
     let edns = message.extensions().as_ref()?;
     let EdnsOption::Unknown(15, data) = edns.option(EdnsCode::Unknown(15))? else {
@@ -115,14 +115,13 @@ pub fn ede(message: &Message) -> Option<u16> {
     Some(u16::from_be_bytes(*data.first_chunk()?))
 }
 
-/// Checks the code and the records of the answer section, whose order does not matter. A TTL may be a little less than
-/// expected.
+/// Checks the code and the records of the answer section, in any order. A TTL may be slightly less than expected.
 pub fn assert_answer(answer: &Message, code: ResponseCode, expected: &[&str]) {
     assert_eq!(answer.response_code(), code, "{answer}");
     assert_records(answer.answers(), expected, answer);
 }
 
-/// Checks the records of one section of `answer` likewise.
+/// Checks the records of one section of `answer` in the same way.
 pub fn assert_records(section: &[Record], expected: &[&str], answer: &Message) {
     let mut left: Vec<&Record> = section.iter().collect();
     for text in expected {
@@ -142,7 +141,7 @@ pub fn assert_records(section: &[Record], expected: &[&str], answer: &Message) {
     assert!(left.is_empty(), "{left:?} is not expected in {answer}");
 }
 
-/// RDATA as it is on the wire, names in lower case or not.
+/// RDATA in wire form, with names in lower case or as they are.
 fn rdata_bytes(record: &Record) -> Vec<u8> {
     use hickory_proto::serialize::binary::BinEncodable;
     let data = record.data();
@@ -152,8 +151,8 @@ fn rdata_bytes(record: &Record) -> Vec<u8> {
     data.to_bytes().expect("a test's record can be written")
 }
 
-/// Waits until the answer is such by every way in: one may follow a change before another. The way of this run is asked first,
-/// and the others when it has it. The error says what came last.
+/// Waits until every way in gives this answer: one may follow a change before another. The way of this run is asked first, and
+/// the others once it has it. The error has the last answer.
 pub fn wait_for_answer(
     ways: &Ways<'_>,
     text: &str,
@@ -174,13 +173,13 @@ pub fn wait_for_answer(
     waited.with_context(|| last)
 }
 
-/// Asks by the way of this run alone. Whoever has two sockets for frames finds one of them full meanwhile.
+/// Asks by the way of this run alone. With two sockets for frames, one of them would fill up meanwhile.
 fn ask_once(ways: &Ways<'_>, text: &str) -> Result<Message> {
     let view = ways.ask(Run::this().way(), Family::V4, &wire(&question(text)))?;
     Ok(Message::from_vec(&view.bytes)?)
 }
 
-/// Asks by every way in, and gives the one answer that all of them got.
+/// Asks by every way in, and returns the answer that all of them got.
 pub fn ask_all(ways: &Ways<'_>, text: &str) -> Result<Message> {
     let view = ways.same(&wire(&question(text)))?;
     Ok(Message::from_vec(&view.bytes)?)

@@ -18,12 +18,12 @@ use super::script::{Rule, read};
 
 /// A second server.
 pub const SECOND_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 54, 0, 3));
-/// From where nobody is asked.
+/// Address that is never asked.
 const FORGER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 54, 0, 66));
 const FORGER_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd54, 0, 0, 0, 0, 0, 0, 0x66));
 const PORT: u16 = 53;
 
-/// One question as it came.
+/// One question as it arrived.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub at: Instant,
@@ -44,14 +44,14 @@ impl Asked {
         }
     }
 
-    /// The QNAME, with its letter case.
+    /// QNAME in its letter case.
     pub fn name(&self) -> String {
         let question = self.query.queries().first();
         question.map_or_else(String::new, |question| question.name().to_ascii())
     }
 }
 
-/// The running server. It ends when it is dropped.
+/// The running server. Stopped on drop.
 #[derive(Debug)]
 pub struct Upstream(scripted::Upstream);
 
@@ -71,7 +71,7 @@ impl Upstream {
         Ok(upstream)
     }
 
-    /// Serves at one more address of the upstream host, which it gets.
+    /// Adds an address to the upstream host and serves there.
     pub fn serve_also(&mut self, lab: &Lab, address: IpAddr) -> Result<()> {
         let len = if address.is_ipv4() { "32" } else { "128" };
         let flags = if address.is_ipv4() { "" } else { "nodad" };
@@ -93,12 +93,12 @@ impl Upstream {
         started.with_context(|| format!("serve at {address}"))
     }
 
-    /// Does this when `name` is asked for. `*.` in front covers every name below.
+    /// Sets the reaction to questions for `name`. A leading `*.` covers every name below.
     pub fn on(&self, name: &str, rule: Rule) {
         self.0.on(name, rule);
     }
 
-    /// The same at one address only.
+    /// Sets it for one address only.
     pub fn on_server(&self, server: impl Into<IpAddr>, name: &str, rule: Rule) {
         self.0.on_server(server.into(), name, rule);
     }

@@ -1,5 +1,4 @@
-//! A reply as it stands in its bytes, read without any code of the appliance: strict where the RFCs are, silent about
-//! everything else.
+//! Parser of replies without any code of the appliance: strict where the RFCs are, lenient otherwise.
 
 use std::fmt;
 
@@ -8,13 +7,13 @@ use anyhow::{Context, Result, ensure};
 use super::ask::rtype;
 use super::message::HEADER_LEN;
 
-/// Name of no more than so many labels and jumps: a loop ends there.
+/// Maximum number of labels and jumps in a name: ends loops.
 const STEPS_MAX: usize = 255;
 
 /// A reply.
 #[derive(Clone, PartialEq, Eq)]
 pub struct View {
-    /// All of it.
+    /// All bytes.
     pub bytes: Vec<u8>,
     /// ID.
     pub id: u16,
@@ -39,20 +38,20 @@ pub struct Rr {
     pub class: u16,
     /// TTL in seconds.
     pub ttl: u32,
-    /// The bytes as they stand, names in them compressed or not.
+    /// RDATA as it is, with names compressed or not.
     pub rdata: Vec<u8>,
 }
 
 /// OPT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opt {
-    /// What the server takes.
+    /// UDP size that the server accepts.
     pub size: u16,
     /// High eight bits of the RCODE.
     pub extended_rcode: u8,
     /// Version.
     pub version: u8,
-    /// DO and the bits that mean nothing yet.
+    /// DO and the unassigned bits.
     pub flags: u16,
     /// Code and data.
     pub options: Vec<(u16, Vec<u8>)>,
@@ -69,7 +68,7 @@ impl Opt {
 }
 
 impl View {
-    /// Reads a reply to the last byte.
+    /// Parses a reply to the last byte.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::read(bytes).with_context(|| format!("the reply {bytes:02x?}"))
     }
@@ -112,7 +111,7 @@ impl View {
         })
     }
 
-    /// RCODE, with the half that OPT carries.
+    /// RCODE, including the half in OPT.
     pub fn rcode(&self) -> u16 {
         let high = self.opt.as_ref().map_or(0, |opt| opt.extended_rcode);
         u16::from(high) << 4 | self.flags & 0xf
@@ -123,7 +122,7 @@ impl View {
         self.flags >> 11 & 0xf
     }
 
-    /// Whether all of these flags are set.
+    /// True if all of these flags are set.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
     }
@@ -139,7 +138,7 @@ impl View {
         Some(u16::from_be_bytes([data[0], data[1]]))
     }
 
-    /// The data of the answers of this type, sorted: RRsets have no order.
+    /// Data of the answers of this type, sorted: RRsets have no order.
     pub fn data(&self, rtype: u16) -> Vec<&[u8]> {
         let of_type = self.answers().iter().filter(|record| record.rtype == rtype);
         let mut data: Vec<&[u8]> = of_type.map(|record| &record.rdata[..]).collect();
@@ -187,7 +186,7 @@ fn read_opt(record: &Rr) -> Result<Opt> {
     })
 }
 
-/// The record at `at`, and the offset behind it.
+/// Record at `at`, and the offset of its end.
 fn record_at(bytes: &[u8], at: usize) -> Result<(Rr, usize)> {
     let (owner, at) = name_at(bytes, at)?;
     let fixed = bytes.get(at..at + 10).context("a record breaks off")?;
@@ -204,7 +203,7 @@ fn record_at(bytes: &[u8], at: usize) -> Result<(Rr, usize)> {
     Ok((record, end))
 }
 
-/// The name at `at` as text in lower case, and the offset behind it.
+/// Name at `at` as text in lower case, and the offset of its end.
 fn name_at(bytes: &[u8], at: usize) -> Result<(String, usize)> {
     let (mut text, mut at, mut end) = (String::new(), at, None);
     for _ in 0..STEPS_MAX {

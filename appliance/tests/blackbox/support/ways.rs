@@ -7,7 +7,7 @@
 //!  Way::Tcp  a connection of its own                                   counted as queries_tcp
 //! ```
 //!
-//! Where no XDP program is attached the first of them is counted as the second.
+//! Without an XDP program the first of them is counted as the second.
 //!
 //! A test with the usual scene needs three lines:
 //!
@@ -19,12 +19,12 @@
 //!  ways.check_tiers()?;                                  every message came in by the way it was meant for
 //! ```
 //!
-//! [`Ways::same`] asks by all six; the first one misses the cache, the others hit, so a hit is compared with a miss as
-//! well. Replies are the same if header, question, records and options are, byte for byte, but for what the RFCs let
-//! differ: TTLs by the age of a second or two, the server's part of a cookie (it holds the client's address), and
-//! edns-tcp-keepalive, which is for streams only. Where datagrams are too short, [`Ways::truncated`] compares datagrams
-//! with datagrams, streams with streams, and datagrams with what of the stream's message may be missing.
-//! [`Ways::silent`] says that nothing answers. [`Ways::ask`] goes by one way.
+//! [`Ways::same`] asks by all six; the first one misses the cache, the others hit, so a hit is compared with a miss as well.
+//! Replies are the same if header, question, records and options are, byte for byte, except for what the RFCs let differ: TTLs
+//! by an age of a second or two, the server's part of a cookie (which depends on the client's address), and edns-tcp-keepalive,
+//! which is for streams only. If datagrams are too short, [`Ways::truncated`] compares datagrams with datagrams, streams with
+//! streams, and datagrams with what may be missing of the stream's message. [`Ways::silent`] asserts that nothing answers.
+//! [`Ways::ask`] uses one way.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -48,10 +48,10 @@ use super::view::{Opt, Rr, View};
 const NO_OPERATIONS: [u8; 4] = [1; 4];
 /// An IPv6 destination options header before UDP: six octets of padding (RFC 8200 section 4.6).
 const DESTINATION_OPTIONS: [u8; 8] = [17, 0, 1, 4, 0, 0, 0, 0];
-/// The longest message that the XDP program takes.
+/// Maximum length of a message that the XDP program takes, in bytes.
 const XDP_MESSAGE_MAX: usize = xdnsd_abi::MESSAGE_MAX;
 
-/// How a query comes in.
+/// Way of a query into the appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// Over AF_XDP, in a raw frame.
@@ -63,26 +63,26 @@ pub enum Way {
 }
 
 impl Way {
-    /// All of them.
+    /// All ways.
     pub const ALL: [Self; 3] = [Self::Xdp, Self::Udp, Self::Tcp];
-    /// Those whose answers may be truncated.
+    /// Ways with answers that may be truncated.
     pub const DATAGRAMS: [Self; 2] = [Self::Xdp, Self::Udp];
 }
 
-/// A client of a scene that asks by all ways.
+/// A client in a scene that asks by all ways.
 #[derive(Debug)]
 pub struct Ways<'s> {
     scene: &'s Scene,
-    /// Whether an XDP program was attached at the start.
+    /// True if an XDP program was attached at the start.
     has_program: bool,
     raw: RawClient,
-    /// What the daemon should have counted since `before`, by way of arrival.
+    /// Expected growth of the daemon's counters since `before`, by way of arrival.
     sent: [Cell<u64>; 3],
     before: RefCell<Metrics>,
 }
 
 impl<'s> Ways<'s> {
-    /// Opens it. From here on the scene's queries are counted.
+    /// Opens the client. From here on the scene's queries are counted.
     pub fn open(scene: &'s Scene) -> Result<Self> {
         Ok(Self {
             scene,
@@ -93,7 +93,7 @@ impl<'s> Ways<'s> {
         })
     }
 
-    /// Sends `message` by all ways over both families, that of this run first, and gives the one reply that all of them got.
+    /// Sends `message` by all ways over both families, that of this run first, and returns the reply that all of them got.
     pub fn same(&self, message: &[u8]) -> Result<View> {
         let mut ways = Way::ALL;
         // Stable: the others keep their order.
@@ -108,8 +108,8 @@ impl<'s> Ways<'s> {
         Ok(replies.swap_remove(0).2)
     }
 
-    /// The same where a datagram cannot hold the answer: the datagram, which has TC and only whole RRsets of the stream's
-    /// message, and the stream's message.
+    /// For an answer too long for a datagram: returns the datagram, which has TC and only whole RRsets of the stream's message,
+    /// and the stream's message.
     pub fn truncated(&self, message: &[u8]) -> Result<(View, View)> {
         let (mut datagrams, mut streams) = (Vec::new(), Vec::new());
         for family in Family::ALL {
@@ -125,7 +125,7 @@ impl<'s> Ways<'s> {
         Ok((short, long))
     }
 
-    /// Asks by one way over one family. The reply is a whole message with the query's ID, opcode and question.
+    /// Asks by one way over one family. The reply has to be a whole message with the query's ID, opcode and question.
     pub fn ask(&self, way: Way, family: Family, message: &[u8]) -> Result<View> {
         let reply = match way {
             Way::Xdp | Way::Udp => self.raw.exchange(&self.frame(way, family, message)?),
@@ -139,8 +139,8 @@ impl<'s> Ways<'s> {
         Ok(view)
     }
 
-    /// Sends `message` by all ways and looks that nothing answers it, while the daemon has seen it and a connection goes
-    /// on to be served.
+    /// Sends `message` by all ways and asserts that nothing answers it, while the daemon has counted it and a connection is
+    /// still served.
     pub fn silent(&self, message: &[u8]) -> Result<()> {
         let mut frames = Vec::new();
         for family in Family::ALL {
@@ -169,15 +169,15 @@ impl<'s> Ways<'s> {
         Ok(())
     }
 
-    /// Sends `message` by all ways over one family, whatever it is: either all are silent, or all say the same.
+    /// Sends any `message` by all ways over one family: either all are silent, or all give the same answer.
     pub fn same_or_silent(&self, family: Family, message: &[u8]) -> Result<Option<View>> {
-        // On a loaded machine an answer may come too late once, but a rule holds each time.
+        // On a loaded machine an answer may be late once; a rule holds each time.
         let tried = (0..3).find_map(|_| self.fate(family, message).transpose());
         let fate = tried.transpose()?;
         fate.with_context(|| format!("{family:?} {message:02x?}: not all ways answer"))
     }
 
-    /// What becomes of `message`: `Some(None)` is silence everywhere; `None`: some ways answer and some do not.
+    /// Fate of `message`: `Some(None)` is silence everywhere; `None` if some ways answer and some do not.
     fn fate(&self, family: Family, message: &[u8]) -> Result<Option<Option<View>>> {
         let mut replies = Vec::new();
         for way in Way::ALL {
@@ -208,7 +208,7 @@ impl<'s> Ways<'s> {
         Ok(is_one.then(|| replies.into_iter().next().map(|(.., view)| view)))
     }
 
-    /// The frame that brings `message` in by a way that is a datagram's.
+    /// Frame that brings `message` in by a datagram way.
     pub fn frame(&self, way: Way, family: Family, message: &[u8]) -> Result<UdpFrame> {
         let mut frame = self.raw.frame(listen(family), message)?;
         frame.extra = match (way, family) {
@@ -224,7 +224,7 @@ impl<'s> Ways<'s> {
         &self.raw
     }
 
-    /// A new connection from a port of choice.
+    /// A new connection from a chosen port.
     pub fn stream_from(&self, family: Family, port: u16) -> Result<Stream> {
         Stream::open_from(&self.scene.lab, client_address(family), port)
     }
@@ -234,7 +234,7 @@ impl<'s> Ways<'s> {
         Stream::open_from(&self.scene.lab, local, 0)
     }
 
-    /// A new connection. What is asked on it has to be counted with [`Ways::count`].
+    /// A new connection. Questions on it have to be counted with [`Ways::count`].
     pub fn stream(&self, family: Family) -> Result<Stream> {
         Stream::open(&self.scene.lab, family)
     }
@@ -247,8 +247,8 @@ impl<'s> Ways<'s> {
         }
     }
 
-    /// Where a message arrives that was sent by `way`: the XDP program leaves to the kernel what is longer than usual, and drops
-    /// what is no query (`shield.drop_garbage`).
+    /// Way on which a message sent by `way` arrives: the XDP program leaves longer ones to the kernel, and drops what is no
+    /// query (`shield.drop_garbage`).
     fn arrival(&self, way: Way, message: &[u8]) -> Option<Way> {
         match way {
             Way::Xdp if !self.has_program || message.len() > XDP_MESSAGE_MAX => Some(Way::Udp),
@@ -257,7 +257,7 @@ impl<'s> Ways<'s> {
         }
     }
 
-    /// Waits until the daemon has counted every message by the way that it was meant for, and begins anew.
+    /// Waits until the daemon has counted every message on its intended way, and starts again from there.
     pub fn check_tiers(&self) -> Result<()> {
         let counters = [
             Counter::QueriesXdp,
@@ -275,7 +275,7 @@ impl<'s> Ways<'s> {
     }
 }
 
-/// What holds for every reply.
+/// Checks what holds for every reply.
 fn check_reply(query: &[u8], reply: &View, way: Way) -> Result<()> {
     ensure!(query.get(..2) == reply.bytes.get(..2), "another ID");
     ensure!(reply.has(flag::QR), "QR is not set");
@@ -297,14 +297,14 @@ fn check_reply(query: &[u8], reply: &View, way: Way) -> Result<()> {
     Ok(())
 }
 
-/// What is compared.
+/// The compared part of a reply.
 #[derive(Debug, PartialEq)]
 struct Essence {
     flags: u16,
     question: Vec<u8>,
     sections: [Vec<Rr>; 3],
     opt: Option<Opt>,
-    /// Without the options: compression is the same.
+    /// Length without the options: compression has to be the same.
     len: usize,
 }
 
@@ -360,7 +360,7 @@ fn all_the_same(replies: &[(Way, Family, View)]) -> Result<()> {
     Ok(())
 }
 
-/// RFC 2181 section 9: what a truncated message has is whole RRsets.
+/// A truncated message has only whole RRsets (RFC 2181 section 9).
 fn check_truncated(short: &View, long: &View) -> Result<()> {
     ensure!(short.has(flag::TC) && !long.has(flag::TC), "TC");
     ensure!(short.flags ^ flag::TC == long.flags, "other flags");
