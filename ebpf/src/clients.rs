@@ -1,7 +1,8 @@
-//! Verified clients: those that have brought a cookie back, so that their address is real.
+//! Verified clients: clients that have brought a cookie back, which proves their address.
 //!
-//! The table has sets of two, by a keyed hash of the address, so that an attacker cannot choose an address that collides with
-//! another. A set forgets its older entry. A look-up costs two loads; an LRU map would cost a lock that a flood contends for.
+//! The table has sets of two, by a keyed hash of the address, so that an attacker cannot choose an address that collides
+//! with another. When full, a set forgets its older entry. A look-up costs two loads; an LRU map would need a lock that a
+//! flood contends for.
 //!
 //! ```text
 //!  63            32 31                    0
@@ -12,16 +13,16 @@ use xdnsd_abi::{CLIENT_SETS, ClientSet};
 
 const NANOSECONDS_PER_SECOND: u64 = 1_000_000_000;
 
-/// The place of a client's entry, and the fingerprint that tells it from others.
+/// Place of a client's entry, and the fingerprint that tells it from others.
 #[derive(Clone, Copy)]
 pub struct ClientSlot {
-    /// Of its set.
+    /// Index of its set.
     pub index: u32,
     fingerprint: u64,
 }
 
 impl ClientSlot {
-    /// By the hash of its address.
+    /// The slot for the hash of a client's address.
     #[inline(always)]
     pub const fn of(hash: u64) -> Self {
         const FINGERPRINT: u64 = 0xffff_ffff << 32;
@@ -36,7 +37,7 @@ impl ClientSlot {
         entry != 0 && (entry ^ self.fingerprint) >> 32 == 0
     }
 
-    /// Whether the client's last proof is at most so many seconds old.
+    /// True if the client's latest proof is at most `secs` seconds old.
     #[inline(always)]
     pub const fn has_proved(self, set: ClientSet, now_ns: u64, secs: u32) -> bool {
         let now = (now_ns / NANOSECONDS_PER_SECOND) as u32;
@@ -45,7 +46,7 @@ impl ClientSlot {
             || self.is_in(other) && now.wrapping_sub(other as u32) <= secs
     }
 
-    /// The entry for a proof now, and whether it goes to the second place of the set.
+    /// Entry for a proof at `now_ns`, and true if it goes to the second place of the set.
     #[inline(always)]
     pub const fn prove(self, set: ClientSet, now_ns: u64) -> (bool, u64) {
         let now = (now_ns / NANOSECONDS_PER_SECOND) as u32;
@@ -87,7 +88,7 @@ mod tests {
         assert!(client.has_proved(set, 1_060 * SECOND, 60));
         assert!(!client.has_proved(set, 1_061 * SECOND, 60));
         assert!(!other.has_proved(set, 1_000 * SECOND + 2, 60));
-        // Again: its own place.
+        // A second proof goes to the same place.
         prove(&mut set, client, 1_061 * SECOND);
         assert!(client.has_proved(set, 1_061 * SECOND, 60));
         assert_eq!(set.iter().filter(|entry| **entry != 0).count(), 1);

@@ -1,4 +1,5 @@
-//! The frame by the kernel's helpers: the fence around what both objects do with a context. Built for the kernel only.
+//! Access to the frame through the kernel's helpers: the fence around the context, for both objects. Built for the kernel
+//! only.
 
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
@@ -8,7 +9,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 
-/// The same number, hidden from the compiler; the verifier keeps the bounds that it knew.
+/// The same number, hidden from the compiler. The verifier keeps the bounds that it knew.
 #[inline(always)]
 pub fn opaque(number: u64) -> u64 {
     let mut slot = MaybeUninit::uninit();
@@ -20,43 +21,43 @@ pub fn opaque(number: u64) -> u64 {
     }
 }
 
-/// The two ends of the first buffer, read anew, so that the verifier sees one and the same position behind every path that leads
+/// Both ends of the first buffer. They are read anew, so that the verifier sees the same position on every path that leads
 /// here.
 #[inline(always)]
 fn ends(ctx: &XdpContext) -> (usize, usize) {
     let ctx = ctx.ctx;
-    // SAFETY: the context that the kernel called us with; each field is an aligned u32 of it.
+    // SAFETY: the context is the one that the kernel called us with; each field is an aligned u32 in it.
     unsafe {
         let (start, end) = (&raw const (*ctx).data, &raw const (*ctx).data_end);
         (start.read_volatile() as usize, end.read_volatile() as usize)
     }
 }
 
-/// The first buffer, as if nothing of it had been looked at.
+/// The first buffer, as if nothing of it had been read.
 #[inline(always)]
 pub fn frame(ctx: &XdpContext) -> Cursor<'_> {
     let (start, end) = ends(ctx);
-    // SAFETY: the kernel keeps the frame between the two readable while the program runs; what is written later is written
-    // through pointers that are read again.
+    // SAFETY: the kernel keeps the frame between the two pointers readable while the program runs; later writes go through
+    // pointers that are read again.
     unsafe { Cursor::new(start as *const u8, end as *const u8) }
 }
 
-/// The same, to be written.
+/// The first buffer, for writing.
 #[inline(always)]
 pub fn frame_mut(ctx: &XdpContext) -> CursorMut<'_> {
     let (start, end) = ends(ctx);
-    // SAFETY: the frame lies writable between the two while the program runs, and nobody else has it.
+    // SAFETY: the frame between the two pointers is writable while the program runs, and nobody else has it.
     unsafe { CursorMut::new(start as *mut u8, end as *const u8) }
 }
 
-/// Bytes of the frame in all its buffers.
+/// Length of the frame in all its buffers, in bytes.
 #[inline(always)]
 pub fn frame_len(ctx: &XdpContext) -> u64 {
     // SAFETY: the context is the one that the kernel called us with.
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }
 
-/// Copies `len` bytes of the frame, one or more and at most `N`, from offset `at`.
+/// Copies `len` bytes of the frame, 1 to `N`, from offset `at`.
 #[inline(always)]
 pub fn load<const N: usize>(
     ctx: &XdpContext,
@@ -70,7 +71,7 @@ pub fn load<const N: usize>(
     (unsafe { bpf_xdp_load_bytes(ctx.ctx, at as u32, to, len) } == 0).then_some(())
 }
 
-/// Writes `len` bytes of the message, one or more, to the frame from offset `at`.
+/// Writes `len` bytes of the message, 1 to `N`, to the frame at offset `at`.
 #[inline(always)]
 pub fn store<const N: usize>(
     ctx: &XdpContext,
@@ -84,7 +85,8 @@ pub fn store<const N: usize>(
     (unsafe { bpf_xdp_store_bytes(ctx.ctx, at as u32, from, len) } == 0).then_some(())
 }
 
-/// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are zero.
+/// Sum of the message's first `len` bytes as 16-bit words in native order. The bytes up to the next multiple of four must
+/// be zero.
 #[inline(always)]
 pub fn sum<const N: usize>(message: &[u8; N], len: usize) -> u64 {
     let Some(len) = bound::<N>(len.next_multiple_of(4)) else {
@@ -104,6 +106,6 @@ fn bound<const N: usize>(len: usize) -> Option<u32> {
     if len > N as u64 {
         return None;
     }
-    // Once more: to the verifier of Linux 6.1 a copy from before the comparison has no lower bound.
+    // Hidden again: to the verifier of Linux 6.1 a copy from before the comparison has no lower bound.
     Some(opaque(len) as u32)
 }

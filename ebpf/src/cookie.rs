@@ -1,4 +1,4 @@
-//! A DNS cookie as user space gives it to clients (RFC 7873, RFC 9018 section 4).
+//! A DNS cookie in the form that user space gives to clients (RFC 7873, RFC 9018 section 4).
 //!
 //! ```text
 //! | client's 8 | version 1 | reserved 3 | timestamp 4 | hash 8 |
@@ -11,7 +11,7 @@ use xdnsd_abi::headers::dns::opt::COOKIE_LEN;
 
 const VERSION: u8 = 1;
 
-/// What a client has brought.
+/// A cookie that a client has brought.
 pub struct DnsCookie {
     words: [u64; 2],
     hash: u64,
@@ -26,15 +26,15 @@ impl DnsCookie {
         Self { words, hash }
     }
 
-    /// How old it says it is at this time of day. Serial number arithmetic: the clock may have been set back (RFC 9018 section 4.3,
-    /// RFC 1982).
+    /// Age of the cookie at this Unix time, in seconds, by its timestamp. Serial number arithmetic, since the clock may
+    /// have been set back (RFC 9018 section 4.3, RFC 1982).
     #[inline(always)]
     pub const fn age_secs(&self, wall_secs: u64) -> i32 {
         let [_, _, _, _, a, b, c, d] = self.words[1].to_le_bytes();
         (wall_secs as u32).wrapping_sub(u32::from_be_bytes([a, b, c, d])) as i32
     }
 
-    /// Whether it was made for this client with this secret.
+    /// True if the cookie was made for this client with this secret.
     #[inline(always)]
     pub fn is_made_for(&self, client: Address, secret: &HashKey) -> bool {
         let [version, ..] = self.words[1].to_le_bytes();

@@ -1,8 +1,8 @@
-//! The sk_lookup program: hands answers of upstream servers to the worker that asked.
+//! The sk_lookup program: assigns answers of upstream servers to the worker that asked.
 //!
-//! It runs where the kernel looks for the socket of a datagram and has found none that is connected. What comes from a
-//! server to the very address and port through which a question to it is in flight goes to that worker's socket. For
-//! everything else it has no opinion, so a port without a question is as closed as any other.
+//! It runs when the kernel looks for the socket of a datagram and has found no connected one. A datagram from a server to
+//! the very address and port of a question in flight to it goes to that worker's socket. For all others the program assigns
+//! nothing, so a port without a question is closed like any other.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -17,7 +17,7 @@ mod program {
     use xdnsd_abi::headers::protocol;
     use xdnsd_abi::ports::{self, KEY, RECEIVERS_MAX, SLOTS, ServerV6};
 
-    // The names are those of `xdnsd_abi::ports`; the macro only takes literals. Loading fails when they differ.
+    // The names are those of `xdnsd_abi::ports`; the macro takes literals only. Loading fails if they differ.
 
     #[map(name = "ports")]
     static PORTS: Array<u64> = Array::with_max_entries(SLOTS + 1, BPF_F_MMAPABLE);
@@ -25,13 +25,13 @@ mod program {
     static RECEIVERS: SockMap = SockMap::with_max_entries(RECEIVERS_MAX, 0);
 
     const AF_INET6: u32 = 10;
-    /// fe80::/10, as the first word of an address is read on this machine.
+    /// fe80::/10, in an address's first word as read on this machine.
     const LINK_LOCAL: u32 = u32::from_be(0xfe80_0000);
     const LINK_LOCAL_MASK: u32 = u32::from_be(0xffc0_0000);
-    /// Goes on: with the socket that was assigned, or to look for one.
+    /// Continue: with the assigned socket, or with the ordinary look-up.
     const SK_PASS: u32 = 1;
 
-    /// Entry.
+    /// Entry point.
     #[sk_lookup]
     pub fn xdnsd_ports(ctx: SkLookupContext) -> u32 {
         // SAFETY: the kernel lends the context for as long as the program runs; every field may be read.
@@ -39,7 +39,7 @@ mod program {
         if lookup.protocol == u32::from(protocol::UDP)
             && let Some(receiver) = receiver(lookup)
         {
-            // Without a socket, or with one that the kernel does not take, the datagram goes the ordinary way.
+            // Without a socket, or with one that the kernel refuses, the datagram takes the ordinary way.
             let _ = RECEIVERS.redirect_sk_lookup(&ctx, receiver, 0);
         }
         SK_PASS

@@ -1,8 +1,8 @@
-//! The XDP program: which frames user space answers from AF_XDP, which end here, and which the kernel keeps.
+//! The XDP program: decides which frames user space answers through AF_XDP, which end here, and which the kernel keeps.
 //!
-//! `classify/` decides which queries are ours, and `bridge/` which of them a bridge gets first. Programs behind tail calls answer
-//! SYNs (`syn/`), judge other TCP segments (`stray.rs`) and those to hosts behind this one (`forward/`), limit clients (`rate/`),
-//! answer hot names (`tier0.rs`, an object of its own) and write the shield's log (`kernel/log.rs`).
+//! `classify/` decides which queries are ours, and `bridge/` which of them a bridge gets first. Programs behind tail calls
+//! answer SYNs (`syn/`), judge other TCP segments (`stray.rs`) and those to hosts behind this one (`forward/`), limit
+//! clients (`rate/`), answer hot names (`tier0.rs`, an object of its own) and write the shield's log (`kernel/log.rs`).
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(any(target_arch = "bpf", test))]
@@ -46,13 +46,13 @@ mod program {
     use aya_ebpf::programs::XdpContext;
     use xdnsd_abi::Reason;
 
-    /// Entry where frames may come in several buffers.
+    /// Entry point for frames that may be in several buffers.
     #[xdp(frags)]
     pub fn xdnsd(ctx: XdpContext) -> u32 {
         run::<true>(&ctx)
     }
 
-    /// Entry where the program that answers hot names is asked before user space.
+    /// Entry point with a call of the program for hot names before the redirect.
     #[xdp(frags)]
     pub fn xdnsd_tier0(ctx: XdpContext) -> u32 {
         let reason = match decide::<true>(&ctx) {
@@ -67,7 +67,7 @@ mod program {
         action(reason)
     }
 
-    /// What queries are handed on to where clients have limits.
+    /// Program for queries of clients with limits, behind a tail call.
     #[xdp(frags)]
     pub fn xdnsd_rate(ctx: XdpContext) -> u32 {
         let run = kernel::Run::<true>::new(&ctx);
@@ -78,14 +78,14 @@ mod program {
         finish(&ctx, reason)
     }
 
-    /// The same, where the program that answers hot names is asked before user space.
+    /// The same, with a call of the program for hot names before the redirect.
     #[xdp(frags)]
     pub fn xdnsd_rate_tier0(ctx: XdpContext) -> u32 {
         let run = kernel::Run::<true>::new(&ctx);
         let reason = match kernel::judge(&ctx) {
             Ok(account) => {
                 let reason = run.answer_or_redirect(|| kernel::judge_newcomer(&ctx));
-                // User space counts what it sees.
+                // Queries that go to user space are counted there.
                 if reason == Reason::Answered {
                     kernel::charge(&ctx, account);
                 }
@@ -96,13 +96,13 @@ mod program {
         finish(&ctx, reason)
     }
 
-    /// Entry for kernels that only know frames in one buffer.
+    /// Entry point for kernels without frames in several buffers.
     #[xdp]
     pub fn xdnsd_single(ctx: XdpContext) -> u32 {
         run::<false>(&ctx)
     }
 
-    /// What SYNs are handed on to.
+    /// Program for SYNs, behind a tail call.
     #[xdp(frags)]
     pub fn xdnsd_syn(ctx: XdpContext) -> u32 {
         let reason = syn_verdict(&ctx);
@@ -118,7 +118,7 @@ mod program {
         }
     }
 
-    /// What other segments are handed on to.
+    /// Program for other segments, behind a tail call.
     #[xdp(frags)]
     pub fn xdnsd_stray(ctx: XdpContext) -> u32 {
         let run = kernel::Run::<true>::new(&ctx);
@@ -129,7 +129,7 @@ mod program {
         finish(&ctx, reason)
     }
 
-    /// What segments to others are handed on to.
+    /// Program for segments to hosts behind this one, behind a tail call.
     #[xdp(frags)]
     pub fn xdnsd_forward(ctx: XdpContext) -> u32 {
         let run = kernel::Run::<true>::new(&ctx);
@@ -140,7 +140,7 @@ mod program {
         finish(&ctx, reason)
     }
 
-    /// What frames are handed on to that who reads the log is told of.
+    /// Program that logs a frame, behind a tail call.
     #[xdp(frags)]
     pub fn xdnsd_log(ctx: XdpContext) -> u32 {
         kernel::write_record(&ctx)
@@ -156,7 +156,7 @@ mod program {
         action(reason)
     }
 
-    /// Counts, has who reads the log told, and gives what the kernel does with the frame.
+    /// Counts the frame, has it logged, and returns its action.
     #[inline(always)]
     fn finish(ctx: &XdpContext, reason: Reason) -> u32 {
         kernel::count(reason);
@@ -176,7 +176,7 @@ mod program {
         }
     }
 
-    /// `Ok`: the frame is a query for user space, of a client that has limits or not.
+    /// `Ok`: the frame is a query for user space. The value is true if its client has limits.
     #[inline(always)]
     fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<bool, Reason> {
         let run = kernel::Run::<FRAGS>::new(ctx);
@@ -185,7 +185,7 @@ mod program {
         classify::classify(run.first_buffer(), &run)
     }
 
-    /// What the kernel does with the frame.
+    /// Action of the kernel on the frame.
     #[inline(always)]
     const fn action(reason: Reason) -> u32 {
         match reason {

@@ -1,4 +1,4 @@
-//! The bytes of a DNS message that stands beside the frame.
+//! Reads and writes of a DNS message that lies outside of the frame.
 
 use xdnsd_abi::headers::dns::opt;
 
@@ -8,14 +8,14 @@ pub fn be16(message: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
 }
 
-/// Writes bytes to this place.
+/// Writes bytes at this offset.
 #[inline(always)]
 pub fn put<const N: usize>(message: &mut [u8], at: usize, bytes: [u8; N]) -> Option<()> {
     *message.get_mut(at..at + N)?.first_chunk_mut()? = bytes;
     Some(())
 }
 
-/// An OPT record of ours without options, with these flags in the upper byte.
+/// An OPT record of ours without options, with these flags in the high byte.
 #[inline(always)]
 pub const fn opt_record(flags: u8) -> [u8; opt::LEN] {
     let [high, low] = (xdnsd_abi::UDP_MESSAGE_MAX as u16).to_be_bytes();

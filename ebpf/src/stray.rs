@@ -1,8 +1,9 @@
-//! Segments without SYN to guarded ports. Those of connections and those that bring a cookie back pass; strays, which belong to no
-//! connection, are dropped, but for a few.
+//! Segments without SYN to guarded ports. Those of connections and those that bring a cookie back pass. Strays, which
+//! belong to no connection, are dropped, except for a few.
 //!
-//! This is a program of its own behind a tail call, loaded only while cookies are given. It reads the frame and never writes.
-//! Segments of a connection in any state pass. So do segments without ACK and RST, which the kernel does not answer.
+//! This is a program of its own behind a tail call, loaded only while cookies are given. It reads the frame and never
+//! writes. Segments of a connection in any state pass. So do segments without ACK and RST, which the kernel does not
+//! answer.
 
 use crate::classify::{check_ours, check_source, listen};
 use crate::flow::transport::Segment;
@@ -12,28 +13,28 @@ use crate::syn::{Ends, Guarded};
 use xdnsd_abi::headers::tcp::{self, flag};
 use xdnsd_abi::{PROVED_SECS, Reason};
 
-/// What a segment belongs to.
+/// Owner of a segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum SegmentOwner {
-    /// A connection: open, about to open, or just closed.
+    /// A connection that is open, about to open, or just closed.
     Connection,
-    /// Nothing: no listener has the port.
+    /// None: no listener has the port.
     Nobody,
-    /// A listener, whose cookie it brings back.
+    /// A listener, whose cookie the segment brings back.
     Proof,
-    /// A listener that has no such connection.
+    /// A listener without such a connection.
     Stray,
 }
 
-/// What the program asks of the kernel besides.
+/// Further access that the program needs.
 pub trait Owners: Guarded {
-    /// What a segment belongs to.
+    /// Owner of a segment.
     fn owner(&self, ends: &Ends, segment: &Segment<'_>) -> SegmentOwner;
     /// Notes that the client is verified.
     fn prove(&self, ends: &Ends);
-    /// Whether this is one of the strays that pass in a second.
+    /// True if this is one of the strays of a second that pass.
     fn may_pass(&self) -> bool;
-    /// Whether this is one of the RSTs of a second that are looked up.
+    /// True if this is one of the RSTs of a second that are looked up.
     fn may_look(&self) -> bool;
 }
 
@@ -54,7 +55,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
     let key = listen(&link, packet.destination, ends.destination_port);
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
     check_ours(&link, &check, kernel)?;
-    // A connection of a link-local address is bound to the device that has it, and not found from another one below that.
+    // A connection of a link-local address is bound to the device with that address, and not found from a device below it.
     if packet.destination.is_link_local() || !kernel.orders().drops_strays() {
         return Err(Reason::PassProtocol);
     }
@@ -62,7 +63,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
     if segment.header_len() < tcp::HEADER_LEN as u8 {
         return Err(Reason::PassProtocol);
     }
-    // So many are a flood, which wants us to pay for the look-up.
+    // So many are a flood, meant to make us pay for the look-up.
     if is_reset && !kernel.may_look() {
         return Ok(Reason::DropReset);
     }
@@ -72,7 +73,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Owners) -> Result<Reason, Reaso
             kernel.prove(&ends);
             Reason::PassCookie
         }
-        // A listener has never had any use for one.
+        // A listener has no use for an RST.
         SegmentOwner::Stray if is_reset => Reason::DropReset,
         SegmentOwner::Stray if kernel.has_proved(&ends, PROVED_SECS) => Reason::PassVerified,
         SegmentOwner::Stray if kernel.may_pass() => Reason::PassStray,
@@ -91,7 +92,7 @@ mod tests {
     /// An ACK from 192.0.2.1, port 40000, to 192.0.2.53, port 53.
     const ACK: [u8; 54] = segment([0x50, 0x10, 0xfa, 0xf0]);
 
-    /// A kernel that answers as told.
+    /// A kernel with fixed answers.
     struct FakeKernel {
         owner: SegmentOwner,
         orders: Orders,
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(run(&ACK, &kernel), Reason::PassStray);
         kernel.has_proved = true;
         assert_eq!(run(&ACK, &kernel), Reason::PassVerified);
-        // With both, a reset is one of nothing.
+        // With both flags, a reset of no connection.
         assert_eq!(run(&changed(FLAGS, flag::RST), &kernel), Reason::DropReset);
     }
 
@@ -217,7 +218,7 @@ mod tests {
         let with_ack = changed(FLAGS, flag::RST | flag::ACK);
         assert_eq!(run(&with_ack, &kernel), Reason::DropReset);
         assert_eq!(run(&ACK, &kernel), Reason::PassProtocol);
-        // Not to somebody else, nor while cookies rest.
+        // Not to another host, nor while cookies are off.
         let mut foreign = changed(FLAGS, flag::RST);
         foreign[37] = 54;
         assert_eq!(run(&foreign, &kernel), Reason::PassProtocol);

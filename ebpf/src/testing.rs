@@ -1,12 +1,12 @@
-//! What tests of several programs for TCP begin with.
+//! Shared by the tests of several TCP programs.
 
-/// Where the flags are in [`segment`].
+/// Offset of the flags in [`segment`].
 pub const FLAGS: usize = 47;
-/// Its destination.
+/// Destination of [`segment`].
 pub const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 
-/// A frame with a segment from 192.0.2.1, port 40000, to 192.0.2.53, port 53, with the numbers 0x11223344 and 0x55667788, and these
-/// bytes of offset, flags and window.
+/// A frame with a segment from 192.0.2.1, port 40000, to 192.0.2.53, port 53, with the sequence number 0x11223344, the
+/// acknowledgment number 0x55667788, and these bytes of offset, flags and window.
 pub const fn segment([offset, flags, window_high, window_low]: [u8; 4]) -> [u8; 54] {
     [
         0x02,
@@ -66,7 +66,7 @@ pub const fn segment([offset, flags, window_high, window_low]: [u8; 4]) -> [u8; 
     ]
 }
 
-/// Lets a kernel of a test receive by interface 3 and know no routes; it passes garbage.
+/// Lets a test's kernel receive by interface 3 and know no routes; it passes garbage.
 macro_rules! without_routes {
     ($kernel:ty) => {
         impl crate::classify::FrameContext for $kernel {

@@ -1,6 +1,7 @@
-//! The program behind the tail call that answers hot names, from what user space has put into maps. See `hot/`.
+//! The program behind the tail call that answers hot names, with answers that user space has put into maps. See `hot/`.
 //!
-//! It has an object of its own, because it is loaded once and the XDP program for each interface: there is one set of hot answers.
+//! It is an object of its own, because it is loaded once, while the XDP program is loaded for each interface: there is one
+//! set of hot answers.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
@@ -34,8 +35,8 @@ mod program {
     use aya_ebpf::programs::XdpContext;
     use xdnsd_abi::hot::HotOutcome;
 
-    /// Entry. XDP_PASS and XDP_DROP say to whoever has called that it is to go on with the frame, which is as it was: XDP_DROP, that
-    /// it is of a client that no worker has answered lately.
+    /// Entry point. XDP_PASS and XDP_DROP tell the caller to go on with the frame, which is unchanged. XDP_DROP adds that
+    /// no worker has answered its client lately.
     #[xdp(frags)]
     pub fn xdnsd_hot(ctx: XdpContext) -> u32 {
         let Some((run, scratch)) = kernel::HotRun::begin(&ctx) else {

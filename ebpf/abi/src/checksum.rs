@@ -2,23 +2,23 @@
 
 use crate::headers::protocol;
 
-/// A ones' complement sum under way.
+/// A ones' complement sum in progress.
 ///
-/// The sum of 16-bit words with end-around carry may be taken over wider words and in the machine's own byte order
-/// (RFC 1071 section 2, B and C): eight bytes are added a step, and folded and put in order only at the end.
+/// The sum of 16-bit words with end-around carry may be computed over wider words and in the machine's own byte order (RFC
+/// 1071 section 2, B and C): eight bytes are added per step, and folded and converted only at the end.
 ///
 /// Only the last piece may have an odd length: each piece is summed as if it began at an even offset.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of nothing.
+    /// The empty sum.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
     }
 
-    /// Adds `bytes`; an odd last byte counts as if a zero followed it.
+    /// Adds `bytes`; an odd last byte is padded with a zero.
     #[must_use]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
         let (words, tail) = bytes.as_chunks::<8>();
@@ -28,7 +28,8 @@ impl Sum {
         sum.add_tail(tail)
     }
 
-    /// Adds fewer than eight bytes that begin at an even place. Piece by piece: a copy of unknown length costs a call.
+    /// Adds fewer than eight bytes that begin at an even offset. Piece by piece, because a copy of unknown length is a
+    /// function call.
     fn add_tail(mut self, mut tail: &[u8]) -> Self {
         if let Some((four, rest)) = tail.split_first_chunk() {
             self = self.add_word(u32::from_ne_bytes(*four).into());
@@ -50,13 +51,13 @@ impl Sum {
         self.add_word(word.to_be() as u64)
     }
 
-    /// One step: the carry goes around the end. It cannot carry twice: a sum that overflowed is at most 2^64 - 2.
+    /// Adds a word with end-around carry. It carries at most once: a sum that overflowed is at most 2^64 - 2.
     const fn add_word(self, word: u64) -> Self {
         let (sum, carry) = self.0.overflowing_add(word);
         Self(sum.wrapping_add(carry as u64))
     }
 
-    /// What words of 16 or 32 bits in native order add up to, if they are so few that nothing was carried out of the 64.
+    /// The sum of a few words of 16 or 32 bits in native order, added up by the caller without a carry out of 64 bits.
     #[inline(always)]
     #[must_use]
     pub const fn of_few(words: u64) -> Self {
@@ -70,8 +71,7 @@ impl Sum {
         u16::from_be(self.fold_native())
     }
 
-    /// True where the sum over data and its checksum says that none of it is damaged: all ones, which is the same in
-    /// either byte order.
+    /// True if the sum over data and its checksum is right: all ones, which is the same in either byte order.
     #[inline(always)]
     #[must_use]
     pub const fn adds_up(self) -> bool {
@@ -94,8 +94,8 @@ impl Sum {
         !self.fold()
     }
 
-    /// The checksum of a UDP datagram: a computed 0 is sent as 0xffff, because 0 says "no checksum" (RFC 768), which
-    /// IPv6 forbids (RFC 8200 section 8.1).
+    /// Checksum of a UDP datagram. A computed 0 is sent as 0xffff, because 0 means "no checksum" (RFC 768), which IPv6
+    /// forbids (RFC 8200 section 8.1).
     #[must_use]
     pub const fn finish_udp(self) -> u16 {
         match self.finish() {
@@ -105,8 +105,8 @@ impl Sum {
     }
 }
 
-/// The sum over the pseudo-header of a UDP datagram (RFC 768; RFC 8200 section 8.1: with a 32-bit length, whose upper
-/// half is 0 for all that we send). `source` and `destination` are both IPv4 or both IPv6 addresses.
+/// Sum over the pseudo-header of a UDP datagram (RFC 768; RFC 8200 section 8.1: with a 32-bit length, whose upper half is 0
+/// for all our messages). `source` and `destination` are both IPv4 or both IPv6 addresses.
 #[must_use]
 pub fn pseudo_header(source: &[u8], destination: &[u8], udp_len: u16) -> Sum {
     Sum::new()

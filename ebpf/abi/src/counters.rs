@@ -1,4 +1,4 @@
-//! Counters with names: one enum is the index, the match arm, the metric name and its help.
+//! Counters with names: one enum is the index, the match arm, the metric name and its help text.
 
 /// Makes an enum of counters. The doc comment of a variant is its metric's help, the text behind it the metric's name.
 ///
@@ -32,18 +32,18 @@ macro_rules! counters {
         pub enum $name { $($(#[doc = $doc])+ $variant,)* }
 
         impl $name {
-            /// All of them, in the order of their indices.
+            /// All counters, in the order of their indices.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-            /// How many there are.
+            /// Number of counters.
             pub const COUNT: $index = Self::ALL.len() as $index;
 
-            /// The metric name.
+            /// Name of the metric.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $metric,)* }
             }
 
-            /// The doc comment, which is the metric's help.
+            /// Help text of the metric: the variant's doc comment.
             #[must_use]
             pub const fn help(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+),)* }

@@ -1,21 +1,21 @@
-//! The keyed hash of a name and of all its parents in one pass, from the root down.
+//! Keyed hash of a name and of all its parents in one pass, from the root down.
 //!
-//! It is SipHash-1-3 with 128 bits of output over the labels in that order, each with its length byte in front and
-//! filled up with zeros to a multiple of eight bytes. The length bytes tell where each label ends, so two names give two
-//! inputs; the filling lets a parent's hash be taken on the way without buffering. The second half of the output is
-//! computed only where the first has not ruled a name out already.
+//! SipHash-1-3 with 128 bits of output over the labels in that order, each after its length byte and padded with zeros to a
+//! multiple of eight bytes. The length bytes mark the end of each label, so different names give different inputs. The
+//! padding lets a parent's hash be computed on the way without a buffer. The second half of the output is computed only if
+//! the first has not ruled a name out.
 
-/// A key of the hash. Drawn at random when an image is compiled, so that nobody can choose names that collide.
+/// Key of the hash, drawn at random when an image is compiled, so that nobody can choose colliding names.
 pub type HashKey = [u8; 16];
 
-/// The hash of the name that has been reached.
+/// Hash in progress, of the name that has been reached.
 #[derive(Clone, Copy, Debug)]
 pub struct NameHash {
     state: State,
     len: u64,
 }
 
-/// The first half of a hash, and what the second follows from.
+/// A hash: its first half, and the state for its second.
 #[derive(Clone, Copy, Debug)]
 pub struct Hash {
     state: State,
@@ -64,7 +64,7 @@ impl State {
 }
 
 impl NameHash {
-    /// Stands at the root.
+    /// The hash at the root.
     #[must_use]
     pub fn new(key: &HashKey) -> Self {
         let k0 = word(&key[..8]);
@@ -78,7 +78,7 @@ impl NameHash {
         Self { state, len: 0 }
     }
 
-    /// Goes down to the child `label`, which has its length byte. Without bytes it stays where it is.
+    /// Goes down to the child `label`, given with its length byte. An empty label changes nothing.
     #[inline]
     pub fn push(&mut self, label: &[u8]) {
         let (words, rest) = label.as_chunks();
@@ -96,10 +96,10 @@ impl NameHash {
         self.len = self.len.wrapping_add(8);
     }
 
-    /// The hash of the name that was reached.
+    /// Hash of the name that has been reached.
     #[must_use]
     pub const fn hash(&self) -> Hash {
-        // The last word is the input's length modulo 256 in its highest byte.
+        // The highest byte of the last word is the input's length modulo 256.
         let State([v0, v1, v2, v3]) = self.state.absorb(self.len << 56);
         Hash {
             state: State([v0, v1, v2 ^ 0xee, v3]).finish(),
@@ -114,7 +114,7 @@ impl Hash {
         self.state.output()
     }
 
-    /// The other 64 bits.
+    /// The second 64 bits.
     #[must_use]
     pub const fn second(self) -> u64 {
         let State([v0, v1, v2, v3]) = self.state;
@@ -122,7 +122,7 @@ impl Hash {
     }
 }
 
-/// The first 64 bits of the hash of `bytes`, taken as a name of one label.
+/// First 64 bits of the hash of `bytes`, as a name of one label.
 #[must_use]
 #[inline]
 pub fn of_bytes(bytes: &[u8], key: &HashKey) -> u64 {
@@ -131,7 +131,7 @@ pub fn of_bytes(bytes: &[u8], key: &HashKey) -> u64 {
     hash.hash().first()
 }
 
-/// The first 64 bits of the hash of these numbers.
+/// First 64 bits of the hash of these words.
 #[must_use]
 #[inline(always)]
 pub fn of_words<const N: usize>(words: [u64; N], key: &HashKey) -> u64 {
@@ -142,8 +142,8 @@ pub fn of_words<const N: usize>(words: [u64; N], key: &HashKey) -> u64 {
     hash.hash().first()
 }
 
-/// SipHash-2-4 of these words, and of `rest`, the bytes behind them with the number of all in the highest one: what DNS cookies
-/// are made of (RFC 9018 section 4.4).
+/// SipHash-2-4 of these words and `rest`, which has the bytes behind them and the length of all in its highest byte. DNS
+/// cookies are made with it (RFC 9018 section 4.4).
 #[must_use]
 #[inline(always)]
 pub fn siphash24<const N: usize>(words: [u64; N], rest: u64, key: &HashKey) -> u64 {
@@ -161,7 +161,7 @@ pub fn siphash24<const N: usize>(words: [u64; N], rest: u64, key: &HashKey) -> u
     State([v0, v1, v2 ^ 0xff, v3]).round().finish().output()
 }
 
-/// At most eight bytes as a number, the missing ones zero.
+/// At most eight bytes as a number, padded with zeros.
 fn word(bytes: &[u8]) -> u64 {
     if let Some(whole) = bytes.first_chunk() {
         return u64::from_le_bytes(*whole);
@@ -192,7 +192,7 @@ mod tests {
 
     const KEY: HashKey = *b"sixteen byte key";
 
-    /// The same input to an independent implementation of SipHash-1-3-128.
+    /// The same input through an independent implementation of SipHash-1-3-128.
     fn oracle(labels: &[&[u8]]) -> (u64, u64) {
         let mut hasher = SipHasher13::new_with_key(&KEY);
         for label in labels {

@@ -1,8 +1,8 @@
-//! What the headers of a frame look like: lengths, fields, masks and numbers.
+//! Formats of a frame's headers: lengths, fields, masks and numbers.
 //!
-//! A field is a range of bytes from the start of its header. Numbers in it are big-endian.
+//! A field is a range of bytes from the start of its header. Numbers are big-endian.
 
-/// Where a field stands in its header.
+/// Position of a field in its header.
 pub type Field = core::ops::Range<usize>;
 
 /// Ethernet II frames (IEEE 802.3), without the frame check sequence.
@@ -12,9 +12,9 @@ pub type Field = core::ops::Range<usize>;
 ///  | destination | source      | EtherType | payload, padded to 46 ...
 /// ```
 pub mod ethernet {
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     pub const HEADER_LEN: usize = 14;
-    /// Bit of an address' first octet that makes it a group: multicast and broadcast.
+    /// Bit of an address's first octet that marks a group: multicast or broadcast.
     pub const GROUP: u8 = 0x01;
 
     /// The fields.
@@ -24,7 +24,7 @@ pub mod ethernet {
         pub const DESTINATION: Field = 0..6;
         /// Source address.
         pub const SOURCE: Field = 6..12;
-        /// EtherType of what follows.
+        /// EtherType of the payload.
         pub const ETHERTYPE: Field = 12..14;
     }
 
@@ -41,7 +41,7 @@ pub mod ethernet {
     }
 }
 
-/// VLAN tags (IEEE 802.1Q), seen as what stands between an EtherType that announces a tag and the next one.
+/// VLAN tags (IEEE 802.1Q), seen as the bytes between the EtherType that announces a tag and the next EtherType.
 ///
 /// ```text
 ///  ... | TPID |  0     2           4
@@ -51,11 +51,11 @@ pub mod ethernet {
 pub mod vlan {
     use super::ethernet::ethertype;
 
-    /// Bytes that one tag adds to a frame.
+    /// Bytes that a tag adds to a frame.
     pub const HEADER_LEN: usize = 4;
-    /// Most tags that a frame may carry: a service tag and a customer tag.
+    /// Most tags of a frame: a service tag and a customer tag.
     pub const TAGS_MAX: usize = 2;
-    /// The VLAN ID in the tag control information.
+    /// VLAN ID in the tag control information.
     pub const ID: u16 = 0x0fff;
 
     /// The fields.
@@ -63,11 +63,11 @@ pub mod vlan {
         use super::super::Field;
         /// Tag control information.
         pub const TCI: Field = 0..2;
-        /// EtherType of what follows.
+        /// EtherType of the payload.
         pub const ETHERTYPE: Field = 2..4;
     }
 
-    /// True where `ethertype` announces a tag.
+    /// True if `ethertype` announces a tag.
     #[inline(always)]
     #[must_use]
     pub const fn is_tag(ethertype: u16) -> bool {
@@ -82,35 +82,35 @@ pub mod vlan {
 ///  | V IHL | TOS | total len | ID | flags, offset | TTL | protocol | checksum | source | destination | payload ...
 /// ```
 pub mod ipv4 {
-    /// Bytes of a header without options: the only one that we understand and emit.
+    /// Length in bytes of a header without options, the only kind that we accept and emit.
     pub const HEADER_LEN: usize = 20;
     /// Version 4, five words of header.
     pub const VERSION_4_IHL_5: u8 = 0x45;
     /// "Don't fragment" (RFC 791 section 3.1).
     pub const DONT_FRAGMENT: u16 = 0x4000;
-    /// "More fragments" and the fragment offset: one of them set makes a fragment.
+    /// "More fragments" and the fragment offset: a fragment has one of them set.
     pub const FRAGMENT: u16 = 0x3fff;
-    /// The fragment offset alone.
+    /// The fragment offset.
     pub const OFFSET: u16 = 0x1fff;
 
     /// The fields.
     pub mod field {
         use super::super::Field;
-        /// Version and words of header.
+        /// Version, and header length in words.
         pub const VERSION_IHL: usize = 0;
         /// Type of service.
         pub const TOS: usize = 1;
-        /// Bytes of header and payload.
+        /// Length of header and payload in bytes.
         pub const TOTAL_LEN: Field = 2..4;
-        /// Identification of a datagram whose fragments belong together.
+        /// Identification of a packet's fragments.
         pub const ID: Field = 4..6;
         /// Three flags and the fragment offset.
         pub const FLAGS_OFFSET: Field = 6..8;
-        /// Hops that are left.
+        /// Remaining hops.
         pub const TTL: usize = 8;
-        /// What follows, see [`super::super::protocol`].
+        /// Protocol of the payload, see [`super::super::protocol`].
         pub const PROTOCOL: usize = 9;
-        /// Over the header.
+        /// Checksum of the header.
         pub const CHECKSUM: Field = 10..12;
         /// Source address.
         pub const SOURCE: Field = 12..16;
@@ -127,7 +127,7 @@ pub mod ipv4 {
 ///   4b    8b      20b
 /// ```
 pub mod ipv6 {
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     pub const HEADER_LEN: usize = 40;
     /// Version 6, traffic class 0, flow label 0.
     pub const VERSION_6: [u8; 4] = [0x60, 0, 0, 0];
@@ -137,11 +137,11 @@ pub mod ipv6 {
         use super::super::Field;
         /// Version, traffic class, flow label.
         pub const VERSION_CLASS_FLOW: Field = 0..4;
-        /// Bytes behind the header.
+        /// Length in bytes behind the header.
         pub const PAYLOAD_LEN: Field = 4..6;
-        /// What follows, see [`super::super::protocol`], or the kind of an extension header.
+        /// Protocol of the payload, see [`super::super::protocol`], or type of an extension header.
         pub const NEXT_HEADER: usize = 6;
-        /// Hops that are left.
+        /// Remaining hops.
         pub const HOP_LIMIT: usize = 7;
         /// Source address.
         pub const SOURCE: Field = 8..24;
@@ -150,7 +150,7 @@ pub mod ipv6 {
     }
 }
 
-/// Extension headers of IPv6 that a segment may be behind (RFC 8200 section 4).
+/// Extension headers of IPv6 that may come before a segment (RFC 8200 section 4).
 ///
 /// ```text
 ///  0             1       2
@@ -161,16 +161,16 @@ pub mod extension {
     pub const HOP_BY_HOP: u8 = 0;
     /// Routing.
     pub const ROUTING: u8 = 43;
-    /// A part of a packet.
+    /// Fragment.
     pub const FRAGMENT: u8 = 44;
-    /// RFC 4302.
+    /// Authentication header (RFC 4302).
     pub const AUTHENTICATION: u8 = 51;
     /// Destination options.
     pub const DESTINATION: u8 = 60;
-    /// The fragment offset in the third and fourth byte.
+    /// Fragment offset, in the third and fourth byte.
     pub const OFFSET: u16 = 0xfff8;
 
-    /// Whether a next header is one of these.
+    /// True if a next header is one of these.
     #[inline(always)]
     #[must_use]
     pub const fn is_one(next_header: u8) -> bool {
@@ -183,9 +183,9 @@ pub mod extension {
 
 /// IP protocol numbers, which are IPv6's next headers too.
 pub mod protocol {
-    /// RFC 9293.
+    /// TCP (RFC 9293).
     pub const TCP: u8 = 6;
-    /// RFC 768.
+    /// UDP (RFC 768).
     pub const UDP: u8 = 17;
 }
 
@@ -196,7 +196,7 @@ pub mod protocol {
 ///  | source port | destination port | length | checksum | payload ...
 /// ```
 pub mod udp {
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     pub const HEADER_LEN: usize = 8;
 
     /// The fields.
@@ -206,9 +206,9 @@ pub mod udp {
         pub const SOURCE_PORT: Field = 0..2;
         /// Destination port.
         pub const DESTINATION_PORT: Field = 2..4;
-        /// Bytes of header and payload.
+        /// Length of header and payload in bytes.
         pub const LENGTH: Field = 4..6;
-        /// Over pseudo-header, header and payload; 0 over IPv4: none.
+        /// Checksum of pseudo-header, header and payload; 0 over IPv4 if there is none.
         pub const CHECKSUM: Field = 6..8;
     }
 }
@@ -221,9 +221,9 @@ pub mod udp {
 ///                                                                4b
 /// ```
 pub mod tcp {
-    /// Bytes of a header without options.
+    /// Length of a header without options in bytes.
     pub const HEADER_LEN: usize = 20;
-    /// Most bytes of header and options: the offset has four bits.
+    /// Longest header with options in bytes: the offset has four bits.
     pub const HEADER_LEN_MAX: usize = 60;
 
     /// The fields.
@@ -233,57 +233,57 @@ pub mod tcp {
         pub const SOURCE_PORT: Field = 0..2;
         /// Destination port.
         pub const DESTINATION_PORT: Field = 2..4;
-        /// Number of the first byte.
+        /// Sequence number of the first byte.
         pub const SEQUENCE: Field = 4..8;
-        /// Number of the byte that is expected next.
+        /// Sequence number of the byte that is expected next.
         pub const ACKNOWLEDGMENT: Field = 8..12;
-        /// Words of header and options, in the upper half.
+        /// Header length in words, in the upper half.
         pub const OFFSET: usize = 12;
-        /// See [`super::flag`].
+        /// Flags, see [`super::flag`].
         pub const FLAGS: usize = 13;
-        /// Bytes that may come.
+        /// Receive window in bytes.
         pub const WINDOW: Field = 14..16;
-        /// Over pseudo-header, header and payload.
+        /// Checksum of pseudo-header, header and payload.
         pub const CHECKSUM: Field = 16..18;
-        /// Where urgent data ends.
+        /// End of urgent data.
         pub const URGENT: Field = 18..20;
     }
 
-    /// The option that says how long a segment may be (RFC 9293 section 3.7.1).
+    /// The option for the maximum segment size (RFC 9293 section 3.7.1).
     pub mod mss {
-        /// Bytes of the option.
+        /// Length of the option in bytes.
         pub const LEN: usize = 4;
-        /// Its kind and its length.
+        /// Kind and length of the option.
         pub const KIND_LEN: [u8; 2] = [2, LEN as u8];
-        /// The number in it.
+        /// Position of its value.
         pub const VALUE: super::super::Field = 2..4;
     }
 
-    /// Kinds of options. All but the first two have a length behind their kind, which counts both.
+    /// Kinds of options. All but the first two have a length behind the kind, which counts both.
     pub mod option {
-        /// There are no more.
+        /// End of options.
         pub const END: u8 = 0;
-        /// Nothing, to fill a gap.
+        /// No operation, for padding.
         pub const NOP: u8 = 1;
-        /// By how many bits windows are shifted (RFC 7323 section 2.2).
+        /// Window scale (RFC 7323 section 2.2).
         pub const SCALE: [u8; 2] = [3, 3];
-        /// Selective acknowledgments are welcome (RFC 2018 section 2).
+        /// Selective acknowledgments permitted (RFC 2018 section 2).
         pub const SACK_PERMITTED: [u8; 2] = [4, 2];
-        /// Two timestamps: the sender's, and the last one that it had (RFC 7323 section 3.2).
+        /// Timestamps: the sender's, and an echo of the latest one received (RFC 7323 section 3.2).
         pub const TIMESTAMPS: [u8; 2] = [8, 10];
-        /// The largest shift (RFC 7323 section 2.3).
+        /// Largest window scale (RFC 7323 section 2.3).
         pub const SCALE_MAX: u8 = 14;
     }
 
     /// Flags that open and close a connection.
     pub mod flag {
-        /// No more is sent.
+        /// The sender has no more data.
         pub const FIN: u8 = 0x01;
-        /// Synchronizes sequence numbers: the first segment of either side.
+        /// Synchronizes sequence numbers: first segment of either side.
         pub const SYN: u8 = 0x02;
-        /// There is no such connection.
+        /// Resets the connection.
         pub const RST: u8 = 0x04;
-        /// The acknowledgment number is one.
+        /// The acknowledgment number is valid.
         pub const ACK: u8 = 0x10;
     }
 }
@@ -295,19 +295,19 @@ pub mod tcp {
 ///  | ID | flags | QDCOUNT | ANCOUNT | NSCOUNT | ARCOUNT | question ...
 /// ```
 pub mod dns {
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     pub const HEADER_LEN: usize = 12;
-    /// Bytes of the longest name in wire form (RFC 1035 section 3.1).
+    /// Longest name in wire form in bytes (RFC 1035 section 3.1).
     pub const NAME_MAX: usize = 255;
-    /// Bytes of the longest label. A higher number is a pointer or reserved.
+    /// Longest label in bytes. Higher length bytes are pointers or reserved.
     pub const LABEL_MAX: u8 = 63;
-    /// Bytes of QTYPE and QCLASS, behind QNAME (RFC 1035 section 4.1.2).
+    /// Length of QTYPE and QCLASS, behind QNAME, in bytes (RFC 1035 section 4.1.2).
     pub const QUESTION_FIXED_LEN: usize = 4;
-    /// The flag of a response.
+    /// The message is a response.
     pub const QR: u16 = 0x8000;
-    /// All four bits of the opcode.
+    /// All bits of the opcode.
     pub const OPCODE: u16 = 0x7800;
-    /// There is more than fits here.
+    /// The message is truncated.
     pub const TC: u16 = 0x0200;
     /// The client wants recursion.
     pub const RD: u16 = 0x0100;
@@ -323,7 +323,7 @@ pub mod dns {
         use super::super::Field;
         /// QR, opcode, AA, TC, RD, RA, Z, AD, CD, RCODE.
         pub const FLAGS: Field = 2..4;
-        /// How many additional records there are.
+        /// Number of additional records.
         pub const ADDITIONALS: Field = 10..12;
     }
 
@@ -334,17 +334,17 @@ pub mod dns {
     ///  | root | type | size | extended RCODE | version | DO and reserved | length | options ...
     /// ```
     pub mod opt {
-        /// Bytes of a record without options.
+        /// Length of a record without options in bytes.
         pub const LEN: usize = 11;
-        /// The lower byte of its type; the upper one is zero.
+        /// Low byte of its type; the high byte is zero.
         pub const TYPE: u8 = 41;
-        /// DO in the upper byte of the flags (RFC 3225).
+        /// DO in the high byte of the flags (RFC 3225).
         pub const DNSSEC_OK: u8 = 0x80;
-        /// The option that is a DNS cookie (RFC 7873).
+        /// Code of the DNS cookie option (RFC 7873).
         pub const COOKIE: u16 = 10;
-        /// Bytes of a cookie with a server's part in the form of RFC 9018: the client's 8, and 16.
+        /// Length in bytes of a cookie with a server cookie as in RFC 9018: the client's 8, and 16.
         pub const COOKIE_LEN: usize = 24;
-        /// Bytes of an option with such a one.
+        /// Length of an option with such a cookie in bytes.
         pub const COOKIE_OPTION_LEN: usize = 4 + COOKIE_LEN;
     }
 }
@@ -354,7 +354,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// Fields of a header follow one another without gap from its first byte to its last, but for fields that are not read here.
+    /// Fields of a header follow one another without gaps, except for fields that are not read here.
     #[test]
     fn fields_stand_side_by_side() {
         let byte = |at: usize| at..at + 1;

@@ -1,9 +1,9 @@
-//! The contract between the program that answers hot names and user space: maps, keys, answers.
+//! Contract between the program for hot names and user space: maps, keys, answers.
 //!
-//! All of it is arrays of u64 in mapped memory: user space stores words, the program loads them, and nobody makes a system call.
-//! An answer that can be found is never changed. User space writes a new one where nobody finds it, then stores its number in
-//! the index; the place of the old one is free when no run of the program can still read it. The number is read before the
-//! answer, and the answer's address follows from it, so the processor keeps that order.
+//! All maps are arrays of u64 in mapped memory: user space stores words, the program loads them, and neither makes a system
+//! call. An answer that can be found is never changed. User space writes a new one to a place that the index does not name,
+//! then stores its number in the index. The old place is free when no run of the program can still read it. The program
+//! reads the number before the answer, and the answer's address depends on it, so the processor keeps that order.
 //!
 //! ```text
 //!  index, by hash                answers, by number, 40 words
@@ -13,58 +13,58 @@
 
 /// ARRAY of [`AnswerWords`], mappable, with [`ANSWERS_MAX`] entries.
 pub const ANSWERS: &str = "hot_answers";
-/// ARRAY of u64, mappable, with [`PLACES`] entries: where answers are, see [`entry`].
+/// ARRAY of u64, mappable, with [`PLACES`] entries: the index of answers, see [`entry`].
 pub const INDEX: &str = "hot_index";
-/// ARRAY of u64, mappable, with [`ANSWERS_MAX`] entries: how often each was given.
+/// ARRAY of u64, mappable, with [`ANSWERS_MAX`] entries: how often each answer was given.
 pub const HITS: &str = "hot_hits";
-/// ARRAY of u64, mappable, with [`CLIENTS_MAX`] entries: who may be answered, see [`client`].
+/// ARRAY of u64, mappable, with [`CLIENTS_MAX`] entries: known clients, which may be answered, see [`client`].
 pub const CLIENTS: &str = "hot_clients";
-/// ARRAY of u64, mappable: a bit for each UDP port, set where a client gets no answer at it.
+/// ARRAY of u64, mappable: a bit for each UDP source port that gets no answer.
 pub const SILENT: &str = "hot_silent";
-/// ARRAY of u64, mappable: see [`control`].
+/// ARRAY of u64, mappable, see [`control`].
 pub const CONTROL: &str = "hot_control";
 /// PERCPU_ARRAY of u64, indexed by [`HotOutcome`].
 pub const OUTCOMES: &str = "hot_outcomes";
 /// Name of the program.
 pub const PROGRAM: &str = "xdnsd_hot";
 
-/// Answers that there is room for. Full: nothing is added until the place of one that was replaced is free.
+/// Most answers. When full, no answer is added until the place of a replaced one is free.
 pub const ANSWERS_MAX: u32 = 448;
-/// Places of the index. Two answers that meet in one: the later one waits until nobody asks for the first.
+/// Places of the index. If two answers share one, the later one waits until nobody asks for the first.
 pub const PLACES: u32 = 1024;
-/// Places for known clients. If two share one, the first keeps it while it asks, and a neighbour displaces a client from elsewhere.
-/// User space answers the other.
+/// Places of known clients. If two share one, the first keeps it while it asks, but a neighbour displaces a client from
+/// elsewhere. User space answers the other.
 pub const CLIENTS_MAX: u32 = 2048;
 /// Entries of the map of silent ports.
 pub const SILENT_WORDS: u32 = 65_536 / u64::BITS;
-/// Words of a QNAME: in lower case, uncompressed, filled up with zeros. Longer names are answered by user space.
+/// Words of a QNAME: lower case, uncompressed, padded with zeros. Queries for longer names go to user space.
 pub const NAME_WORDS: usize = 8;
-/// Bytes of the longest QNAME.
+/// Longest QNAME in bytes.
 pub const NAME_MAX: usize = NAME_WORDS * size_of::<u64>();
 /// Words of an answer's records.
 pub const BODY_WORDS: usize = 26;
-/// Bytes of the most records. A frame grows by as many, and drivers have at least 216 in front of it.
+/// Most bytes of an answer's records. A frame grows by as many, and drivers have at least 216 before it.
 pub const BODY_MAX: usize = BODY_WORDS * size_of::<u64>();
-/// The most records: each has a TTL.
+/// Most records of an answer: each has a TTL, whose offset takes a byte of a word.
 pub const RECORDS_MAX: usize = size_of::<u64>();
-/// An answer, by the words of [`word`].
+/// An answer as words, see [`word`].
 pub type AnswerWords = [u64; word::COUNT];
 
-/// Which word of an answer is what.
+/// Indices of an answer's words.
 pub mod word {
-    /// See [`super::kind`].
+    /// Kind of the question, see [`super::kind`].
     pub const KIND: usize = 0;
-    /// The first of [`super::NAME_WORDS`].
+    /// QNAME, the first of [`super::NAME_WORDS`] words.
     pub const NAME: usize = 1;
-    /// When it must not be given any more, in nanoseconds of CLOCK_MONOTONIC.
+    /// Time from which on it must not be given, in nanoseconds of CLOCK_MONOTONIC.
     pub const OVER: usize = NAME + super::NAME_WORDS;
-    /// When its TTLs were right. A second later they are one less.
+    /// Time to which its TTLs belong. One second later they are one less.
     pub const SINCE: usize = OVER + 1;
-    /// What [`super::control::VALID`] was when it was made.
+    /// Value of [`super::control::VALID`] when it was made.
     pub const VALID: usize = SINCE + 1;
-    /// See [`super::AnswerShape`].
+    /// Shape of the answer, see [`super::AnswerShape`].
     pub const SHAPE: usize = VALID + 1;
-    /// Where the TTLs are in the body, a byte each; 0: there are no more.
+    /// Offsets of the TTLs in the body, a byte each; 0 behind the last.
     pub const TTLS: usize = SHAPE + 1;
     /// The first of [`super::BODY_WORDS`], filled up with zeros: the message behind the question, without OPT.
     pub const BODY: usize = TTLS + 1;
@@ -72,34 +72,34 @@ pub mod word {
     pub const COUNT: usize = BODY + super::BODY_WORDS;
 }
 
-/// Entries of the control array.
+/// Indices of the control array.
 pub mod control {
-    /// What holds: the generation of the policy in the upper half, the number of removals from the cache in the lower. Answers
-    /// and clients of another value are as good as not there. 0: nothing is answered.
+    /// Value under which answers and clients are valid: the generation of the policy in the upper half, the number of
+    /// removals from the cache in the lower. Those of another value are ignored. 0: nothing is answered.
     pub const VALID: u32 = 0;
     /// Key of the hashes, drawn at random.
     pub const KEY: u32 = 1;
-    /// Seconds of the wall clock less those of CLOCK_MONOTONIC, modulo 2^64.
+    /// Wall clock minus CLOCK_MONOTONIC in seconds, modulo 2^64.
     pub const WALL: u32 = 2;
-    /// Whether there are DNS cookies.
+    /// Nonzero if DNS cookies are on.
     pub const HAS_COOKIES: u32 = 3;
-    /// The secret that they are made with, two words.
+    /// Secret of new cookies, two words.
     pub const SECRET: u32 = 4;
-    /// How many there are.
+    /// Number of entries.
     pub const COUNT: u32 = 6;
 }
 
-/// Kinds of questions for one name.
+/// Bits of a question's kind, above its QTYPE.
 pub mod kind {
     /// DO: the client wants DNSSEC records.
     pub const DNSSEC_OK: u64 = 1 << 16;
-    /// CD.
+    /// CD: the client validates by itself.
     pub const CHECKING_DISABLED: u64 = 1 << 17;
     /// The query has an OPT record.
     pub const EDNS: u64 = 1 << 18;
 }
 
-/// How an answer's message looks, in one word.
+/// Properties of an answer's message, in one word.
 ///
 /// ```text
 ///  63     48 47      32 31          16 15            0
@@ -118,7 +118,7 @@ pub struct AnswerShape {
 }
 
 impl AnswerShape {
-    /// As the answer has it.
+    /// The shape as one word.
     #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
@@ -128,7 +128,7 @@ impl AnswerShape {
             | self.body_len as u64
     }
 
-    /// What [`Self::to_word`] made.
+    /// From the value of [`Self::to_word`].
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
@@ -141,14 +141,14 @@ impl AnswerShape {
     }
 }
 
-/// The sum so far and the next word.
+/// Mixes the next word into the sum.
 #[inline(always)]
 const fn mix(sum: u64, word: u64) -> u64 {
     let sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     sum ^ sum >> 29
 }
 
-/// The keyed hash of a question, over the words in which its name is. Who asks cannot choose names that meet in one place.
+/// Keyed hash of a question, over the words of its name. Without the key nobody can choose names that share a place.
 #[derive(Clone, Copy, Debug)]
 pub struct QuestionHash {
     key: u64,
@@ -156,14 +156,14 @@ pub struct QuestionHash {
 }
 
 impl QuestionHash {
-    /// Of no word yet.
+    /// The hash without any word.
     #[inline(always)]
     #[must_use]
     pub const fn new(key: u64) -> Self {
         Self { key, sum: key }
     }
 
-    /// With the name's next word.
+    /// The hash with the name's next word.
     #[inline(always)]
     #[must_use]
     pub const fn add(self, word: u64) -> Self {
@@ -173,7 +173,7 @@ impl QuestionHash {
         }
     }
 
-    /// Of the whole name, asked for in this way.
+    /// The hash of the whole name and this kind.
     #[inline(always)]
     #[must_use]
     pub const fn finish(self, kind: u64) -> u64 {
@@ -181,7 +181,7 @@ impl QuestionHash {
     }
 }
 
-/// The hash of a question whose name is there as a whole.
+/// Hash of a question with a whole name.
 #[must_use]
 pub const fn hash(key: u64, kind: u64, name: &[u64; NAME_WORDS]) -> u64 {
     let mut hash = QuestionHash::new(key);
@@ -193,7 +193,7 @@ pub const fn hash(key: u64, kind: u64, name: &[u64; NAME_WORDS]) -> u64 {
     hash.finish(kind)
 }
 
-/// In how many words a name is, its end among them.
+/// Number of words of a name, its end included.
 const fn words_in_use(name: &[u64; NAME_WORDS]) -> usize {
     let mut at = 0;
     while at < NAME_MAX {
@@ -207,14 +207,14 @@ const fn words_in_use(name: &[u64; NAME_WORDS]) -> usize {
     NAME_WORDS
 }
 
-/// In how many words a name of `len` bytes is.
+/// Number of words of a name of `len` bytes.
 #[inline(always)]
 #[must_use]
 pub const fn words_of(len: usize) -> usize {
     len.div_ceil(size_of::<u64>())
 }
 
-/// The first `len` bytes of eight that lie in memory as this word, 1 to 8 of them; zeros in place of the others.
+/// The first `len` bytes, 1 to 8, of the eight in memory that make up this word; the others are zeros.
 #[inline(always)]
 #[must_use]
 pub const fn first_bytes(word: u64, len: usize) -> u64 {
@@ -222,39 +222,39 @@ pub const fn first_bytes(word: u64, len: usize) -> u64 {
     u64::from_le((word.to_le() << others) >> others)
 }
 
-/// Eight bytes with ASCII letters in lower case (RFC 4343). A label's length, at most 63, is no letter.
+/// Eight bytes with ASCII letters in lower case (RFC 4343). A label's length byte, at most 63, is no letter.
 #[inline(always)]
 #[must_use]
 pub const fn lower_case(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const TOP: u64 = 0x80 * ONES;
-    // Of each byte the top bit: whether it is at least 'A', and whether it is more than 'Z', but for its own top bit.
+    // Top bit of each byte: set in `from_a` from 'A' on, in `behind_z` behind 'Z', the byte's own top bit apart.
     let low = word & !TOP;
     let from_a = low + (0x80 - b'A' as u64) * ONES;
     let behind_z = low + (0x7f - b'Z' as u64) * ONES;
     let upper = from_a & !behind_z & !word & TOP;
-    // 0x80 >> 2 is what a small letter has more.
+    // 0x80 >> 2 is the difference between upper and lower case.
     word | upper >> 2
 }
 
-/// The place in the index.
+/// Place of a hash in the index.
 #[inline(always)]
 #[must_use]
 pub const fn place(hash: u64) -> u32 {
     hash as u32 & (PLACES - 1)
 }
 
-/// The bits of an index entry that say which answer it is; the others are of the hash.
+/// Bits of an index entry for the answer's number; the others are of the hash.
 const NUMBER: u64 = 0xffff;
 
-/// The entry of the index for the answer with this number.
+/// Index entry for the answer with this number.
 #[inline(always)]
 #[must_use]
 pub const fn entry(hash: u64, number: u16) -> u64 {
     hash & !NUMBER | number as u64
 }
 
-/// The number of the answer, if the entry is that of this hash as far as it says.
+/// Number of the answer, if the hash bits of the entry match this hash.
 #[inline(always)]
 #[must_use]
 pub const fn number(entry: u64, hash: u64) -> Option<u32> {
@@ -264,41 +264,42 @@ pub const fn number(entry: u64, hash: u64) -> Option<u32> {
     Some((entry & NUMBER) as u32)
 }
 
-/// What says of a client that it may be answered while `valid` holds: a keyed sum of its address, which is as in an IPv6 header,
-/// read in native order. A sender that does not know the key has no address with the same sum but by chance, one in 2^64.
+/// Value of a client that may be answered while `valid` is in force: a keyed sum of its address, which is given as in an
+/// IPv6 header, read in native order. A sender without the key hits the same sum by chance alone, one in 2^64.
 #[inline(always)]
 #[must_use]
 pub const fn client(key: u64, valid: u64, address: [u64; 2]) -> u64 {
     let sum = mix(mix(key ^ valid, address[0]), address[1]);
-    // 0 is the place of nobody.
+    // 0 is an empty place.
     mix(sum, key) & !entry_of_client::MARKS | 1 << 63
 }
 
-/// What stands beside a client in its entry.
+/// Marks beside a client's value in its entry.
 ///
 /// ```text
 ///  63   62  61 60       59                    0
-///  | 1 | lately | near | what [`client`] gives |
+///   | 1 | lately | near | value of [`client`]  |
 /// ```
 pub mod entry_of_client {
-    /// How long ago it has asked: the program writes [`LATELY`], user space counts it down. At 0 another one may have the place.
+    /// How lately it has asked: the program writes [`LATELY`], user space counts it down. At 0 another client may take the
+    /// place.
     pub const LATELY: u64 = 3 << 61;
-    /// One of those.
+    /// One step of that count.
     pub const LATELY_ONE: u64 = 1 << 61;
-    /// It is a neighbour: no client from elsewhere takes its place while it asks.
+    /// True for a neighbour: no client from elsewhere takes its place while it asks.
     pub const IS_NEAR: u64 = 1 << 60;
-    /// All of that: the rest says who it is.
+    /// All marks; the other bits identify the client.
     pub const MARKS: u64 = LATELY | IS_NEAR;
 }
 
-/// The place of that.
+/// Place of a client's value.
 #[inline(always)]
 #[must_use]
 pub const fn client_place(client: u64) -> u32 {
     client as u32 & (CLIENTS_MAX - 1)
 }
 
-/// The entry of the map of silent ports, and the bit in it.
+/// Entry of a port in the map of silent ports, and its bit.
 #[inline(always)]
 #[must_use]
 pub const fn silent_bit(port: u16) -> (u32, u64) {
@@ -306,20 +307,20 @@ pub const fn silent_bit(port: u16) -> (u32, u64) {
 }
 
 crate::counters! {
-    /// What became of a query that the program for hot answers was asked about.
+    /// Outcome of a query in the program for hot names.
     pub enum HotOutcome: u32 {
         /// Answered.
         Answered = "answered",
-        /// Not a plain question: another class or operation, an option in EDNS but a good DNS cookie, more than one record, or a long
-        /// name.
+        /// Not a plain question: another class or opcode, an EDNS option other than a valid DNS cookie, more than one
+        /// record, or a long name.
         NotPlain = "not_plain",
-        /// No hot answer.
+        /// No hot answer for the question.
         Unknown = "unknown",
-        /// The hot answer's time is over: user space gives one, and asks for a new one.
+        /// The hot answer is too old: user space answers, and asks for a new one.
         Over = "over",
-        /// The hot answer is of an earlier policy, or from before something was removed from the cache.
+        /// The hot answer is of an earlier policy, or from before a removal from the cache.
         Withdrawn = "withdrawn",
-        /// From a client, or a port, that user space has not answered under the present policy.
+        /// From a client or a port that user space has not answered under the present policy.
         NewClient = "new_client",
         /// The driver has no room for the answer.
         NoRoom = "no_room",
@@ -384,16 +385,16 @@ mod tests {
         assert_eq!(words_in_use(&NAME), 8);
         assert_eq!(words(b"\0"), 1, "the root");
         assert_eq!(words(b"\x06abcdef\0"), 1);
-        // The end is a word of its own.
+        // The end is in a word of its own.
         assert_eq!(words(b"\x07abcdefg\0"), 2);
         assert_eq!(
             words(b"\x03\0\0\0\x07\0\0\0\0\0\0\0\0"),
             2,
             "labels of zeros"
         );
-        // Bytes without an end count as all of them.
+        // Bytes without an end use all words.
         assert_eq!(words(&[1; NAME_MAX]), 8);
-        // Bytes behind the end do not matter.
+        // Bytes behind the end are ignored.
         let mut long = [7; NAME_WORDS];
         long[0] = u64::from_ne_bytes(*b"\x06abcdef\0");
         let mut short = [0; NAME_WORDS];

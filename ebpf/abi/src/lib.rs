@@ -1,9 +1,9 @@
-//! What the XDP program and user space share, written once.
+//! Definitions that the XDP programs and user space share.
 //!
-//! It has no dependencies, no features, no std and no unsafe, because one of the two sides is compiled for the kernel. What
-//! both sides must agree on is the *contract*: maps, keys, values, limits, and the reasons that the program counts by. What
-//! both sides must know is what a frame looks like ([`headers`]), how it is summed up ([`checksum`]) and how a name is hashed
-//! ([`hash`]).
+//! The crate has no dependencies, no features, no std and no unsafe, because one of the two sides is compiled for the
+//! kernel. It holds the *contract* on which both sides must agree: maps, keys, values, limits, and the reasons by which the
+//! program counts. And it holds what both sides must know about a frame: the formats of its headers ([`headers`]), its
+//! checksums ([`checksum`]) and the hash of names ([`hash`]).
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
-//! What the program that answers SYNs is told, in one word, so that it is told all of it at once.
+//! Orders for the program that answers SYNs, in one word, so that it reads all of them at once.
 
-/// The value of the map [`crate::map::SHIELD`].
+/// Value of [`crate::shield::SYN_COOKIES`].
 ///
 /// ```text
 ///  31              16 15  12 11     8 7   5 4        3        2      1            0
@@ -9,13 +9,12 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orders(u32);
 
-/// Which of a client's options the kernel takes back from the timestamp that a cookie comes with.
+/// Options of a client that the kernel restores from the timestamp of a returned cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestoredOptions {
     /// Selective acknowledgment (RFC 2018).
     pub sack: bool,
-    /// By how many bits the kernel will shift the windows that it announces (RFC 7323 section 2): 0 to 14. `None`: it
-    /// scales none.
+    /// Window scale that the kernel will announce (RFC 7323 section 2), 0 to 14; `None` if it uses none.
     pub scale: Option<u8>,
 }
 
@@ -32,7 +31,7 @@ impl Orders {
     /// SYNs are counted and passed.
     pub const REST: Self = Self(0);
 
-    /// SYNs are answered. `None`: with an MSS and no other option.
+    /// SYNs are answered. `None`: the answer has an MSS and no other option.
     #[must_use]
     pub const fn give(kept: Option<RestoredOptions>) -> Self {
         let Some(kept) = kept else {
@@ -46,40 +45,40 @@ impl Orders {
         Self(GIVEN | TIMESTAMPS | sack | scale)
     }
 
-    /// The same; and a client that brought a cookie back is not asked again for so many seconds.
+    /// The orders with a time in seconds for which a client that brought a cookie back is not asked again.
     #[must_use]
     pub const fn verified_for(self, secs: u16) -> Self {
         Self(self.0 & 0xffff | (secs as u32) << VERIFIED_SHIFT)
     }
 
-    /// The same; and what belongs to no connection is dropped.
+    /// The orders with segments without a connection dropped.
     #[must_use]
     pub const fn without_strays(self) -> Self {
         Self(self.0 | STRAYS)
     }
 
-    /// How long a client that brought a cookie back is not asked again, in seconds.
+    /// Seconds for which a client that brought a cookie back is not asked again.
     #[inline(always)]
     #[must_use]
     pub const fn verified_secs(self) -> u32 {
         self.0 >> VERIFIED_SHIFT
     }
 
-    /// Whether what belongs to no connection is dropped.
+    /// True if segments without a connection are dropped.
     #[inline(always)]
     #[must_use]
     pub const fn drops_strays(self) -> bool {
         self.0 & (GIVEN | STRAYS) == GIVEN | STRAYS
     }
 
-    /// Whether SYNs are answered.
+    /// True if SYNs are answered.
     #[inline(always)]
     #[must_use]
     pub const fn are_given(self) -> bool {
         self.0 & GIVEN != 0
     }
 
-    /// What is kept where the client has timestamps.
+    /// Options that are restored if the client has timestamps.
     #[inline(always)]
     #[must_use]
     pub const fn kept(self) -> Option<RestoredOptions> {
@@ -97,13 +96,13 @@ impl Orders {
         })
     }
 
-    /// As the map holds it.
+    /// The orders as stored in the map.
     #[must_use]
     pub const fn to_word(self) -> u32 {
         self.0
     }
 
-    /// What [`Self::to_word`] made.
+    /// From the value of [`Self::to_word`].
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u32) -> Self {

@@ -1,18 +1,18 @@
-//! The contract between the sk_lookup program and user space: which source ports have a question in flight.
+//! Contract between the sk_lookup program and user space: source ports with a question in flight.
 //!
-//! One array of u64, mapped by the workers, in which each port has its place; eight ports share one, and are never open at
-//! once. The place of no open port is 0. The last entry is the key of the tags.
+//! One array of u64, mapped by the workers, with a place for each port. Eight ports share a place, and are never open at
+//! the same time. A place without an open port is 0. The last entry is the key of the tags.
 //!
 //! ```text
 //!  63     59   58..56     55..48   47..32     31..0
 //!  | open | v6 | port high | worker | question | tag |
 //! ```
-//! The tag is a keyed sum of who was asked, and from which address: 32 bits instead of two addresses. A sender that does not know
-//! the key cannot send from an address with the same tag; user space compares the addresses themselves.
+//! The tag is a keyed sum of the server's address and ours: 32 bits in place of two addresses. A sender without the key
+//! cannot send from an address with the same tag; user space compares the addresses themselves.
 
 /// ARRAY of u64, mappable: [`SLOTS`] entries, and the key.
 pub const TABLE: &str = "ports";
-/// SOCKMAP: the sockets that receive, two for each worker: see [`receiver`].
+/// SOCKMAP: receiving sockets, two for each worker, see [`receiver`].
 pub const RECEIVERS: &str = "receivers";
 /// Name of the program.
 pub const PROGRAM: &str = "xdnsd_ports";
@@ -21,7 +21,7 @@ pub const PROGRAM: &str = "xdnsd_ports";
 pub const SLOTS: u32 = 8192;
 /// Index of the key.
 pub const KEY: u32 = SLOTS;
-/// Workers that can receive.
+/// Most workers that can receive.
 pub const WORKERS_MAX: u32 = 64;
 /// Entries of the map of sockets.
 pub const RECEIVERS_MAX: u32 = WORKERS_MAX * 2;
@@ -31,7 +31,7 @@ const V6: u64 = 1 << 59;
 const PORT_SHIFT: u32 = 56;
 const WORKER_SHIFT: u32 = 48;
 const QUESTION_SHIFT: u32 = 32;
-/// What the program compares: all but worker and question.
+/// Bits that the program compares: all but worker and question.
 const COMPARED: u64 = OPEN | V6 | 7 << PORT_SHIFT | 0xffff_ffff;
 
 /// The place of a port.
@@ -41,7 +41,7 @@ pub const fn slot(port: u16) -> u32 {
     port as u32 & (SLOTS - 1)
 }
 
-/// The entry of a port that is open, without worker and question.
+/// Entry of an open port, without worker and question.
 #[inline(always)]
 #[must_use]
 pub const fn open(port: u16, v6: bool, tag: u32) -> u64 {
@@ -49,28 +49,28 @@ pub const fn open(port: u16, v6: bool, tag: u32) -> u64 {
     OPEN | family | (port as u64 / SLOTS as u64) << PORT_SHIFT | tag as u64
 }
 
-/// The entry with the worker that has the port, and what it is for.
+/// The entry with the worker and the question of the port.
 #[inline(always)]
 #[must_use]
 pub const fn owned(entry: u64, worker: u8, question: u16) -> u64 {
     entry | (worker as u64) << WORKER_SHIFT | (question as u64) << QUESTION_SHIFT
 }
 
-/// Whether the port of `entry` is the one that [`open`] made `wanted` of.
+/// True if `entry` is of the same port and server as `wanted`, which [`open`] made.
 #[inline(always)]
 #[must_use]
 pub const fn matches(entry: u64, wanted: u64) -> bool {
     entry & COMPARED == wanted
 }
 
-/// Which worker has the port.
+/// Worker of the port.
 #[inline(always)]
 #[must_use]
 pub const fn worker(entry: u64) -> u8 {
     (entry >> WORKER_SHIFT) as u8
 }
 
-/// What it is for.
+/// Question of the port.
 #[inline(always)]
 #[must_use]
 pub const fn question(entry: u64) -> u16 {
@@ -84,14 +84,14 @@ pub const fn receiver(worker: u8, v6: bool) -> u32 {
     worker as u32 * 2 + v6 as u32
 }
 
-/// The sum so far and the next word.
+/// Mixes the next word into the sum.
 #[inline(always)]
 const fn mix(sum: u64, word: u32) -> u64 {
     let sum = (sum ^ word as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     sum ^ sum >> 29
 }
 
-/// The tag of an IPv4 server and our address `local`; both are as in the header, read in native order. `port` is the server's.
+/// Tag of an IPv4 server and our address `local`, both as in the header, read in native order. `port` is the server's.
 #[inline(always)]
 #[must_use]
 pub const fn tag_v4(key: u64, remote: u32, local: u32, port: u16) -> u32 {
@@ -99,18 +99,18 @@ pub const fn tag_v4(key: u64, remote: u32, local: u32, port: u16) -> u32 {
     (mix(sum, 4) >> 32) as u32
 }
 
-/// An IPv6 server, its address as in the header, read in native order.
+/// An IPv6 server.
 #[derive(Clone, Copy)]
 pub struct ServerV6 {
-    /// Its address.
+    /// Address as in the header, read in native order.
     pub address: [u32; 4],
-    /// Its port.
+    /// Port of the server.
     pub port: u16,
-    /// Index of the interface where it is, if its address is link-local, else 0.
+    /// Index of its interface if the address is link-local, else 0.
     pub link: u32,
 }
 
-/// The tag of an IPv6 server and our address.
+/// Tag of an IPv6 server and our address.
 #[inline(always)]
 #[must_use]
 pub const fn tag_v6(key: u64, server: ServerV6, local: [u32; 4]) -> u32 {

@@ -1,123 +1,124 @@
-//! The contract about limits per client: one table of accounts, which workers keep, and which the program for limits looks into.
+//! Contract about limits per client: a table of accounts, which workers keep and the program for limits reads.
 //!
-//! It is an array of [`ELEMENT_WORDS`] words an element, in mapped memory: user space loads and stores words, and so does the
-//! program, and nobody makes a system call. The first elements say what holds, the others have four accounts each.
+//! It is an array of elements of [`ELEMENT_WORDS`] words in mapped memory: user space and the program load and store words,
+//! and neither makes a system call. The first elements have the settings, the others four accounts each.
 //!
 //! ```text
 //!  0           1 .. 4                        5 ..
 //!  | control   | networks that are on-link | sets of four accounts ...                        |
 //!                                              | tag | queries | misses | slips | tag | ...
 //! ```
-//! An account has for each limit the moment from which on nothing counts against the client any more, in nanoseconds of
-//! CLOCK_MONOTONIC. Who asks moves it by an interval, and may do so while it is no more than a burst away: a token bucket that
-//! needs neither a level nor a clock of its own (GCRA, ITU-T I.371). Two that count at the same time may count one for both.
+//! An account has a time for each limit at which the client's debt is paid, in nanoseconds of CLOCK_MONOTONIC. Each event
+//! moves it by an interval, and is within the limit if it is no more than a burst away: a token bucket without a level and
+//! a clock of its own (GCRA, ITU-T I.371). Two processors that count at the same time may count one event for both.
 
 use crate::hash::{self, HashKey};
 
-/// ARRAY_OF_MAPS of one ARRAY of [`Element`], mappable, with [`ELEMENTS`] entries, which all programs share.
+/// Name of the map: ARRAY_OF_MAPS of one ARRAY of [`Element`], mappable, with [`ELEMENTS`] entries, shared by all programs.
 pub const ACCOUNTS: &str = "accounts";
-/// PERCPU_ARRAY of one message, and what is known of it.
+/// PERCPU_ARRAY of a message and its parsed properties.
 pub const SCRATCH: &str = "rate_scratch";
-/// Name of the program that looks into them.
+/// Name of the program that reads the accounts.
 pub const PROGRAM: &str = "xdnsd_rate";
-/// The same, that asks the program for hot names before it redirects.
+/// Name of the same program with a call of the program for hot names before the redirect.
 pub const PROGRAM_TIER0: &str = "xdnsd_rate_tier0";
 
-/// A DNS cookie is good for so long.
+/// Age in seconds up to which a DNS cookie is valid.
 pub const COOKIE_AGE_MAX_SECS: u32 = 3_600;
-/// From this age on its client gets another one.
+/// Age in seconds from which on a client gets a new cookie.
 pub const COOKIE_RENEW_SECS: u32 = 1_800;
-/// And may come from a clock that is so far ahead (RFC 9018 section 4.3).
+/// Longest time in seconds by which a cookie may come from the future (RFC 9018 section 4.3).
 pub const COOKIE_AHEAD_MAX_SECS: u32 = 300;
-/// Bytes of the scratch of a processor.
+/// Scratch space of a processor in bytes.
 pub const SCRATCH_BYTES: usize = 296;
 
 /// Words of an element.
 pub const ELEMENT_WORDS: usize = 16;
 /// An element.
 pub type Element = [u64; ELEMENT_WORDS];
-/// Accounts of a set. One more takes the place of the one that owes least, and who had that begins anew.
+/// Accounts of a set. When full, a new one replaces the account that owes least, whose client begins anew.
 pub const WAYS: usize = ELEMENT_WORDS / account::COUNT;
-/// Sets of accounts.
+/// Number of sets of accounts.
 pub const SETS: u32 = 128;
 const _: () = assert!(SETS.is_power_of_two());
-/// Networks on-link that the program can know. More: it limits none of their clients, and user space does so alone.
+/// Most on-link networks that the program can know. If there are more, it limits none of their clients, and user space does
+/// so alone.
 pub const NETWORKS_MAX: usize = 16;
-/// Networks of an element.
+/// Networks per element.
 pub const NETWORKS_OF_ELEMENT: usize = ELEMENT_WORDS / network::COUNT;
 /// The first element with networks.
 pub const NETWORKS_AT: u32 = 1;
 /// The first element with accounts.
 pub const SETS_AT: u32 = NETWORKS_AT + (NETWORKS_MAX / NETWORKS_OF_ELEMENT) as u32;
-/// Elements of the table.
+/// Number of elements of the table.
 pub const ELEMENTS: u32 = SETS_AT + SETS;
-/// Words of the table.
+/// Number of words of the table.
 pub const WORDS: usize = ELEMENTS as usize * ELEMENT_WORDS;
 
-/// Which word of an account is what.
+/// Indices of an account's words.
 pub mod account {
-    /// The client: see [`super::ClientPrefix::tag`]. 0: empty.
+    /// Client, see [`super::ClientPrefix::tag`]; 0 if empty.
     pub const TAG: usize = 0;
     /// Queries.
     pub const QUERIES: usize = 1;
-    /// Questions that the cache could not answer, and nobody had asked.
+    /// Questions that the cache could not answer and that were not in flight.
     pub const MISSES: usize = 2;
     /// Answers with TC in place of others.
     pub const SLIPS: usize = 3;
-    /// How many there are.
+    /// Number of words.
     pub const COUNT: usize = 4;
 }
 
-/// Which word of a network is what: as [`ClientPrefix`] has addresses.
+/// Indices of a network's words, with addresses as in [`ClientPrefix`].
 pub mod network {
-    /// The first address.
+    /// First address.
     pub const FIRST: usize = 0;
-    /// The bits that count.
+    /// Network mask.
     pub const MASK: usize = 2;
-    /// How many there are.
+    /// Number of words.
     pub const COUNT: usize = 4;
 }
 
-/// Which word of the first element is what.
+/// Indices of the first element's words.
 pub mod control {
-    /// See [`super::Rate`]: of queries.
+    /// Interval of the limit of queries, see [`super::Rate`].
     pub const QUERY_INTERVAL: usize = 0;
-    /// 0: they are not limited.
+    /// Depth of the limit of queries; 0: no limit.
     pub const QUERY_DEPTH: usize = 1;
-    /// See [`super::Rate`]: of answers with TC.
+    /// Interval of the limit of answers with TC, see [`super::Rate`].
     pub const SLIP_INTERVAL: usize = 2;
-    /// 0: none is given.
+    /// Depth of the limit of answers with TC; 0: no such answers.
     pub const SLIP_DEPTH: usize = 3;
-    /// Key of the hash of clients: two words.
+    /// Key of the hash of clients, two words.
     pub const KEY: usize = 4;
-    /// Seconds of the wall clock less those of CLOCK_MONOTONIC, modulo 2^64.
+    /// Wall clock minus CLOCK_MONOTONIC in seconds, modulo 2^64.
     pub const WALL: usize = 6;
-    /// Whether there are DNS cookies.
+    /// Nonzero if DNS cookies are on.
     pub const HAS_COOKIES: usize = 7;
-    /// The two secrets by which a cookie is good: two words each.
+    /// The two secrets whose cookies are accepted, two words each.
     pub const SECRETS: usize = 8;
-    /// Networks on-link; more than [`super::NETWORKS_MAX`]: they are not there.
+    /// Number of on-link networks; if more than [`super::NETWORKS_MAX`], they are not in the table.
     pub const NETWORKS: usize = 12;
-    /// Nanoseconds of CLOCK_MONOTONIC less those of the engine's clock, modulo 2^64.
+    /// CLOCK_MONOTONIC minus the engine's clock in nanoseconds, modulo 2^64.
     pub const CLOCK: usize = 13;
-    /// How often an operator wanted another secret for DNS cookies, and when: to workers.
+    /// Rotations of the cookies' secret that the operator asked for, for workers.
     pub const TURNS: usize = 14;
-    /// Nanoseconds that a query costs of a client that no worker has answered lately, on each processor, for neighbours and for others.
-    /// 0: there is no limit.
+    /// Nanoseconds that a query of a new client costs, one that no worker has answered lately; on each processor, for
+    /// neighbours and for others. 0: no limit.
     pub const NEWCOMERS: usize = 15;
 }
 
-/// What new clients may owe together: so many queries come to user space at once, and no more than its rings hold.
+/// Most debt of new clients together in nanoseconds: a burst of queries for user space that its rings can hold.
 pub const NEWCOMERS_DEPTH_NS: u64 = 20_000_000;
-/// For so many seconds after it has brought a SYN cookie back a client is not counted among the new ones.
+/// Seconds after a SYN cookie has come back for which a client does not count as new.
 pub const NEWCOMER_PROVED_SECS: u32 = 600;
 
-/// How much of something a client may have.
+/// Rate of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Nanoseconds that one costs.
+    /// Cost of one event in nanoseconds.
     pub interval_ns: u64,
-    /// Nanoseconds that a client may owe. 0: there is no limit.
+    /// Most debt of a client in nanoseconds; 0: no limit.
     pub depth_ns: u64,
 }
 
@@ -128,7 +129,7 @@ impl Rate {
         depth_ns: 0,
     };
 
-    /// So many a second, and those of `burst_secs` at once after as long a rest. 0 a second: there is no limit.
+    /// `per_sec` events a second, and those of `burst_secs` at once after as long a rest. 0 a second: no limit.
     #[must_use]
     pub const fn new(per_sec: u32, burst_secs: u32) -> Self {
         const NANOS_PER_SEC: u64 = 1_000_000_000;
@@ -141,14 +142,14 @@ impl Rate {
         }
     }
 
-    /// Whether there is a limit.
+    /// True if there is a limit.
     #[must_use]
     #[inline(always)]
     pub const fn is_on(self) -> bool {
         self.depth_ns != 0
     }
 
-    /// Whether a client whose debt is paid at `clear_at` may have one more at `now`.
+    /// True if a client whose debt is paid at `clear_at` may have one more event at `now`.
     #[must_use]
     #[inline(always)]
     pub const fn has_room(self, clear_at: u64, now: u64) -> bool {
@@ -158,7 +159,7 @@ impl Rate {
             <= self.depth_ns
     }
 
-    /// When the debt is paid, with one more.
+    /// Time at which the debt is paid after one more event.
     #[must_use]
     #[inline(always)]
     pub const fn charge(self, clear_at: u64, now: u64) -> u64 {
@@ -167,16 +168,16 @@ impl Rate {
     }
 }
 
-/// What counts as one client: an address, or a prefix of addresses.
+/// Unit of a client: an address, or a prefix of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientPrefix {
-    /// The address as it lies in a packet, in two loads, IPv4 as ::ffff:a.b.c.d; of a prefix its first.
+    /// Address in network byte order, in two words; IPv4 as ::ffff:a.b.c.d. For a prefix its first address.
     pub words: [u64; 2],
-    /// How many bits count.
+    /// Prefix length in bits.
     pub len: u64,
 }
 
-/// All bytes of a word but the last.
+/// Mask of all bytes of a word but the last.
 const WITHOUT_LAST: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0]);
 
 impl ClientPrefix {
@@ -187,7 +188,7 @@ impl ClientPrefix {
         Self { words, len: 128 }
     }
 
-    /// The /24 of an IPv4 address, the /56 of another one.
+    /// The /24 of an IPv4 address, the /56 of an IPv6 address.
     #[must_use]
     #[inline(always)]
     pub const fn prefix(words: [u64; 2]) -> Self {
@@ -204,7 +205,7 @@ impl ClientPrefix {
         }
     }
 
-    /// The tag of its account.
+    /// Tag of its account.
     #[must_use]
     #[inline(always)]
     pub fn tag(self, key: &HashKey) -> u64 {
@@ -213,7 +214,7 @@ impl ClientPrefix {
     }
 }
 
-/// The element with the account of this tag.
+/// Element with the account of this tag.
 #[must_use]
 #[inline(always)]
 pub const fn element(tag: u64) -> u32 {
@@ -248,7 +249,7 @@ mod tests {
         assert!(rate.has_room(clear_at, start + 100_000_000));
         clear_at = rate.charge(clear_at, start + 100_000_000);
         assert!(!rate.has_room(clear_at, start + 100_000_000));
-        // What was not used for longer than a burst is lost.
+        // Allowance that was not used for longer than a burst is lost.
         let later = start + 60_000_000_000;
         let given = (0..)
             .take_while(|_| {
@@ -277,7 +278,7 @@ mod tests {
             ("192.0.2.1", "192.0.3.1", false),
             ("2001:db8:0:100::1", "2001:db8:0:1ff:ffff::", true),
             ("2001:db8:0:100::1", "2001:db8:0:200::1", false),
-            // Neither family's prefixes are the other's.
+            // Prefixes of one family do not cover the other.
             ("0.0.0.1", "::1", false),
             ("::ffff:0:0:0", "0.0.0.0", false),
         ] {

@@ -1,11 +1,11 @@
-//! What became of a frame: the reasons that the XDP program counts by.
+//! Outcome of a frame: the reasons by which the XDP program counts.
 
 use crate::{FRAME_MAX, HEARTBEAT_STALE_NS, MESSAGE_MAX, SYN_FRAME_MAX};
 
 crate::counters! {
-    /// What became of a frame. The match arm, the counter index and the metric name are the same word.
+    /// Outcome of a frame. The match arm, the counter index and the metric name are the same word.
     pub enum Reason: u32 {
-        /// Given to the AF_XDP socket of its RX queue.
+        /// Redirected to the AF_XDP socket of its RX queue.
         Redirected = "redirected",
         /// Shorter than its own headers say.
         PassTruncated = "pass_truncated",
@@ -25,71 +25,73 @@ crate::counters! {
         PassProtocol = "pass_protocol",
         /// UDP to a (VLAN, address, port) that is not ours: forwarded DNS among it.
         PassForeign = "pass_foreign",
-        /// To an address of ours in a frame to a MAC address that is not: another station's, which a promiscuous port hears.
+        /// To an address of ours, but to a MAC address of another station, as a promiscuous port receives it.
         PassOtherMac = "pass_other_mac",
-        /// Received by another interface than the sockets', for which this one's program runs as well: a port of a bond.
+        /// Received by another interface than the sockets', on which this program runs as well: a port of a bond.
         PassOtherDevice = "pass_other_device",
-        /// By a port of a bridge whose frames are all the bridge's: it is closed by the spanning tree, it is locked (802.1X), its VLANs
-        /// are not the bridge's own untagged one, or the bridge is down.
+        /// By a port of a bridge whose frames all belong to the bridge: it is closed by the spanning tree, it is locked
+        /// (802.1X), its VLANs are not the bridge's own untagged one, or the bridge is down.
         PassPort = "pass_port",
-        /// By a port of a bridge, from a station that the bridge is to hear of: for the first time, by another port than before, or
-        /// once in a quarter of the time for which it remembers.
+        /// By a port of a bridge, from a station that the bridge has to see: for the first time, by another port than
+        /// before, or once in a quarter of its ageing time.
         PassStation = "pass_station",
-        /// IPv4 header checksum does not add up (RFC 1071).
+        /// IPv4 header checksum is wrong (RFC 1071).
         PassIpv4Checksum = "pass_ipv4_checksum",
-        /// UDP checksum does not add up: damage, or a partial sum left by offload. The kernel knows which.
+        /// UDP checksum is wrong: damage, or a partial sum left by offload. The kernel can tell.
         PassUdpChecksum = "pass_udp_checksum",
-        /// Packet is longer than its datagram, or the datagram does not say how long it is; where garbage is not dropped also
-        /// what is truncated.
+        /// Packet is longer than its datagram, or the datagram does not state its length; if garbage is not dropped also a
+        /// truncated one.
         PassLength = "pass_length",
         /// Message longer than 512 bytes.
         PassLong = "pass_long",
         /// Frame in several buffers, or longer than 1024 bytes; with a SYN to a guarded port longer than 128.
         PassLargeFrame = "pass_large_frame",
-        /// QR = 1: a response, to another port than 53 or where garbage is not dropped.
+        /// QR = 1: a response, to another port than 53 or if garbage is not dropped.
         PassResponse = "pass_response",
-        /// Source address is multicast, broadcast, loopback or unspecified, or source port 0; where garbage is not dropped also an
-        /// address of ours.
+        /// Source address is multicast, broadcast, loopback or unspecified, or source port 0; if garbage is not dropped
+        /// also an address of ours.
         PassSource = "pass_source",
-        /// The FIB sends the reply elsewhere than where the query came from.
+        /// The FIB sends the reply another way than the query came.
         PassRoute = "pass_route",
-        /// The queue's worker has not been alive for a second.
+        /// The queue's worker has had no heartbeat for a second.
         PassStale = "pass_stale",
         /// No AF_XDP socket is bound to this RX queue.
         PassNoSocket = "pass_no_socket",
         /// A SYN to a guarded port, answered with a cookie by the driver (XDP_TX).
         SynCookie = "syn_cookie",
-        /// A SYN to a guarded port while SYN cookies rest: nobody floods, or their answers do not arrive.
+        /// A SYN to a guarded port while SYN cookies are off: there is no flood, or their answers do not arrive.
         PassSyn = "pass_syn",
         /// A SYN to a guarded port that carries data (RFC 7413), or whose lengths disagree.
         PassSynLength = "pass_syn_length",
-        /// TCP checksum of a SYN to a guarded port does not add up: damage, or a partial sum left by offload.
+        /// TCP checksum of a SYN to a guarded port is wrong: damage, or a partial sum left by offload.
         PassTcpChecksum = "pass_tcp_checksum",
         /// The kernel gave no cookie for a SYN to a guarded port: nobody listens there, the listener's queue is full, the
         /// connection exists, or tcp_syncookies is not 2.
         PassNoCookie = "pass_no_cookie",
         /// The driver has no room for the answer to a SYN.
         PassNoRoom = "pass_no_room",
-        /// A segment to a guarded port that brings back a cookie, while cookies are given.
+        /// A segment to a guarded port that brings a cookie back, while cookies are given.
         PassCookie = "pass_cookie",
-        /// From a client that has lately brought back a cookie: a SYN to a guarded port, or a segment to one that belongs to no
-        /// connection.
+        /// From a client that has lately brought a cookie back: a SYN to a guarded port, or a segment to one that belongs
+        /// to no connection.
         PassVerified = "pass_verified",
-        /// A segment to a guarded port that belongs to no connection, one of the few a second that the kernel is left to refuse.
+        /// A segment to a guarded port that belongs to no connection, one of the few per second that the kernel refuses.
         PassStray = "pass_stray",
         /// A SYN to a protected address behind this host, answered with a cookie of our own by the driver (XDP_TX).
         ForwardCookie = "forward_cookie",
-        /// An ACK that brings such a cookie back: the client is verified from here on, and is told by an RST to come again (XDP_TX).
+        /// An ACK that brings such a cookie back: the client is verified from here on, and an RST makes it come again
+        /// (XDP_TX).
         ForwardProof = "forward_proof",
         /// A SYN to a protected address from a verified client.
         ForwardVerified = "forward_verified",
-        /// A SYN to an address that is protected from floods alone, while there is none.
+        /// A SYN to an address that is protected only during floods, while there is none.
         ForwardCalm = "forward_calm",
-        /// Dropped: a segment to a guarded port that belongs to no connection and brings back no cookie, while cookies are given.
+        /// Dropped: a segment to a guarded port that belongs to no connection and brings no cookie back, while cookies are
+        /// given.
         DropStray = "drop_stray",
         /// Dropped: an RST to a guarded port that belongs to no connection, while cookies are given.
         DropReset = "drop_reset",
-        /// Dropped: a DNS response to port 53 of ours, where nobody has asked anything.
+        /// Dropped: a DNS response to port 53 of ours, from which nothing is asked.
         DropResponse = "drop_response",
         /// Dropped: to an address of ours from that address (land), or from another one of ours on the same device.
         DropSource = "drop_source",
@@ -97,17 +99,16 @@ crate::counters! {
         DropTruncated = "drop_truncated",
         /// Dropped: to an address of ours, from a prefix that is denied.
         DropDenied = "drop_denied",
-        /// Dropped: to a protected address from a client that is not verified, a SYN that cannot be answered: with data or a FIN,
-        /// behind IP options or extension headers, in parts.
+        /// Dropped: a SYN to a protected address from a client that is not verified, which cannot be answered: with data or
+        /// a FIN, behind IP options or extension headers, or fragmented.
         DropForward = "drop_forward",
         /// A query for a hot name, answered by the driver (XDP_TX).
         Answered = "answered",
-        /// A query of a client that has asked more than it may, or of one of too many new ones, answered with TC by the driver
-        /// (XDP_TX).
+        /// A query of a client over its limit, or of one of too many new clients, answered with TC by the driver (XDP_TX).
         RateSlipped = "rate_slipped",
-        /// Dropped: a query of a client that has asked more than it may.
+        /// Dropped: a query of a client over its limit.
         DropRate = "drop_rate",
-        /// Dropped: a query of a client that no worker has answered lately, while more such come than user space is given.
+        /// Dropped: a query of a client that no worker has answered lately, beyond the rate of such queries for user space.
         DropNewcomer = "drop_newcomer",
     }
 }

@@ -1,30 +1,31 @@
-//! Lets one frame of each station pass now and then, so that the bridge keeps the station in its FDB: see `xdnsd_abi::bridge`.
+//! Lets a frame of each station pass now and then, so that the bridge keeps the station in its FDB, see
+//! `xdnsd_abi::bridge`.
 //!
-//! A station that asks by another port has moved. Its frame passes at once, and the bridge learns the new port.
+//! A station that asks by another port has moved. Its frame passes at once, so that the bridge learns the new port.
 
 use crate::flow::link::Mac;
 use xdnsd_abi::bridge::{ELEMENTS, WAYS};
 
-/// The table of stations and the clock.
+/// The table of stations, the clock, and the port of the frame.
 pub trait Stations {
     type Element: Copy;
     fn element(&self, index: u32) -> Option<Self::Element>;
     fn word(&self, element: Self::Element, at: usize) -> u64;
     fn set_word(&self, element: Self::Element, at: usize, word: u64);
-    /// Milliseconds of CLOCK_MONOTONIC.
+    /// CLOCK_MONOTONIC in milliseconds.
     fn now_ms(&self) -> u32;
-    /// After so many milliseconds a frame of a station passes again.
+    /// Milliseconds after which a frame of a station passes again.
     fn interval_ms(&self) -> u32;
     /// Index of the bridge.
     fn bridge(&self) -> u32;
-    /// Index of the port that the frame came by.
+    /// Index of the port that received the frame.
     fn ingress(&self) -> u32;
 }
 
-/// Whether the bridge had a frame of this station lately. If not, this frame passes and is noted.
+/// True if the bridge has seen a frame of this station lately. If not, this frame is noted, and is to pass.
 #[inline(always)]
 pub fn has_heard(station: Mac, stations: &impl Stations) -> bool {
-    // The bridge drops it.
+    // The bridge drops a frame from a group address.
     if station.is_group() {
         return false;
     }
@@ -60,7 +61,7 @@ pub fn has_heard(station: Mac, stations: &impl Stations) -> bool {
     false
 }
 
-/// By the golden ratio, as Linux hashes numbers.
+/// Multiplicative hash by the golden ratio, as Linux hashes numbers.
 #[inline(always)]
 const fn element_of(station: Mac) -> u32 {
     const GOLDEN: u64 = 0x61c8_8646_80b5_83eb;

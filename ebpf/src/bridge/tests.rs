@@ -63,7 +63,7 @@ fn station(number: u16) -> Mac {
 fn a_station_passes_first_and_then_once_in_the_interval() {
     let port = Port::new();
     let mut passed = Vec::new();
-    // Around the moment at which the clock has no more bits.
+    // Around the wrap of the 32-bit clock.
     let start = u32::MAX - INTERVAL;
     for second in 0..300 {
         let at = start.wrapping_add(second * 1_000);
@@ -87,7 +87,7 @@ fn a_station_that_has_moved_passes_at_once_and_when_it_comes_back_too() {
     assert!(port.asks(station(1), 1_005));
 }
 
-/// One host may be in two networks of one table, and is no other station for that.
+/// A host may be in two networks of one table, and is the same station in both.
 #[test]
 fn a_station_of_another_bridge_is_another_one() {
     let port = Port::new();

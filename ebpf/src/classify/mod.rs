@@ -1,9 +1,9 @@
 //! Decides whether a frame is a DNS query to us that user space can answer in place. [`Frame`] is the parsed frame.
 //!
-//! A frame that cannot be parsed passes to the kernel untouched, with a [`Reason`]. A frame to us that can only be an attack is
-//! dropped with a reason: the kernel would discard it too, and here that costs least. Checks stand in the order of their cost:
-//! traffic other than DNS passes after a few compares, and DNS to others after one map lookup. This module reads the frame and
-//! asks the [`Kernel`]; it writes nothing.
+//! A frame that cannot be parsed passes to the kernel untouched, with a [`Reason`]. A frame to us that can only be an
+//! attack is dropped with a reason: the kernel would discard it too, and here that costs least. Checks are in the order of
+//! their cost: traffic other than DNS passes after a few compares, and DNS to others after one map look-up. This module
+//! reads the frame and asks the [`Kernel`]; it writes nothing.
 
 use crate::flow::link::{Link, Mac};
 use crate::flow::network::{Address, Packet};
@@ -14,28 +14,28 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{dns, protocol, udp};
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, MESSAGE_MAX, PathCheck, Reason};
 
-/// Longest datagram that is summed up.
+/// Longest datagram that is summed up, in bytes.
 const UDP_LEN_MAX: u16 = (udp::HEADER_LEN + MESSAGE_MAX) as u16;
-/// The port of DNS.
+/// Port of DNS.
 const DNS_PORT: u16 = 53;
-/// Shortest datagram that holds a message.
+/// Shortest datagram with a DNS message, in bytes.
 const UDP_LEN_MIN: u16 = (udp::HEADER_LEN + dns::HEADER_LEN) as u16;
 
-/// Reads what decides whether a reply may leave as the frame came.
+/// Access to what decides whether a reply may leave the way the frame came.
 pub trait FrameContext {
-    /// Where the FIB sends a reply.
+    /// The FIB's next hop for a reply; `None` if it has none.
     fn next_hop(&self, reply: &ReplyFlow) -> Option<NextHop>;
     /// Index of the interface that received the frame.
     fn ingress(&self) -> u32;
-    /// Whether frames that can only be an attack are dropped.
+    /// True if frames that can only be an attack are dropped.
     fn drops_garbage(&self) -> bool;
 }
 
-/// Reads maps and the clock, and tail-calls other programs.
+/// Access to maps, the clock and other programs.
 pub trait Kernel: FrameContext {
-    /// The checks for a query to this destination; `None`: the destination is not ours.
+    /// Checks for a query to this destination; `None` if the destination is not ours.
     fn path_check(&self, listen: &Listen) -> Option<PathCheck>;
-    /// Tail-calls the program for SYNs (`syn/`). Returns only where that is not loaded.
+    /// Tail-calls the program for SYNs (`syn/`). Returns only if it is not loaded.
     fn hand_on_syn(&self);
     /// Tail-calls the program for other segments (`stray.rs`).
     fn hand_on_stray(&self);
@@ -43,17 +43,17 @@ pub trait Kernel: FrameContext {
     fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
-    /// Whether the bridge had a frame of this station by this port lately.
+    /// True if the bridge has seen a frame of this station by this port lately.
     fn has_heard(&self, station: Mac) -> bool;
-    /// When the worker of the frame's RX queue was last alive; `None` for a queue outside the map.
+    /// Latest heartbeat of the worker of the frame's RX queue; `None` for a queue outside the map.
     fn heartbeat(&self) -> Option<u64>;
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
 }
 
-/// A reply, as the FIB look-up takes it.
+/// A reply, for the FIB look-up.
 pub struct ReplyFlow {
-    /// See [`protocol`].
+    /// IP protocol, see [`protocol`].
     pub protocol: u8,
     /// Our address, as in [`Listen`].
     pub source: Address,
@@ -68,14 +68,14 @@ pub struct ReplyFlow {
 /// The FIB's answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NextHop {
-    /// Index of the interface that the reply leaves through.
+    /// Index of the interface through which the reply leaves.
     pub ifindex: u32,
     /// Ethernet destination of the reply.
     pub mac: Mac,
 }
 
-/// `Ok`: the frame is a sound query to us, the reply may leave as the query came, and the worker is alive. The value: whether
-/// limits per client apply.
+/// `Ok`: the frame is a valid query to us, the reply may leave the way the query came, and the worker is alive. The value
+/// is true if limits per client apply.
 #[inline(always)]
 pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason> {
     match Frame::parse(frame) {
@@ -112,7 +112,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     let check = kernel.path_check(&listen).ok_or(Reason::PassForeign)?;
     check_ours(link, &check, kernel)?;
     check_source(packet, datagram.source_port(), kernel)?;
-    // The key is made first, so that both ways lead to the same stack: the verifier walks what follows once.
+    // The key is made first, so that the stack is the same on both paths and the verifier walks what follows once.
     let from = from(packet, &listen);
     let bit = core::hint::black_box(&from).address_bit();
     if check.own & bit != 0 && kernel.path_check(&from).is_some() {
@@ -130,8 +130,8 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     };
     check_route(&check, link, &reply, kernel)?;
     check_heartbeat(kernel)?;
-    // Last: here the verifier needs to know nothing of the frame any more, so that one walk stands for those behind every
-    // path that leads here. In front of the others it takes minutes.
+    // Last, because here the verifier need not know anything about the frame, so that one walk covers all paths that lead
+    // here. Before the other checks verification takes minutes.
     if kernel.is_large() {
         return Err(Reason::PassLargeFrame);
     }
@@ -141,7 +141,7 @@ fn classify_datagram(flow: &Flow<Datagram<'_>>, kernel: &impl Kernel) -> Result<
     Ok(check.has_limits())
 }
 
-/// The listen map's key of a destination.
+/// Key of a destination in the listen map.
 #[inline(always)]
 pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
     Listen {
@@ -153,7 +153,7 @@ pub fn listen(link: &Link, destination: Address, port: u16) -> Listen {
     }
 }
 
-/// The frame has our MAC address, and came by the interface that is served.
+/// Checks that the frame is to our MAC address, and came by the interface that is served.
 #[inline(always)]
 pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Result<(), Reason> {
     if link.destination != Mac::of(check.mac) {
@@ -162,20 +162,20 @@ pub fn check_ours(link: &Link, check: &PathCheck, way: &impl FrameContext) -> Re
     if way.ingress() == check.ingress_ifindex {
         return Ok(());
     }
-    // Compared last: a query that is answered never comes here.
+    // Compared last: a query that is answered never gets here.
     if check.ingress_ifindex == 0 {
         return Err(Reason::PassPort);
     }
     Err(Reason::PassOtherDevice)
 }
 
-/// The reason for a frame to us that can only be an attack: `dropped` where `shield.drop_garbage` is on, else `passed`.
+/// Reason for a frame to us that can only be an attack: `dropped` if `shield.drop_garbage` is on, else `passed`.
 #[inline(always)]
 pub fn garbage(way: &impl FrameContext, dropped: Reason, passed: Reason) -> Reason {
     if way.drops_garbage() { dropped } else { passed }
 }
 
-/// The source can be answered: it is no martian, and not our own address.
+/// Checks that the source can be answered: it is no martian and not the destination itself.
 #[inline(always)]
 pub fn check_source(packet: &Packet, port: u16, way: &impl FrameContext) -> Result<(), Reason> {
     if packet.source == packet.destination {
@@ -187,7 +187,7 @@ pub fn check_source(packet: &Packet, port: u16, way: &impl FrameContext) -> Resu
     Ok(())
 }
 
-/// A destination's key with the frame's source address. A source that the listen map has is forged.
+/// Key of the frame's source address at the destination's VLAN and port. A source in the listen map is forged.
 #[inline(always)]
 pub fn from(packet: &Packet, destination: &Listen) -> Listen {
     Listen {
@@ -196,7 +196,7 @@ pub fn from(packet: &Packet, destination: &Listen) -> Listen {
     }
 }
 
-/// The lengths of IP and UDP agree to the byte. Bytes behind the packet are Ethernet padding.
+/// Checks that the lengths of IP and UDP are equal. Bytes behind the packet are Ethernet padding.
 #[inline(always)]
 fn check_lengths(
     packet: &Packet,
@@ -204,7 +204,7 @@ fn check_lengths(
     way: &impl FrameContext,
 ) -> Result<(), Reason> {
     let len = datagram.len();
-    // RFC 2675 section 4: the datagram is as long as its packet, which the kernel knows.
+    // RFC 2675 section 4: the datagram is as long as its packet. The kernel handles it.
     if len == 0 {
         return Err(Reason::PassLength);
     }
@@ -226,14 +226,15 @@ fn check_query(datagram: &Datagram<'_>, way: &impl FrameContext) -> Result<(), R
     if header.get::<{ dns::field::FLAGS.start }, u16>() & dns::QR.to_be() == 0 {
         return Ok(());
     }
-    // No question leaves port 53. Another port may be shared: responses of multicast DNS come to 5353 (RFC 6762 section 6.7).
+    // No query of ours leaves from port 53. Another port may be shared: responses of multicast DNS come to 5353 (RFC 6762
+    // section 6.7).
     if datagram.destination_port() == DNS_PORT.to_be() {
         return Err(garbage(way, Reason::DropResponse, Reason::PassResponse));
     }
     Err(Reason::PassResponse)
 }
 
-/// Verifies both checksums. The walk over the datagram also shows that all its bytes are in the frame.
+/// Verifies both checksums. The walk over the datagram also proves that all its bytes are in the frame.
 #[inline(always)]
 fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reason> {
     if !packet.header_sum.adds_up() {
@@ -244,7 +245,7 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
         .start
         .sum::<UDP_LEN_MAX>(len)
         .ok_or(Reason::PassTruncated)?;
-    // RFC 768: the sender may have computed none. RFC 8200 section 8.1: over IPv6 it has to.
+    // RFC 768: the sender may have computed none. RFC 8200 section 8.1: over IPv6 it must.
     let ok = if datagram.has_checksum() {
         let pseudo = u64::from(u16::from(protocol::UDP).to_be()) + u64::from(len.to_be());
         Sum::of_few(sum + packet.addresses_sum + pseudo).adds_up()
@@ -254,7 +255,7 @@ fn check_checksums(packet: &Packet, datagram: &Datagram<'_>) -> Result<(), Reaso
     ok.then_some(()).ok_or(Reason::PassUdpChecksum)
 }
 
-/// Where `route_check` applies, the FIB sends the reply back to where the frame came from.
+/// Checks that the FIB sends the reply back the way the frame came, if `route_check` applies.
 #[inline(always)]
 pub fn check_route(
     check: &PathCheck,
@@ -275,8 +276,8 @@ pub fn check_route(
     }
 }
 
-/// The queue has a socket, and its worker is alive. The two clocks may differ by a tick in either direction; a larger difference
-/// in either direction is stale.
+/// Checks that the queue has a socket and its worker is alive. The two clocks may differ by a tick in either direction; a
+/// larger difference in either direction is stale.
 #[inline(always)]
 fn check_heartbeat(kernel: &impl Kernel) -> Result<(), Reason> {
     let beat = kernel.heartbeat().unwrap_or(0);

@@ -21,7 +21,7 @@ const QUERY_V6: [u8; 95] = [
 ];
 
 const NOW: u64 = 77_000_000_000;
-/// The interface of our sockets.
+/// Interface of our sockets.
 const OUR_INDEX: u32 = 3;
 const OUR_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
 const CLIENT: Mac = Mac([
@@ -30,17 +30,17 @@ const CLIENT: Mac = Mac([
     u16::from_ne_bytes([0x00, 0x02]),
 ]);
 
-/// What addresses of ours end with.
+/// Last bytes of our addresses.
 const OURS: [u8; 3] = [53, 0x53, 99];
 
-/// A kernel that answers as told and remembers the listen key it was asked for.
+/// A kernel with fixed answers, which remembers the listen key of the look-up.
 struct FakeKernel {
     egress_ifindex: u32,
     ingress: u32,
     drops_garbage: bool,
     mac: [u8; 6],
     is_large: bool,
-    /// It comes by a port of a bridge, which has heard of its sender or not; and whom it was asked for.
+    /// The frame comes by a port of a bridge, which has seen its sender or not; and the station that was looked up.
     is_by_port: bool,
     is_resting: bool,
     has_heard: bool,
@@ -48,9 +48,9 @@ struct FakeKernel {
     next_hop: Option<NextHop>,
     heartbeat: Option<u64>,
     asked: RefCell<Option<Listen>>,
-    /// How often it was asked.
+    /// Number of look-ups.
     looks: Cell<u32>,
-    /// SYNs that were handed on.
+    /// Number of SYNs that were handed on.
     syns: Cell<u32>,
     strays: Cell<u32>,
     odd: Cell<u32>,
@@ -144,7 +144,7 @@ fn alive() -> FakeKernel {
 }
 
 fn run(bytes: &[u8], kernel: &FakeKernel) -> Result<(), Reason> {
-    // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
+    // Exactly as long as the frame, so that a memory checker sees a read of any byte behind it.
     let frame = bytes.to_vec().into_boxed_slice();
     let range = frame.as_ptr_range();
     // SAFETY: the range of a live slice.
@@ -219,7 +219,7 @@ fn tags_that_name_no_vlan_and_too_many_tags() {
     assert_eq!(run(&three, &alive()), Err(Reason::PassVlanDepth));
 }
 
-/// Whatever a segment says, and wherever it is cut: TCP is the kernel's.
+/// TCP is the kernel's, whatever a segment contains and wherever it is cut.
 #[test]
 fn tcp_passes_as_no_datagram() {
     for (frame, protocol, payload) in [(&QUERY_V4[..], 23, 34), (&QUERY_V6[..], 20, 54)] {
@@ -237,7 +237,7 @@ fn tcp_passes_as_no_datagram() {
     }
 }
 
-/// It has to be whole as far as it is looked at; what it says of its options, and whose it is, the other program asks.
+/// The segment has to be complete as far as it is read here; the other program checks its options and owner.
 #[test]
 fn a_syn_is_handed_on_and_nothing_else_is() {
     for (frame, protocol, payload) in [(&QUERY_V4[..], 23, 34), (&QUERY_V6[..], 20, 54)] {
@@ -271,10 +271,10 @@ fn a_syn_is_handed_on_and_nothing_else_is() {
     }
 }
 
-/// A frame, and what of it is changed to what.
+/// A frame, and the changes to it.
 type Changed<'a> = (&'a [u8], &'a [(usize, u8)]);
 
-/// What becomes of a query after this change, with garbage dropped and without.
+/// Results for a query after these changes, with garbage dropped and without.
 fn both_ways(frame: &[u8], changes: &[(usize, u8)]) -> [Result<(), Reason>; 2] {
     let mut frame = frame.to_vec();
     changes.iter().for_each(|(at, to)| frame[*at] = *to);
@@ -302,12 +302,12 @@ fn garbage_is_dropped_where_that_is_wanted_and_else_passes() {
             Reason::DropResponse,
             Reason::PassResponse,
         ),
-        // From where it goes to, and from another address of ours.
+        // From its own destination, and from another address of ours.
         ((v4, &[(29, 53)]), Reason::DropSource, Reason::PassSource),
         ((v4, &[(29, 99)]), Reason::DropSource, Reason::PassSource),
         ((v6, &[(37, 0x53)]), Reason::DropSource, Reason::PassSource),
         ((v6, &[(37, 99)]), Reason::DropSource, Reason::PassSource),
-        // The datagram is longer than its packet, and shorter than a header of its own, and of DNS.
+        // The datagram is longer than its packet, and shorter than its own header, or than that header and a DNS header.
         (
             (v4, &[(39, 0x2a)]),
             Reason::DropTruncated,
@@ -333,18 +333,18 @@ fn garbage_is_dropped_where_that_is_wanted_and_else_passes() {
 fn what_is_only_unusual_passes() {
     let (v4, v6) = (&QUERY_V4[..], &QUERY_V6[..]);
     let cases: [(Changed<'_>, Reason); 7] = [
-        // Port 153: a response there may be somebody else's.
+        // Port 153, where a response may be another program's.
         (
             (v4, &[(36, 0), (37, 153), (44, 0x81)]),
             Reason::PassResponse,
         ),
-        // The packet goes on behind its datagram, or only it says how long that is (RFC 2675).
+        // The packet continues behind its datagram, or is the only one to state the length (RFC 2675).
         ((v4, &[(39, 0x28)]), Reason::PassLength),
         ((v6, &[(59, 0)]), Reason::PassLength),
-        // From ourselves to another station, and to others from an address of ours.
+        // From our address to another station, and from one of ours to others.
         ((v4, &[(5, 9), (29, 53)]), Reason::PassOtherMac),
         ((v4, &[(33, 77), (29, 53)]), Reason::PassForeign),
-        // Nobody's address, and no port.
+        // An invalid source address, and source port 0.
         ((v4, &[(26, 127)]), Reason::PassSource),
         ((v4, &[(34, 0), (35, 0)]), Reason::PassSource),
     ];
@@ -381,7 +381,7 @@ fn a_cut_frame_is_never_ours_and_padding_is_no_matter() {
     }
 }
 
-/// And whom nobody can be answered of is not asked for.
+/// A query that cannot be answered is not looked up.
 #[test]
 fn a_query_by_a_port_passes_until_the_bridge_has_heard_of_its_station() {
     for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
@@ -421,7 +421,7 @@ fn a_query_by_a_port_whose_frames_are_the_bridges_passes() {
     }
 }
 
-/// A port of a bridge hears what goes to other stations.
+/// A port of a bridge also receives frames to other stations.
 #[test]
 fn a_frame_to_another_stations_mac_passes() {
     for frame in [&QUERY_V4[..], &QUERY_V6[..]] {
@@ -450,7 +450,7 @@ fn a_frame_to_another_stations_mac_passes() {
     }
 }
 
-/// The kernel drops what is redirected to a socket of another interface.
+/// The kernel drops frames that are redirected to a socket of another interface.
 #[test]
 fn a_frame_that_a_port_of_a_bond_received_passes() {
     for frame in [&QUERY_V4[..], &QUERY_V6[..]] {

@@ -1,4 +1,4 @@
-//! What stands in front of an answer, whatever it carries: its MAC addresses and its IP header.
+//! Headers of an answer of any kind: its MAC addresses and its IP header.
 
 use super::link::Mac;
 use super::network::Address;
@@ -6,25 +6,26 @@ use crate::frame::write::ViewMut;
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6};
 
-/// Hops that an answer may take, as Linux's own.
+/// TTL or hop limit of an answer, as Linux's default.
 const HOPS: u8 = 64;
 
-/// The IP header of an answer.
+/// IP header of an answer.
 pub struct AnswerHeader {
     /// Our address, as in [`xdnsd_abi::Listen`].
     pub source: Address,
-    /// The client's.
+    /// The client's address.
     pub destination: Address,
-    /// What both add to a sum in native order.
+    /// Sum of both addresses, in native order.
     pub addresses_sum: u64,
-    /// See [`xdnsd_abi::headers::protocol`].
+    /// IP protocol, see [`xdnsd_abi::headers::protocol`].
     pub protocol: u8,
-    /// Bytes behind the header.
+    /// Length behind the header in bytes.
     pub payload_len: u16,
 }
 
 impl AnswerHeader {
-    /// Writes it with `source` and `destination`, which are its own as IPv4 has them (RFC 791 section 3.1).
+    /// Writes an IPv4 header with `source` and `destination`, which are the answer's own in IPv4's form (RFC 791 section
+    /// 3.1).
     #[inline(always)]
     pub fn write_ipv4(
         &self,
@@ -51,7 +52,7 @@ impl AnswerHeader {
         header.set::<{ field::DESTINATION.start }, u32>(destination);
     }
 
-    /// Writes it (RFC 8200 section 3).
+    /// Writes an IPv6 header (RFC 8200 section 3).
     #[inline(always)]
     pub fn write_ipv6(&self, mut header: ViewMut<'_, { ipv6::HEADER_LEN }>) {
         use ipv6::field;
@@ -66,7 +67,7 @@ impl AnswerHeader {
     }
 }
 
-/// Writes the MAC addresses at the start of a frame, or of its Ethernet header.
+/// Writes the MAC addresses at the start of a frame or of an Ethernet header.
 #[inline(always)]
 pub fn write_macs<const N: usize>(frame: &mut ViewMut<'_, N>, destination: Mac, source: Mac) {
     use ethernet::field::{DESTINATION, SOURCE};
@@ -79,7 +80,7 @@ pub fn write_macs<const N: usize>(frame: &mut ViewMut<'_, N>, destination: Mac, 
     frame.set::<{ SOURCE.start + 4 }, u16>(f);
 }
 
-/// What a number adds to a sum in native order.
+/// A number as part of a sum in native order.
 #[inline(always)]
 pub const fn word(number: u16) -> u64 {
     number.to_be() as u64

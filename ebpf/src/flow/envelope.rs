@@ -1,4 +1,4 @@
-//! What stands in front of the message of a datagram, on the way there and back.
+//! Headers of a datagram before its message, for query and answer.
 
 use super::Flow;
 use super::answer::{self, AnswerHeader, write_macs};
@@ -10,25 +10,25 @@ use crate::frame::write::{CursorMut, ViewMut};
 use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::{ethernet, ipv4, ipv6, protocol, udp, vlan};
 
-/// What stands in front of a message, there and back.
+/// Headers before a message, for query and answer.
 pub struct Envelope {
-    /// Of the query.
+    /// MAC address of the client.
     pub client_mac: Mac,
     local_mac: Mac,
-    /// TPID and control information of each tag, as they lie in the frame.
+    /// TPID and control information of each tag, in frame order.
     tags: [u32; vlan::TAGS_MAX],
     tag_count: usize,
     pub client: Address,
     local: Address,
-    /// Big-endian in memory.
+    /// Port of the client, big-endian in memory.
     pub client_port: u16,
     local_port: u16,
-    /// What the addresses add to a checksum.
+    /// Sum of the addresses.
     addresses_sum: u64,
 }
 
 impl Envelope {
-    /// Of a query in this frame.
+    /// The envelope of a query in this frame.
     #[inline(always)]
     pub fn of(frame: Cursor<'_>, flow: &Flow<Datagram<'_>>) -> Option<Self> {
         const TAGS: usize = ethernet::field::ETHERTYPE.start;
@@ -54,7 +54,7 @@ impl Envelope {
         })
     }
 
-    /// Its bytes.
+    /// Length in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
         let ip_len = match self.local.ipv4() {

@@ -5,12 +5,12 @@ use crate::frame::Cursor;
 use xdnsd_abi::Reason;
 use xdnsd_abi::headers::{ethernet, vlan};
 
-/// An Ethernet address as it lies in the frame.
+/// An Ethernet address in frame order.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mac(pub [u16; 3]);
 
 impl Mac {
-    /// Of its octets.
+    /// From its octets.
     #[inline(always)]
     pub const fn of([a, b, c, d, e, f]: [u8; 6]) -> Self {
         Self([
@@ -20,14 +20,14 @@ impl Mac {
         ])
     }
 
-    /// The same as one number.
+    /// The address as one number.
     #[inline(always)]
     pub const fn number(self) -> u64 {
         let Self([a, b, c]) = self;
         (a as u64) << 32 | (b as u64) << 16 | c as u64
     }
 
-    /// Whether it is a group address, which no station sends from.
+    /// True for a group address, which no station sends from.
     #[inline(always)]
     pub const fn is_group(self) -> bool {
         let Self([a, ..]) = self;
@@ -36,13 +36,13 @@ impl Mac {
     }
 }
 
-/// What stands in front of the packet.
+/// Headers before the packet.
 pub struct Link {
     pub destination: Mac,
     pub source: Mac,
-    /// What follows the last tag.
+    /// EtherType behind the last tag.
     pub ethertype: u16,
-    /// VLAN ID of the first tag, 0: there is none.
+    /// VLAN ID of the first tag; 0 if there is none.
     pub vlan_outer: u16,
     /// VLAN ID of the second tag, 0: there is none.
     pub vlan_inner: u16,

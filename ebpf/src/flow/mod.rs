@@ -1,8 +1,8 @@
 //! Parses a frame in three stages: link, network, transport.
 //!
-//! A stage takes a position in the frame, and gives what it found and the position behind it. A frame that it cannot parse it
-//! refuses with the [`Reason`] to pass it. `classify` decides whether the frame is ours. [`answer`] and [`envelope`] write the way
-//! back.
+//! A stage takes a position in the frame, and returns what it found and the position behind it. It refuses a frame that it
+//! cannot parse with the [`Reason`] to pass it. `classify` decides whether the frame is ours. [`answer`] and [`envelope`]
+//! write the headers of an answer.
 
 pub mod answer;
 pub mod envelope;
@@ -16,13 +16,13 @@ use network::{Packet, Payload};
 use transport::{Datagram, Segment};
 use xdnsd_abi::Reason;
 
-/// A frame that was understood, by what it carries.
+/// A parsed frame, by its payload.
 pub enum Frame<'a> {
-    /// A datagram in one piece.
+    /// An unfragmented datagram.
     Udp(Flow<Datagram<'a>>),
-    /// A TCP header, its options left out. Its addresses are read by [`segment`], where they are needed.
+    /// A TCP header, without its options. [`segment`] reads its addresses where they are needed.
     Tcp(Segment<'a>),
-    /// Another protocol, or a part of a segment.
+    /// Another protocol, or a fragment of a segment.
     Other,
 }
 
@@ -34,7 +34,7 @@ pub struct Flow<T> {
 }
 
 impl<'a> Frame<'a> {
-    /// The three stages, one after the other.
+    /// Runs the three stages, one after the other.
     #[inline(always)]
     pub fn parse(frame: Cursor<'a>) -> Result<Self, Reason> {
         let (link, rest) = Link::parse(frame)?;
@@ -63,7 +63,7 @@ pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
     })
 }
 
-/// The next `N` bytes; `Err`: the frame ends before.
+/// The next `N` bytes; `Err` if the frame ends before.
 #[inline(always)]
 pub fn take<const N: usize>(cursor: Cursor<'_>) -> Result<(View<'_, N>, Cursor<'_>), Reason> {
     cursor.take::<N>().ok_or(Reason::PassTruncated)

@@ -7,7 +7,7 @@ use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::ethernet::ethertype;
 use xdnsd_abi::headers::{ipv4, ipv6, protocol};
 
-/// An address as it lies in the packet, in two loads; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
+/// An address in packet order, in two words; IPv4 as ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Address(pub u64, pub u64);
 
@@ -28,14 +28,14 @@ impl Address {
         (self.0 == 0).then_some(u32::from_ne_bytes([a, b, c, d]))
     }
 
-    /// Whether it is good on its link alone (RFC 4291 section 2.5.6).
+    /// True for a link-local address (RFC 4291 section 2.5.6).
     #[inline(always)]
     pub const fn is_link_local(self) -> bool {
         let [a, b, ..] = self.0.to_ne_bytes();
         a == 0xfe && b & 0xc0 == 0x80
     }
 
-    /// The bytes in the order of the packet.
+    /// The bytes in packet order.
     #[inline(always)]
     pub const fn octets(self) -> [u8; 16] {
         let [a, b, c, d, e, f, g, h] = self.0.to_ne_bytes();
@@ -43,33 +43,33 @@ impl Address {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
-    /// The sum of its 16-bit words, in native order.
+    /// Sum of its 16-bit words, in native order.
     #[inline(always)]
     const fn sum(self) -> u64 {
         (self.0 >> 32) + (self.0 & 0xffff_ffff) + (self.1 >> 32) + (self.1 & 0xffff_ffff)
     }
 }
 
-/// What IPv4 and IPv6 headers have in common.
+/// Fields that IPv4 and IPv6 headers have in common.
 pub struct Packet {
     pub source: Address,
     pub destination: Address,
-    /// Bytes behind the IP header, as the IP header says; negative when that is shorter than itself.
+    /// Length behind the IP header in bytes, as the header states it; negative if it states less than its own length.
     pub payload_len: i32,
-    /// The source is a martian, which gets no reply (RFC 1812 section 5.3.7).
+    /// True if the source is a martian, which gets no reply (RFC 1812 section 5.3.7).
     pub is_source_martian: bool,
-    /// Over the header with its checksum. IPv6 has no checksum: this is then a sum that adds up.
+    /// Sum over the header with its checksum. IPv6 has none: this is then a sum that adds up.
     pub header_sum: Sum,
     pub checksum_may_be_absent: bool,
-    /// What the pseudo-header adds (RFC 768, RFC 8200 section 8.1), but for protocol and length.
+    /// Sum of the pseudo-header without protocol and length (RFC 768, RFC 8200 section 8.1).
     pub addresses_sum: u64,
 }
 
-/// What a packet carries, and where that begins.
+/// Payload of a packet, and where it begins.
 pub enum Payload<'a> {
-    /// A datagram in one piece.
+    /// An unfragmented datagram.
     Udp(Packet, Cursor<'a>),
-    /// A segment in one piece. Its addresses are read by [`segment`], where they are needed.
+    /// An unfragmented segment. [`segment`] reads its addresses where they are needed.
     Tcp(Cursor<'a>),
     /// Anything else.
     Other,
@@ -99,7 +99,7 @@ impl<'a> Payload<'a> {
             }
             return Ok(Self::Udp(header.packet()?, payload));
         }
-        // Compared behind UDP, which pays nothing for it.
+        // Compared after UDP, which so pays nothing for it.
         if header.protocol_anew() == protocol::TCP && !header.is_fragment() {
             return Ok(Self::Tcp(payload));
         }
@@ -107,8 +107,8 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// Source and destination of a packet with any payload and options. `None`: it is another protocol's, or too short, or goes where
-/// nothing listens (see [`Ipv6::ends`]).
+/// Source and destination of a packet with any payload and options. `None` if it is of another protocol, too short, or to
+/// an address where nothing listens (see [`Ipv6::ends`]).
 #[inline(always)]
 pub fn ends(ethertype: u16, rest: Cursor<'_>) -> Option<(Address, Address)> {
     match ethertype {
@@ -127,7 +127,7 @@ pub fn ends(ethertype: u16, rest: Cursor<'_>) -> Option<(Address, Address)> {
     }
 }
 
-/// The IP header of a segment in one piece, and where the segment begins. Other packets are refused.
+/// IP header of an unfragmented segment, and where the segment begins. Other packets are refused.
 #[inline(always)]
 pub fn segment(ethertype: u16, rest: Cursor<'_>) -> Result<(Packet, Cursor<'_>), Reason> {
     match ethertype {
@@ -150,13 +150,13 @@ fn segment_behind<'a>(
 
 /// An IP header, whose addresses are read only where they are needed.
 trait Header: Copy {
-    /// See [`xdnsd_abi::headers::protocol`].
+    /// IP protocol, see [`xdnsd_abi::headers::protocol`].
     fn protocol(self) -> u8;
-    /// The same, see [`View::get_anew`].
+    /// IP protocol, read anew, see [`View::get_anew`].
     fn protocol_anew(self) -> u8;
-    /// Whether the packet carries a part of a datagram or segment.
+    /// True if the packet carries a fragment of a datagram or segment.
     fn is_fragment(self) -> bool;
-    /// The rest of what it says.
+    /// The remaining fields.
     fn packet(self) -> Result<Packet, Reason>;
 }
 
@@ -229,8 +229,8 @@ impl<'a> Ipv6<'a> {
         Ok((Self(header), payload))
     }
 
-    /// Source and destination. `None`: to ::/64, which holds ::1, :: and the mapped IPv4 addresses, which would match a listener
-    /// of the other family.
+    /// Source and destination. `None` for a destination in ::/64, which contains ::1, :: and the mapped IPv4 addresses,
+    /// which would match a listener of the other family.
     #[inline(always)]
     fn ends(self) -> Option<(Address, Address)> {
         use ipv6::field::{DESTINATION, SOURCE};

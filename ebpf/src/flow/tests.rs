@@ -28,7 +28,7 @@ fn syn_v6() -> Vec<u8> {
     [&ETHERNET[..], &[0x86, 0xdd], &IPV6_TCP, &SYN].concat()
 }
 
-/// What is found in exactly these bytes.
+/// Parses exactly these bytes.
 fn parse<T>(bytes: &[u8], read: impl FnOnce(Result<Frame<'_>, Reason>) -> T) -> T {
     let bytes = bytes.to_vec().into_boxed_slice();
     let range = bytes.as_ptr_range();
@@ -36,7 +36,7 @@ fn parse<T>(bytes: &[u8], read: impl FnOnce(Result<Frame<'_>, Reason>) -> T) -> 
     read(Frame::parse(unsafe { Cursor::new(range.start, range.end) }))
 }
 
-/// The segment that is found in exactly these bytes.
+/// Parses exactly these bytes as a segment.
 fn parse_segment<T>(bytes: &[u8], read: impl FnOnce(Result<Flow<Segment<'_>>, Reason>) -> T) -> T {
     let bytes = bytes.to_vec().into_boxed_slice();
     let range = bytes.as_ptr_range();
@@ -44,7 +44,7 @@ fn parse_segment<T>(bytes: &[u8], read: impl FnOnce(Result<Flow<Segment<'_>>, Re
     read(segment(unsafe { Cursor::new(range.start, range.end) }))
 }
 
-/// Why there is no segment in these bytes.
+/// Reason why these bytes are no segment.
 fn why_no_segment(bytes: &[u8]) -> Option<Reason> {
     parse_segment(bytes, |flow| flow.err())
 }
@@ -94,7 +94,7 @@ fn a_segment_is_found_with_its_way_and_its_ports() {
     }
 }
 
-/// What is cut within a segment's header is no segment, and no byte behind its end is read.
+/// A header that is cut off is no segment, and no byte behind the end is read.
 #[test]
 fn a_cut_segment_is_none() {
     for frame in [syn_v4(), syn_v6()] {
@@ -124,7 +124,7 @@ fn a_cut_segment_is_none() {
 #[test]
 fn what_is_no_whole_datagram_or_segment_is_another_thing() {
     let (v4, v6) = (syn_v4(), syn_v6());
-    // More fragments, and an offset; "don't fragment" alone is none.
+    // More fragments, and an offset; "don't fragment" alone is no fragment.
     for (at, to) in [(20, 0x20), (21, 0x01)] {
         let fragment = changed(&v4, at, to);
         assert_eq!(what(&fragment), Ok("other"));
@@ -145,7 +145,7 @@ fn what_is_no_whole_datagram_or_segment_is_another_thing() {
     assert_eq!(what(&changed(&v6, 20, 17)), Ok("UDP"));
     assert_eq!(what(&changed(&v4, 14, 0x46)), Err(Reason::PassIpv4Options));
     assert_eq!(what(&changed(&v6, 14, 0x40)), Err(Reason::PassProtocol));
-    // To a mapped address over IPv6: a segment to nobody, a datagram that would look like one to IPv4's listener.
+    // To a mapped address over IPv6: a segment to nobody, and a datagram that would match IPv4's listener.
     let mut mapped = v6;
     mapped[38..46].fill(0);
     assert_eq!(what(&mapped), Ok("TCP"));

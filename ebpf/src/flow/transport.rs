@@ -9,9 +9,9 @@ use xdnsd_abi::headers::{tcp, udp};
 #[derive(Clone, Copy)]
 pub struct Datagram<'a> {
     header: View<'a, { udp::HEADER_LEN }>,
-    /// At the header.
+    /// Start of the header.
     pub start: Cursor<'a>,
-    /// Behind it.
+    /// Start of the message.
     pub message: Cursor<'a>,
 }
 
@@ -37,13 +37,13 @@ impl<'a> Datagram<'a> {
             .get::<{ udp::field::DESTINATION_PORT.start }, u16>()
     }
 
-    /// Bytes of header and message, as the header says.
+    /// Length of header and message in bytes, from the header.
     #[inline(always)]
     pub fn len(&self) -> u16 {
         self.header.be16::<{ udp::field::LENGTH.start }>()
     }
 
-    /// False: the sender computed no checksum (RFC 768).
+    /// False if the sender computed no checksum (RFC 768).
     #[inline(always)]
     pub fn has_checksum(&self) -> bool {
         self.header.get::<{ udp::field::CHECKSUM.start }, u16>() != 0
@@ -56,7 +56,7 @@ pub struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    /// `None`: the frame ends before.
+    /// Parses the header; `None` if the frame ends before its end.
     #[inline(always)]
     pub fn parse(start: Cursor<'a>) -> Option<Self> {
         let (header, _) = start.take::<{ tcp::HEADER_LEN }>()?;
@@ -74,7 +74,7 @@ impl<'a> Segment<'a> {
             .get::<{ tcp::field::DESTINATION_PORT.start }, u16>()
     }
 
-    /// Number of its first byte.
+    /// Sequence number of its first byte.
     #[inline(always)]
     pub fn sequence(&self) -> u32 {
         self.header.get::<{ tcp::field::SEQUENCE.start }, u32>()
@@ -87,13 +87,13 @@ impl<'a> Segment<'a> {
             .get::<{ tcp::field::ACKNOWLEDGMENT.start }, u32>()
     }
 
-    /// Bytes of header and options, as the header says: 0 to 60. The frame may be shorter.
+    /// Length of header and options in bytes, from the header: 0 to 60. The frame may be shorter.
     #[inline(always)]
     pub fn header_len(&self) -> u8 {
         (self.header.get::<{ tcp::field::OFFSET }, u8>() >> 4) * 4
     }
 
-    /// The header as it lies in the frame.
+    /// The header in frame order.
     #[inline(always)]
     pub fn words(&self) -> [u32; tcp::HEADER_LEN / size_of::<u32>()] {
         [
@@ -105,13 +105,13 @@ impl<'a> Segment<'a> {
         ]
     }
 
-    /// See [`xdnsd_abi::headers::tcp::flag`].
+    /// Flags, see [`xdnsd_abi::headers::tcp::flag`].
     #[inline(always)]
     pub fn flags(&self) -> u8 {
         self.header.get::<{ tcp::field::FLAGS }, u8>()
     }
 
-    /// True for the segment that asks for a connection.
+    /// True for a segment that opens a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
         use tcp::flag::{ACK, FIN, RST, SYN};
@@ -128,7 +128,7 @@ mod tests {
         0xf0, 0x00, 0x00, 0x00, 0x00, 0x02, 0x04, 0x05, 0xb4, 0x01, 0x01, 0x04, 0x02,
     ];
 
-    /// What is found in exactly these bytes.
+    /// Parses exactly these bytes.
     fn parse(bytes: &[u8], read: impl FnOnce(Option<Segment<'_>>)) {
         let bytes = bytes.to_vec().into_boxed_slice();
         let range = bytes.as_ptr_range();
@@ -170,7 +170,7 @@ mod tests {
         for flags in 0..=u8::MAX {
             let mut bytes = SYN;
             bytes[tcp::field::FLAGS] = flags;
-            // PSH, URG and the two of ECN say nothing about it.
+            // PSH, URG and the two of ECN make no difference.
             let opens = flags & 0b01_0111 == 0b00_0010;
             parse(&bytes, |segment| {
                 let segment = segment.expect("it is whole");

@@ -1,7 +1,7 @@
-//! Segments to protected hosts behind this one: a client opens a connection only after it has brought a cookie back.
+//! Segments to protected hosts behind this one: a client may open a connection only after it has brought a cookie back.
 //!
-//! No socket of ours listens there, so the cookie is our own. The ACK that brings it back verifies the client and is answered with an
-//! RST; the client connects again, and passes.
+//! No socket of ours listens there, so the cookie is our own. The ACK that brings it back verifies the client and is
+//! answered with an RST; the client connects again, and passes.
 //!
 //! ```text
 //!  client                        here                                      host
@@ -9,8 +9,8 @@
 //!    ACK, number + 1 ────────────► verified; RST
 //!    SYN ────────────────────────────────────────────────────────────────► SYN
 //! ```
-//! All other segments pass, so that connections from before go on. A SYN that cannot be answered is dropped: one with data or a FIN
-//! here, one behind options or in parts in [`odd`].
+//! All other segments pass, so that existing connections go on. A SYN that cannot be answered is dropped: one with data or
+//! a FIN here; one with IP options or extension headers, or a fragment, in [`odd`].
 
 mod odd;
 
@@ -23,25 +23,25 @@ use crate::syn::{self, Ends, Guarded, SegmentAnswer, TcpOptions};
 use xdnsd_abi::headers::tcp::flag;
 use xdnsd_abi::{Behind, Protected, Reason};
 
-/// What the program asks of the kernel besides.
+/// Further access that the program needs.
 pub trait Forwarding: Guarded {
-    /// The protection of this address and port in this VLAN. `None`: there is none.
+    /// Protection of this address and port in this VLAN; `None` if there is none.
     fn protected(&self, destination: &Behind) -> Option<Protected>;
-    /// Whether any host is protected.
+    /// True if any host is protected.
     fn protects(&self) -> bool;
-    /// The 16 bytes of the frame from an offset on, as they lie there. `None`: it ends before.
+    /// The 16 bytes of the frame from an offset on, in frame order; `None` if it ends before.
     fn words(&self, at: u32) -> Option<[u64; 2]>;
-    /// The first eight of them.
+    /// The first eight of these bytes.
     fn word(&self, at: u32) -> Option<u64>;
-    /// Whether there is a flood.
+    /// True during a flood.
     fn is_flooded(&self) -> bool;
-    /// The cookie for a SYN with this number, and the one by the secret before.
+    /// Cookies for a SYN with this sequence number: by the present secret, and by the previous one.
     fn cookies(&self, ends: &Ends, sequence: u32) -> [u32; 2];
     /// Notes that the client is verified.
     fn prove(&self, ends: &Ends);
 }
 
-/// `Ok`: the answer to the segment, and the reason that it is counted by.
+/// `Ok`: the answer to the segment, and the reason by which it is counted.
 #[inline(always)]
 pub fn classify(
     frame: Cursor<'_>,
@@ -104,8 +104,8 @@ pub fn classify(
     Ok((answer, Reason::ForwardProof))
 }
 
-/// What becomes of a SYN that is not answered for this reason. One with a wrong checksum may be right by the time that the
-/// network card sends it; the host does not take it otherwise.
+/// Reason for a SYN that is not answered. One with a wrong checksum passes: it may be right by the time the network card
+/// sends it, and otherwise the host refuses it.
 #[inline(always)]
 const fn refused(reason: Reason) -> Reason {
     if matches!(reason, Reason::PassSynLength | Reason::PassLargeFrame) {
@@ -133,7 +133,7 @@ fn brought_back(
     Ok(cookie)
 }
 
-/// An RST with this number. The window is closed in any case: nothing is taken here.
+/// An RST with this sequence number. The window is closed in any case, as no data is accepted here.
 #[inline(always)]
 fn answer(link: Link, ends: Ends, addresses_sum: u64, sequence: u32) -> SegmentAnswer {
     SegmentAnswer {

@@ -1,7 +1,7 @@
-//! Segments to protected hosts that are not plain: behind options of IPv4, behind extension headers of IPv6, or in parts.
+//! Segments to protected hosts that are not plain: behind IPv4 options, behind IPv6 extension headers, or fragmented.
 //!
-//! None is answered. A segment that opens a connection, or hides whether it does, is dropped until the client is verified: the host
-//! behind would answer it. Parts behind a first one pass: without the first they are worth nothing.
+//! None of them is answered. A segment that opens a connection, or hides whether it does, is dropped until the client is
+//! verified, because the host behind would answer it. Fragments other than the first pass, as they are useless without it.
 
 use super::Forwarding;
 use crate::classify::check_ours;
@@ -14,7 +14,7 @@ use xdnsd_abi::headers::tcp::{self, flag};
 use xdnsd_abi::headers::{extension, ipv4, ipv6, protocol};
 use xdnsd_abi::{Behind, Reason};
 
-/// Extension headers that are walked: each kind of RFC 8200 section 4.1, and one of them twice.
+/// Most extension headers that are walked: each kind of RFC 8200 section 4.1, and one of them twice.
 const HEADERS_MAX: usize = 6;
 
 /// Where a segment begins.
@@ -25,7 +25,7 @@ enum SegmentStart {
     Deep,
 }
 
-/// Decides about a packet behind options or in parts. `passed`: the reason, if it passes.
+/// Decides about a packet behind options or in fragments. `passed` is the reason if it passes.
 #[inline(always)]
 pub fn judge(frame: Cursor<'_>, kernel: &impl Forwarding, passed: Reason) -> Reason {
     look(frame, kernel).unwrap_or(passed)
@@ -79,7 +79,7 @@ fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
     )
 }
 
-/// `None`: this is no segment, or not its first part.
+/// Position of the segment; `None` if this is no segment, or not its first fragment.
 #[inline(always)]
 fn behind_options(rest: Cursor<'_>, at: u32) -> Option<SegmentStart> {
     use ipv4::field::{FLAGS_OFFSET, PROTOCOL, VERSION_IHL};
@@ -92,7 +92,7 @@ fn behind_options(rest: Cursor<'_>, at: u32) -> Option<SegmentStart> {
     Some(SegmentStart::At(at + u32::from(words) * 4))
 }
 
-/// The same where there are extension headers.
+/// The same behind extension headers.
 #[inline(always)]
 fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Option<SegmentStart> {
     let (header, _) = rest.take::<{ ipv6::HEADER_LEN }>()?;
@@ -109,7 +109,7 @@ fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Opt
                 return None;
             }
             extension::FRAGMENT => 8,
-            // RFC 4302 section 2.2: in words of four bytes, less two.
+            // RFC 4302 section 2.2: in words of four bytes, minus two.
             extension::AUTHENTICATION => (len + 2) * 4,
             _ => (len + 1) * 8,
         };

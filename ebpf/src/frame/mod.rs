@@ -1,18 +1,19 @@
-//! Bounds-checked reads of a frame: the one fence around packet memory. Its other half is [`write`].
+//! Bounds-checked reads of a frame: one half of the fence around packet memory. The other half is [`write`].
 //!
-//! A [`Cursor`] stands somewhere in the frame and can only be moved by [`Cursor::take`], which compares with the end
-//! of the frame first and hands out a [`View`] of exactly the bytes that it compared. It never writes.
+//! A [`Cursor`] is a position in the frame. It can only be moved by [`Cursor::take`], which first compares with the end of
+//! the frame and returns a [`View`] of exactly the bytes compared. It never writes.
 //!
 //! Every step is a compile-time constant. So the verifier knows the offset on each path, and needs no permission for
-//! arithmetic with variables (CAP_PERFMON): the length of a message is walked, never added to a pointer.
+//! arithmetic with variables (CAP_PERFMON): a message of variable length is walked, and its length never added to a
+//! pointer.
 
 pub mod write;
 
 use core::marker::PhantomData;
 
-/// Bytes that one turn of the loop in [`Cursor::sum`] adds up.
+/// Bytes that one round of the loop in [`Cursor::sum`] adds up.
 const STRIDE: u16 = 16;
-/// Bytes that one turn of the loop in [`Cursor::holds`] walks over.
+/// Bytes that one round of the loop in [`Cursor::holds`] skips.
 const STEP: usize = 64;
 
 /// A position in a frame.
@@ -24,11 +25,11 @@ pub struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// Stands at the first byte of the frame from `start` to `end`.
+    /// A cursor at the first byte of the frame from `start` to `end`.
     ///
     /// # Safety
     ///
-    /// Both come from one buffer that is readable between them for `'a`, or `end` is not after `start`.
+    /// Both pointers are into one buffer that is readable between them for `'a`, or `end` is not after `start`.
     #[inline(always)]
     pub const unsafe fn new(start: *const u8, end: *const u8) -> Self {
         Self {
@@ -38,7 +39,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// The next `N` bytes and the position behind them, or `None` when the frame ends before.
+    /// The next `N` bytes and the position behind them; `None` if the frame ends before.
     #[inline(always)]
     pub fn take<const N: usize>(self) -> Option<(View<'a, N>, Self)> {
         let next = ahead::<N>(self.at, self.end)?;
@@ -49,9 +50,9 @@ impl<'a> Cursor<'a> {
         Some((view, Self { at: next, ..self }))
     }
 
-    /// The sum of the next `len` bytes as 16-bit words in native order, an odd last byte padded with zero (RFC 1071).
+    /// Sum of the next `len` bytes as 16-bit words in native order, an odd last byte padded with zero (RFC 1071).
     ///
-    /// `None` when the frame ends before, or when `len` is above `MAX`, which bounds the loop for the verifier.
+    /// `None` if the frame ends before, or if `len` is above `MAX`, which bounds the loop for the verifier.
     #[inline(always)]
     pub fn sum<const MAX: u16>(self, len: u16) -> Option<u64> {
         let (mut rest, mut left, mut sum) = (self, len, 0);
@@ -70,7 +71,7 @@ impl<'a> Cursor<'a> {
         Some(sum + rest.sum_tail(left)?)
     }
 
-    /// Whether the next `len` bytes are there, and `len` is at most `MAX`, which bounds the loop for the verifier.
+    /// True if the next `len` bytes are there, and `len` is at most `MAX`, which bounds the loop for the verifier.
     #[inline(always)]
     pub fn holds<const MAX: usize>(self, len: u64) -> bool {
         self.walk::<MAX>(len).is_some()
@@ -88,7 +89,7 @@ impl<'a> Cursor<'a> {
             }
             (rest, left) = (rest.take::<STEP>()?.1, left - STEP as u64);
         }
-        // By the binary digits of what is left.
+        // By the binary digits of the rest.
         if left & 32 != 0 {
             rest = rest.take::<32>()?.1;
         }
@@ -110,7 +111,7 @@ impl<'a> Cursor<'a> {
         Some(rest)
     }
 
-    /// The sum of fewer than [`STRIDE`] bytes, by the binary digits of `left`.
+    /// Sum of fewer than [`STRIDE`] bytes, by the binary digits of `left`.
     #[inline(always)]
     fn sum_tail(self, left: u16) -> Option<u64> {
         let (mut rest, mut sum) = (self, 0);
@@ -137,14 +138,14 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The position `N` bytes behind `at`, or `None` when the frame ends before: the one comparison with the end.
+/// The position `N` bytes behind `at`, or `None` if the frame ends before. The only comparison with the end.
 #[inline(always)]
 fn ahead<const N: usize>(at: *const u8, end: *const u8) -> Option<*const u8> {
     let next = at.wrapping_add(N);
     (next <= end).then_some(next)
 }
 
-/// `N` bytes of the frame that were compared with its end.
+/// `N` bytes of the frame, which have been compared with its end.
 #[derive(Clone, Copy)]
 pub struct View<'a, const N: usize> {
     start: *const u8,
@@ -152,44 +153,44 @@ pub struct View<'a, const N: usize> {
 }
 
 impl<const N: usize> View<'_, N> {
-    /// The value at offset `AT`, in native order. An offset outside the view does not compile.
+    /// Value at offset `AT`, in native order. An offset outside the view does not compile.
     #[inline(always)]
     pub fn get<const AT: usize, T: Plain>(self) -> T {
         const { assert!(AT + size_of::<T>() <= N) };
-        // SAFETY: `take` compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
-        // so the bytes are inside the buffer that `new`'s caller vouched for; any bits are a `Plain` value, and
-        // read_unaligned asks nothing of the address. Whoever writes it does so through another pointer, between two reads.
+        // SAFETY: `take` has compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
+        // so the bytes are inside the buffer that `new`'s caller vouched for. Any bits are a `Plain` value, and
+        // read_unaligned accepts any address. Writes to the frame go through another pointer, between two reads.
         unsafe { self.start.add(AT).cast::<T>().read_unaligned() }
     }
 
-    /// The same, which the compiler does not know to be the same: so that it does not turn a comparison that follows on another
-    /// one into a switch, and puts the rare value first.
+    /// Like [`get`](Self::get), but the compiler does not know that the value is the same. So it does not turn two
+    /// comparisons into a switch that puts the rare value first.
     #[inline(always)]
     pub fn get_anew<const AT: usize>(self) -> u8 {
         const { assert!(AT < N) };
-        // SAFETY: `take` compared start + N with the end of the frame, and AT < N is asserted above; one byte is always
+        // SAFETY: `take` has compared start + N with the end of the frame, and AT < N is asserted above; one byte is always
         // aligned, and any bits are a value of it.
         unsafe { self.start.add(AT).read_volatile() }
     }
 
-    /// The big-endian 16-bit number at offset `AT`.
+    /// Big-endian 16-bit number at offset `AT`.
     #[inline(always)]
     pub fn be16<const AT: usize>(self) -> u16 {
         u16::from_be(self.get::<AT, u16>())
     }
 }
 
-/// What may be read out of a frame.
+/// Types that may be read out of a frame.
 ///
 /// # Safety
 ///
 /// Every bit pattern is a value, and there is no padding.
 pub unsafe trait Plain: Copy {}
 
-/// Integers are plain.
+/// Implements `Plain` for integers.
 macro_rules! plain {
     ($($integer:ident)+) => {$(
-        // Only integers have `BITS`, and these say that there is no padding.
+        // Only integers have `BITS`, and here it shows that there is no padding.
         const _: () = assert!($integer::BITS as usize == 8 * size_of::<$integer>());
         // SAFETY: every bit of an integer counts, and any bits are a value.
         unsafe impl Plain for $integer {}
@@ -207,7 +208,7 @@ mod tests {
         unsafe { Cursor::new(range.start, range.end) }
     }
 
-    /// RFC 1071 by the book: 16-bit words, one after the other.
+    /// RFC 1071 literally: 16-bit words, one after the other.
     fn sum_by_words(bytes: &[u8]) -> u64 {
         let words = bytes.chunks(2);
         words
@@ -237,7 +238,7 @@ mod tests {
             let sum = cursor(&bytes)
                 .sum::<520>(len)
                 .expect("the buffer is longer");
-            // Both are congruent modulo 2^16 - 1, which is what one's complement addition keeps.
+            // Both are congruent modulo 2^16 - 1, which one's complement addition preserves.
             let words = sum_by_words(&bytes[..usize::from(len)]);
             assert_eq!(sum % 0xffff, words % 0xffff, "{len} bytes");
         }

@@ -1,12 +1,12 @@
 //! Bounds-checked writes to a frame: the other half of the fence.
 //!
-//! A [`CursorMut`] moves as a [`super::Cursor`] does, over bytes that were compared with the end of the frame, and hands them
-//! out as a [`ViewMut`]. Neither can be copied, so no two of them lead to the same byte.
+//! A [`CursorMut`] moves like a [`super::Cursor`], over bytes that have been compared with the end of the frame, and
+//! returns them as a [`ViewMut`]. Neither can be copied, so no two of them refer to the same byte.
 
 use super::{Plain, ahead};
 use core::marker::PhantomData;
 
-/// A position in a frame that is written.
+/// A position in a frame, for writing.
 pub struct CursorMut<'a> {
     at: *mut u8,
     end: *const u8,
@@ -14,12 +14,12 @@ pub struct CursorMut<'a> {
 }
 
 impl<'a> CursorMut<'a> {
-    /// Stands at the first byte of the frame from `start` to `end`.
+    /// A cursor at the first byte of the frame from `start` to `end`.
     ///
     /// # Safety
     ///
-    /// Both come from one buffer that is writable between them for `'a`, and that nobody else reads or writes as long, or
-    /// `end` is not after `start`.
+    /// Both pointers are into one buffer that is writable between them for `'a`, and that nobody else reads or writes
+    /// during it, or `end` is not after `start`.
     #[inline(always)]
     pub const unsafe fn new(start: *mut u8, end: *const u8) -> Self {
         Self {
@@ -29,7 +29,7 @@ impl<'a> CursorMut<'a> {
         }
     }
 
-    /// The next `N` bytes and the position behind them, or `None` when the frame ends before.
+    /// The next `N` bytes and the position behind them; `None` if the frame ends before.
     #[inline(always)]
     pub fn take<const N: usize>(self) -> Option<(ViewMut<'a, N>, Self)> {
         let next = ahead::<N>(self.at, self.end)?;
@@ -42,7 +42,7 @@ impl<'a> CursorMut<'a> {
     }
 }
 
-/// `N` bytes of the frame that were compared with its end, and that no other view covers.
+/// `N` bytes of the frame, which have been compared with its end, and which no other view covers.
 pub struct ViewMut<'a, const N: usize> {
     start: *mut u8,
     frame: PhantomData<&'a mut [u8]>,
@@ -53,9 +53,9 @@ impl<const N: usize> ViewMut<'_, N> {
     #[inline(always)]
     pub fn set<const AT: usize, T: Plain>(&mut self, value: T) {
         const { assert!(AT + size_of::<T>() <= N) };
-        // SAFETY: `take` compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
-        // so the bytes are inside the buffer that `new`'s caller vouched for. `take` hands each byte out once, so no
-        // other view covers them. A `Plain` value has no padding, and write_unaligned asks nothing of the address.
+        // SAFETY: `take` has compared start + N with the end of the frame, and AT + size_of::<T>() <= N is asserted above,
+        // so the bytes are inside the buffer that `new`'s caller vouched for. `take` returns each byte once, so no other
+        // view covers them. A `Plain` value has no padding, and write_unaligned accepts any address.
         unsafe { self.start.add(AT).cast::<T>().write_unaligned(value) }
     }
 
@@ -103,7 +103,7 @@ mod tests {
         assert!(rest.take::<2>().is_none());
     }
 
-    /// As the other half: the same positions, and what is written is what is read.
+    /// Like the other half: the same positions, and written values are read back.
     #[test]
     fn what_is_written_is_what_is_read() {
         let mut bytes = [0; 16];

@@ -1,4 +1,4 @@
-//! What the look at a bridge's stations asks of the kernel.
+//! Implements the table of stations with the kernel's maps and clock.
 
 use super::{now, set_word, told, word};
 use crate::bridge::{self, Stations};
@@ -9,7 +9,7 @@ use aya_ebpf::macros::btf_map;
 use xdnsd_abi::bridge::{ELEMENT_WORDS, ELEMENTS, Element};
 use xdnsd_abi::shield;
 
-/// The table, as the loader is told of it.
+/// Declaration of the table for the loader.
 type Table = Array<Element, { ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map(name = "stations")]
@@ -24,14 +24,14 @@ pub fn has_heard(ctx: *mut xdp_md, station: Mac) -> bool {
     look(ctx, a.into(), b.into(), c.into()) != 0
 }
 
-/// A function of its own, which the verifier walks with nothing of the frame in hand.
+/// A function of its own, which the verifier walks without any knowledge of the frame.
 #[inline(never)]
 fn look(ctx: *mut xdp_md, a: u32, b: u32, c: u32) -> u32 {
     let station = Mac([a as u16, b as u16, c as u16]);
     bridge::has_heard(station, &OfPort { ctx }).into()
 }
 
-/// The port that a frame came by.
+/// The port that received a frame.
 struct OfPort {
     ctx: *mut xdp_md,
 }
@@ -46,14 +46,14 @@ impl Stations for OfPort {
 
     #[inline(always)]
     fn word(&self, element: *mut Element, at: usize) -> u64 {
-        // A torn word on a 32-bit machine is no station's, or one of another moment.
+        // A torn word on a 32-bit machine matches no station, or has another time.
         word(element, at)
     }
 
     #[inline(always)]
     fn set_word(&self, element: *mut Element, at: usize, word: u64) {
-        // Of two stations that are written at once one has the other's moment, which is the same, or its port: then its next frame
-        // passes.
+        // If two stations are written at the same time, one gets the other's time, which is the same, or its port, and then
+        // its next frame passes.
         set_word(element, at, word);
     }
 
@@ -74,7 +74,7 @@ impl Stations for OfPort {
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        // SAFETY: the context that the kernel called us with; the field is an aligned u32 of it.
+        // SAFETY: the context is the one that the kernel called us with; the field is an aligned u32 in it.
         unsafe { (*self.ctx).ingress_ifindex }
     }
 }

@@ -1,4 +1,4 @@
-//! What the program that answers SYNs asks of the kernel.
+//! Access of the program for SYNs to the kernel.
 
 use super::{GUARDED, IpHeader, LISTENING, Run, SECOND_BITS, describe, is_one_of, now};
 use crate::syn::{COUNT_MAX, Cookies, Ends, OptionWalk, Port, SynHeader};
@@ -13,9 +13,9 @@ use xdnsd_abi::few;
 impl Cookies for Run<'_, true> {
     #[inline(always)]
     fn walk(&self, walk: &mut OptionWalk) {
-        // The binding's type of a function has no arguments; the kernel knows better.
+        // The binding declares a function without arguments, unlike the kernel.
         let step = step as *const () as *mut c_void;
-        // SAFETY: `step` is what the kernel calls, with this walk and on this processor, before the helper returns.
+        // SAFETY: the kernel calls `step` with this walk and on this processor, before the helper returns.
         unsafe { bpf_loop(COUNT_MAX, step, (&raw mut *walk).cast(), 0) };
     }
 
@@ -24,9 +24,9 @@ impl Cookies for Run<'_, true> {
         now()
     }
 
-    /// A listener is asked at least once a second, since it takes no cookie back unless it has lately given one; and so is who
-    /// comes while there are few. It costs two look-ups of sockets, and the first of them waits for memory where every client is
-    /// another one.
+    /// A listener is asked at least once a second, because it accepts no cookie unless it has lately given one. So are the
+    /// listeners of the first SYNs of a second. That costs two look-ups of sockets, the first of which waits for memory if
+    /// every client is a different one.
     #[inline(always)]
     fn cookie(
         &self,
@@ -45,8 +45,8 @@ impl Cookies for Run<'_, true> {
             return (result >= 0).then_some(result as u32);
         }
         let socket = self.socket(&mut tuple, tuple_len)?;
-        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
-        // initialized as far as their lengths say.
+        // SAFETY: the kernel holds a reference to the socket for us until it is released, exactly once and last. Both
+        // headers are initialized as far as their lengths say.
         let result = unsafe {
             let result = if (&raw const (*socket).state).read_volatile() == LISTENING {
                 let ip = ip.as_mut_ptr().cast();
@@ -63,23 +63,24 @@ impl Cookies for Run<'_, true> {
         if port.asked != second
             && let Some(check) = GUARDED.get_ptr_mut(port.key)
         {
-            // SAFETY: the look-up gave an aligned value whose memory the map keeps while the program runs, and the field is within
-            // it. User space may use it for another port at the same time, which then counts as asked for a second.
+            // SAFETY: the look-up returned an aligned value whose memory the map keeps while the program runs, and the
+            // field is within it. User space may reuse it for another port at the same time, which then counts as asked for
+            // a second.
             unsafe { (&raw mut (*check).own).write_volatile(second) }
         }
-        // The MSS that it stands for is in the upper half.
+        // The MSS of the cookie is in the upper half.
         Some(result as u32)
     }
 }
 
-/// The kernel's cookie for a SYN, and the MSS that it stands for in the upper half, without a look at any socket.
+/// The kernel's cookie for a SYN, with its MSS in the upper half, without a look at any socket.
 ///
 /// # Safety
 ///
 /// Both headers are initialized as far as their lengths say.
 #[inline(always)]
 unsafe fn raw_cookie(ip: *mut IpHeader, ip_len: u32, header: *mut u32, len: u32) -> i64 {
-    // SAFETY: as the caller says; the helper reads an IP header of its family.
+    // SAFETY: by the caller's promise; the helper reads an IP header of its family.
     unsafe {
         if ip_len == size_of::<IpHeader>() as u32 {
             bpf_tcp_raw_gen_syncookie_ipv6(ip.cast(), header.cast(), len)
@@ -89,9 +90,9 @@ unsafe fn raw_cookie(ip: *mut IpHeader, ip_len: u32, header: *mut u32, len: u32)
     }
 }
 
-/// One step of a walk, as bpf_loop calls it. 0: go on.
+/// One step of a walk, called by bpf_loop. Returns 0 to go on.
 unsafe extern "C" fn step(_: u64, walk: *mut c_void) -> i64 {
-    // SAFETY: the walk that was given to bpf_loop, which nobody else touches until that returns.
+    // SAFETY: the walk that was passed to bpf_loop, which nobody else accesses until that returns.
     let walk = unsafe { &mut *walk.cast::<OptionWalk>() };
     i64::from(!walk.step())
 }

@@ -1,4 +1,4 @@
-//! What the program for hosts behind this one asks of the kernel.
+//! Access of the program for hosts behind this one to the kernel.
 
 use super::{Run, hash_by, prove, told};
 use crate::flow::network::Address;
@@ -52,7 +52,7 @@ impl Forwarding for Run<'_, true> {
         let (Address(a, b), Address(c, d)) = (ends.source, ends.destination);
         let ports = u64::from(ends.source_port) << 16 | u64::from(ends.destination_port);
         let words = [a, b, c, d, ports << 32 | u64::from(sequence)];
-        // Where there is no key, which cannot be, there is a cookie that nobody may bring back.
+        // Without a key, which cannot happen, the cookie is 0.
         let by = |place| hash_by(place, words).map_or(0, |hash| hash as u32);
         [by(secret::COOKIE), by(secret::COOKIE_BEFORE)]
     }
@@ -63,12 +63,12 @@ impl Forwarding for Run<'_, true> {
     }
 }
 
-/// The words of the frame from offset `at` on. `None`: it ends before.
+/// Words of the frame from offset `at` on; `None` if it ends before.
 #[inline(always)]
 fn peek<const N: usize>(ctx: &XdpContext, at: u32) -> Option<[u64; N]> {
     let mut words = MaybeUninit::<[u64; N]>::uninit();
     let len = size_of::<[u64; N]>() as u32;
-    // SAFETY: the helper writes as many bytes as there are, of which any are integers; the context is the kernel's.
+    // SAFETY: the helper writes all of the words, and any bytes are integers; the context is the kernel's.
     unsafe {
         let result = bpf_xdp_load_bytes(ctx.ctx, at, words.as_mut_ptr().cast(), len);
         (result == 0).then(|| words.assume_init())

@@ -1,4 +1,5 @@
-//! Records for who reads the log. Where nobody does, a frame of the shield's pays one look into an array, and no other one anything.
+//! Records of the shield's log. Without a reader a frame with such a reason pays one look into an array, and any other
+//! frame nothing.
 //!
 //! ```text
 //!  verdict: dropped ... ─► somebody reads, and this one is drawn ─► tail call ─► xdnsd_log: record ─► the same verdict
@@ -20,14 +21,15 @@ use xdnsd_abi::{Reason, shield, tail};
 
 #[map(name = "logged")]
 static LOGGED: PerCpuArray<u64> = PerCpuArray::with_max_entries(logged::COUNT, 0);
-/// As large as a page of any machine: the one that is put there is smaller.
+/// A ring as large as a page of any machine; the one that user space installs is smaller.
 #[btf_map(name = "events")]
 static EVENTS: ArrayOfMaps<Ring, 1> = ArrayOfMaps::new();
 
-/// The ring, as the loader is told of it.
+/// Declaration of the ring for the loader.
 type Ring = RingBuf<u64, 65_536>;
 
-/// Has a record written where somebody reads. It returns where that is not so: the verdict is still to be given.
+/// Tail-calls the program that writes a record, if the log has a reader and the frame is drawn. Otherwise returns, and the
+/// verdict is still to be given.
 #[inline(always)]
 pub fn tell_reader(ctx: &XdpContext, reason: Reason, action: u32) {
     if !reason.is_told() {
@@ -41,21 +43,22 @@ pub fn tell_reader(ctx: &XdpContext, reason: Reason, action: u32) {
     let Some(verdict) = LOGGED.get_ptr_mut(logged::VERDICT) else {
         return;
     };
-    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does. Behind
-    // it nothing here is owned that a drop would have to give back.
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program
+    // does. Nothing here needs a drop behind the tail call.
     unsafe {
         *verdict = u64::from(action) << 32 | reason as u64;
         TAILS.tail_call(ctx, tail::LOG);
     }
 }
 
-/// Writes the record of this frame, and gives what becomes of it.
+/// Writes the record of this frame, and returns the frame's action.
 #[inline(always)]
 pub fn write_record(ctx: &XdpContext) -> u32 {
     let Some(verdict) = LOGGED.get_ptr(logged::VERDICT) else {
         return u32::MAX;
     };
-    // SAFETY: this CPU's own slot, aligned and alive as long as the program; whoever handed the frame on has written it.
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; the program that made the tail call has
+    // written it.
     let verdict = unsafe { *verdict };
     record(ctx, verdict as u32);
     (verdict >> 32) as u32
@@ -68,8 +71,8 @@ fn record(ctx: &XdpContext, reason: u32) {
     };
     let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
     let start = words.as_mut_ptr().cast::<u64>();
-    // SAFETY: the context is the kernel's, and its field an aligned u32; each word is inside the place, at its alignment. One by one
-    // and volatile, since the compiler would call memset.
+    // SAFETY: the context is the kernel's, and its field an aligned u32; each word is inside the place, at its alignment.
+    // Written one by one and volatile, since the compiler would call memset.
     unsafe {
         for word in HEAD..WORDS {
             start.add(word).write_volatile(0);
@@ -86,7 +89,7 @@ fn record(ctx: &XdpContext, reason: u32) {
     }
     let ring = core::ptr::from_ref(ring).cast_mut().cast();
     let flags = u64::from(BPF_RB_NO_WAKEUP);
-    // SAFETY: the ring that the look-up gave, and as many bytes as were written above.
+    // SAFETY: the ring that the look-up returned, and as many bytes as were written above.
     let result =
         unsafe { bpf_ringbuf_output(ring, start.cast(), size_of::<[u64; WORDS]>() as u64, flags) };
     if result != 0
@@ -97,14 +100,14 @@ fn record(ctx: &XdpContext, reason: u32) {
     }
 }
 
-/// Copies the frame's first bytes, and gives how many: those of the longest head that it has.
+/// Copies the frame's head, the longest of [`HEAD_BYTES`] that it has, and returns the length.
 ///
 /// # Safety
-/// There is room for the longest.
+/// There is room for the longest head.
 #[inline(always)]
 unsafe fn load_head(ctx: &XdpContext, to: *mut u8) -> u64 {
     for len in HEAD_BYTES {
-        // SAFETY: the context is the kernel's; there is room for so many.
+        // SAFETY: the context is the kernel's; there is room for `len` bytes.
         if unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, to.cast(), len as u32) } == 0 {
             return len as u64;
         }

@@ -1,4 +1,4 @@
-//! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
+//! Maps and helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 mod bridge;
 mod cookies;
@@ -40,7 +40,7 @@ use xdnsd_abi::{
     verdict,
 };
 
-// The names are those of `xdnsd_abi::map`; the macro only takes literals. Loading fails when they differ.
+// The names are those of `xdnsd_abi::map`; the macro takes literals only. Loading fails if they differ.
 
 #[map(name = "xsks_map")]
 static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
@@ -48,7 +48,7 @@ static XSKS: XskMap = XskMap::with_max_entries(QUEUES_MAX, 0);
 static LISTEN: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_MAX, 0);
 #[map(name = "counters")]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
-/// Mappable, so that a worker's beat is one store to memory.
+/// Mappable, so that a worker's heartbeat is one store to memory.
 #[map(name = "heartbeat")]
 static HEARTBEAT: Array<u64> = Array::with_max_entries(QUEUES_MAX, BPF_F_MMAPABLE);
 #[map(name = "tails")]
@@ -69,25 +69,25 @@ static ADDRESSES: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_
 #[btf_map(name = "prefixes")]
 static PREFIXES: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
 
-/// The trie, as the loader is told of it.
+/// Declaration of the trie for the loader.
 type Trie = LpmTrie<[u8; 16], u32, { TRIE_MAX as usize }>;
 
-/// Address families as the kernel numbers them.
+/// Address families, by the kernel's numbers.
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-/// Index of `lo` in every network namespace. To the FIB a packet that enters there is one of this machine's own.
+/// Index of `lo` in every network namespace. To the FIB a packet from there is one of this machine's own.
 const LOOPBACK_IFINDEX: u32 = 1;
-/// The FIB knows interface, next hop and its MAC address.
+/// The FIB has interface, next hop and MAC address.
 const FIB_SUCCESS: i64 = 0;
 
-/// TCP_LISTEN, as the kernel numbers states.
+/// TCP_LISTEN, by the kernel's numbers.
 const LISTENING: u32 = 10;
 
 /// Counts a verdict on this CPU.
 #[inline(always)]
 pub fn count(reason: Reason) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
-        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program; nothing else runs on
+        // SAFETY: the look-up returned this CPU's own slot, aligned and alive as long as the program; nothing else runs on
         // this CPU's slot while the program does.
         unsafe { *counter = (*counter).wrapping_add(1) }
     }
@@ -95,14 +95,14 @@ pub fn count(reason: Reason) {
 
 pub use log::{tell_reader, write_record};
 
-/// A function of its own, since a tail call from there comes back here, with what the other program returns.
+/// A function of its own, because a tail call in it returns here, with the other program's return value.
 #[inline(never)]
 fn try_hot(ctx: *mut xdp_md) -> u32 {
     let context = XdpContext::new(ctx);
-    // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+    // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
     unsafe { TAILS.tail_call(&context, tail::HOT) }
-    // It was not done: XDP_PASS. Neither compiler nor verifier may know that, since it would be the only value for them, and
-    // what follows on the others be left out. No queue has these numbers, and if it had, no heartbeat.
+    // Without the other program: XDP_PASS. Compiler and verifier must not know that it is the only value here, or they
+    // would omit the code for the others. No queue has these numbers, nor would it have a heartbeat.
     match context.rx_queue_index() {
         u32::MAX => xdp_action::XDP_TX,
         0xffff_fffe => xdp_action::XDP_DROP,
@@ -110,19 +110,19 @@ fn try_hot(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// One frame's run of the program. `FRAGS`: it may be in several buffers.
+/// One frame's run of the program. `FRAGS`: the frame may be in several buffers.
 pub struct Run<'a, const FRAGS: bool> {
     ctx: &'a XdpContext,
 }
 
 impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
-    /// The kernel around this frame.
+    /// The run for this frame.
     #[inline(always)]
     pub const fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
     }
 
-    /// Gives the frame to the socket of its RX queue, or to the stack if there is none.
+    /// Redirects the frame to the socket of its RX queue, or passes it to the stack if there is none.
     #[inline(always)]
     pub fn redirect(&self) -> Reason {
         let fallback = u64::from(xdp_action::XDP_PASS);
@@ -132,7 +132,8 @@ impl<'a, const FRAGS: bool> Run<'a, FRAGS> {
         }
     }
 
-    /// Has it answered by the program for hot names, or gives it to user space. Who is new may have to ask before that.
+    /// Calls the program for hot names, and redirects the frame to user space unless that has answered. For a new client
+    /// `may_go_on` decides about the redirect.
     #[inline(always)]
     pub fn answer_or_redirect(&self, may_go_on: impl FnOnce() -> Result<(), Reason>) -> Reason {
         let hot = try_hot(self.ctx.ctx);
@@ -163,7 +164,7 @@ impl<const FRAGS: bool> FrameContext for Run<'_, FRAGS> {
 
     #[inline(always)]
     fn ingress(&self) -> u32 {
-        // SAFETY: the context that the kernel called us with; the field is an aligned u32 of it.
+        // SAFETY: the context is the one that the kernel called us with; the field is an aligned u32 in it.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
     }
 
@@ -179,7 +180,7 @@ impl<const FRAGS: bool> FrameContext for Run<'_, FRAGS> {
             return None;
         }
         let mac = (&raw const fib.dmac).cast::<[u16; 3]>();
-        // SAFETY: `dmac` is six initialized bytes at an even offset of an aligned structure. The verifier takes only
+        // SAFETY: `dmac` is six initialized bytes at an even offset of an aligned structure. The verifier accepts only
         // aligned loads from the stack, and volatile ones are not merged into a wider one.
         let mac = unsafe { mac.read_volatile() };
         Some(NextHop {
@@ -189,41 +190,42 @@ impl<const FRAGS: bool> FrameContext for Run<'_, FRAGS> {
     }
 }
 
-/// What the shield is told in a place.
+/// A setting of the shield.
 #[inline(always)]
 fn told(place: u32) -> u32 {
     let Some(word) = SHIELD.get_ptr(place) else {
         return 0;
     };
-    // SAFETY: the lookup gave an aligned value that lives as long as the map. User space writes all of it at once.
+    // SAFETY: the look-up returned an aligned value that lives as long as the map. User space writes all of it at once.
     unsafe { word.read_volatile() }
 }
 
-/// A word of an element that a lookup in a mapped array gave. User space and other processors store to it at any time.
+/// A word of an element of a mapped array. User space and other processors store to it at any time.
 #[inline(always)]
 fn word<const WORDS: usize>(element: *mut [u64; WORDS], at: usize) -> u64 {
-    // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. Others store to it at
-    // any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and any bits are a word.
+    // SAFETY: the look-up returned an aligned element that lives as long as the map, and the offset is within it. Others
+    // store to it at any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and any
+    // bits are a word.
     unsafe { element.cast::<u64>().add(at % WORDS).read_volatile() }
 }
 
-/// Stores one.
+/// Stores a word of an element.
 #[inline(always)]
 fn set_word<const WORDS: usize>(element: *mut [u64; WORDS], at: usize, word: u64) {
-    // SAFETY: the lookup gave an aligned element that lives as long as the map, and the place is within it. What somebody else
-    // stores at the same time is lost.
+    // SAFETY: the look-up returned an aligned element that lives as long as the map, and the offset is within it. A store
+    // by another processor at the same time is lost.
     unsafe {
         element.cast::<u64>().add(at % WORDS).write_volatile(word);
     }
 }
 
-/// What a map says has to hold for a destination.
+/// The checks of a map for a destination.
 #[inline(always)]
 fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathCheck> {
     let check = map.get_ptr(listen)?;
-    // SAFETY: the lookup gave an aligned, initialized value whose memory the map keeps while the program runs.
-    // User space may reuse it for another entry at the same time, so that the fields may be two entries'. Any bytes
-    // are a PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
+    // SAFETY: the look-up returned an aligned, initialized value whose memory the map keeps while the program runs. User
+    // space may reuse it for another entry at the same time, so the fields may belong to two entries. Any bytes are a
+    // PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
     Some(unsafe { *check })
 }
 
@@ -244,10 +246,11 @@ impl<const FRAGS: bool> PrefixKernel for Run<'_, FRAGS> {
         let mut key = MaybeUninit::<PrefixKey>::uninit();
         let [a, b, c, d] = words(source);
         store(&mut key, [u128::BITS, a, b, c, d]);
-        // SAFETY: initialized to its last byte, and aya's packed key of the same size, of which any bytes are one.
+        // SAFETY: initialized to its last byte, and aya's packed key has the same size and accepts any bytes.
         let key = unsafe { &*key.as_ptr().cast::<Key<[u8; 16]>>() };
         match PREFIXES.get_value_ptr_mut(0, key) {
-            // SAFETY: the look-up gave an aligned value that the map keeps while the program runs; it is written at once.
+            // SAFETY: the look-up returned an aligned value that the map keeps while the program runs; it is written at
+            // once.
             Some(value) => unsafe { value.read_volatile() as u8 },
             None => verdict::NONE,
         }
@@ -260,11 +263,11 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
         check_of(&LISTEN, listen)
     }
 
-    /// The kernel takes only programs of one kind for this: what takes one buffer cannot hand on to what takes several.
+    /// The kernel allows this between programs of one kind only: one for single buffers cannot call one for several.
     #[inline(always)]
     fn hand_on_syn(&self) {
         if FRAGS {
-            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::SYN) }
         }
     }
@@ -272,7 +275,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_stray(&self) {
         if FRAGS {
-            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::STRAY) }
         }
     }
@@ -280,7 +283,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_odd(&self) {
         if FRAGS {
-            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
         }
     }
@@ -302,9 +305,9 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn heartbeat(&self) -> Option<u64> {
         let beat = HEARTBEAT.get_ptr(self.ctx.rx_queue_index())?;
-        // SAFETY: the lookup gave an aligned value that lives as long as the map. A worker stores to it through its
-        // mapping at any time, so the load is volatile; aligned eight bytes are never torn on a 64-bit machine, and
-        // a torn value elsewhere only moves the beat by the lower word, which is fresh or stale for one frame.
+        // SAFETY: the look-up returned an aligned value that lives as long as the map. A worker stores to it through its
+        // mapping at any time, so the load is volatile. Aligned eight bytes are never torn on a 64-bit machine; elsewhere a
+        // torn value moves the heartbeat by the lower word only, which makes one frame wrongly fresh or stale.
         Some(unsafe { beat.read_volatile() })
     }
 
@@ -314,14 +317,14 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     }
 }
 
-/// Bounds the length of a TCP header, and no buffer is shorter.
+/// Mask for the length of a TCP header. No buffer is shorter.
 const MASK: u64 = 63;
 const _: () = assert!(tcp::HEADER_LEN_MAX as u64 <= MASK && MASK < size_of::<SynHeader>() as u64);
 
 impl Guarded for Run<'_, true> {
     #[inline(always)]
     fn guarded(&self, listen: &Listen) -> Option<PathCheck> {
-        // The key is made first, so that both ways lead to the same stack.
+        // The key is made first, so that both paths have the same stack.
         let listen = core::hint::black_box(listen);
         if told(shield::GUARDED_BITS) & listen.address_bit() == 0 {
             return None;
@@ -352,15 +355,15 @@ impl Guarded for Run<'_, true> {
 
     #[inline(always)]
     fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64> {
-        // The compiler knows these bounds already, and would leave out what tells the verifier.
+        // The compiler knows these bounds already, and would omit the instructions that tell the verifier.
         let len = opaque(len.into()) & MASK;
         if len < tcp::HEADER_LEN as u64 {
             return None;
         }
-        // Once more: to the verifier of Linux 6.1 a copy from before the comparison has no lower bound.
+        // Hidden again: to the verifier of Linux 6.1 a copy from before the comparison has no lower bound.
         let len = opaque(len);
         let to = header.as_mut_ptr().cast();
-        // SAFETY: the helper writes `len` bytes, which are fewer than the buffer has; the context is the kernel's.
+        // SAFETY: the helper writes `len` bytes, fewer than the buffer has; the context is the kernel's.
         let result = unsafe { bpf_xdp_load_bytes(self.ctx.ctx, at, to, len as u32) };
         (result == 0).then_some(len)
     }
@@ -376,8 +379,8 @@ impl Owners for Run<'_, true> {
         let Some(socket) = self.socket(&mut tuple, tuple_len) else {
             return SegmentOwner::Nobody;
         };
-        // SAFETY: the kernel holds the socket for us until it is released, which happens once and last. Both headers are
-        // initialized as far as their lengths say.
+        // SAFETY: the kernel holds a reference to the socket for us until it is released, exactly once and last. Both
+        // headers are initialized as far as their lengths say.
         unsafe {
             let owner = if (&raw const (*socket).state).read_volatile() != LISTENING {
                 SegmentOwner::Connection
@@ -410,18 +413,19 @@ impl Owners for Run<'_, true> {
     }
 }
 
-/// So many lower bits of nanoseconds are less than a second, or nearly one.
+/// Low bits of a time in nanoseconds that make up nearly a second, or slightly more.
 const SECOND_BITS: u32 = 30;
 
-/// Whether this is one of the first ones of this second on this CPU.
+/// True for the first `max` events of a second on this CPU.
 #[inline(always)]
 fn is_one_of((place, max): (u32, u64)) -> bool {
     let Some(counted) = FEW.get_ptr_mut(place) else {
         return false;
     };
-    // The lower bits count, the others are the second.
+    // The low bits count events, the others are the second.
     let begun = now() >> SECOND_BITS << SECOND_BITS;
-    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program
+    // does.
     unsafe {
         let count = if *counted >> SECOND_BITS << SECOND_BITS == begun {
             *counted
@@ -438,10 +442,11 @@ fn is_one_of((place, max): (u32, u64)) -> bool {
 const _: () = assert!(few::STRAYS.1 < 1 << SECOND_BITS);
 const _: () = assert!(few::SYNS.1 < 1 << SECOND_BITS && few::RESETS.1 < 1 << SECOND_BITS);
 
-/// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
+/// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load, while the fine one reads the timer; it lags by at most a
+/// tick.
 #[inline(always)]
 fn now() -> u64 {
-    // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
+    // SAFETY: a helper without arguments, which every XDP program may call since Linux 5.11.
     unsafe { bpf_ktime_get_coarse_ns() }
 }
 
@@ -455,14 +460,14 @@ fn prove(client: Address) {
     let (is_second, entry) = place.prove(read_set(set), now());
     let to = set.cast::<u64>();
     // SAFETY: one of the two aligned numbers of a set that lives as long as the map. Another processor may write it at the
-    // same time: one of the two clients is then forgotten.
+    // same time; one of the two clients is then forgotten.
     unsafe {
         let to = if is_second { to.add(1) } else { to };
         to.write_volatile(entry);
     }
 }
 
-/// Whether it has done so in the last `secs` seconds.
+/// True if the client was verified in the last `secs` seconds.
 #[inline(always)]
 fn has_proved(client: Address, secs: u32) -> bool {
     let Some(place) = place(client) else {
@@ -471,19 +476,19 @@ fn has_proved(client: Address, secs: u32) -> bool {
     set_of(place).is_some_and(|set| place.has_proved(read_set(set), now(), secs))
 }
 
-/// A client's place in the table.
+/// Slot of a client in the table.
 #[inline(always)]
 fn place(client: Address) -> Option<ClientSlot> {
     let Address(high, low) = client;
     hash_by(secret::CLIENTS, [high, low]).map(ClientSlot::of)
 }
 
-/// The hash by one of the keys.
+/// Hash of the words by one of the secret keys.
 #[inline(always)]
 fn hash_by<const N: usize>(place: u32, words: [u64; N]) -> Option<u64> {
     let key = SECRETS.get_ptr(place)?;
-    // SAFETY: the lookup gave an initialized value that lives as long as the map. User space may write it at the same time: any
-    // bytes are a key, and by one of two halves nobody but this frame's client is counted or asked once more.
+    // SAFETY: the look-up returned an initialized value that lives as long as the map. User space may write it at the same
+    // time: any bytes are a key, and a mix of two keys counts or asks this frame's client once more at worst.
     Some(hash::of_words(words, unsafe { &*key }))
 }
 
@@ -495,24 +500,25 @@ fn set_of(place: ClientSlot) -> Option<*mut ClientSet> {
 #[inline(always)]
 fn read_set(set: *mut ClientSet) -> ClientSet {
     let one = set.cast::<u64>();
-    // SAFETY: both are aligned numbers of a set that lives as long as the map. Another processor may write them at any time, so
-    // the loads are volatile; they are never torn on a 64-bit machine, and a torn one elsewhere matches no fingerprint, or is a
-    // proof of another second.
+    // SAFETY: both are aligned numbers of a set that lives as long as the map. Another processor may write them at any
+    // time, so the loads are volatile. They are never torn on a 64-bit machine; elsewhere a torn one matches no
+    // fingerprint, or has another second.
     unsafe { [one.read_volatile(), one.add(1).read_volatile()] }
 }
 
 impl Run<'_, true> {
-    /// Tail-calls the program for hosts behind with a segment to another host. Returns `reason` where that is not loaded.
+    /// Tail-calls the program for hosts behind this one with a segment to another host. Returns `reason` if it is not
+    /// loaded.
     #[inline(always)]
     pub fn hand_on_forward(&self, reason: Reason) -> Reason {
         if reason == Reason::PassProtocol {
-            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
         }
         reason
     }
 
-    /// The socket that a segment with these ends is for, which has to be released.
+    /// Socket of a segment with these ends. It has to be released.
     #[inline(always)]
     fn socket(&self, tuple: &mut MaybeUninit<Tuple>, len: u32) -> Option<*mut Socket> {
         let netns = BPF_F_CURRENT_NETNS as i64 as u64;
@@ -522,21 +528,21 @@ impl Run<'_, true> {
         (!socket.is_null()).then_some(socket)
     }
 
-    /// Makes the frame so long. `None`: it is as it was.
+    /// Sets the length of the frame. `None` if that fails, which leaves it unchanged.
     #[inline(always)]
     fn set_len(&self, len: usize) -> Option<()> {
         let more = len as i32 - context::frame_len(self.ctx) as i32;
-        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
+        // SAFETY: the context is the kernel's. No earlier view of the frame is used from here on.
         (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, more) } == 0).then_some(())
     }
 
-    /// Makes the frame as long as the answer and writes it there.
+    /// Sets the frame to the answer's length and writes the answer into it.
     #[inline(always)]
     pub fn answer(&self, answer: &SegmentAnswer, reason: Reason) -> Reason {
         if self.set_len(answer.len()).is_none() {
             return Reason::PassNoRoom;
         }
-        // It is exactly as long as the answer, in one buffer: only the verifier has to be told.
+        // Exactly as long as the answer, in one buffer; the check is for the verifier.
         match answer.write(context::frame_mut(self.ctx)) {
             Some(()) => reason,
             None => Reason::PassTruncated,
@@ -546,11 +552,11 @@ impl Run<'_, true> {
 
 /// A TCP header without options.
 type TcpHeader = [u32; tcp::HEADER_LEN / size_of::<u32>()];
-/// Room for the longer IP header.
+/// Room for the longer of both IP headers.
 type IpHeader = [u32; ipv6::HEADER_LEN / size_of::<u32>()];
 
-/// What the kernel wants to know of a SYN: whose it is, and an IP header, of which it reads version and addresses. Gives the
-/// lengths of both.
+/// Describes a SYN for the kernel's helpers: its tuple, and an IP header, of which they read version and addresses. Returns
+/// the lengths of both.
 #[inline(always)]
 fn describe(
     ends: &Ends,
@@ -577,10 +583,10 @@ fn describe(
     }
 }
 
-/// Writes words to the start of a place on the stack, and gives the number of their bytes.
+/// Writes words to the start of a place on the stack, and returns their length in bytes.
 ///
-/// One by one and volatile: the compiler would make eight bytes of two words, wherever they stand, and the verifier takes only
-/// aligned stores to the stack.
+/// One by one and volatile: the compiler would merge two words into eight bytes at any alignment, and the verifier accepts
+/// only aligned stores to the stack.
 #[inline(always)]
 fn store<T, const N: usize>(place: &mut MaybeUninit<T>, words: [u32; N]) -> u32 {
     const { assert!(size_of::<[u32; N]>() <= size_of::<T>()) };
@@ -593,7 +599,7 @@ fn store<T, const N: usize>(place: &mut MaybeUninit<T>, words: [u32; N]) -> u32 
     size_of::<[u32; N]>() as u32
 }
 
-/// A look-up of a reply in the FIB: from us, to the client, not limited in length.
+/// FIB look-up of a reply: from us to the client, without a limit of its length.
 #[inline(always)]
 fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &ReplyFlow) -> &'a mut FibLookup {
     let fib = zeroed(fib);
@@ -616,10 +622,10 @@ fn fib_lookup<'a>(fib: &'a mut MaybeUninit<FibLookup>, reply: &ReplyFlow) -> &'a
     fib
 }
 
-/// Fills it with zeros, to its last byte: the helper reads all of it.
+/// Fills the value with zeros to its last byte, since the helper reads all of it.
 ///
-/// In place, word by word and volatile, because the compiler would call memset, whose pointer arithmetic on the stack
-/// the verifier only takes with CAP_PERFMON.
+/// In place, word by word and volatile, because the compiler would call memset, whose pointer arithmetic on the stack the
+/// verifier accepts only with CAP_PERFMON.
 #[inline(always)]
 fn zeroed(fib: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
     const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();

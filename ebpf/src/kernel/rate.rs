@@ -1,4 +1,4 @@
-//! What the program for limits asks of the kernel.
+//! Access of the program for limits to the kernel.
 
 use super::{FEW, Run, has_proved, now, set_word, told, word};
 use crate::context;
@@ -14,7 +14,7 @@ use aya_ebpf::programs::XdpContext;
 use xdnsd_abi::rate::{ELEMENT_WORDS, ELEMENTS, Element, Rate};
 use xdnsd_abi::{Reason, shield, tail};
 
-/// The table, as the loader is told of it.
+/// Declaration of the table for the loader.
 type Table = Array<Element, { ELEMENTS as usize }, { BPF_F_MMAPABLE as usize }>;
 
 #[btf_map(name = "accounts")]
@@ -22,14 +22,14 @@ static ACCOUNTS: ArrayOfMaps<Table, 1> = ArrayOfMaps::new();
 #[map(name = "rate_scratch")]
 static SCRATCH: PerCpuArray<RateScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The account of a client whose query goes on: its element and its place there. 0: there is none.
+/// Account of a client whose query goes on: the index of its first word in the table; 0 if there is none.
 pub type AccountId = u32;
-/// What [`look`] says besides that.
+/// Results of [`look`] besides an account.
 const SLIPPED: u32 = u32::MAX;
 const DROPPED: u32 = u32::MAX - 1;
 const _: () = assert!(ELEMENTS * (ELEMENT_WORDS as u32) < DROPPED);
 
-/// Whether the client may have asked: see [`rate::judge`].
+/// Decides about a query by the client's limits, see [`rate::judge`].
 #[inline(always)]
 pub fn judge(ctx: &XdpContext) -> Result<AccountId, Reason> {
     match look(ctx.ctx) {
@@ -39,7 +39,7 @@ pub fn judge(ctx: &XdpContext) -> Result<AccountId, Reason> {
     }
 }
 
-/// Whether the query of a client that no worker has answered lately may go on to user space: see [`rate::judge_newcomer`].
+/// Decides about a query of a client that no worker has answered lately, see [`rate::judge_newcomer`].
 #[inline(always)]
 pub fn judge_newcomer(ctx: &XdpContext) -> Result<(), Reason> {
     match look_at_newcomer(ctx.ctx) {
@@ -49,7 +49,7 @@ pub fn judge_newcomer(ctx: &XdpContext) -> Result<(), Reason> {
     }
 }
 
-/// A function of its own, as [`look`].
+/// A function of its own, like [`look`].
 #[inline(never)]
 fn look_at_newcomer(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
@@ -65,15 +65,15 @@ fn look_at_newcomer(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// A function of its own: two programs have it, and beside a tail call that comes back there is little room on the stack.
+/// A function of its own: two programs have it, and beside a tail call that returns there is little room on the stack.
 #[inline(never)]
 fn look(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
         return 0;
     };
     let context = XdpContext::new(ctx);
-    // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program, of integers; nothing else runs on
-    // this CPU's slot while the program does, and it comes here once.
+    // SAFETY: the look-up returned this CPU's own slot, aligned and alive as long as the program, of integers; nothing else
+    // runs on this CPU's slot while the program does, and this function runs once.
     let scratch = unsafe { &mut *scratch };
     match rate::judge(&Run::<true>::new(&context), scratch) {
         Ok(Some(account)) => account.place,
@@ -83,7 +83,7 @@ fn look(ctx: *mut xdp_md) -> u32 {
     }
 }
 
-/// Counts a query that another program has answered.
+/// Charges a query that another program has answered.
 #[inline(always)]
 pub fn charge(ctx: &XdpContext, counted: AccountId) {
     if counted != 0 {
@@ -92,11 +92,11 @@ pub fn charge(ctx: &XdpContext, counted: AccountId) {
 }
 
 impl<const FRAGS: bool> Run<'_, FRAGS> {
-    /// Hands a query on to the program for limits, where there are some. Then this does not return.
+    /// Tail-calls the program for limits, if the client has limits. Returns otherwise.
     #[inline(always)]
     pub fn hand_on_rate(&self, has_limits: bool) {
         if FRAGS && has_limits {
-            // SAFETY: nothing here is owned that a drop would have to give back, and the other program begins anew.
+            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
             unsafe { super::TAILS.tail_call(self.ctx, tail::RATE) }
         }
     }
@@ -117,13 +117,13 @@ impl RateKernel for Run<'_, true> {
 
     #[inline(always)]
     fn word(&self, element: *mut Element, at: usize) -> u64 {
-        // A torn word on a 32-bit machine is a wrong moment for one query.
+        // A torn word on a 32-bit machine is a wrong time for one query.
         word(element, at)
     }
 
     #[inline(always)]
     fn set_word(&self, element: *mut Element, at: usize, word: u64) {
-        // What somebody else stores at the same time is lost, and with it one query that counts.
+        // A store by another processor at the same time is lost, and with it the charge for one query.
         set_word(element, at, word);
     }
 
@@ -142,7 +142,8 @@ impl RateKernel for Run<'_, true> {
         let Some(clear_at) = FEW.get_ptr_mut(place) else {
             return true;
         };
-        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
+        // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program
+        // does.
         unsafe {
             let has_room = rate.has_room(*clear_at, now());
             if has_room {
@@ -159,7 +160,7 @@ impl RateKernel for Run<'_, true> {
 
     #[inline(always)]
     fn opaque(&self, place: &u64) -> u64 {
-        // SAFETY: a live reference. The verifier keeps nothing of what was stored to a map.
+        // SAFETY: a live reference. The verifier does not track values stored to a map.
         unsafe { (&raw const *place).read_volatile() }
     }
 

@@ -1,7 +1,7 @@
-//! Drops packets from denied prefixes to addresses of ours, whatever they carry.
+//! Drops packets of any kind from denied prefixes to our addresses.
 //!
-//! This comes before all other checks, and only where there are prefixes. A packet to others then costs one more look-up, of its
-//! destination. The longer look-up, of the source in the trie, is made for packets to us alone.
+//! This comes before all other checks, and only if there are prefixes. A packet to others then costs one more look-up, of
+//! its destination. The longer look-up, of the source in the trie, is made only for packets to us.
 
 use crate::classify::{FrameContext, check_ours, listen};
 use crate::flow::link::Link;
@@ -9,17 +9,17 @@ use crate::flow::network::{Address, ends};
 use crate::frame::Cursor;
 use xdnsd_abi::{Listen, PathCheck, Reason, verdict};
 
-/// What the program asks of the kernel besides.
+/// Further access that the program needs.
 pub trait PrefixKernel: FrameContext {
-    /// Whether there are any prefixes.
+    /// True if there are any prefixes.
     fn has_prefixes(&self) -> bool;
-    /// The checks for a packet to this address; `None`: the address is not ours.
+    /// Checks for a packet to this address; `None` if the address is not ours.
     fn own(&self, address: &Listen) -> Option<PathCheck>;
-    /// What the longest prefix says that holds this address, see [`verdict`].
+    /// Verdict of the longest prefix that contains this address, see [`verdict`].
     fn verdict(&self, source: Address) -> u8;
 }
 
-/// `Err`: the packet is dropped. A packet that cannot be parsed goes on.
+/// `Err` if the packet is dropped. A packet that cannot be parsed goes on.
 #[inline(always)]
 pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason> {
     if kernel.has_prefixes() && is_denied(frame, kernel).unwrap_or(false) {
@@ -28,7 +28,7 @@ pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason
     Ok(())
 }
 
-/// `None`: the packet is to others, or cannot be parsed.
+/// `None` if the packet is to others or cannot be parsed.
 #[inline(always)]
 fn is_denied(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Option<bool> {
     let (link, rest) = Link::parse(frame).ok()?;

@@ -10,7 +10,7 @@ const IPV4: [u8; 20] = [
     0x45, 0x00, 0x00, 0x14, 0x12, 0x34, 0x40, 0x00, 0x40, 0x01, 0xa4, 0x5d, 0xc0, 0x00, 0x02, 0x01,
     0xc0, 0x00, 0x02, 0x35,
 ];
-/// Nothing from 2001:db8::1 to 2001:db8::53.
+/// No payload, from 2001:db8::1 to 2001:db8::53.
 const IPV6: [u8; 40] = [
     0x60, 0x00, 0x00, 0x00, 0x00, 0x00, 0x3b, 0x40, 0x20, 0x01, 0x0d, 0xb8, 0x00, 0x00, 0x00, 0x00,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x20, 0x01, 0x0d, 0xb8, 0x00, 0x00, 0x00, 0x00,
@@ -66,7 +66,7 @@ fn frames() -> [Vec<u8>; 2] {
     ]
 }
 
-/// What becomes of exactly these bytes.
+/// Result for exactly these bytes.
 fn run(bytes: &[u8], kernel: &FakeKernel) -> Result<(), Reason> {
     let bytes = bytes.to_vec().into_boxed_slice();
     let range = bytes.as_ptr_range();
@@ -119,7 +119,7 @@ fn what_is_not_to_us_or_is_cut_passes() {
         };
         assert_eq!(run(&frame, &elsewhere), Ok(()));
     }
-    // Our IPv4 address in the clothes of the other family.
+    // Our IPv4 address in mapped form over the other family.
     let [_, mut v6] = frames();
     v6[42..58].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 53]);
     assert_eq!(run(&v6, &DENY), Ok(()));

@@ -1,4 +1,4 @@
-//! Whether a DNS cookie is one that user space has given to this client (RFC 7873, RFC 9018 section 4).
+//! Check that user space has given a DNS cookie to this client (RFC 7873, RFC 9018 section 4).
 
 use super::question::RateQuestion;
 use super::{RateKernel, RateScratch, key};
@@ -9,7 +9,7 @@ use xdnsd_abi::rate::{COOKIE_AGE_MAX_SECS, COOKIE_AHEAD_MAX_SECS, control};
 
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// Whether the cookie at this place of the message in the scratch is good.
+/// True if the cookie in the scratch's message is valid.
 #[inline(always)]
 pub fn is_good<K: RateKernel>(
     kernel: &K,

@@ -1,8 +1,9 @@
-//! A query of a client that has asked more than it may: answered with TC, so that a real client comes back over TCP, or dropped.
+//! Limits per client: a query over the limit is answered with TC, so that a real client comes back over TCP, or dropped.
 //!
-//! The XDP program has looked at the frame before: it is a query to us, whole, in one buffer, with right checksums, and an answer
-//! may leave as it came. User space makes accounts and charges them; here a query over the limit ends, where that costs least. A
-//! query that another program answers is charged here. In doubt a query goes on to user space, which judges it again.
+//! The XDP program has checked the frame before: it is a complete query to us, in one buffer, with right checksums, and an
+//! answer may leave the way it came. User space makes and charges accounts; here a query over the limit ends, where that
+//! costs least. A query that another program answers is charged here. In doubt a query goes on to user space, which judges
+//! it again.
 
 mod cookie;
 mod question;
@@ -25,70 +26,70 @@ use xdnsd_abi::rate::{
 };
 use xdnsd_abi::{Reason, few};
 
-/// Bytes of the longest message that is read here. A longer one of a client that has had too much is dropped.
+/// Longest message in bytes that is read here. A longer one of a client over its limit is dropped.
 pub const READ_MAX: usize = 256;
-/// Room for a message, and for what is written over its end.
+/// Room for a message, and for what is written behind its end.
 pub type QueryBuffer = [u8; 288];
 
-/// Where a message is read and the answer put together, on each processor one.
+/// Scratch space of a processor, for reading a message and assembling the answer.
 #[repr(C)]
 pub struct RateScratch {
     /// The query, then the answer to it.
     message: QueryBuffer,
-    /// A place in it, kept here so that the verifier does not go through the rest once for each.
+    /// An offset in it, kept here so that the verifier does not walk the rest once for each value.
     at: u64,
 }
 
 const _: () = assert!(size_of::<RateScratch>() <= SCRATCH_BYTES);
 
-/// What the program asks of the kernel.
+/// Access that the program needs.
 pub trait RateKernel {
-    /// Some words of the table.
+    /// An element of the table.
     type Element: Copy;
     /// The frame.
     fn frame(&self) -> Cursor<'_>;
-    /// An element of the table. `None`: there is no table.
+    /// An element of the table; `None` if there is no table.
     fn element(&self, index: u32) -> Option<Self::Element>;
-    /// A word of it.
+    /// A word of an element.
     fn word(&self, element: Self::Element, at: usize) -> u64;
-    /// Writes a word of it.
+    /// Writes a word of an element.
     fn set_word(&self, element: Self::Element, at: usize, word: u64);
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
-    /// Whether the client has brought a SYN cookie back in the last `secs` seconds.
+    /// True if the client has brought a SYN cookie back in the last `secs` seconds.
     fn has_proved(&self, client: Address, secs: u32) -> bool;
-    /// Takes one of what all may have together on this CPU, whose place is in [`few`]. Whether there was one.
+    /// Charges one event to a rate that all share on this CPU, with its index in [`few`]. Returns true if there was room.
     fn take(&self, place: u32, rate: Rate) -> bool;
-    /// Whether answers leave.
+    /// True if answers leave.
     fn answers(&self) -> bool;
     /// The number at this place, of which neither compiler nor verifier knows anything.
     fn opaque(&self, place: &u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`READ_MAX`], from offset `at`.
     fn load(&self, at: usize, len: usize, message: &mut QueryBuffer) -> Option<()>;
-    /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
-    /// zero.
+    /// Sum of the message's first `len` bytes as 16-bit words in native order. The bytes up to the next multiple of four
+    /// must be zero.
     fn sum(&self, message: &QueryBuffer, len: usize) -> u64;
-    /// Makes the frame so long. `None`: it is as it was.
+    /// Sets the length of the frame. `None` if that fails, which leaves it unchanged.
     fn resize(&self, len: usize) -> Option<()>;
-    /// The frame as it is now, to be written.
+    /// The present frame, for writing.
     fn frame_mut(&self) -> CursorMut<'_>;
-    /// Writes `len` bytes of the message to the frame from offset `at`.
+    /// Writes `len` bytes of the message to the frame at offset `at`.
     fn store(&self, at: usize, message: &QueryBuffer, len: usize) -> Option<()>;
 }
 
-/// Where it stands what a client has had.
+/// Account of a client.
 #[derive(Clone, Copy)]
 pub struct Account<E> {
-    /// Its first word, counted through all elements.
+    /// Index of its first word in the table.
     pub place: u32,
     element: E,
-    /// Its first word there.
+    /// Index of its first word in the element.
     at: usize,
     rate: Rate,
 }
 
-/// `Ok`: the query goes on, of a client whose account is this one. `Err`: what became of it; [`Reason::RateSlipped`]: the answer
-/// stands in the frame.
+/// `Ok`: the query goes on; the value is its client's account. `Err`: the verdict. With [`Reason::RateSlipped`] the answer
+/// is in the frame.
 #[inline(always)]
 pub fn judge<K: RateKernel>(
     kernel: &K,
@@ -114,7 +115,7 @@ pub fn judge<K: RateKernel>(
     let slips = rate_at(kernel, control::SLIP_INTERVAL);
     let slipped = kernel.word(element, at + account::SLIPS);
     let may_slip = slips.is_on() && slips.has_room(slipped, now);
-    // Most of a flood ends here: nothing to say, and no record that a cookie could be in.
+    // Most of a flood ends here: no answer, and no record that could contain a cookie.
     if !may_slip && !has_records {
         return Err(Reason::DropRate);
     }
@@ -127,7 +128,7 @@ pub fn judge<K: RateKernel>(
     if !may_slip {
         return Err(Reason::DropRate);
     }
-    // User space says it, and counts it.
+    // User space answers with TC, and counts it.
     if !kernel.answers() {
         return Ok(None);
     }
@@ -136,8 +137,8 @@ pub fn judge<K: RateKernel>(
     Err(Reason::RateSlipped)
 }
 
-/// The same of a client that no worker has answered lately, and that is within its limits. All such together may have so much of user
-/// space: else who forges sources has all of it. Neighbours have their own share.
+/// Judges a query within its client's limits, from a client that no worker has answered lately. All such clients share a
+/// rate of queries to user space; otherwise forged sources would take all of it. Neighbours have a rate of their own.
 #[inline(always)]
 pub fn judge_newcomer<K: RateKernel>(kernel: &K, scratch: &mut RateScratch) -> Result<(), Reason> {
     let interval_ns = word_at(kernel, control::NEWCOMERS);
@@ -152,7 +153,7 @@ pub fn judge_newcomer<K: RateKernel>(kernel: &K, scratch: &mut RateScratch) -> R
         return Ok(());
     }
     let client = flow.packet.source;
-    // Where not all networks are known, all have one share.
+    // If not all networks are known, all clients share one rate.
     let is_near = client.is_link_local() || is_on_link(kernel, client).unwrap_or(false);
     let share = usize::from(!is_near);
     if kernel.take(few::NEWCOMERS[share], rate) || kernel.has_proved(client, NEWCOMER_PROVED_SECS) {
@@ -181,7 +182,7 @@ pub fn judge_newcomer<K: RateKernel>(kernel: &K, scratch: &mut RateScratch) -> R
     Err(Reason::RateSlipped)
 }
 
-/// Counts a query that user space has not seen against the account at this place.
+/// Charges a query that user space does not see to the account at this index.
 #[inline(always)]
 pub fn charge<K: RateKernel>(kernel: &K, place: u32) {
     let Some(element) = kernel.element(place / ELEMENT_WORDS as u32) else {
@@ -214,7 +215,7 @@ fn rate_at<K: RateKernel>(kernel: &K, at: usize) -> Rate {
     }
 }
 
-/// The account of this client, if user space has made one, and queries are limited.
+/// Account of this client, if user space has made one and queries are limited.
 #[inline(always)]
 fn find<K: RateKernel>(
     kernel: &K,
@@ -253,7 +254,7 @@ fn find<K: RateKernel>(
     })
 }
 
-/// Whether the client is a neighbour. `None`: there are more networks than are known here.
+/// True if the client is a neighbour; `None` if there are more networks than are known here.
 #[inline(always)]
 fn is_on_link<K: RateKernel>(kernel: &K, client: Address) -> Option<bool> {
     let count = kernel.word(kernel.element(0)?, control::NETWORKS) as usize;
@@ -281,7 +282,7 @@ fn key<K: RateKernel>(kernel: &K, at: usize) -> Option<HashKey> {
     Some([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
 }
 
-/// Reads the question into the scratch. `None`: nothing that is read here.
+/// Reads the question into the scratch; `None` if it is not read here.
 #[inline(always)]
 fn read<K: RateKernel>(
     kernel: &K,
@@ -298,8 +299,8 @@ fn read<K: RateKernel>(
     Some((envelope, asked))
 }
 
-/// Writes the answer with TC in place of the query: its question, and an OPT record where it has one. `None`: the frame may be
-/// anything.
+/// Writes the answer with TC in place of the query: its question, and an OPT record if it has one. `None` leaves the frame
+/// in an undefined state.
 #[inline(always)]
 fn slip<K: RateKernel>(
     kernel: &K,
@@ -313,7 +314,7 @@ fn slip<K: RateKernel>(
     if asked.has_opt {
         put(message, asked.end, opt_record(asked.opt_flags))?;
     }
-    // What a sum in words takes for a part of it.
+    // Padding for the sum, which is in whole words.
     put(message, len, [0; 4])?;
     let flags = dns::QR | dns::TC | dns::RA | asked.flags & (dns::RD | dns::CD);
     put(message, dns::field::FLAGS.start, flags.to_be_bytes())?;

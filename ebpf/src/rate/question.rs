@@ -1,32 +1,32 @@
-//! The question of a query, and the DNS cookie that it brings.
+//! The question of a query, and its DNS cookie.
 
 use super::{RateKernel, RateScratch};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
 
-/// Labels of the longest name, at most.
+/// Most labels of the longest name.
 const LABELS_MAX: usize = dns::NAME_MAX.div_ceil(2);
-/// A query has none of these bits.
+/// Bits that a query does not have.
 const NO_QUERY: u16 = dns::QR | dns::OPCODE;
-/// Options that are looked at. A cookie behind them is not seen here, and its client told to come over TCP.
+/// Most options that are read. A cookie behind them is not found, and its client has to come over TCP.
 const OPTIONS_MAX: usize = 8;
 
-/// What is asked, as far as it matters here.
+/// The parts of a question that matter here.
 pub struct RateQuestion {
-    /// The header's flags.
+    /// Flags of the header.
     pub flags: u16,
-    /// Offset behind the question.
+    /// Offset of the question's end.
     pub end: usize,
-    /// An OPT record follows.
+    /// True if an OPT record follows.
     pub has_opt: bool,
-    /// Its flag DO.
+    /// DO of the OPT record.
     pub opt_flags: u8,
-    /// Offset of a cookie of [`opt::COOKIE_LEN`] bytes. 0: there is none.
+    /// Offset of a cookie of [`opt::COOKIE_LEN`] bytes; 0 if there is none.
     pub cookie: usize,
 }
 
 impl RateQuestion {
-    /// Reads the message of `len` bytes that stands in the scratch. `None`: it is no query with one question.
+    /// Reads the message of `len` bytes in the scratch; `None` if it is not a query with one question.
     #[inline(always)]
     pub fn read(kernel: &impl RateKernel, scratch: &mut RateScratch, len: usize) -> Option<Self> {
         let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
@@ -81,7 +81,7 @@ impl RateQuestion {
     }
 }
 
-/// Walks QNAME, and leaves the offset behind it in the scratch.
+/// Walks QNAME, and leaves the offset of its end in the scratch.
 #[inline(always)]
 fn walk_name(scratch: &mut RateScratch) -> Option<()> {
     let mut at = dns::HEADER_LEN;
@@ -99,7 +99,7 @@ fn walk_name(scratch: &mut RateScratch) -> Option<()> {
     None
 }
 
-/// Looks for the first cookie, and leaves its offset in the scratch; 0: there is none of the right length.
+/// Looks for the first cookie, and leaves its offset in the scratch; 0 if there is none of the right length.
 #[inline(always)]
 fn walk_options(scratch: &mut RateScratch, start: usize, end: usize) {
     scratch.at = 0;

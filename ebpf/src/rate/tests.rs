@@ -116,7 +116,7 @@ impl RateKernel for FakeKernel {
     }
     fn frame_mut(&self) -> CursorMut<'_> {
         let range = self.frame.borrow_mut().as_mut_ptr_range();
-        // SAFETY: the range of a live vector, which nobody else looks at meanwhile.
+        // SAFETY: the range of a live vector, which nobody else accesses meanwhile.
         unsafe { CursorMut::new(range.start, range.end) }
     }
     fn store(&self, at: usize, message: &QueryBuffer, len: usize) -> Option<()> {
@@ -160,7 +160,7 @@ impl FakeKernel {
         Self {
             table: RefCell::new(table),
             frame: RefCell::new(frame.to_vec()),
-            // When the cookie was made.
+            // Time at which the cookie was made.
             now: Cell::new((0x5cf7_9f11 - WALL) * 1_000_000_000),
             answers: true,
             has_proved: false,
@@ -168,7 +168,7 @@ impl FakeKernel {
         }
     }
 
-    /// User space has made an account for this unit, which owes so much.
+    /// Adds an account of this unit with this debt, as user space would.
     fn owing(self, unit: ClientPrefix, owed_ns: u64) -> Self {
         let tag = unit.tag(&KEY);
         let clear_at = self.now.get() + owed_ns;
@@ -183,7 +183,7 @@ impl FakeKernel {
         let Address(high, low) = first;
         let mut table = self.table.borrow_mut();
         table[0][control::NETWORKS] = 6;
-        // The sixth, in the second element.
+        // The sixth network, in the second element.
         for place in 0..5 {
             let words = &mut table[NETWORKS_AT as usize + place / 4][place % 4 * 4..][..4];
             words.copy_from_slice(&[1, 1, u64::MAX, u64::MAX]);
@@ -327,7 +327,7 @@ fn a_good_cookie_is_exempt_and_no_other() {
     let without_slips = full(&with(&COOKIE));
     without_slips.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
     assert_eq!(without_slips.judge(), Ok(false), "nor does it take a slip");
-    // Its time, and its address.
+    // Outside its time, and at another address.
     let at = |secs: i64| {
         let told = FakeKernel::new(&query(&with(&COOKIE)));
         told.now
@@ -345,7 +345,7 @@ fn a_good_cookie_is_exempt_and_no_other() {
     assert_eq!(without.judge(), Err(Reason::RateSlipped));
 }
 
-/// RFC 9018 appendix A.4: an IPv6 client's, by the present secret.
+/// RFC 9018 appendix A.4: a cookie of an IPv6 client, by the present secret.
 #[test]
 fn an_ipv6_clients_cookie_is_good() {
     let cookie: [u8; 24] = [
@@ -418,7 +418,7 @@ fn a_neighbour_counts_for_itself() {
     assert_eq!(told.judge(), Ok(false), "not all networks are known");
 }
 
-/// Whatever stands there: nothing is read behind the message, and what is no query is dropped.
+/// Whatever the content, nothing is read behind the message, and a message that is no query is dropped.
 #[test]
 fn messages_that_are_cut_off_are_dropped_or_slip() {
     let whole = query(&[option(3, b""), option(10, &COOKIE)].concat());
@@ -451,7 +451,7 @@ fn messages_that_are_cut_off_are_dropped_or_slip() {
     assert_eq!(told.judge(), Err(Reason::DropRate));
 }
 
-/// What another program answers is counted here, and nothing else.
+/// Queries that another program answers are counted here, and no others.
 #[test]
 fn what_user_space_does_not_see_is_counted() {
     let told = FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), 0);
@@ -465,7 +465,7 @@ fn what_user_space_does_not_see_is_counted() {
     }
 }
 
-/// So many new clients a second, of which this many may come at once.
+/// New clients a second, of which this many may come at once.
 const NEWCOMERS: u64 = 1_000;
 const AT_ONCE: usize = 20;
 
@@ -475,7 +475,7 @@ impl FakeKernel {
         self
     }
 
-    /// What becomes of so many queries like this: how many go on, are answered with TC, and are dropped.
+    /// Results of `count` such queries: how many go on, are answered with TC, and are dropped.
     fn newcomers(&self, frame: &[u8], count: usize) -> [usize; 3] {
         let mut became = [0; 3];
         for _ in 0..count {
@@ -499,11 +499,11 @@ fn new_clients_share_what_user_space_is_given_of_them() {
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
     told.now.set(told.now.get() + 5_000_000);
     assert_eq!(told.newcomers(&frame, 50), [5, 5, 40]);
-    // Neighbours have their own share.
+    // Neighbours have a rate of their own.
     let told = told.on_link(address([198, 51, 100, 100]), [u64::MAX; 2]);
     assert_eq!(told.newcomers(&frame, 50), [AT_ONCE, AT_ONCE, 10]);
     assert_eq!(told.newcomers(&frame, 1), [0, 0, 1]);
-    // The answer with TC is the same as for who has had too much.
+    // The answer with TC is the same as for a client over its limit.
     let told = FakeKernel::new(&frame).with_newcomers();
     assert_eq!(told.newcomers(&frame, AT_ONCE + 1), [AT_ONCE, 1, 0]);
     let answer = told.frame.borrow().clone();
@@ -532,7 +532,7 @@ fn new_clients_have_all_where_there_is_no_limit_or_they_have_proved_themselves()
     assert_eq!(told.newcomers(&forged, 50), [0, AT_ONCE, 30]);
 }
 
-/// Fewer a second than would come in the time of a burst.
+/// Less than one in the time of a burst.
 #[test]
 fn one_new_client_a_second_is_one() {
     let frame = query(&[]);
