@@ -97,8 +97,9 @@ pub fn sum<const N: usize>(message: &[u8; N], len: usize) -> u64 {
     unsafe { bpf_csum_diff(nothing, 0, from, len, 0) as u64 & 0xffff_ffff }
 }
 
-/// A length of 1 to `N`, and the verifier sees that it is. The compiler may know these bounds already, and would leave out what
-/// tells the verifier. That of Linux 6.1 learns nothing of `len != 0`, so what is masked is one less; 0 becomes more than `N`.
+/// A length of 1 to `N`, as the verifier can see. The compiler may know these bounds already, and would omit the comparison
+/// that tells the verifier. That of Linux 6.1 learns nothing from `len != 0`, so the masked value is one less; 0 becomes more
+/// than `N`.
 #[inline(always)]
 fn bound<const N: usize>(len: usize) -> Option<u32> {
     let mask = const { (N as u64 + 1).next_power_of_two() - 1 };

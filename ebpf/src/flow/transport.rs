@@ -80,7 +80,7 @@ impl<'a> Segment<'a> {
         self.header.get::<{ tcp::field::SEQUENCE.start }, u32>()
     }
 
-    /// Number of the byte that is expected next.
+    /// Sequence number of the byte that is expected next.
     #[inline(always)]
     pub fn acknowledgment(&self) -> u32 {
         self.header

@@ -1,4 +1,4 @@
-//! The maps and the helpers: the fence around what the kernel lends the program. Built for the kernel only.
+//! Maps and helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
 use super::{AnswerBuffer, HotKernel, HotScratch};
 use crate::context;
@@ -13,7 +13,7 @@ use xdnsd_abi::hot::{
     ANSWERS_MAX, AnswerWords, CLIENTS_MAX, HotOutcome, PLACES, SILENT_WORDS, control, silent_bit,
 };
 
-// The names are those of `xdnsd_abi::hot`; the macro only takes literals. Loading fails when they differ.
+// The names are those of `xdnsd_abi::hot`; the macro takes literals only. Loading fails if they differ.
 
 #[map(name = "hot_answers")]
 static ANSWERS: Array<AnswerWords> = Array::with_max_entries(ANSWERS_MAX, BPF_F_MMAPABLE);
@@ -32,24 +32,24 @@ static OUTCOMES: PerCpuArray<u64> = PerCpuArray::with_max_entries(HotOutcome::CO
 #[map(name = "hot_scratch")]
 static SCRATCH: PerCpuArray<HotScratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// Counts what became of a query on this CPU.
+/// Counts the outcome of a query on this CPU.
 #[inline(always)]
 pub fn count(outcome: HotOutcome) {
     if let Some(counter) = OUTCOMES.get_ptr_mut(outcome as u32) {
-        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program; nothing else runs on
+        // SAFETY: the look-up returned this CPU's own slot, aligned and alive as long as the program; nothing else runs on
         // this CPU's slot while the program does.
         unsafe { *counter = (*counter).wrapping_add(1) }
     }
 }
 
-/// A word that user space stores to through its mapping at any time; 0 where there is none.
+/// A word that user space stores to through its mapping at any time; 0 if there is none.
 #[inline(always)]
 fn load(array: &Array<u64>, index: u32) -> u64 {
     let Some(word) = array.get_ptr(index) else {
         return 0;
     };
-    // SAFETY: the lookup gave an aligned value that lives as long as the map. Volatile, since it changes; aligned eight bytes
-    // are never torn on a 64-bit machine, and a torn word elsewhere is one that matches nothing.
+    // SAFETY: the look-up returned an aligned value that lives as long as the map. Volatile, since it changes; aligned
+    // eight bytes are never torn on a 64-bit machine, and a torn word elsewhere matches nothing.
     unsafe { word.read_volatile() }
 }
 
@@ -59,12 +59,12 @@ pub struct HotRun<'a> {
 }
 
 impl<'a> HotRun<'a> {
-    /// With the scratch of this CPU.
+    /// The run for this frame, and the scratch of this CPU.
     #[inline(always)]
     pub fn begin(ctx: &'a XdpContext) -> Option<(Self, &'a mut HotScratch)> {
         let scratch = SCRATCH.get_ptr_mut(0)?;
-        // SAFETY: the lookup gave this CPU's own slot, aligned and alive as long as the program, of integers; nothing else runs on
-        // this CPU's slot while the program does, and it begins once.
+        // SAFETY: the look-up returned this CPU's own slot, aligned and alive as long as the program, of integers; nothing
+        // else runs on this CPU's slot while the program does, and this function runs once.
         Some((Self { ctx }, unsafe { &mut *scratch }))
     }
 }
@@ -82,7 +82,7 @@ impl HotKernel for HotRun<'_> {
 
     #[inline(always)]
     fn opaque(&self, place: &u64) -> u64 {
-        // SAFETY: a live reference. The verifier keeps nothing of what was stored to a map.
+        // SAFETY: a live reference. The verifier does not track values stored to a map.
         unsafe { (&raw const *place).read_volatile() }
     }
 
@@ -114,15 +114,16 @@ impl HotKernel for HotRun<'_> {
 
     #[inline(always)]
     fn answer(&self, number: u32) -> Option<&AnswerWords> {
-        // Nobody writes to an answer that the index led to, until no run can have read that any more.
+        // Nobody writes to an answer that the index named until no run can read it any more.
         ANSWERS.get(number)
     }
 
     #[inline(always)]
     fn hit(&self, number: u32) {
         if let Some(hits) = HITS.get_ptr_mut(number) {
-            // SAFETY: the lookup gave an aligned value that lives as long as the map. Other CPUs and user space reach it at the
-            // same time, so it is volatile, and a hit may be lost: it says what is asked for, and not how often to the last.
+            // SAFETY: the look-up returned an aligned value that lives as long as the map. Other CPUs and user space access
+            // it at the same time, so the access is volatile, and a hit may be lost: the count shows what is asked for, and
+            // need not be exact.
             unsafe { hits.write_volatile(hits.read_volatile().wrapping_add(1)) }
         }
     }
@@ -135,16 +136,16 @@ impl HotKernel for HotRun<'_> {
     #[inline(always)]
     fn set_client(&self, place: u32, entry: u64) {
         if let Some(word) = CLIENTS.get_ptr_mut(place) {
-            // SAFETY: the lookup gave an aligned value that lives as long as the map. Other CPUs and user space store to it at the
-            // same time, so it is volatile; what is lost is that one of two clients is known.
+            // SAFETY: the look-up returned an aligned value that lives as long as the map. Other CPUs and user space store
+            // to it at the same time, so the store is volatile; one of two clients may be forgotten.
             unsafe { word.write_volatile(entry) }
         }
     }
 
-    /// The coarse clock costs a load where the fine one reads the timer; it lags by at most a tick.
+    /// The coarse clock costs a load, while the fine one reads the timer; it lags by at most a tick.
     #[inline(always)]
     fn now(&self) -> u64 {
-        // SAFETY: a helper without arguments that every XDP program may call since Linux 5.11.
+        // SAFETY: a helper without arguments, which every XDP program may call since Linux 5.11.
         unsafe { bpf_ktime_get_coarse_ns() }
     }
 
@@ -155,7 +156,7 @@ impl HotKernel for HotRun<'_> {
 
     #[inline(always)]
     fn grow(&self, more: i32) -> Option<()> {
-        // SAFETY: the context is the kernel's. No view of the frame from before is used from here on.
+        // SAFETY: the context is the kernel's. No earlier view of the frame is used from here on.
         (unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -more) } == 0).then_some(())
     }
 

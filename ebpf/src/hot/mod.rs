@@ -1,9 +1,9 @@
-//! A query for a hot name, answered where it arrived.
+//! Answers a query for a hot name in its own frame.
 //!
-//! The XDP program has looked at the frame before: it is a query to us, whole, in one buffer, with right checksums, and an answer
-//! may leave as it came. Here the question is read, the answer looked up, and who asks; then the answer is put together beside the
-//! frame. Up to that the frame is as it was, so whatever is in doubt is left to user space. Only then the frame grows, at its head,
-//! where every driver has room, and is written anew.
+//! The XDP program has checked the frame before: it is a complete query to us, in one buffer, with right checksums, and an
+//! answer may leave the way it came. Here the question is read, its answer and its client are looked up, and the answer is
+//! assembled beside the frame. Until then the frame is unchanged, so all doubtful queries are left to user space. Only then
+//! the frame grows, at its head, where every driver has room, and is written anew.
 
 #[cfg(target_arch = "bpf")]
 pub mod kernel;
@@ -25,31 +25,31 @@ use xdnsd_abi::hot::{
 };
 use xdnsd_abi::rate::{COOKIE_AHEAD_MAX_SECS, COOKIE_RENEW_SECS};
 
-/// Bytes of the longest query that is answered here.
+/// Longest query that is answered here, in bytes.
 const QUERY_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN + OPT_MAX;
-/// Bytes of the longest OPT record: with a DNS cookie.
+/// Longest OPT record in bytes: with a DNS cookie.
 const OPT_MAX: usize = opt::LEN + opt::COOKIE_OPTION_LEN;
-/// Bytes of the shortest: for the root, without EDNS.
+/// Shortest query in bytes: for the root, without EDNS.
 const QUERY_MIN: usize = dns::HEADER_LEN + 1 + dns::QUESTION_FIXED_LEN;
-/// Bytes of the longest answer. Without EDNS a client takes 512 (RFC 1035 section 4.2.1), so its own limit is no matter.
+/// Longest answer in bytes. Without EDNS a client accepts 512 (RFC 1035 section 4.2.1), so no client's size matters.
 const ANSWER_MAX: usize = QUERY_MAX + BODY_MAX;
 const _: () = assert!(ANSWER_MAX <= 512);
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// Where the question is read and the answer put together, on each processor one.
+/// Scratch space of a processor, for reading the question and assembling the answer.
 #[repr(C)]
 pub struct HotScratch {
-    /// QNAME in lower case, filled up with zeros to the end of a word.
+    /// QNAME in lower case, padded with zeros to the end of a word.
     name: [u64; NAME_WORDS],
-    /// So that the question begins at a multiple of eight.
+    /// Aligns the question to eight bytes.
     padding: u32,
     /// The query, then the answer to it.
     message: AnswerBuffer,
-    /// The option with the client's DNS cookie, where there is one: as it came, which is as it goes back.
+    /// The option with the client's DNS cookie, if there is one. It goes back as it came.
     cookie: [u8; opt::COOKIE_OPTION_LEN],
-    /// Bytes of QNAME. Kept here so that the verifier does not go through the rest once for each length.
+    /// Length of QNAME in bytes. Kept here so that the verifier does not walk the rest once for each length.
     name_len: u64,
-    /// Not 0: no worker has answered this client lately.
+    /// Nonzero if no worker has answered this client lately.
     is_newcomer: u64,
     /// Bytes of the OPT record, of the query and of the answer. 0: there is none.
     opt_len: u64,
@@ -68,17 +68,17 @@ pub type AnswerBuffer = [u8; ANSWER_MAX.next_multiple_of(8) + 12];
 pub trait HotKernel {
     /// The frame.
     fn frame(&self) -> Cursor<'_>;
-    /// Its bytes.
+    /// Length of the frame in bytes.
     fn frame_len(&self) -> usize;
-    /// The number at this place, unknown to compiler and verifier.
+    /// The number at this place, of which neither compiler nor verifier knows anything.
     fn opaque(&self, place: &u64) -> u64;
-    /// The same number, hidden from the compiler; the verifier keeps the bounds that it knew.
+    /// The same number, hidden from the compiler. The verifier keeps the bounds that it knew.
     fn again(&self, number: u64) -> u64;
     /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
     fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()>;
     /// An entry of [`hot::CONTROL`].
     fn control(&self, index: u32) -> u64;
-    /// Whether a client at this port gets no answer.
+    /// True if this source port gets no answer.
     fn is_silent(&self, port: u16) -> bool;
     /// An entry of [`hot::INDEX`].
     fn index(&self, place: u32) -> u64;
@@ -88,7 +88,7 @@ pub trait HotKernel {
     fn hit(&self, number: u32);
     /// An entry of [`hot::CLIENTS`].
     fn client(&self, place: u32) -> u64;
-    /// Writes one.
+    /// Writes an entry of [`hot::CLIENTS`].
     fn set_client(&self, place: u32, entry: u64);
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
@@ -97,13 +97,13 @@ pub trait HotKernel {
     fn sum(&self, message: &AnswerBuffer, len: usize) -> u64;
     /// Moves the start of the frame, so that it has `more` bytes more, or fewer. `None`: there is no room, and it is as it was.
     fn grow(&self, more: i32) -> Option<()>;
-    /// The frame as it is now, to be written.
+    /// The present frame, for writing.
     fn frame_mut(&self) -> CursorMut<'_>;
     /// Writes `len` bytes of the message, at most [`ANSWER_MAX`], to the frame from offset `at`.
     fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()>;
 }
 
-/// Answers the query in its own frame. `Err`: the frame is as it was.
+/// Answers the query in its own frame. `Err` leaves the frame unchanged.
 #[inline(always)]
 pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), HotOutcome> {
     scratch.is_newcomer = 0;
@@ -147,7 +147,7 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     stored.ok_or(HotOutcome::NoRoom)
 }
 
-/// Whether the query that was not answered is of a client that no worker has answered lately, as far as is known.
+/// True if an unanswered query is of a client that no worker has answered lately, as far as is known.
 #[inline(always)]
 pub fn is_newcomer(kernel: &impl HotKernel, scratch: &HotScratch) -> bool {
     kernel.opaque(&scratch.is_newcomer) != 0
@@ -181,7 +181,7 @@ fn find<'k>(
     let number = hot::number(kernel.index(hot::place(hash)), hash)?;
     let words = kernel.answer(number)?;
     let mut difference = words[word::KIND] ^ question.kind;
-    // The name's end is among them, so what is behind it need not be compared.
+    // The words include the name's end, so those behind it need no comparison.
     let count = words_of(name_len(kernel, scratch)?);
     for (at, word) in scratch.name.iter().enumerate().take(count) {
         difference |= words[word::NAME + at] ^ word;
@@ -189,7 +189,7 @@ fn find<'k>(
     (difference == 0).then_some((number, words))
 }
 
-/// User space has answered this client while the same held, and answers at its port.
+/// Checks that user space has answered this client under the present `valid`, and answers its port.
 #[inline(always)]
 fn check_client(
     kernel: &impl HotKernel,
@@ -210,15 +210,15 @@ fn check_client(
     if entry & !MARKS != client {
         return Err(HotOutcome::NewClient);
     }
-    // Once in a while: then the line stays where it is.
+    // Only now and then, so that the cache line mostly stays where it is.
     if entry & LATELY != LATELY {
         kernel.set_client(place, entry | LATELY);
     }
     Ok(())
 }
 
-/// A DNS cookie is one that user space would give back as it is: of this client, by the present secret, and young. Without one all is
-/// well.
+/// Checks that a DNS cookie is one that user space would give back unchanged: of this client, by the present secret, and
+/// young. A query without one passes.
 #[inline(always)]
 fn check_cookie(kernel: &impl HotKernel, scratch: &HotScratch, now: u64) -> Option<()> {
     if opt_len(kernel, scratch)? <= opt::LEN {

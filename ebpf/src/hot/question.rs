@@ -1,4 +1,5 @@
-//! The question of a plain query: a header, one question of class IN, at most an OPT record without options, and nothing else.
+//! The question of a plain query: a header, one question of class IN, at most an OPT record with at most a DNS cookie, and
+//! nothing else.
 
 use super::{HotKernel, HotScratch, OPT_MAX};
 use crate::message::be16;
@@ -7,20 +8,20 @@ use xdnsd_abi::hot::{self, NAME_MAX, NAME_WORDS, kind};
 
 /// RD, AD, CD: the flags that a plain query may have.
 const FLAGS: u16 = dns::RD | dns::AD | dns::CD;
-/// QDCOUNT 1, and nothing else but ARCOUNT, in the order of the message.
+/// QDCOUNT 1, and all other counts 0, in message order. ARCOUNT is compared by itself.
 const ONE_QUESTION: u64 = 1 << 48;
 /// Class IN.
 const CLASS_IN: u16 = 1;
-/// Labels of the longest name, the root among them: each of the others has a byte at the least.
+/// Most labels of the longest name, including the root: each of the others has at least one byte.
 const LABELS_MAX: usize = NAME_MAX.div_ceil(2);
 
-/// What is asked, beside QNAME, which is in the scratch.
+/// A question without QNAME, which is in the scratch.
 pub struct PlainQuestion {
-    /// As in an answer's key.
+    /// Kind as in an answer's key.
     pub kind: u64,
-    /// The header's flags.
+    /// Flags of the header.
     pub flags: u16,
-    /// Offset behind the question: at most that of the longest name.
+    /// Offset of the question's end: at most that of the longest name.
     pub end: usize,
 }
 
@@ -86,20 +87,21 @@ fn read_name(scratch: &mut HotScratch) -> Option<()> {
     None
 }
 
-/// The length of QNAME, read anew for each loop over its words: else the verifier, which goes through a loop once for each number of
-/// words, would go through all behind it as often.
+/// Length of QNAME, read anew for each loop over its words. Otherwise the verifier, which walks a loop once for each number
+/// of words, would walk all that follows as often.
 #[inline(always)]
 pub fn name_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> {
     let len = kernel.opaque(&scratch.name_len);
-    // Not `1..`: what is compared is then the number less one, of which the verifier before Linux 6.18 learns nothing for the number.
+    // Not `1..`, which compares the number minus one. The verifier before Linux 6.18 learns nothing about the number from
+    // that.
     if len > NAME_MAX as u64 {
         return None;
     }
-    // To the verifier of Linux 6.1 what was added up before the comparison has no bounds.
+    // To the verifier of Linux 6.1 a sum from before the comparison has no bounds.
     Some(kernel.again(len) as usize)
 }
 
-/// Leaves QNAME in the scratch in lower case.
+/// Writes QNAME to the scratch in lower case.
 #[inline(always)]
 fn copy_name(scratch: &mut HotScratch, name_len: usize) {
     const WORD: usize = size_of::<u64>();
@@ -118,7 +120,7 @@ fn copy_name(scratch: &mut HotScratch, name_len: usize) {
     }
 }
 
-/// The length of the OPT record, read anew as the name's is.
+/// Length of the OPT record, read anew like the name's.
 #[inline(always)]
 pub fn opt_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> {
     let len = kernel.opaque(&scratch.opt_len);
@@ -128,8 +130,8 @@ pub fn opt_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> {
     Some(kernel.again(len) as usize)
 }
 
-/// The OPT record at `at`: its bits of the kind. Its length is left in the scratch, and its cookie. `None`: it is another record, or
-/// says more than DO, a size, and a cookie with a part of ours.
+/// Kind bits of the OPT record at `at`; its length and its cookie are left in the scratch. `None` if it is another record,
+/// or has more than DO, a size, and a cookie with a server cookie.
 #[inline(always)]
 fn read_opt(scratch: &mut HotScratch, at: usize) -> Option<u64> {
     const COOKIE: u8 = opt::COOKIE_OPTION_LEN as u8;
@@ -153,7 +155,7 @@ fn read_opt(scratch: &mut HotScratch, at: usize) -> Option<u64> {
     }
 }
 
-/// The option at `at`, which is left in the scratch. `None`: it is another one, or of another length.
+/// Leaves the cookie option at `at` in the scratch; `None` if it is another option, or of another length.
 #[inline(always)]
 fn read_cookie(scratch: &mut HotScratch, at: usize) -> Option<()> {
     const CODE: [u8; 2] = opt::COOKIE.to_be_bytes();

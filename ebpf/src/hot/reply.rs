@@ -61,7 +61,7 @@ fn body_len(kernel: &impl HotKernel, words: &AnswerWords) -> Option<usize> {
     Some(kernel.again(shape.body_len.into()) as usize)
 }
 
-/// The OPT record behind the records: with what the client's had, so there is always room for one.
+/// Writes the OPT record behind the records. It is as long as the client's, so there is always room.
 #[inline(always)]
 fn write_opt(scratch: &mut HotScratch, question: &PlainQuestion, at: usize) -> Option<()> {
     if question.kind & kind::EDNS == 0 {

@@ -16,7 +16,7 @@ const VALID: u64 = 1 << 32 | 2;
 const NOW: u64 = 50 * NANOS_PER_SEC;
 const NUMBER: u32 = 9;
 
-/// A kernel that does as told.
+/// A kernel with fixed answers.
 struct FakeKernel {
     frame: RefCell<Vec<u8>>,
     words: AnswerWords,
@@ -105,7 +105,7 @@ impl HotKernel for FakeKernel {
                 .len()
                 .checked_add_signed(more as isize)
                 .expect("a length");
-            // At its head: what was there moves back.
+            // At its head: the old bytes move back.
             *frame = [vec![0xa5; len.saturating_sub(frame.len())], frame.clone()].concat();
             frame.truncate(len);
         })
@@ -159,7 +159,7 @@ fn told(frame: &[u8]) -> FakeKernel {
     }
 }
 
-/// As the one before has left it.
+/// A scratch as the previous query has left it.
 fn scratch() -> HotScratch {
     let range = QUERY.as_ptr_range();
     // SAFETY: the range of a constant.
@@ -204,7 +204,7 @@ fn the_answer_stands_behind_the_clients_own_question() {
     assert_eq!(kernel.hits.get(), 1);
 }
 
-/// Nothing of the frame is written before all is decided.
+/// The frame is written only when all is decided.
 #[test]
 fn without_room_the_frame_is_as_it_was() {
     let kernel = FakeKernel {
@@ -216,7 +216,7 @@ fn without_room_the_frame_is_as_it_was() {
     assert_eq!(kernel.hits.get(), 0);
 }
 
-/// The scratch has the bytes of longer messages from before: they are no part of this one.
+/// The scratch has bytes of earlier, longer messages, which are no part of this one.
 #[test]
 fn what_the_last_query_left_is_not_read() {
     let len = QUERY.len() - 42;
@@ -263,7 +263,7 @@ fn query_for(name: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A name as an answer has it.
+/// A name in the form of an answer.
 fn name_words(name: &[u8]) -> [u64; NAME_WORDS] {
     let mut whole = [0; NAME_MAX];
     whole[..name.len()].copy_from_slice(name);
@@ -279,7 +279,7 @@ fn leads(asked: &[u8], has: &[u8]) -> FakeKernel {
     kernel
 }
 
-/// Whatever the hash says: the name is compared to its end, and the labels with it.
+/// The name is compared to its end, with its labels, whatever the hash.
 #[test]
 fn a_name_is_answered_with_its_own_answer_alone() {
     let long = |last: &[u8]| [&b"\x1eabcdefghijklmnopqrstuvwxyz0123\x1f"[..], last].concat();
@@ -318,7 +318,7 @@ fn a_name_is_answered_with_its_own_answer_alone() {
     }
 }
 
-/// While user space holds nothing for valid, an answer that was made for nothing is not given either.
+/// While user space declares nothing valid, even an answer made for that value is not given.
 #[test]
 fn while_nothing_holds_nobody_is_answered() {
     let mut kernel = told(&QUERY);
@@ -338,7 +338,7 @@ fn an_answer_holds_until_it_is_over_and_for_what_it_was_made() {
     };
     assert_eq!(with(word::OVER, NOW), Err(HotOutcome::Over));
     assert_eq!(with(word::VALID, VALID + 1), Err(HotOutcome::Withdrawn));
-    // What cannot be is not written.
+    // An impossible shape is not written.
     let long = AnswerShape {
         flags: 0,
         answers: 1,
@@ -367,7 +367,7 @@ fn a_client_is_answered_by_its_address_and_port() {
     );
 }
 
-/// Whatever has kept the program from an answer: who is no newcomer has user space to itself.
+/// Whatever prevented an answer: new clients are told from known ones.
 #[test]
 fn who_is_new_is_told_from_who_is_known() {
     let unknown = {

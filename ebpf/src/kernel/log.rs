@@ -44,7 +44,7 @@ pub fn tell_reader(ctx: &XdpContext, reason: Reason, action: u32) {
         return;
     };
     // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program
-    // does. Nothing here needs a drop behind the tail call.
+    // does. No value here has a drop that the tail call would skip.
     unsafe {
         *verdict = u64::from(action) << 32 | reason as u64;
         TAILS.tail_call(ctx, tail::LOG);

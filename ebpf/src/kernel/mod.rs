@@ -99,7 +99,7 @@ pub use log::{tell_reader, write_record};
 #[inline(never)]
 fn try_hot(ctx: *mut xdp_md) -> u32 {
     let context = XdpContext::new(ctx);
-    // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+    // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
     unsafe { TAILS.tail_call(&context, tail::HOT) }
     // Without the other program: XDP_PASS. Compiler and verifier must not know that it is the only value here, or they
     // would omit the code for the others. No queue has these numbers, nor would it have a heartbeat.
@@ -249,8 +249,7 @@ impl<const FRAGS: bool> PrefixKernel for Run<'_, FRAGS> {
         // SAFETY: initialized to its last byte, and aya's packed key has the same size and accepts any bytes.
         let key = unsafe { &*key.as_ptr().cast::<Key<[u8; 16]>>() };
         match PREFIXES.get_value_ptr_mut(0, key) {
-            // SAFETY: the look-up returned an aligned value that the map keeps while the program runs; it is written at
-            // once.
+            // SAFETY: the look-up returned an aligned value that the map keeps while the program runs, written at once.
             Some(value) => unsafe { value.read_volatile() as u8 },
             None => verdict::NONE,
         }
@@ -267,7 +266,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_syn(&self) {
         if FRAGS {
-            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::SYN) }
         }
     }
@@ -275,7 +274,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_stray(&self) {
         if FRAGS {
-            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::STRAY) }
         }
     }
@@ -283,7 +282,7 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_odd(&self) {
         if FRAGS {
-            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
         }
     }
@@ -413,7 +412,7 @@ impl Owners for Run<'_, true> {
     }
 }
 
-/// Low bits of a time in nanoseconds that make up nearly a second, or slightly more.
+/// Number of low bits of a time in nanoseconds that make up about a second (1.07 s).
 const SECOND_BITS: u32 = 30;
 
 /// True for the first `max` events of a second on this CPU.
@@ -424,8 +423,7 @@ fn is_one_of((place, max): (u32, u64)) -> bool {
     };
     // The low bits count events, the others are the second.
     let begun = now() >> SECOND_BITS << SECOND_BITS;
-    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program
-    // does.
+    // SAFETY: this CPU's own slot, aligned and alive as long as the program; nothing else runs on it while the program does.
     unsafe {
         let count = if *counted >> SECOND_BITS << SECOND_BITS == begun {
             *counted
@@ -442,8 +440,7 @@ fn is_one_of((place, max): (u32, u64)) -> bool {
 const _: () = assert!(few::STRAYS.1 < 1 << SECOND_BITS);
 const _: () = assert!(few::SYNS.1 < 1 << SECOND_BITS && few::RESETS.1 < 1 << SECOND_BITS);
 
-/// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load, while the fine one reads the timer; it lags by at most a
-/// tick.
+/// CLOCK_MONOTONIC in nanoseconds. The coarse clock costs a load; the fine one reads the timer. It lags by at most a tick.
 #[inline(always)]
 fn now() -> u64 {
     // SAFETY: a helper without arguments, which every XDP program may call since Linux 5.11.
@@ -507,12 +504,11 @@ fn read_set(set: *mut ClientSet) -> ClientSet {
 }
 
 impl Run<'_, true> {
-    /// Tail-calls the program for hosts behind this one with a segment to another host. Returns `reason` if it is not
-    /// loaded.
+    /// Tail-calls the program for hosts behind this one with a segment to another host; returns `reason` if it is not loaded.
     #[inline(always)]
     pub fn hand_on_forward(&self, reason: Reason) -> Reason {
         if reason == Reason::PassProtocol {
-            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
             unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
         }
         reason

@@ -96,7 +96,7 @@ impl<const FRAGS: bool> Run<'_, FRAGS> {
     #[inline(always)]
     pub fn hand_on_rate(&self, has_limits: bool) {
         if FRAGS && has_limits {
-            // SAFETY: nothing here needs a drop behind the tail call, and the other program begins anew.
+            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
             unsafe { super::TAILS.tail_call(self.ctx, tail::RATE) }
         }
     }

@@ -1,11 +1,11 @@
 //! Answers SYNs to guarded ports with a cookie, in place of the kernel.
 //!
-//! This is a program of its own behind a tail call, so that it costs a query nothing, in the verifier and at run time. It begins
-//! anew at the first byte of the frame, and writes only after all is decided. All but a plain SYN to a guarded port passes
-//! untouched, with a [`Reason`], and the kernel answers it.
+//! This is a program of its own behind a tail call, so that it costs a query nothing, in the verifier and at run time. It
+//! begins anew at the first byte of the frame, and writes only when all is decided. All segments but plain SYNs to guarded
+//! ports pass untouched, with a [`Reason`], and the kernel answers them.
 //!
-//! The cookie is the kernel's own, so that the ACK that brings it back opens an ordinary connection. Of the client's options it
-//! carries the MSS; what else the answer offers is in [`options`].
+//! The cookie is the kernel's own, so that the ACK that brings it back opens an ordinary connection. It carries the MSS of
+//! the client's options; [`options`] has what else the answer offers.
 
 mod options;
 
@@ -25,52 +25,52 @@ use xdnsd_abi::{Listen, Orders, PathCheck, Reason};
 
 pub use options::{COUNT_MAX, OptionWalk, SynHeader, TcpOptions, no_header};
 
-/// Bytes of the answer's TCP header, where its only option is an MSS.
+/// Length of the answer's TCP header in bytes, if its only option is an MSS.
 const HEADER_LEN: usize = tcp::HEADER_LEN + tcp::mss::LEN;
-/// The same with all that the client offered.
+/// Length of the header with all options.
 const LONG_HEADER_LEN: usize = HEADER_LEN + TcpOptions::LEN;
 const MSS_KIND_LEN: u16 = u16::from_be_bytes(tcp::mss::KIND_LEN);
-/// Bytes that the client may send at once: what Linux announces first for a path of Ethernet.
+/// Window of the answer in bytes, as Linux first announces on an Ethernet path.
 const WINDOW: u16 = 64_240;
 
-/// What both programs for segments to guarded ports ask of the kernel.
+/// Access that the programs for segments to guarded ports share.
 pub trait Guarded: FrameContext {
-    /// The checks for a SYN to this port; `None`: the port is not guarded.
+    /// Checks for a SYN to this port; `None` if the port is not guarded.
     fn guarded(&self, listen: &Listen) -> Option<PathCheck>;
-    /// What becomes of them.
+    /// Orders for SYNs.
     fn orders(&self) -> Orders;
-    /// Whether the client has brought a cookie back within so many seconds.
+    /// True if the client has brought a cookie back in the last `secs` seconds.
     fn has_proved(&self, ends: &Ends, secs: u32) -> bool;
-    /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them, and gives their
-    /// number back as one that the verifier knows the bounds of. `None`: they are not there.
+    /// Copies `len` bytes of the frame, 20 to 60, from offset `at` into `header`, which is zero behind them. Returns their
+    /// number, with bounds known to the verifier; `None` if the frame ends before.
     fn copy(&self, at: u32, len: u32, header: &mut SynHeader) -> Option<u64>;
-    /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
+    /// True if the frame is in several buffers, or longer than [`xdnsd_abi::SYN_FRAME_MAX`].
     fn is_large(&self) -> bool;
-    /// Zero, of which the compiler does not know that.
+    /// Zero, but unknown to the compiler.
     fn zero(&self) -> u32;
 }
 
 /// A guarded port.
 pub struct Port<'a> {
-    /// Its key.
+    /// Key in the map of guarded ports.
     pub key: &'a Listen,
-    /// See [`PathCheck::own`].
+    /// Second of the latest look-up of the listener, see [`PathCheck::own`].
     pub asked: u32,
 }
 
-/// What this one asks besides.
+/// Further access that the program needs.
 pub trait Cookies: Guarded {
-    /// Takes all the steps of a walk, at most [`COUNT_MAX`].
+    /// Takes all steps of a walk, at most [`COUNT_MAX`].
     fn walk(&self, walk: &mut OptionWalk);
-    /// CLOCK_MONOTONIC in nanoseconds, by which the kernel makes its timestamps.
+    /// CLOCK_MONOTONIC in nanoseconds, the clock of the kernel's timestamps.
     fn now(&self) -> u64;
-    /// The kernel's cookie for a SYN to this port with this header of `len` bytes, as [`Self::copy`] gave them, if somebody
-    /// listens who may have one.
+    /// The kernel's cookie for a SYN to this port with this header and its `len`, both from [`Self::copy`]; `None` if no
+    /// listener may give one.
     fn cookie(&self, ends: &Ends, port: &Port<'_>, header: &mut SynHeader, len: u64)
     -> Option<u32>;
 }
 
-/// The two ends of a segment.
+/// Addresses and ports of a segment.
 pub struct Ends {
     pub source: Address,
     pub destination: Address,
@@ -81,7 +81,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Of a segment in a packet.
+    /// The ends of a segment in a packet.
     #[inline(always)]
     pub fn of(packet: &Packet, segment: &Segment<'_>) -> Self {
         Self {
@@ -96,22 +96,22 @@ impl Ends {
 /// The answer to a segment.
 pub struct SegmentAnswer {
     pub link: Link,
-    /// Of the segment.
+    /// Ends of the segment that is answered.
     pub ends: Ends,
-    /// What the addresses add to a checksum.
+    /// Sum of the addresses.
     pub addresses_sum: u64,
     pub sequence: u32,
     pub acknowledgment: u32,
-    /// See [`tcp::flag`].
+    /// Flags, see [`tcp::flag`].
     pub flags: u8,
     pub window: u16,
-    /// 0: there is no such option.
+    /// MSS; 0 for an answer without options.
     pub mss: u16,
-    /// The options behind the MSS.
+    /// Options behind the MSS.
     pub options: TcpOptions,
 }
 
-/// `Ok`: the SYN is ours to answer, with this.
+/// `Ok`: the answer to the SYN.
 #[inline(always)]
 pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<SegmentAnswer, Reason> {
     let Flow {
@@ -124,7 +124,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<SegmentAnswe
     }
     let syn = Ends::of(&packet, &segment);
     let key = listen(&link, syn.destination, syn.destination_port);
-    // Not ours to count either: as without this program.
+    // Counted as without this program, since the port is not guarded.
     let check = kernel.guarded(&key).ok_or(Reason::PassProtocol)?;
     check_ours(&link, &check, kernel)?;
     check_source(&packet, syn.source_port, kernel)?;
@@ -169,8 +169,8 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<SegmentAnswe
     })
 }
 
-/// The lengths agree, the checksums add up, and the packet is a header and nothing else. Gives its length, and its bytes in
-/// `header`.
+/// Checks that the lengths agree, the checksums are right, and the packet is a header and nothing else. Returns its length,
+/// and its bytes in `header`.
 #[inline(always)]
 pub fn check_bytes(
     link: &Link,
@@ -212,26 +212,26 @@ pub fn reply(syn: &Ends) -> ReplyFlow {
     }
 }
 
-/// The number of the byte behind a SYN.
+/// Sequence number of the byte behind a SYN.
 #[inline(always)]
 pub fn behind(syn: &Segment<'_>) -> u32 {
     u32::from_be(syn.sequence()).wrapping_add(1)
 }
 
-/// Where the segment of a packet begins.
+/// Offset of the segment of a packet.
 #[inline(always)]
 fn tcp_at(link: &Link, packet: &Packet) -> u32 {
     (link_len(link) + ip_len(packet.source)) as u32
 }
 
-/// Bytes in front of the packet.
+/// Length of the headers before the packet in bytes.
 #[inline(always)]
 pub const fn link_len(link: &Link) -> usize {
     let tags = (link.vlan_outer != 0) as usize + (link.vlan_inner != 0) as usize;
     ethernet::HEADER_LEN + tags * vlan::HEADER_LEN
 }
 
-/// Bytes of the header of a packet with addresses of this family.
+/// Length of an IP header with addresses of this family in bytes.
 #[inline(always)]
 fn ip_len(address: Address) -> usize {
     match address.ipv4() {
@@ -241,13 +241,13 @@ fn ip_len(address: Address) -> usize {
 }
 
 impl SegmentAnswer {
-    /// Bytes of its frame.
+    /// Length of its frame in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {
         link_len(&self.link) + ip_len(self.ends.source) + usize::from(self.tcp_len())
     }
 
-    /// Writes it over the SYN's frame, whose tags and EtherType stay. `None`: the frame is shorter than [`Self::len`].
+    /// Writes it over the SYN's frame, whose tags and EtherType stay. `None` if the frame is shorter than [`Self::len`].
     #[inline(always)]
     pub fn write(&self, frame: CursorMut<'_>) -> Option<()> {
         let (mut header, mut rest) = frame.take::<{ ethernet::HEADER_LEN }>()?;
@@ -278,7 +278,7 @@ impl SegmentAnswer {
         }
     }
 
-    /// Bytes of its TCP header.
+    /// Length of its TCP header in bytes.
     #[inline(always)]
     const fn tcp_len(&self) -> u16 {
         if self.options.are_there {
@@ -312,7 +312,7 @@ impl SegmentAnswer {
         Some(())
     }
 
-    /// The header without its options, whose sum is in the checksum.
+    /// Writes the header without options. Its checksum covers the options as well.
     #[inline(always)]
     fn write_header(&self, mut header: ViewMut<'_, { tcp::HEADER_LEN }>) {
         use tcp::field;
@@ -322,7 +322,7 @@ impl SegmentAnswer {
             mss => word(MSS_KIND_LEN) + word(mss),
         };
         let len = self.tcp_len();
-        // Words of header, four bits in front of the flags.
+        // Header length in words, four bits before the flags.
         let offset_flags = ((len / 4) << 12) | u16::from(self.flags);
         let sequence = self.sequence.to_be();
         let acknowledgment = self.acknowledgment.to_be();

@@ -1,52 +1,52 @@
-//! The options of a SYN, and what a cookie keeps of them.
+//! Options of a SYN, and those that a cookie keeps.
 //!
-//! A cookie has room for an MSS alone. What else the client can do, Linux writes into the lowest bits of the timestamp of its
-//! answer, which the client sends back (`cookie_init_timestamp` in net/ipv4/syncookies.c): so it is done here, bit by bit.
+//! A cookie has room for an MSS only. Linux writes the client's other abilities into the low bits of its timestamp, which
+//! the client sends back (`cookie_init_timestamp` in net/ipv4/syncookies.c). The same is done here, bit by bit.
 //!
 //! ```text
 //!  31           6   5     4      3       0
-//!  | milliseconds | ECN | SACK | scale    |      scale 15: the client scales no windows
+//!   | milliseconds | ECN | SACK | scale    |      scale 15: no window scaling
 //! ```
 
 use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp;
 use xdnsd_abi::headers::tcp::option;
 
-/// Room for the longest TCP header, in words, the last of which is not needed.
+/// Room for the longest TCP header, in words, and one word more.
 pub type SynHeader = [u32; tcp::HEADER_LEN_MAX / size_of::<u32>() + 1];
 
-/// Room without a header in it: see [`OptionWalk::new`].
+/// Room without a header in it, see [`OptionWalk::new`].
 #[inline(always)]
 pub fn no_header(zero: u32) -> SynHeader {
     [zero; _]
 }
 
-/// Options that a header can hold.
+/// Most options of a header.
 pub const COUNT_MAX: u32 = (tcp::HEADER_LEN_MAX - tcp::HEADER_LEN) as u32;
 
-/// Bits of the timestamp that say what the client can do.
+/// Number of low bits of the timestamp that hold the client's abilities.
 const BITS: u32 = 6;
 const SACK: u32 = 1 << 4;
-/// In place of a scale.
+/// Value of the scale bits without window scaling.
 const NO_SCALE: u8 = 0xf;
 const NANOSECONDS_PER_MS: u64 = 1_000_000;
 
-/// The options behind the MSS in an answer: all of them, or none.
+/// Options behind the MSS in an answer: all of them, or none.
 ///
-/// Not an `Option`: of one that is `None` the compiler saves bytes that nobody has written, and the verifier refuses that.
+/// Not an `Option`: for `None` the compiler saves bytes that were never written, which the verifier refuses.
 pub struct TcpOptions {
-    /// Whether they are there.
+    /// True if there are any.
     pub are_there: bool,
-    /// Big-endian in memory; zero where they are not there.
+    /// Big-endian in memory; zero if there are none.
     pub words: [u32; WORDS],
 }
 
 const WORDS: usize = 4;
 
 impl TcpOptions {
-    /// Bytes of them, where they are there.
+    /// Length of the options in bytes, if there are any.
     pub const LEN: usize = size_of::<[u32; WORDS]>();
-    /// An MSS and nothing else.
+    /// No options.
     pub const NONE: Self = Self {
         are_there: false,
         words: [0; WORDS],
@@ -55,28 +55,28 @@ impl TcpOptions {
 
 /// A walk over the options of a header, which is zero behind its end.
 ///
-/// One option is one call of a function that the verifier looks at once, and not each time: [`OptionWalk::step`]. What it knows of the
-/// walk it has from this structure, so nothing here may be a number that it can count along. Of a number in the upper half of
-/// eight bytes, or of a single byte, it remembers nothing.
+/// Each option is one call of a function, [`OptionWalk::step`], that the verifier checks once and not each time. It knows
+/// the walk from this structure, so no field may be a number whose steps it can track. It does not track a number in the
+/// upper half of eight bytes, or a single byte.
 #[repr(C, align(8))]
 pub struct OptionWalk {
     /// The header.
     pub header: SynHeader,
-    /// The client's timestamp, big-endian in memory.
+    /// Timestamp of the client, big-endian in memory.
     timestamp: u32,
-    /// Where the next option stands.
+    /// Offset of the next option.
     at: u32,
     has_timestamp: u8,
     has_sack: u8,
     scale: u8,
-    /// Bytes of the header.
+    /// Length of the header in bytes.
     end: u8,
     padding: u32,
 }
 
 impl OptionWalk {
-    /// All of it is `zero`: of numbers that it knows the compiler makes one store, and the verifier wants those aligned, or a call
-    /// of memset, which goes byte by byte.
+    /// Every field is `zero`. From known numbers the compiler would make one store, which the verifier wants aligned, or a
+    /// call of memset, which goes byte by byte.
     #[inline(always)]
     pub fn new(zero: u32) -> Self {
         let [has_timestamp, has_sack, scale, end] = zero.to_ne_bytes();
@@ -92,7 +92,7 @@ impl OptionWalk {
         }
     }
 
-    /// Stands at the first option of a header of so many bytes, which is there by now.
+    /// Goes to the first option of a header of `len` bytes, which has been copied by now.
     #[inline(always)]
     pub fn begin(&mut self, len: u8) {
         self.at = tcp::HEADER_LEN as u32;
@@ -100,7 +100,8 @@ impl OptionWalk {
         self.end = len;
     }
 
-    /// Looks at one option, as Linux does (`tcp_parse_options`). False: there are no more, or the rest cannot be read.
+    /// Reads one option, as Linux does (`tcp_parse_options`). Returns false if there are no more, or the rest cannot be
+    /// read.
     #[inline(always)]
     pub fn step(&mut self) -> bool {
         let at = self.at;
@@ -110,7 +111,7 @@ impl OptionWalk {
             return true;
         }
         let len = self.octet(at + 1);
-        // Behind the end everything is zero, and so is the option there.
+        // Behind the end all bytes are zero, and so is an option there.
         if kind == option::END || len < 2 || at + u32::from(len) > u32::from(self.end) {
             return false;
         }
@@ -128,7 +129,7 @@ impl OptionWalk {
         true
     }
 
-    /// One of the header's bytes; some other one where there are so many not.
+    /// A byte of the header; any other byte if the offset is too large.
     #[inline(always)]
     fn octet(&self, at: u32) -> u8 {
         const LAST: usize = size_of::<SynHeader>() / size_of::<u32>() - 1;
@@ -137,8 +138,8 @@ impl OptionWalk {
         (word >> (24 - 8 * (at % 4))) as u8
     }
 
-    /// What the answer says behind its MSS, after all options were looked at. Without the client's timestamp there is nothing to
-    /// keep it in.
+    /// Options of the answer behind its MSS, after all options have been read. Without the client's timestamp nothing can
+    /// be kept.
     #[inline(always)]
     pub fn answer(&self, kept: RestoredOptions, now_ns: u64) -> TcpOptions {
         const NOTHING: [u8; 2] = [option::NOP; 2];
@@ -173,7 +174,7 @@ impl OptionWalk {
     }
 }
 
-/// The latest timestamp that is not in the future and ends in these bits.
+/// The latest timestamp up to now that ends in these bits.
 #[inline(always)]
 const fn stamp(now_ms: u64, bits: u32) -> u32 {
     let stamp = (now_ms >> BITS << BITS) | bits as u64;

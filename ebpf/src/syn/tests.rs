@@ -21,7 +21,7 @@ const ASKED: u32 = 77;
 /// 0x1_0000_1050 ms, and some.
 const NOW_NS: u64 = 0x1_0000_1050 * 1_000_000 + 999_999;
 
-/// A kernel that answers as told.
+/// A kernel with fixed answers.
 struct FakeKernel {
     frame: Vec<u8>,
     ingress: u32,
@@ -29,11 +29,11 @@ struct FakeKernel {
     egress_ifindex: u32,
     next_hop: Option<NextHop>,
     orders: Orders,
-    /// How long ago the client has brought a cookie back.
+    /// Seconds since the client brought a cookie back.
     proved_secs: Option<u32>,
     is_large: bool,
     cookie: Option<u32>,
-    /// What was asked for a cookie: the header and its length.
+    /// Requests for a cookie: the header and its length.
     asked: RefCell<Vec<(Vec<u8>, u64)>>,
 }
 
@@ -129,7 +129,7 @@ fn syn() -> Vec<u8> {
     frame
 }
 
-/// RFC 1071 by the book, over the pseudo-header of IPv4 and the segment that begins at `tcp`.
+/// RFC 1071 literally, over the pseudo-header of IPv4 and the segment at `tcp`.
 fn sum(frame: &[u8], tcp: usize) -> u16 {
     let segment = &frame[tcp..];
     let len = (segment.len() as u16).to_be_bytes();
@@ -150,14 +150,14 @@ fn seal(frame: &mut [u8], tcp: usize) {
 }
 
 fn run(kernel: &FakeKernel) -> Result<SegmentAnswer, Reason> {
-    // Exactly as long as the frame, so that a memory checker sees any byte read behind it.
+    // Exactly as long as the frame, so that a memory checker sees a read of any byte behind it.
     let frame = kernel.frame.clone().into_boxed_slice();
     let range = frame.as_ptr_range();
     // SAFETY: the range of a live slice.
     classify(unsafe { Cursor::new(range.start, range.end) }, kernel)
 }
 
-/// Writes the answer over so many bytes of the frame.
+/// Writes the answer over the first `len` bytes of the frame.
 fn written(answer: &SegmentAnswer, frame: &[u8], len: usize) -> Option<Vec<u8>> {
     let mut bytes = frame.to_vec();
     bytes.resize(len, 0xa5);
@@ -211,7 +211,7 @@ fn the_answer_says_what_it_should_and_fits_to_the_byte() {
     }
 }
 
-/// The timestamp is the latest one before now that has the bits, also where milliseconds have outgrown 32 bits.
+/// The timestamp is the latest one up to now with these bits, also when milliseconds exceed 32 bits.
 #[test]
 fn the_answer_keeps_what_it_may_of_the_options() {
     let sack = true;
