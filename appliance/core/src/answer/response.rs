@@ -41,7 +41,7 @@ pub struct Response<'t> {
     /// True if it ends in an alias without records of the target, nor a proof that there are none: the target has to be
     /// asked for.
     pub ends_in_alias: bool,
-    /// True if its aliases form a loop or exceed [`CHAIN_MAX`].
+    /// True if its aliases form a loop or exceed [`CHAIN_MAX`](super::CHAIN_MAX).
     pub is_endless: bool,
     /// True if it is a referral: NS records, neither an answer nor an SOA (RFC 2308 section 2.2), and AA is clear.
     pub is_referral: bool,
