@@ -1,4 +1,4 @@
-//! What is taken over from answers that are odd but legal, and what is not.
+//! Answers that are odd but legal: what is kept of them, and what is not.
 
 use super::harness::*;
 
@@ -7,7 +7,7 @@ fn only_the_questions_own_chain_is_kept() {
     with_world(Settings::DEFAULT, |world| {
         world.ask(1, &query("www.example.", 1));
         world.respond(|message| {
-            // Out of order, with a stranger among them.
+            // Out of order, with a foreign record among them.
             message.add_answer(address("b.example.", 60, 1));
             message.add_answer(address("victim.test.", 60, 66));
             message.add_answer(address("b.example.", 60, 2));
@@ -33,7 +33,7 @@ fn only_the_questions_own_chain_is_kept() {
     });
 }
 
-/// Another server would say the same, and the one that said it is not to blame: whoever owns the name made it so.
+/// Another server would say the same, and this one is not to blame: the name's owner made it so.
 #[test]
 fn aliases_that_end_nowhere_fail_at_once_and_say_so() {
     let circle: fn(&mut Message) = |message| {
@@ -78,7 +78,7 @@ fn aliases_that_end_nowhere_fail_at_once_and_say_so() {
             assert_eq!(world.engine.in_flight(), 0);
         });
     }
-    // What a server that fails says besides is not believed, and another one is asked.
+    // The records of a failure are not believed, and another server is asked.
     with_world(Settings::DEFAULT, |world| {
         world.miss(1, &query("a.example.", 1));
         world.respond(|message| {
@@ -248,7 +248,7 @@ fn dname_is_kept_where_the_cname_that_it_made_is_asked_for() {
             let target = b"\x03new\x07example\0";
             message.add_answer(opaque("old.example.", 60, rtype::DNAME, target));
             message.add_answer(alias("www.old.example.", 60, "www.new.example."));
-            // Not above the alias: it made nothing.
+            // The DNAME is not above the alias, so it made nothing.
             message.add_answer(opaque("www.old.example.", 60, rtype::DNAME, target));
         });
         let reply = world.last_reply();
@@ -311,7 +311,7 @@ fn what_a_validating_client_needs_is_kept() {
             Header::parse(world.last_bytes()).unwrap().counts,
             [1, 0, 1, 0]
         );
-        // DS stands at the parent; the proof that there is none comes from there.
+        // DS belongs to the parent, which also has the proof that there is none.
         world.miss(
             1,
             &with_edns(query_type("child.example.", RecordType::DS, 3), true),
@@ -384,7 +384,7 @@ fn the_root_can_be_asked_for() {
     });
 }
 
-/// RFC 2181 section 5: an RRset holds no record twice.
+/// RFC 2181 section 5: an RRset has no duplicate records.
 #[test]
 fn no_record_is_passed_on_twice() {
     with_world(Settings::DEFAULT, |world| {
@@ -400,7 +400,7 @@ fn no_record_is_passed_on_twice() {
             let of = |last| format!("a.example. A 192.0.2.{last}");
             assert_eq!(texts, [of(1), of(2), of(3)]);
         }
-        // The second name is a pointer to the first, in other letters, or has another preference.
+        // The second name is a pointer to the first, or has another letter case or preference.
         let mx = query_type("a.example.", RecordType::MX, 3);
         world.miss(1, &mx);
         let question = world.effects.asked.last().unwrap().message.clone();
@@ -425,7 +425,7 @@ fn no_record_is_passed_on_twice() {
     });
 }
 
-/// RFC 3597 section 4 asks to read it although RFC 3403 forbids to write it so.
+/// RFC 3597 section 4 requires to read it, although RFC 3403 forbids to write it so.
 #[test]
 fn a_compressed_name_in_a_naptr_is_written_out() {
     let fixed = b"\0\x0a\0\x14\x01u\x07E2U+sip\0";

@@ -1,4 +1,4 @@
-//! What is kept, for how long, and under which question.
+//! Caching: which answers, for how long, and under which question.
 
 use super::harness::*;
 
@@ -220,7 +220,7 @@ fn negative_ttls_are_clamped() {
     });
 }
 
-/// RFC 2308 section 2.1: the code speaks of the name at the end of the chain.
+/// RFC 2308 section 2.1: the RCODE is about the name at the end of the chain.
 #[test]
 fn nxdomain_at_the_end_of_a_chain_is_kept_with_the_chain() {
     with_world(Settings::DEFAULT, |world| {
@@ -281,14 +281,14 @@ fn ttls_are_clamped_to_the_bounds() {
             world.miss(1, &query(name, 1));
             world.respond(answer_a(given));
             assert_eq!(world.last_reply().answers()[0].ttl(), kept);
-            // What is said is what is done.
+            // An answer is kept for as long as its TTL states.
             world.pass(u64::from(kept) * 1_000 - 1);
             assert_eq!(world.hit(&query(name, 2)).answers()[0].ttl(), 1);
             world.respond(code(ResponseCode::ServFail));
             world.pass(1);
             world.miss(1, &query(name, 3));
         }
-        // TTL 0 is not kept, however long answers are kept at least.
+        // TTL 0 is not cached, whatever the shortest TTL of the cache.
         world.miss(1, &query("z.example.", 4));
         world.respond(answer_a(0));
         assert_eq!(world.last_reply().answers()[0].ttl(), 0);
@@ -375,7 +375,7 @@ fn a_name_that_does_not_exist_has_no_other_types() {
             assert_eq!(reply.queries()[0].query_type(), qtype);
         }
         assert_eq!(world.effects.asked.len(), 1);
-        // With proofs it is another answer; a DS is another server's business; and so are names below.
+        // With proofs it is a different answer; a DS belongs to another server, and so do names below.
         world.miss(
             2,
             &with_edns(query_type("no.example.", RecordType::AAAA, 3), true),
@@ -394,7 +394,7 @@ fn what_shows_that_a_name_exists_ends_its_denial() {
             message.set_response_code(ResponseCode::NXDomain);
             message.add_name_server(soa("example.", 900, 120));
         };
-        // Asked for at the same time: the later answer counts.
+        // In flight at the same time: the later answer counts.
         world.miss(1, &query("a.example.", 1));
         world.miss(2, &query_type("a.example.", RecordType::AAAA, 2));
         world.respond_to(0, deny);
@@ -402,14 +402,14 @@ fn what_shows_that_a_name_exists_ends_its_denial() {
             message.add_name_server(soa("example.", 900, 120));
         });
         world.miss(3, &query_type("a.example.", RecordType::MX, 3));
-        // What an alias's target lacks says nothing of the alias.
+        // What an alias's target lacks says nothing about the alias.
         world.miss(4, &query("b.example.", 4));
         world.respond(|message| {
             deny(message);
             message.add_answer(alias("b.example.", 60, "c.example."));
         });
         world.miss(5, &query_type("b.example.", RecordType::CNAME, 5));
-        // Nor does what its parent says.
+        // Nor does the parent's answer.
         let ds = query_type("e.example.", RecordType::from(43), 6);
         world.miss(6, &ds);
         world.respond(deny);
@@ -417,7 +417,7 @@ fn what_shows_that_a_name_exists_ends_its_denial() {
     });
 }
 
-/// Some servers deny names for want of an AAAA (RFC 4074 section 4.2).
+/// Some servers deny a name because it lacks an AAAA (RFC 4074 section 4.2).
 #[test]
 fn what_is_known_of_a_type_counts_more_than_what_is_known_of_the_name() {
     with_world(Settings::DEFAULT, |world| {
@@ -429,13 +429,13 @@ fn what_is_known_of_a_type_counts_more_than_what_is_known_of_the_name() {
             message.add_name_server(soa("example.", 900, 120));
         });
         assert_eq!(world.hit(&query("d.example.", 8)).answers().len(), 1);
-        // Past its TTL, too.
+        // Also past its TTL.
         world.pass(31_000);
         world.miss(8, &query("d.example.", 9));
     });
 }
 
-/// A policy of another day has not let the question through.
+/// An earlier policy is no reason to forward the question.
 #[test]
 fn a_denial_from_under_another_policy_is_not_used() {
     with_world(Settings::DEFAULT, |world| {

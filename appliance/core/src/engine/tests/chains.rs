@@ -1,4 +1,4 @@
-//! Answers that end with an alias: the target is asked for.
+//! Answers that end in an alias: the target is asked for.
 
 use super::harness::*;
 use super::image;
@@ -23,7 +23,7 @@ fn the_target_of_an_alias_alone_is_asked_for() {
             ("b.cdn.test.".into(), 0)
         );
         world.pass(100);
-        // The earlier question's answer comes twice: it is none of this one's.
+        // The earlier question's answer comes twice, and does not belong to this one.
         let late = world.effects.asked[0].clone();
         let again = response_to(&late.message, answer_a(60));
         world.receive(late.via, late.to, &again);
@@ -77,7 +77,7 @@ fn an_alias_that_leads_to_nothing_says_so() {
                 );
             }
         }
-        // With the SOA at once the alias's target has no such record: nothing is left to ask.
+        // An SOA says that the target has no such record: nothing is left to ask.
         let asked = world.effects.asked.len();
         world.miss(1, &query("whole.example.", 3));
         world.respond(|message| {
@@ -86,7 +86,7 @@ fn an_alias_that_leads_to_nothing_says_so() {
         });
         assert_eq!(world.effects.asked.len(), asked + 1);
         assert_eq!(world.last_reply().answers().len(), 1);
-        // Nor where the alias itself was asked for.
+        // Nor if the alias itself was asked for.
         world.miss(1, &query_type("whole.example.", RecordType::CNAME, 4));
         world.respond(|message| {
             message.add_answer(alias("whole.example.", 300, "no.test."));
@@ -123,7 +123,7 @@ fn a_target_is_asked_of_its_own_group_and_fails_as_a_question_does() {
     });
 }
 
-/// Asks for an alias of which upstream knows the alias alone.
+/// Asks for an alias of which upstream knows nothing but the alias.
 fn begin_chase(world: &mut World<'_>, reply_path: ReplyPath, owner: &str) {
     world.miss(reply_path, &with_edns(query(owner, 1), false));
     world.respond(|message| {
@@ -154,7 +154,7 @@ fn where_all_places_are_taken_the_oldest_chase_of_who_has_most_ends() {
             );
         }
         assert_eq!(world.effects.replies.len(), 2);
-        // The one that came last goes on as if nothing was.
+        // The latest one goes on undisturbed.
         world.respond(answer_a(60));
         assert_eq!(world.effects.replies.last().unwrap().0, 8);
         assert_eq!(world.last_reply().answers().len(), 2);
@@ -195,7 +195,7 @@ fn chains_end_after_eight_targets_and_places_are_given_back() {
     });
 }
 
-/// RFC 4035 section 3.2.3: AD says it of all records.
+/// RFC 4035 section 3.2.3: AD covers all records.
 #[test]
 fn a_chain_is_authentic_where_each_part_of_it_is() {
     let servers = [UpstreamConfig {

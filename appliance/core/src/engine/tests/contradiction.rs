@@ -35,7 +35,7 @@ const TYPES: [RecordType; 4] = [
     RecordType::TXT,
 ];
 
-/// Whether a question of this type goes upstream by now.
+/// True if a question of this type goes upstream now.
 fn is_asked(world: &mut World<'_>, name: &str, qtype: RecordType) -> bool {
     let asked = world.effects.asked.len();
     let outcome = world.ask(99, &query_type(name, qtype, 99)).0;
@@ -114,7 +114,7 @@ fn a_type_that_had_data_is_not_denied_by_what_is_said_of_a() {
         ..Settings::DEFAULT
     };
     with_world(no_stale, |world| {
-        // No type that is looked for when A is denied.
+        // No type that is looked up when A is denied.
         let odd = RecordType::from(65_280);
         ask(world, "a.example.", odd, record(10));
         world.pass(60_000);
@@ -155,7 +155,7 @@ fn a_denial_with_an_alias_in_front_is_not_of_the_name() {
             message.add_answer(alias("a.example.", 60, "gone.example."));
         });
         assert!(is_asked(world, "a.example.", RecordType::MX));
-        // And shows that it exists.
+        // And it shows that the name exists.
         ask(world, "b.example.", RecordType::AAAA, |message| {
             deny(message);
             message.add_answer(alias("b.example.", 0, "gone.example."));
@@ -165,8 +165,8 @@ fn a_denial_with_an_alias_in_front_is_not_of_the_name() {
     });
 }
 
-/// TTL 0 is never kept (RFC 1035 section 3.2.1), nor is a denial without an SOA (RFC 2308 section 5): for no type, not even to
-/// be given when no server answers.
+/// TTL 0 is never cached (RFC 1035 section 3.2.1), nor is a denial without an SOA (RFC 2308 section 5): for no type, not
+/// even for use when no server answers.
 #[test]
 fn a_denial_that_is_not_kept_is_none_for_other_types() {
     let ttl_0: fn(&mut Message) = |message| {
@@ -215,7 +215,7 @@ fn servers_that_disagree_are_believed_per_type() {
     });
 }
 
-/// Makes of everything in the cache what a snapshot leaves of it.
+/// Changes everything in the cache as a snapshot would.
 fn restore(world: &mut World<'_>) {
     let cache = world.engine.cache;
     let mut shard = cache.shard.lock().unwrap();

@@ -7,7 +7,7 @@ use crate::limits::{ALIASES, PENDING, WAITERS};
 use crate::policy::on_link::Network;
 use crate::policy::{LocalData, OnLink};
 
-/// Without a bound for one domain: these tests fill the table with names of one.
+/// Without a limit per domain, since these tests fill the table with names of one domain.
 const UNBOUND: Settings = Settings {
     bounds: CrowdLimits { zone: 0, group: 0 },
     ..Settings::DEFAULT
@@ -55,7 +55,7 @@ fn a_full_table_ends_the_oldest_question_of_the_busiest_client() {
             (reply.id(), reply.response_code()),
             (0, ResponseCode::ServFail)
         );
-        // Another one comes: it is served, and so is the one that came first.
+        // Another client comes: it is served, and so is the first one.
         world.miss(8, &query("other.example.", 1));
         assert_eq!(world.last_reply().id(), 1);
         world.respond(answer_a(60));
@@ -122,7 +122,7 @@ fn one_client_cannot_take_all_the_places_to_wait_in() {
     });
 }
 
-/// The table of questions is full, and who comes is refused for another reason: nobody makes room for that.
+/// The table of questions is full, and a client is refused for another reason: no room is made for it.
 #[test]
 fn who_is_refused_ends_no_question_of_another_client() {
     with_world(UNBOUND, |world| {
@@ -188,7 +188,7 @@ fn the_same_id_from_two_clients_gets_each_its_own_answer() {
     });
 }
 
-/// Fills the places to wait in as one host may, then asks as another one. Whether that is served.
+/// Fills the places for waiting clients as far as one host may, then asks as another one. Returns true if that is served.
 fn is_served_beside_a_greedy(host: &str, other: &str, on_link: &'static [Network]) -> bool {
     let mut is_served = false;
     let client = |text: &str, reply_path| Client {
@@ -275,7 +275,7 @@ fn where_ports_are_scarce_the_client_that_has_the_most_questions_gives_one_up() 
     });
 }
 
-/// `a0.lan` and so on lead to as many names outside.
+/// `a0.lan` and so on are aliases of as many names outside.
 fn aliases(count: usize) -> LocalData<'static> {
     let names: Vec<String> = (0..count).map(|number| format!("a{number}.lan")).collect();
     let records: Vec<_> = (0..count)
@@ -308,7 +308,7 @@ fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
         assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
         assert!(world.effects.replies.is_empty(), "nobody pays for it");
         assert_eq!(world.effects.asked.len(), asked, "nor is upstream asked");
-        // A name that needs no alias is served, and an alias again as soon as one is answered.
+        // A name without an alias is served, and an alias again as soon as one is answered.
         world.miss(9_999, &query("plain.example.", 10));
         world.respond_to(1, answer_a(60));
         world.miss(9_999, &last);
@@ -335,7 +335,7 @@ fn one_client_cannot_take_all_the_places_for_aliases() {
 #[test]
 fn nobody_is_asked_for_a_client_that_is_refused() {
     with_world(UNBOUND, |world| {
-        // Its share of the places to wait in, on one question; then each query of it is for another name.
+        // Its share of the places for clients, on one question; then each of its queries is for another name.
         for id in 0..WAITERS as u16 {
             world.ask(1, &query("a.example.", id));
         }
@@ -367,7 +367,7 @@ fn a_client_that_is_refused_ends_nobodys_question() {
     });
 }
 
-/// It would have nothing to wait for any more.
+/// Otherwise it would have nothing to wait for.
 #[test]
 fn room_for_a_client_is_not_made_by_the_question_that_it_waits_for() {
     let fill = |world: &mut World<'_>| {
@@ -391,7 +391,7 @@ fn room_for_a_client_is_not_made_by_the_question_that_it_waits_for() {
     });
 }
 
-/// Questions that are only refreshed have nobody who waits: to end them makes no place for a client.
+/// Questions that are only refreshed have no waiting clients: to end them frees no place for a client.
 #[test]
 fn room_for_a_client_is_made_by_a_question_that_somebody_waits_for() {
     with_world(UNBOUND, |world| {
@@ -423,7 +423,7 @@ fn a_datagram_that_comes_again_takes_no_second_place() {
         for client in 0..WAITERS as u32 {
             world.miss(client, &query(&format!("n{}.example.", client / 16), 7));
         }
-        // All places are taken, and its own is one of them.
+        // All places are taken, one of them by this client.
         world.miss(5, &query("n0.example.", 7));
         assert_eq!(world.get(Counter::WaitersFull), 0);
         assert!(world.effects.replies.is_empty());

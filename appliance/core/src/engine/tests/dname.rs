@@ -1,4 +1,4 @@
-//! DNAME (RFC 6672): the CNAME that belongs to one is made where it is missing or wrong.
+//! DNAME (RFC 6672): its CNAME is synthesized if it is missing or wrong.
 
 use super::harness::*;
 
@@ -13,7 +13,7 @@ fn dname(owner: &str, ttl_secs: u32, target: &str) -> Record {
     opaque(owner, ttl_secs, rtype::DNAME, &rdata)
 }
 
-/// The answer section in short: owner, type, TTL, and the target of a CNAME.
+/// Answer section in short: owner, type, TTL, and the target of a CNAME.
 fn shown(message: &Message) -> Vec<String> {
     let records = message.answers().iter().map(|record| {
         let target = match record.data().as_cname() {
@@ -27,7 +27,7 @@ fn shown(message: &Message) -> Vec<String> {
     records.collect()
 }
 
-/// Asks for A and gives `records`; what the client gets. Asked again from the cache it has to be the same.
+/// Asks for A and answers with `records`; returns what the client gets. From the cache it has to be the same.
 fn answered(world: &mut World<'_>, qname: &str, records: Vec<Record>) -> Vec<String> {
     world.miss(1, &query(qname, 1));
     world.respond(|message| {
@@ -194,7 +194,7 @@ fn a_name_that_becomes_too_long_is_yxdomain_whatever_upstream_says() {
                 assert_eq!(shown(&reply), ["old.example. 39 70"]);
             }
             assert_eq!(world.effects.asked.len(), 1);
-            // One byte less, and it is the longest name that there is: 60, 11, three times 61, and the root.
+            // One byte less makes the longest possible name: 60, 11, three times 61, and the root.
             let fits = format!("{}.old.example.", "x".repeat(59));
             world.miss(1, &query(&fits, 3));
             world.respond(|message| {
@@ -275,7 +275,7 @@ fn a_dname_of_another_class_or_with_a_broken_target_makes_nothing() {
     });
 }
 
-/// Reading names is dear, so their number is bounded for each step: by as many as an honest chain has.
+/// Reading names is expensive, so their number is bounded for each step, by the steps of an honest chain.
 #[test]
 fn a_dname_behind_more_than_a_chain_has_steps_is_not_read() {
     with_world(Settings::DEFAULT, |world| {

@@ -9,7 +9,7 @@ fn cookie_settings() -> Settings {
     }
 }
 
-/// An option as it stands in an OPT record.
+/// An option in the form of an OPT record.
 fn option(code: u16, data: &[u8]) -> Vec<u8> {
     let mut option = code.to_be_bytes().to_vec();
     option.extend((data.len() as u16).to_be_bytes());
@@ -139,7 +139,7 @@ const FILTERED: u16 = 17;
 fn extended_errors_say_what_happened() {
     let edns = |name: &str| with_edns(query(name, 1), false);
     with_world(Settings::DEFAULT, |world| {
-        // An upstream's own error is passed on and kept.
+        // An upstream's own extended error is passed on and cached.
         world.miss(1, &edns("filtered.example."));
         let asked = world.effects.asked.last().unwrap().message.clone();
         let mut answer = response_to(&asked, |message| {
@@ -172,14 +172,14 @@ fn a_client_cookie_gets_a_server_cookie_that_is_valid() {
         world.respond(answer_a(60));
         let given = opt(world.last_bytes()).unwrap().cookie.unwrap();
         assert_eq!((&given.client, given.server_len), (b"clientco", 16));
-        // It comes back as it is while it is young, in hits as in misses.
+        // It comes back unchanged while it is young, in hits and in misses.
         let full = [&given.client[..], &given.server[..16]].concat();
         let again = opt(&world.hit_bytes(&cookie(&full)))
             .unwrap()
             .cookie
             .unwrap();
         assert_eq!(again, given);
-        // Lengths that are none.
+        // Invalid lengths.
         for len in [0, 1, 7, 9, 15, 41] {
             let reply = world.hit_bytes(&cookie(&vec![1; len]));
             assert_eq!(reply[3] & 0xf, 1, "{len} bytes are FORMERR");
@@ -208,7 +208,7 @@ fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
                 message.add_answer(address("a.example.", 60, last));
             }
         };
-        // After a miss: without a cookie TC, with half a cookie BADCOOKIE.
+        // After a miss: TC without a cookie, BADCOOKIE with half a cookie.
         world.miss(1, &question);
         world.ask_bytes(2, &cookie(b"clientco"));
         world.ask_tcp(3, &question);
@@ -229,7 +229,7 @@ fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
             );
             assert_eq!(got, expected, "client {reply_path}");
         }
-        // As a hit, the same; and the whole answer once the cookie comes back.
+        // The same for a hit; and the whole answer once the cookie comes back.
         assert!(
             Header::parse(&world.hit_bytes(&question.to_vec().unwrap()))
                 .unwrap()
@@ -241,7 +241,7 @@ fn large_answers_are_for_clients_with_a_cookie_where_the_config_says_so() {
         let full = [&given.client[..], &given.server[..16]].concat();
         let whole = Message::from_vec(&world.hit_bytes(&cookie(&full))).unwrap();
         assert_eq!(whole.answers().len(), 10);
-        // From another address the cookie is worth nothing.
+        // From another address the cookie is not valid.
         let (_, stolen) = world.ask_bytes(8, &cookie(&full));
         assert_eq!(opt(&stolen).unwrap().extended_rcode, 1);
     });

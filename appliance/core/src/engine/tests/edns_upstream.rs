@@ -1,4 +1,4 @@
-//! EDNS between us and upstreams: OPT records that are broken, and servers that cannot stand one.
+//! EDNS between us and upstreams: malformed OPT records, and servers that do not support EDNS.
 
 use super::harness::*;
 
@@ -10,7 +10,7 @@ fn opt_record(extended_rcode: u8, version: u8, rdata: &[u8]) -> Vec<u8> {
     record
 }
 
-/// Gives the last question an address, and these records as additional ones.
+/// Answers the latest question with an address and these additional records.
 fn respond_with(world: &mut World<'_>, records: &[Vec<u8>]) {
     let asked = world.effects.asked.last().unwrap().message.clone();
     let mut message = response_to(&asked, answer_a(300));
@@ -67,7 +67,7 @@ fn an_answer_with_a_broken_opt_is_used_without_it() {
     }
 }
 
-/// It ends with the message. Other records that do show that more may be missing.
+/// The OPT record ends with the message. Other records behind it would show that more may be missing.
 #[test]
 fn an_answer_whose_opt_is_cut_off_is_used_without_it() {
     let mut over_the_end = opt_record(0, 0, b"\0\x0f");
@@ -82,7 +82,7 @@ fn an_answer_whose_opt_is_cut_off_is_used_without_it() {
             assert_eq!(reply.response_code(), ResponseCode::NoError, "{record:?}");
             assert_eq!(reply.answers().len(), 1, "{record:?}");
             assert_eq!(world.get(Counter::UpstreamMalformed), 0, "{record:?}");
-            // Without an answer nobody knows what its OPT said.
+            // Without an answer the content of its OPT is unknown.
             world.miss(2, &query("b.example.", 2));
             let asked = world.effects.asked.last().unwrap().message.clone();
             let mut message = response_to(&asked, |_| {});
@@ -109,7 +109,7 @@ fn an_opt_in_another_section_is_nothing() {
     });
 }
 
-/// Whatever stands behind it, such a code says that the answer is none.
+/// Such an RCODE says that there is no answer, whatever the options.
 #[test]
 fn badvers_in_an_opt_with_broken_options_is_asked_again_without_edns() {
     with_world(Settings::DEFAULT, |world| {
@@ -155,7 +155,7 @@ fn without_edns_in_the_config_no_question_has_it() {
     });
 }
 
-/// Answers what comes without EDNS, as a box that drops the rest. How long it took, in milliseconds.
+/// Answers queries without EDNS, like a box that drops the others. Returns the time that took, in milliseconds.
 fn ask_a_dropper(world: &mut World<'_>, number: u16) -> Option<u64> {
     let start = world.now;
     let replies = world.effects.replies.len();
@@ -229,7 +229,7 @@ fn a_datagram_that_was_lost_once_does_not_end_edns() {
     });
 }
 
-/// Its own usual time counts, not that of the server beside it by which the question is sent again.
+/// Its own usual time counts, not that of the other server whose time triggers the repetition.
 #[test]
 fn a_server_whose_answers_may_take_long_is_asked_again_with_edns() {
     let servers = [server(UPSTREAM_1, 0), server(UPSTREAM_2, 0)];
@@ -259,10 +259,10 @@ fn a_server_whose_answers_may_take_long_is_asked_again_with_edns() {
     });
 }
 
-/// As at a router's start: clients ask before the line is up, and what they ask is sent again when it is.
+/// As at a router's start: clients ask before the line is up, and their questions are sent again when it is.
 #[test]
 fn a_line_that_comes_up_with_questions_in_flight_does_not_end_edns() {
-    // How the questions get lost: on the way, or ICMP says so.
+    // Two ways to lose the questions: silently, or with an ICMP error.
     for is_told in [false, true] {
         for servers in [
             &[server(UPSTREAM_1, 0)][..],
@@ -316,7 +316,7 @@ fn a_silent_server_is_asked_with_dnssec_where_the_client_wants_it() {
     });
 }
 
-/// Answers what was asked without EDNS, and says how many that were.
+/// Answers all questions without EDNS, and returns their number.
 fn answer_plain(world: &mut World<'_>, to: &str) -> usize {
     let asked: Vec<_> = world.effects.asked.drain(..).collect();
     let is_plain = |asked: &&Asked| asked.to == to.parse().unwrap() && !is_edns(&asked.parsed());

@@ -1,4 +1,4 @@
-//! Floods of names that nobody answers: under a few domains, from clients that are forged or not.
+//! Floods of names that nobody answers: under a few domains, from forged or real clients.
 
 use super::harness::*;
 use super::image;
@@ -8,15 +8,15 @@ use crate::policy::Routes;
 use crate::testing::Random;
 use std::collections::VecDeque;
 
-/// How long the servers take for names that they know.
+/// Time that the servers take for names that they know, in milliseconds.
 const ROUND_TRIP_MS: u64 = 150;
-/// Forged queries in a millisecond.
+/// Forged queries per millisecond.
 const PER_MS: u32 = 4;
-/// Clients that are not forged, from here on.
+/// Number of the first client that is not forged.
 const HONEST: u32 = 60_000;
 
-/// Of 100 new names that honest clients ask for, one in 10 ms, how many are answered while forged ones ask for names under so
-/// many domains, that nobody answers.
+/// Of 100 new names that honest clients ask for, one in 10 ms, the number of those answered while forged clients ask for
+/// names under so many domains that nobody answers.
 fn answered_beside_a_flood(settings: Settings, domains: u32) -> usize {
     let mut answered = 0;
     with_world(settings, |world| {
@@ -69,7 +69,7 @@ fn new_names_of_honest_clients_are_answered_beside_a_flood_of_forged_ones() {
     }
 }
 
-/// Without a bound for one domain.
+/// Without a limit per domain.
 const UNBOUND: Settings = Settings {
     bounds: CrowdLimits {
         zone: 0,
@@ -78,17 +78,17 @@ const UNBOUND: Settings = Settings {
     ..Settings::DEFAULT
 };
 
-/// What the bound is for, and that the flood of these tests is one.
+/// Shows the purpose of the limit, and that these tests make a flood.
 #[test]
 fn without_a_bound_such_a_flood_takes_all_places() {
     let answered = answered_beside_a_flood(UNBOUND, 1);
     assert!(answered < 80, "{answered} of 100");
 }
 
-/// Names under one domain that are as many as are free then: the other group of servers has a quarter of the places.
+/// As many names under one domain as places are then free: the other group of servers has a quarter of the places.
 const CROWD: u16 = PENDING as u16 * 3 / 8;
 
-/// As many new names under one domain as it may have, each of another client.
+/// As many new names under one domain as allowed, each from another client.
 fn crowd(world: &mut World<'_>) {
     for number in 0..CROWD {
         world.miss(number.into(), &query(&format!("r{number}.silent.test."), 1));
@@ -107,7 +107,7 @@ fn what_is_too_much_is_told_at_once_and_upstream_is_not_asked() {
         assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
         assert_eq!(world.effects.asked.len(), asked);
         assert_eq!(world.get(Counter::ZoneFull), 1);
-        // Of a name that is asked for already nothing more is asked.
+        // A name in flight takes no further question.
         world.miss(9_000, &query("r7.silent.test.", 2));
         world.miss(9_000, &query("new.other.test.", 3));
     });
@@ -143,7 +143,7 @@ fn names_that_the_cache_knows_and_clients_that_are_proven_are_free() {
     });
 }
 
-/// One client that is not forged: it pays, as it does for the table as a whole.
+/// A single client that is not forged: it pays, as it does for the table as a whole.
 #[test]
 fn who_fills_a_domain_alone_makes_room_there_for_others_and_not_for_itself() {
     with_world(Settings::DEFAULT, |world| {

@@ -1,4 +1,4 @@
-//! What the scenarios share: an engine with its caller's effects and a clock, and messages made by hickory-proto.
+//! Shared by the scenarios: an engine with effects and a clock, and messages made by hickory-proto.
 
 pub(super) use super::super::*;
 pub(super) use crate::counters::Counter;
@@ -59,27 +59,27 @@ pub(super) struct Recorder {
     pub replies: Vec<(ReplyPath, Vec<u8>)>,
     pub random: u32,
     pub streams: Vec<SocketAddr>,
-    /// Streams that can be opened in all.
+    /// Number of streams that can be opened in all.
     pub stream_limit: usize,
-    /// Places in streams that were given back before an answer had come.
+    /// Slots of streams that were released before their answer had come.
     pub left_streams: Vec<u16>,
-    /// Servers to which nothing can be sent.
+    /// Servers to which sending fails.
     pub unreachable: Vec<SocketAddr>,
-    /// Servers to which no route leads.
+    /// Servers without a route.
     pub no_way: Vec<SocketAddr>,
     pub notices: Vec<String>,
-    /// The question of each port that is open.
+    /// Question of each open port.
     pub ports: HashMap<u16, u16>,
-    /// Of the latest port.
+    /// Number of the latest port.
     pub last_port: u16,
-    /// Those that were closed before their answer had come.
+    /// Ports that were left before their answer had come.
     pub left: Vec<u16>,
-    /// Why there are no more ports than so many.
+    /// Most ports, and the error for a further one.
     pub no_more_ports: Option<(usize, NoPort)>,
 }
 
 impl Recorder {
-    /// A stream's end is its caller's business.
+    /// True if the port is open. A stream counts as open: its end is left to its caller.
     pub fn is_open(&self, via: Via) -> bool {
         via.port().is_none_or(|port| self.ports.contains_key(&port))
     }
@@ -158,14 +158,14 @@ pub(super) struct World<'a> {
     pub effects: Recorder,
     pub now: Instant,
     pub policy: Policy<'a>,
-    /// Whose policy is another one.
+    /// Views with a policy of their own.
     pub views: Views<'a>,
     counters: &'a Counters,
 }
 
 pub(super) const UPSTREAM_1: &str = "192.0.2.1:53";
 pub(super) const UPSTREAM_2: &str = "[2001:db8::2]:53";
-/// Where bytes of a question or its answer are counted, or a server spells them as it likes.
+/// For tests that count bytes of a question or its answer, or in which a server changes the letter case.
 pub(super) const PLAIN_CASE: Settings = Settings {
     random_case: false,
     ..Settings::DEFAULT
@@ -202,7 +202,7 @@ pub(super) fn with_servers(
     crate::testing::on_large_stack(|| run_world(settings, servers, strategy, scenario));
 }
 
-/// The accounts of this thread, which no other test has.
+/// Accounts of this thread, which no other test uses.
 fn accounts() -> Accounts<'static> {
     std::thread_local! {
         static WORDS_OF_TEST: &'static [AtomicU64; WORDS] =
@@ -270,7 +270,7 @@ pub(super) fn with_edns(mut message: Message, dnssec_ok: bool) -> Message {
     message
 }
 
-/// The bytes of a query with an OPT record of these options (code, data), version and size.
+/// Bytes of a query with an OPT record of this version and size and with these options (code, data).
 pub(super) fn with_options(message: &Message, version: u8, size: u16, options: &[u8]) -> Vec<u8> {
     let mut bytes = message.to_vec().unwrap();
     bytes[11] = 1;
@@ -334,12 +334,12 @@ impl<'a> World<'a> {
         self.ask_as(&client, &message.to_vec().unwrap())
     }
 
-    /// Asks and expects that it has to wait.
+    /// Sends a query that has to wait.
     pub fn miss(&mut self, reply_path: ReplyPath, message: &Message) {
         assert_eq!(self.ask(reply_path, message).0, Outcome::Pending);
     }
 
-    /// Asks and expects the answer at once.
+    /// Sends a query and returns its immediate answer.
     pub fn hit(&mut self, message: &Message) -> Message {
         Message::from_vec(&self.hit_bytes(&message.to_vec().unwrap())).unwrap()
     }
@@ -354,34 +354,34 @@ impl<'a> World<'a> {
         self.effects.asked.last().unwrap().parsed()
     }
 
-    /// The upstream that was asked last answers.
+    /// Lets the upstream that was asked last answer.
     pub fn respond(&mut self, build: impl FnOnce(&mut Message)) {
         let last = self.effects.asked.len() - 1;
         let to = self.effects.asked[last].to;
         self.respond_from(last, to, build);
     }
 
-    /// The question that was asked as `nth` is answered from `from`.
+    /// Answers the question number `nth` from address `from`.
     pub fn respond_from(&mut self, nth: usize, from: SocketAddr, build: impl FnOnce(&mut Message)) {
         let asked = &self.effects.asked[nth];
         let (via, message) = (asked.via, response_to(&asked.message, build));
         self.receive(via, from, &message);
     }
 
-    /// The question that was asked as `nth` is answered by whom it was asked.
+    /// Answers the question number `nth` from the server that was asked.
     pub fn respond_to(&mut self, nth: usize, build: impl FnOnce(&mut Message)) {
         let to = self.effects.asked[nth].to;
         self.respond_from(nth, to, build);
     }
 
-    /// These bytes answer the last question.
+    /// Answers the latest question with these bytes.
     pub fn respond_bytes(&mut self, message: &[u8]) {
         let asked = self.effects.asked.last().unwrap();
         let (via, to) = (asked.via, asked.to);
         self.receive(via, to, message);
     }
 
-    /// What comes to a port that is not open is not ours.
+    /// Delivers a message. One to a port that is not open is not ours.
     pub fn receive(&mut self, via: Via, from: SocketAddr, message: &[u8]) {
         if !self.effects.is_open(via) {
             return;
@@ -397,7 +397,7 @@ impl<'a> World<'a> {
         self.engine.response(call, &origin, &mut message.to_vec());
     }
 
-    /// ICMP says that the question that was asked as `nth` did not arrive, and quotes so much of it.
+    /// Delivers an ICMP error for the question number `nth` that quotes this much of it.
     pub fn unreachable(&mut self, nth: usize, id: Option<u16>) {
         let port = self.effects.asked[nth].via.port();
         let opened = port.and_then(|port| Some((port, *self.effects.ports.get(&port)?)));
@@ -410,12 +410,12 @@ impl<'a> World<'a> {
             .unreachable(call, SourcePort { port, question }, id);
     }
 
-    /// The stream that was opened last ends.
+    /// Ends the stream that was opened last.
     pub fn lose_stream(&mut self) {
         self.lose_stream_by(StreamLoss::Unanswered);
     }
 
-    /// The same, for this reason.
+    /// Ends it for this reason.
     pub fn lose_stream_by(&mut self, loss: StreamLoss) {
         let Via::Stream { slot } = self.effects.asked.last().unwrap().via else {
             panic!("asked in a datagram");
@@ -427,7 +427,7 @@ impl<'a> World<'a> {
 
     pub fn pass(&mut self, millis: u64) {
         let end = self.now + millis;
-        // Steps as a worker makes them: to each deadline, then on.
+        // Steps like a worker: to each deadline, then on.
         while let Some(deadline) = self
             .engine
             .next_deadline()
@@ -457,14 +457,14 @@ impl<'a> World<'a> {
         self.counters.get(counter)
     }
 
-    /// The servers that were asked, in order.
+    /// Servers that were asked, in order.
     pub fn asked(&self) -> Vec<String> {
         let asked = self.effects.asked.iter();
         asked.map(|asked| format!("{}", asked.to)).collect()
     }
 }
 
-/// A response to `question`, with whatever `build` puts in.
+/// A response to `question`, completed by `build`.
 pub(super) fn response_to(question: &[u8], build: impl FnOnce(&mut Message)) -> Vec<u8> {
     let question = Message::from_vec(question).unwrap();
     let mut message = Message::new();
@@ -501,7 +501,7 @@ pub(super) fn opaque(owner: &str, ttl_secs: u32, rtype: u16, rdata: &[u8]) -> Re
     Record::from_rdata(name(owner), ttl_secs, rdata)
 }
 
-/// An RRSIG record over `covered`, made up.
+/// A made-up RRSIG record over `covered`.
 pub(super) fn signature(owner: &str, ttl_secs: u32, covered: u16) -> Record {
     let mut rdata = covered.to_be_bytes().to_vec();
     rdata.extend([8, 2, 0, 0, 1, 44, 0x70, 0, 0, 0, 0x60, 0, 0, 0, 0x12, 0x34]);
@@ -522,7 +522,7 @@ pub(super) fn soa(zone: &str, ttl_secs: u32, minimum_secs: u32) -> Record {
     Record::from_rdata(name(zone), ttl_secs, RData::SOA(rdata))
 }
 
-/// One address for the name in question.
+/// An answer with one address for QNAME.
 pub(super) fn answer_a(ttl_secs: u32) -> impl FnOnce(&mut Message) {
     move |message| {
         let owner = message.queries()[0].name().clone();
@@ -534,14 +534,14 @@ pub(super) fn answer_a(ttl_secs: u32) -> impl FnOnce(&mut Message) {
     }
 }
 
-/// A response with this code and nothing else.
+/// A response with this RCODE and no records.
 pub(super) fn code(code: ResponseCode) -> impl FnOnce(&mut Message) {
     move |message| {
         message.set_response_code(code);
     }
 }
 
-/// The OPT record of a message, read by our own parser.
+/// OPT record of a message, read by our own parser.
 pub(super) fn opt(message: &[u8]) -> Option<Edns> {
     let header = Header::parse(message)?;
     let question_end = crate::dns::name::plain_end(message, 12).ok()? + 4;
@@ -559,7 +559,7 @@ pub(super) fn extended_error(message: &[u8]) -> Option<u16> {
     opt(message)?.ede
 }
 
-/// The answer section as text, owner in lower case: owner, type, RDATA.
+/// Answer section as text, with owners in lower case: owner, type, RDATA.
 pub(super) fn answers(message: &Message) -> Vec<String> {
     let records = message.answers().iter();
     records
@@ -574,7 +574,7 @@ pub(super) fn answers(message: &Message) -> Vec<String> {
         .collect()
 }
 
-/// An image that lives as long as the tests do.
+/// An image with the lifetime of the tests.
 pub(super) fn keep(image: Vec<u8>) -> &'static [u8] {
     image.leak()
 }

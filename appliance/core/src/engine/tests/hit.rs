@@ -1,11 +1,11 @@
-//! Answers that are given without asking policy again, and when it is asked again.
+//! Answers given without asking policy again, and when it is asked again.
 
 use super::harness::*;
 use super::policy::blocking;
 use crate::answer::Key;
 use crate::dns::Query;
 
-/// The policy of a day: another number, other lists.
+/// The policy of a day: another generation, other lists.
 fn day(generation: u32, blocked: &[&str]) -> Policy<'static> {
     Policy {
         generation,
@@ -28,7 +28,7 @@ fn a_name_that_is_blocked_from_now_on_is_blocked_although_it_is_cached() {
         assert_eq!(ask_code(world, 2), ResponseCode::NoError);
         world.policy = day(2, &["www.example"]);
         assert_eq!(ask_code(world, 3), ResponseCode::NXDomain);
-        // What was cached is still there for the day when the name is allowed again.
+        // The cached answer is still there on the day when the name is allowed again.
         world.policy = day(3, &["other.example"]);
         assert_eq!(ask_code(world, 4), ResponseCode::NoError);
     });
@@ -60,7 +60,7 @@ fn an_answer_that_comes_under_another_policy_is_not_known_under_it() {
     });
 }
 
-/// Whoever waits gets it, since nothing better came; but policy has not let the question through.
+/// Waiting clients get it, since nothing better came; but this policy has not forwarded the question.
 #[test]
 fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
     with_world(Settings::DEFAULT, |world| {
@@ -70,7 +70,7 @@ fn an_answer_that_is_given_under_another_policy_is_not_known_under_it() {
         world.pass(20_000);
         world.miss(1, &query("www.example.", 2));
         world.policy = day(2, &["www.example"]);
-        // Meanwhile a worker that serves under the policy of the day before has got a fresh one.
+        // Meanwhile a worker that still has the previous day's policy has got a fresh one.
         let bytes = query("www.example.", 2).to_vec().unwrap();
         let asked = Query::parse(&bytes).unwrap();
         let now = world.now;

@@ -1,4 +1,4 @@
-//! Messages of somebody who means harm.
+//! Messages of an attacker.
 
 use super::harness::*;
 use crate::testing::Random;
@@ -10,7 +10,7 @@ fn forged_answers_are_counted_by_kind_and_not_taken() {
         world.ask(1, &query("a.example.", 1));
         world.ask(2, &query("b.example.", 2));
         let to = world.effects.asked[0].to;
-        // Another address, another port: not from whom was asked.
+        // Another address, another port: not the server that was asked.
         world.respond_from(0, UPSTREAM_2.parse().unwrap(), answer_a(60));
         world.respond_from(0, SocketAddr::new(to.ip(), 54), answer_a(60));
         let via = world.effects.asked[0].via;
@@ -60,7 +60,7 @@ fn whoever_has_found_a_port_gets_few_guesses_at_its_id() {
                 guesses += 1;
             }
             assert!(guesses <= 16, "{guesses}");
-            // Asked again where the guesses are worth nothing.
+            // Asked again where guesses are useless.
             assert_eq!(world.effects.asked.len(), 2);
             assert_ne!(world.effects.asked[1].via, via);
             assert_eq!(world.effects.streams.len(), streams);
@@ -99,7 +99,7 @@ fn answers_cut_at_any_length_are_malformed_and_the_next_server_is_asked() {
             cut[..id_len].copy_from_slice(&id[..id_len]);
             world.respond_bytes(&cut);
             assert_eq!(world.effects.replies.len(), replies, "cut at {len}");
-            // Without the question it may be anybody's: the true answer is still waited for.
+            // Without the question it may be anybody's: the true answer is still awaited.
             let others = usize::from(len >= question_end);
             assert_eq!(
                 world.effects.asked.len(),
@@ -130,7 +130,7 @@ fn counts_that_lie_and_pointers_that_go_astray() {
                 before + 1,
                 "{number}"
             );
-            // The other server knows better; its answer is gone when the next case comes.
+            // The other server gives a useful answer; it has expired when the next case comes.
             world.respond(answer_a(1));
             assert_eq!(world.last_reply().answers().len(), 1);
             world.pass(90_000_000);
@@ -139,7 +139,7 @@ fn counts_that_lie_and_pointers_that_go_astray() {
             refused(world, &|bad| bad[at] = 0xff);
             refused(world, &|bad| bad[at + 1] += 1);
         }
-        // The first record's owner: to itself, forwards, into the header, behind the end, a label type that is none.
+        // The first record's owner: a pointer to itself, forwards, into the header, behind the end; an invalid label type.
         for pointer in [
             [0xc0, 27],
             [0xc0, 40],
@@ -169,7 +169,7 @@ fn options_and_records_without_end_are_survived() {
             ..world.client(1)
         };
         assert_eq!(world.ask_as(&client, &bomb).0, Outcome::Pending);
-        // An answer of 64 KiB full of OPT records, then one full of strangers.
+        // An answer of 64 KiB full of OPT records, then one full of foreign records.
         let asked = world.effects.asked[0].message.clone();
         for record in [
             &b"\0\0\x29\x04\xd0\0\0\0\0\0\0"[..],
@@ -187,13 +187,13 @@ fn options_and_records_without_end_are_survived() {
     });
 }
 
-/// What a client asked and waits for.
+/// A client's open query.
 struct Open {
     question: Vec<u8>,
     limit: usize,
 }
 
-/// The address that a name has: every name another one, so that a mix-up shows.
+/// Address of a name. Each name has another one, so that a mix-up shows.
 fn address_of(name: &Name) -> u8 {
     let label = name.iter().next().unwrap_or(b"");
     label
@@ -291,7 +291,8 @@ impl Chaos {
         world.receive(asked.via, asked.to, &bytes);
     }
 
-    /// Every reply is its query's: asked for once, its ID and question to the letter, never too long.
+    /// Checks that every reply belongs to its query: asked for once, with its ID and its question to the letter, and not
+    /// too long.
     fn check(&mut self, reply_path: ReplyPath, bytes: &[u8]) {
         let open = self
             .open
@@ -345,7 +346,7 @@ fn whatever_happens_every_reply_is_its_querys_own() {
                 for _ in 0..6_000 {
                     chaos.step(world);
                 }
-                // Nobody is forgotten.
+                // Every client is answered.
                 world.pass(60_000);
                 let replies: Vec<_> = world.effects.replies.drain(..).collect();
                 for (reply_path, bytes) in replies {

@@ -1,5 +1,5 @@
-//! Images of policy, made by hand: what the daemon compiles from its config, reduced to what a scenario needs. The cost
-//! example uses it as well, so it names the crate from outside.
+//! Images of policy, made by hand: the daemon's compiled config reduced to what a scenario needs. The cost example uses
+//! them as well, so this module names the crate from outside.
 
 use std::vec;
 use std::vec::Vec;
@@ -31,7 +31,7 @@ fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
     image[at..at + bytes.len()].copy_from_slice(bytes);
 }
 
-/// A table of names with a value each: routes, suffixes.
+/// A table of names with values: routes, suffixes.
 pub fn table(names: &[(&str, u32)]) -> Vec<u8> {
     let slots = (names.len() * 4).next_power_of_two();
     let mut image = vec![0; field::FIRST_SLOT + slots * SLOT_LEN];
@@ -100,10 +100,10 @@ pub fn local(names: &[(&str, &[ImageRecord])]) -> Vec<u8> {
     [&(table.len() as u32).to_le_bytes()[..], &table, &nodes].concat()
 }
 
-/// Blocks a name and what is below it.
+/// Blocks a name and the names below it.
 pub const BLOCK: u16 = tag::BLOCK_SELF | tag::BLOCK_BELOW;
 
-/// A compiled list of names with what is said of them.
+/// A compiled list of names with their tags.
 pub fn list(names: impl Iterator<Item = (Vec<u8>, u16)>) -> Vec<u8> {
     let mut entries: Vec<(Spot, u64, u64, u16)> = Vec::new();
     let mut depths = 0u128;

@@ -1,4 +1,4 @@
-//! Answers that do not fit: the client's datagram, the upstream's, a slot of the cache.
+//! Answers that do not fit: the client's datagram, the upstream's, a cache slot.
 
 use super::harness::*;
 use crate::forward::question::STREAM_WAIT_MS;
@@ -36,7 +36,7 @@ fn what_does_not_fit_is_cut_between_rrsets_and_says_so() {
     });
 }
 
-/// As many strings as make an answer longer than any slot of the cache.
+/// Enough strings to make an answer longer than any cache slot.
 fn long_answer(message: &mut Message) {
     for number in 0..20 {
         let text = format!("{number}{}", "x".repeat(150));
@@ -99,7 +99,7 @@ fn a_lost_stream_is_a_failed_attempt() {
     });
 }
 
-/// As datagrams are told: the next server at once, and no word of a timeout.
+/// Like datagrams: the next server is asked at once, and no timeout is counted.
 #[test]
 fn a_stream_that_cannot_be_had_is_told_as_unreachable() {
     let told = |world: &World<'_>| {
@@ -153,7 +153,7 @@ fn an_answer_longer_than_a_slot_is_not_fetched_again_for_each_datagram() {
         world.respond(cut);
         world.respond(long_answer);
         assert!(world.last_reply().truncated());
-        // Known: TC at once, and no question upstream.
+        // The mark is known: TC at once, and no question upstream.
         let asked = world.effects.asked.len();
         for id in 2..10 {
             let again = query_type("t.example.", RecordType::TXT, id);
@@ -161,7 +161,7 @@ fn an_answer_longer_than_a_slot_is_not_fetched_again_for_each_datagram() {
             assert!(reply.truncated() && reply.answers().is_empty() && reply.id() == id);
         }
         assert_eq!(world.effects.asked.len(), asked);
-        // Who comes over TCP gets it whole, by a stream from the start.
+        // A TCP client gets the whole answer, over a stream from the start.
         assert_eq!(world.ask_tcp(3, &txt).0, Outcome::Pending);
         assert_eq!(
             (world.effects.streams.len(), world.effects.asked.len()),
@@ -219,7 +219,7 @@ fn without_a_free_stream_datagrams_get_tc_and_tcp_clients_wait() {
     });
 }
 
-/// The cache knows of such an answer only that it is long: who comes first gets no more.
+/// The cache has a mark for such an answer: the first client gets no more than later ones.
 #[test]
 fn the_first_client_of_a_long_answer_gets_the_same_bytes_as_those_that_follow() {
     with_world(Settings::DEFAULT, |world| {
@@ -251,7 +251,7 @@ fn what_a_truncated_answer_holds_is_not_passed_on() {
         let reply = world.last_reply();
         assert!(reply.truncated() && reply.answers().is_empty());
     });
-    // Over a stream it is no answer.
+    // Over a stream it is useless.
     with_world(Settings::DEFAULT, |world| {
         world.effects.stream_limit = 1;
         world.miss(1, &query("a.example.", 1));
@@ -290,7 +290,7 @@ fn a_place_in_a_stream_is_given_back_when_nobody_waits_any_more() {
         world.effects.stream_limit = 1;
         ask_long(world, 1, 1);
         assert!(world.effects.left_streams.is_empty());
-        // The next server is asked beside it, and answers.
+        // The next server is asked as well, and answers.
         world.pass(1_500);
         world.respond(answer_a(60));
         assert_eq!(world.effects.left_streams, [1]);

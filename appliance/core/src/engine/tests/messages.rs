@@ -1,4 +1,4 @@
-//! Queries as they should not be, and what is said to them.
+//! Malformed and unusual queries, and the replies to them.
 
 use super::harness::*;
 
@@ -36,7 +36,7 @@ fn messages_that_are_no_queries() {
     });
 }
 
-/// The header of the reply to these bytes.
+/// Header of the reply to these bytes.
 fn header_of(world: &mut World<'_>, bytes: &[u8]) -> Header {
     Header::parse(&world.hit_bytes(bytes)).unwrap()
 }
@@ -190,7 +190,7 @@ fn flags_are_repeated_as_they_should_be() {
         world.miss(1, &query("a.example.", 1));
         world.respond(answer_a(60));
         let good = query("a.example.", 1).to_vec().unwrap();
-        // RD is repeated, Z is not; AA, RA, AD and the code of a query mean nothing.
+        // RD is copied, Z is not; AA, RA, AD and the RCODE of a query are ignored.
         for (bits, expected) in [
             ([0x01, 0x00], 0x8180),
             ([0x00, 0x00], 0x8080),

@@ -1,4 +1,4 @@
-//! What policy decides: local data, blocked names, private addresses, routes, clients.
+//! Policy: local data, blocked names, private addresses, routes, clients.
 
 use super::harness::*;
 use super::image;
@@ -12,7 +12,7 @@ pub(super) fn blocking(names: &[&str]) -> crate::policy::Lists<'static> {
     lists
 }
 
-/// Local data of a house: `nas` has an address, `www` is an alias of it, others lead out.
+/// Local data of a house: `nas` has an address, `www` is its alias, other aliases lead outside.
 fn house() -> LocalData<'static> {
     let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
     let image = image::local(&[
@@ -35,7 +35,7 @@ fn cdn(message: &mut Message) {
     message.add_answer(address("edge.example.", 300, 2));
 }
 
-/// Who looks for the apex of a zone asks for its SOA, from the name upwards.
+/// A client that looks for the apex of a zone asks for its SOA, from the name upwards.
 #[test]
 fn the_apex_of_a_local_zone_has_its_soa_and_nothing_else_has() {
     let data = keep(image::local(&[
@@ -206,7 +206,7 @@ fn a_local_alias_to_a_name_that_does_not_exist_fails_or_is_stale_with_it() {
     });
 }
 
-/// The alias is a part of every answer, whatever is known of its target; and what is withheld of one type says nothing of
+/// The alias is a part of every answer, whatever is known about its target. That one type is withheld says nothing about
 /// another.
 #[test]
 fn what_is_known_of_a_target_or_of_a_withheld_answer_is_not_known_of_the_name() {
@@ -230,7 +230,7 @@ fn what_is_known_of_a_target_or_of_a_withheld_answer_is_not_known_of_the_name() 
     });
 }
 
-/// A target is answered as it was written, and looked for in lower case.
+/// A target is answered in its original letter case, and looked up in lower case.
 #[test]
 fn the_target_of_a_local_alias_keeps_its_letter_case() {
     let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
@@ -258,7 +258,7 @@ fn the_target_of_a_local_alias_keeps_its_letter_case() {
     });
 }
 
-/// The records of an answer with their names as they stand in the message.
+/// Records of an answer with their names as they are in the message.
 fn written(reply: &Message) -> Vec<String> {
     let records = reply.answers().iter();
     let text = |record: &Record| {
@@ -268,7 +268,7 @@ fn written(reply: &Message) -> Vec<String> {
     records.map(text).collect()
 }
 
-/// What a lease or a hosts file may say in a moment is denied for no longer than policy says; what an RFC fixes, as ever.
+/// A name that a lease or hosts file may add is denied for no longer than policy says; names fixed by RFCs as ever.
 #[test]
 fn names_of_this_network_are_denied_for_as_long_as_policy_says() {
     let ttl_of = |world: &mut World, name: &str, qtype| {
@@ -365,7 +365,7 @@ fn the_target_of_a_local_alias_is_a_name_like_any_other() {
     });
 }
 
-/// `sub.lan` is somebody else's, although `lan` is a local zone.
+/// `sub.lan` has a route, although `lan` is a local zone.
 #[test]
 fn a_local_alias_may_lead_into_a_routed_part_of_its_zone() {
     let routes = keep(image::table(&[("sub.lan", 1)]));
@@ -481,7 +481,7 @@ fn every_way_to_block_a_name() {
                 assert!(!reply.authoritative());
             };
             for dnssec_ok in [false, true] {
-                // By name, and by a CNAME that leads there.
+                // By its own name, and by a CNAME that leads there.
                 let query = with_edns(query_type("x.Ads.example.", qtype, 1), dnssec_ok);
                 let bytes = world.hit_bytes(&query.to_vec().unwrap());
                 check(&Message::from_vec(&bytes).unwrap(), &bytes);
@@ -560,7 +560,7 @@ fn an_allowed_name_may_lead_to_a_blocked_one() {
 
 #[test]
 fn clients_are_answered_refused_or_ignored() {
-    // From 10.0.0.0 on everyone is answered, from 10.0.0.2 on refused, from 10.0.0.3 on ignored; IPv6 is refused.
+    // From 10.0.0.0 on all are answered, from 10.0.0.2 on refused, from 10.0.0.3 on ignored; IPv6 is refused.
     let mut acl = [3u32, 1].map(u32::to_le_bytes).concat();
     for start in [0u32, 0x0a00_0002, 0x0a00_0003] {
         acl.extend(start.to_le_bytes());
@@ -602,7 +602,7 @@ fn what_was_withheld_does_not_outlive_its_short_ttl() {
         assert_eq!(world.last_reply().response_code(), ResponseCode::NXDomain);
         world.policy = Policy::OPEN;
         world.pass(10_000);
-        // Not even where nobody answers: it would be an answer of another policy.
+        // Not even as a stale answer: it would be one of another policy.
         world.miss(1, &query("a.example.", 2));
         world.pass(5_000);
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
@@ -613,7 +613,7 @@ fn what_was_withheld_does_not_outlive_its_short_ttl() {
     });
 }
 
-/// Lists that are loaded anew hold for what is cached as well, whichever way: at once, and for what passes without asking
+/// New lists apply to cached answers as well: a blocked one is removed at once, an allowed one stays without asking
 /// upstream again.
 #[test]
 fn what_is_cached_is_judged_again_under_another_policy() {
@@ -806,7 +806,7 @@ fn the_longest_route_wins() {
     });
 }
 
-/// RFC 4035 section 3.1.4.1: the DS of a zone is its parent's, which alone can prove that the zone is not signed.
+/// RFC 4035 section 3.1.4.1: the DS of a zone belongs to its parent, which alone can prove that the zone is not signed.
 #[test]
 fn the_ds_of_a_local_zone_is_asked_of_its_parent() {
     let data = image::local(&[
@@ -818,7 +818,7 @@ fn the_ds_of_a_local_zone_is_asked_of_its_parent() {
         world.policy.local = LocalData::view(keep(data)).unwrap();
         let ds = |asked| query_type(asked, RecordType::from(43), 1);
         world.miss(1, &ds("lan."));
-        // A zone whose parent is here, a name that is no zone, and all other types.
+        // A zone whose parent is local, a name that is no zone, and all other types.
         for asked in [ds("sub.lan."), ds("nas.lan."), query("lan.", 1)] {
             let reply = world.hit(&asked);
             assert_eq!(

@@ -1,11 +1,11 @@
-//! Limits per client: what is too much, what of it slips, and who is not limited.
+//! Limits per client: what is over the limit, which of it slips, and which clients are exempt.
 
 use super::harness::*;
 use crate::policy::on_link::{Network, OnLink};
 use crate::rate::RateLimits;
 use xdnsd_abi::rate::Rate;
 
-/// Five queries at once, three misses, one of what is too much with TC.
+/// Five queries at once, three misses, one answer with TC for those over the limit.
 const RULES: RateLimits = RateLimits {
     queries: Rate::new(5, 1),
     misses: Rate::new(3, 1),
@@ -42,7 +42,7 @@ fn is_slip(reply: &(Outcome, Vec<u8>), asked: &Message) -> bool {
         && message.answers().is_empty()
 }
 
-/// Asks once, and gives what came of it as a letter: answered, waiting, slipped, dropped.
+/// Asks once, and returns the result as a letter: answered, waiting, slipped, dropped.
 fn fate(world: &mut World<'_>, client: &Client<ReplyPath>, message: &Message) -> char {
     let reply = world.ask_as(client, &message.to_vec().unwrap());
     match reply.0 {
@@ -53,7 +53,7 @@ fn fate(world: &mut World<'_>, client: &Client<ReplyPath>, message: &Message) ->
     }
 }
 
-/// The same for so many names that nobody has asked for.
+/// The same for `count` new names.
 fn misses(world: &mut World<'_>, client: &Client<ReplyPath>, prefix: &str, count: usize) -> String {
     (0..count)
         .map(|at| {
@@ -72,7 +72,7 @@ fn hits(world: &mut World<'_>, client: &Client<ReplyPath>, count: usize) -> Stri
         .collect()
 }
 
-/// In the cache, asked for by somebody else.
+/// Puts the answer into the cache, asked for by another client.
 fn warm(world: &mut World<'_>) {
     let other = client("192.0.2.250");
     assert_eq!(fate(world, &other, &query("hot.example.", 1)), 'w');
@@ -85,7 +85,7 @@ fn misses_are_limited_while_hits_are_not() {
         warm(world);
         let one = client("203.0.113.7");
         assert_eq!(misses(world, &one, "a", 5), "wwwsd");
-        // Those were five queries. A moment later there is room for one.
+        // These were five queries. A moment later there is room for one.
         world.now = world.now + 200;
         assert_eq!(hits(world, &one, 2), "ad");
         let counted = |counter| world.get(counter);
@@ -98,7 +98,7 @@ fn misses_are_limited_while_hits_are_not() {
             4,
             "nobody was asked for the rest"
         );
-        // Nobody else is concerned.
+        // Other clients are not affected.
         assert_eq!(misses(world, &client("198.51.100.7"), "b", 3), "www");
     });
 }
@@ -133,7 +133,7 @@ fn a_neighbour_counts_for_itself_and_others_for_their_prefix() {
         let (address, len) = text.split_once('/').unwrap();
         Network::of(address.parse().unwrap(), len.parse().unwrap())
     });
-    // Longer than the world: its policy is.
+    // Leaked, since the world's policy borrows them.
     let networks = Vec::leak(networks.to_vec());
     with_world(limited(RULES), |world| {
         world.policy.on_link = OnLink::view(networks);
@@ -184,7 +184,7 @@ fn what_slips_brings_a_cookie_that_no_limit_is_applied_to() {
             let option = [&[0, 10, 0, len][..], b"clients!", server].concat();
             with_options(&query("hot.example.", 7), 0, 1232, &option)
         };
-        // A cookie that is not of ours, and none at all.
+        // A foreign cookie, and none at all.
         let (outcome, _) = world.ask_as(&one, &cookie(&[1; 16]));
         let Outcome::Reply(_) = outcome else {
             panic!("{outcome:?}")
@@ -200,7 +200,7 @@ fn what_slips_brings_a_cookie_that_no_limit_is_applied_to() {
             assert!(matches!(outcome, Outcome::Reply(_)));
             assert_eq!(Message::from_vec(&reply).unwrap().answers().len(), 1);
         }
-        // From another address it is worth nothing.
+        // From another address it is not valid.
         let other = client("198.51.100.7");
         assert_eq!(hits(world, &other, 5), "aaaaa");
         let (_, slipped) = world.ask_as(&other, &cookie(&server));

@@ -1,4 +1,4 @@
-//! Queries without RD (RFC 1035 section 4.1.1): what is here is answered, nothing is asked for.
+//! Queries without RD (RFC 1035 section 4.1.1): answered from what is here, without asking upstream.
 
 use super::harness::*;
 use super::image;
@@ -53,7 +53,7 @@ fn without_rd_nothing_is_refreshed() {
         let reply = world.hit(&without_rd(query("a.example.", 2)));
         assert_eq!(reply.answers().len(), 1, "in the last tenth of its TTL");
         assert_eq!(world.effects.asked.len(), 1);
-        // Past its TTL: no upstream has failed, so that a stale answer is not due.
+        // Past its TTL: no upstream has failed, so a stale answer is not due.
         world.pass(10_000);
         let reply = world.hit(&without_rd(query("a.example.", 3)));
         assert_eq!(reply.response_code(), ResponseCode::Refused);
@@ -91,7 +91,7 @@ fn without_rd_local_data_and_special_names_are_answered() {
             ("localhost.", ResponseCode::NoError, 1),
             ("x.invalid.", ResponseCode::NXDomain, 0),
             ("ads.example.", ResponseCode::NXDomain, 0),
-            // The alias is ours, what it leads to is not known.
+            // The alias is local, its target unknown.
             ("out.lan.", ResponseCode::NoError, 1),
         ] {
             let reply = world.hit(&without_rd(query(name, 1)));

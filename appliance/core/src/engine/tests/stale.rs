@@ -1,4 +1,4 @@
-//! Answers past their TTL (RFC 8767), and those that are refreshed before.
+//! Stale answers (RFC 8767), and answers refreshed before they expire.
 
 use super::harness::*;
 use crate::answer::{Answer, Key};
@@ -20,7 +20,7 @@ fn stale_answers_come_after_the_client_has_waited_and_when_nobody_answers() {
             (reply_path, reply.answers()[0].ttl(), extended_error(&bytes)),
             (2, 30, Some(ede::STALE))
         );
-        // The refresh that is still under way fills the cache.
+        // The refresh that is still in flight fills the cache.
         world.respond(answer_a(10));
         assert_eq!(world.hit(&query("a.example.", 3)).answers()[0].ttl(), 10);
     });
@@ -78,7 +78,7 @@ fn all_upstreams_dead_means_stale_at_once_and_a_refresh() {
         world.miss(1, &query("a.example.", 1));
         world.respond(answer_a(10));
         world.pass(20_000);
-        // Three questions that nobody answers: both servers are silent.
+        // Three questions without an answer: both servers are silent.
         for number in 0..3 {
             world.miss(1, &query(&format!("n{number}.example."), number));
             world.pass(5_000);
@@ -139,7 +139,7 @@ fn failures_are_never_served_stale() {
             world.respond(code(failure));
             assert_eq!(world.last_reply().response_code(), failure);
             assert_eq!(world.hit(&asked).response_code(), failure);
-            // Past its few seconds it is forgotten, even if nobody answers.
+            // After its few seconds it is forgotten, even if no server answers.
             world.pass(6_000);
             world.miss(1, &asked);
             world.pass(5_000);
@@ -208,7 +208,7 @@ fn a_failing_prefetch_changes_nothing() {
     });
 }
 
-/// RFC 8767 section 5, the failure recheck timer: who asks again gets it at once, and nobody is asked.
+/// RFC 8767 section 5, the failure recheck timer: a client that asks again gets it at once, and no server is asked.
 #[test]
 fn an_answer_that_could_not_be_refreshed_is_not_waited_for_again() {
     let settings = Settings {

@@ -1,4 +1,4 @@
-//! Whom to ask, when to ask the next one, and what an upstream is held to be capable of.
+//! Choice of upstreams, timing of the next one, and beliefs about their capabilities.
 
 use super::harness::*;
 use super::image;
@@ -47,7 +47,7 @@ fn all_upstreams_silent_is_servfail_within_five_seconds() {
             (4..=6).contains(&asked),
             "both were tried repeatedly: {asked}"
         );
-        // RFC 9520: the failure is kept for a moment.
+        // RFC 9520: the failure is cached for a moment.
         assert_eq!(
             world.hit(&query("a.example.", 2)).response_code(),
             ResponseCode::ServFail
@@ -246,7 +246,7 @@ fn a_dead_first_server_costs_nothing_once_it_is_known() {
             .filter(|to| *to == UPSTREAM_1)
             .count();
         assert!((2..=6).contains(&probes), "in 20 s: {probes}");
-        // It is back: the answer to a probe says so, although it comes late.
+        // It is back: its answer to a probe shows that, although it comes late.
         let asked = world.effects.asked.len();
         world.pass(60_000);
         world.miss(1, &query("back.example.", 1));
@@ -355,7 +355,7 @@ fn edns_is_given_up_per_question_and_per_server_only_after_several() {
             world.respond(answer_a(60));
             assert_eq!(world.last_reply().answers().len(), 1);
         }
-        // It may have been a fault that was mended.
+        // The fault may have been mended.
         world.pass(16 * 60 * 1_000);
         world.miss(1, &query("later.example.", 1));
         assert!(world.last_question().extensions().is_some());
@@ -416,7 +416,7 @@ fn random_case_is_sent_checked_and_not_shown_to_the_client() {
     });
 }
 
-/// The answer to `asked`, of records whose names are pointers into the question.
+/// The answer to `asked`, with records whose names are pointers into the question.
 fn pointing_into(asked: &[u8], records: &[&[u8]]) -> Vec<u8> {
     let question_end = asked.len() - 11;
     let mut message = asked[..question_end].to_vec();
@@ -427,12 +427,12 @@ fn pointing_into(asked: &[u8], records: &[&[u8]]) -> Vec<u8> {
     message
 }
 
-/// A server compresses names against the question, so they come back in the letter case in which it was asked.
+/// A server compresses names against the question, so they come back in the question's letter case.
 #[test]
 fn names_in_an_answer_are_not_shown_in_the_random_case_of_the_question() {
     const A: &[u8] = b"\x00\x01\x00\x01\x00\x00\x01\x2c\x00\x04\xc0\x00\x02\x07";
     const CNAME: &[u8] = b"\xc0\x0c\x00\x05\x00\x01\x00\x00\x01\x2c\x00\x06\x03web\xc0\x15";
-    // What may not be compressed is written out in the answer, and some compress it nevertheless.
+    // Names that may not be compressed are written out, but some servers compress them.
     const SRV: &[u8] =
         b"\xc0\x0c\x00\x21\x00\x01\x00\x00\x01\x2c\x00\x08\x00\x0a\x00\x05\x13\xc4\xc0\x0c";
     with_world(random_case(), |world| {
@@ -455,7 +455,7 @@ fn names_in_an_answer_are_not_shown_in_the_random_case_of_the_question() {
         assert!(is_lower(&target), "{target}");
     });
 
-    /// The target of the first record.
+    /// Target of the first record.
     fn shown(message: &Message) -> String {
         message.answers()[0].data().as_cname().unwrap().0.to_ascii()
     }
@@ -520,7 +520,8 @@ fn lost_case(lose_stream: impl Fn(&mut World<'_>) + Sync) {
     });
 }
 
-/// Other servers while questions are in flight: each is asked anew of whom it belongs to now, and nobody waits longer.
+/// Other servers while questions are in flight: each question is asked anew by the new configuration, and no client waits
+/// longer.
 #[test]
 fn other_servers_are_taken_over_and_questions_begin_anew() {
     let routes = keep(image::table(&[("corp.example", 1)]));
@@ -531,7 +532,7 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         let servers = [server("192.0.2.77:53", 0), server(UPSTREAM_OTHER, 1)];
         world.policy.routes = Routes::view(routes).unwrap();
         for _ in 0..2 {
-            // The second time nothing is other.
+            // The second time nothing has changed.
             let context = World::context(world.now, &world.policy, &world.views);
             world
                 .engine
@@ -543,7 +544,7 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
         assert_eq!(asked.len(), 4, "{asked:?}");
         assert!(asked[2..].contains(&"192.0.2.77:53".into()), "{asked:?}");
         assert!(asked[2..].contains(&UPSTREAM_OTHER.into()), "{asked:?}");
-        // What the earlier ones say is not believed any more.
+        // Answers of the earlier ones are no longer believed.
         world.respond_to(0, answer_a(60));
         assert!(world.effects.replies.is_empty());
         world.respond_to(2, answer_a(60));
@@ -561,7 +562,7 @@ fn other_servers_are_taken_over_and_questions_begin_anew() {
     });
 }
 
-/// A server that is no resolver says who else may know. That is no answer: somebody else is asked.
+/// A server that is no resolver refers to others. That is no answer: another server is asked.
 #[test]
 fn a_referral_is_a_failure() {
     let refer = |message: &mut Message| {
@@ -578,7 +579,7 @@ fn a_referral_is_a_failure() {
         world.respond(refer);
         world.respond(refer);
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
-        // Whoever has authority says that there is nothing, and so does who names servers of another zone.
+        // An authoritative server says that there is nothing, and so does one that names servers of another zone.
         world.miss(1, &query("c.example.", 3));
         world.respond(|message| {
             refer(message);
@@ -592,7 +593,7 @@ fn a_referral_is_a_failure() {
     });
 }
 
-/// What a server thinks of our message, or of itself, is nothing to the client; that it refused is.
+/// FORMERR or NOTIMP of a server is about our message or itself, and of no use to the client; a refusal is.
 #[test]
 fn only_failure_and_refusal_reach_the_client() {
     with_world(Settings::DEFAULT, |world| {
@@ -612,7 +613,7 @@ fn only_failure_and_refusal_reach_the_client() {
             ] {
                 let reply = Message::from_vec(&bytes).unwrap();
                 assert_eq!(reply.response_code(), got, "{given}");
-                // It says so, whatever the server left out (RFC 8914 section 4.23).
+                // The reply says so, whatever the server left out (RFC 8914 section 4.23).
                 assert_eq!(extended_error(&bytes), Some(ede::NO_REACHABLE_AUTHORITY));
             }
         }
@@ -643,7 +644,7 @@ fn a_server_that_answers_after_the_end_is_late_and_no_forger() {
         };
         assert_eq!(counted(world), [1, 1, 1, 0]);
         assert!(!world.effects.is_open(via), "closed with it");
-        // Nobody waits for ever.
+        // No client waits for ever.
         assert!(!world.effects.ports.is_empty());
         world.pass(10_000);
         assert!(world.effects.ports.is_empty());
@@ -660,10 +661,10 @@ fn what_icmp_says_of_a_question_in_flight_counts_at_once() {
         assert_eq!(world.asked(), [UPSTREAM_1]);
         world.unreachable(0, Some(id));
         assert_eq!(world.asked(), [UPSTREAM_1, UPSTREAM_2]);
-        // Once for a question: its port is closed.
+        // Once for each question: its port is closed.
         world.unreachable(0, Some(id));
         assert_eq!(world.get(Counter::UpstreamUnreachable), 1);
-        // Routers quote as little as eight bytes of what they could not pass on (RFC 792): no ID.
+        // Routers quote as little as eight bytes of a packet (RFC 792), which has no ID.
         world.unreachable(1, None);
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
         assert!(world.effects.ports.is_empty());
@@ -687,7 +688,7 @@ fn a_server_that_icmp_says_is_not_there_is_left_out_after_three_questions() {
     });
 }
 
-/// No route leads there, or one that forbids it: that is known at once, and nothing is waited for.
+/// No route, or a forbidding one, is known at once, and nothing is waited for.
 #[test]
 fn a_server_that_no_route_leads_to_is_left_at_once_and_told_as_what_it_is() {
     with_world(Settings::DEFAULT, |world| {
@@ -777,7 +778,7 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_its_clients_oldest() {
             .iter()
             .map(|asked| format!("{}", asked.parsed().queries()[0].name().to_lowercase()));
         assert_eq!(names.filter(|name| name == "n0.example.").count(), 2);
-        // Those that linger make room first.
+        // Lingering ones make room first.
         world.pass(Settings::DEFAULT.give_up_ms);
         assert_eq!(
             (world.engine.in_flight(), world.effects.ports.len()),
@@ -791,7 +792,7 @@ fn where_ports_are_scarce_a_new_question_takes_that_of_its_clients_oldest() {
     });
 }
 
-/// The next question that had such a port would be told the answer to the one before.
+/// Otherwise the next question with such a port would get the previous one's answer.
 #[test]
 fn a_port_that_is_closed_before_its_answer_came_is_left_and_any_other_is_not() {
     type Case = (&'static str, usize, fn(&mut World<'_>));

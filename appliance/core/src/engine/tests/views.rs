@@ -1,4 +1,4 @@
-//! Clients of different views: what one of them is answered no other gets, wherever the answer comes from.
+//! Clients of different views: an answer for one view never reaches another, wherever it comes from.
 
 use super::harness::*;
 use super::image;
@@ -6,9 +6,9 @@ use super::policy::blocking;
 use crate::policy::ranges::AddressRanges;
 use crate::policy::{Kinds, LocalData, Routes};
 
-/// The family, who is in no view.
+/// The family, in no view.
 const FAMILY: ReplyPath = 1;
-/// Guests: by address, and another by the device.
+/// Guests: one by address, another by device.
 const GUEST: ReplyPath = 0x4201;
 const BY_DEVICE: ReplyPath = 0x4301;
 const GUEST_DEVICE: u32 = 7;
@@ -28,7 +28,7 @@ fn clients() -> Vec<u8> {
     bytes
 }
 
-/// The family has a machine and an alias of its own, a domain behind a VPN, and a list; guests have another list, no names
+/// The family has a machine and an alias of its own, a domain behind a VPN, and a list. Guests have another list, no names
 /// of the house, and servers of their own.
 fn policies() -> [Policy<'static>; 2] {
     let cname = |target: &str| (rtype::CNAME, 120, image::wire(target));
@@ -87,7 +87,7 @@ fn asks(world: &mut World<'_>, who: ReplyPath, message: &Message) -> Option<Mess
     matches!(outcome, Outcome::Reply(_)).then(|| Message::from_vec(&reply).unwrap())
 }
 
-/// What is answered at once: the response code, and the answer section.
+/// The immediate reply: RCODE and answer section; `None` if the query waits.
 fn told(world: &mut World<'_>, who: ReplyPath, name: &str) -> Option<(ResponseCode, Vec<String>)> {
     let reply = asks(world, who, &query(name, 1))?;
     Some((reply.response_code(), answers(&reply)))
@@ -101,7 +101,7 @@ fn none(code: ResponseCode) -> Option<(ResponseCode, Vec<String>)> {
     Some((code, Vec::new()))
 }
 
-/// The server that was asked last gives the name this address.
+/// Lets the server that was asked last give the name this address.
 fn respond(world: &mut World<'_>, ttl_secs: u32, last: u8) {
     world.respond(|message| {
         let owner = message.queries()[0].name().to_ascii();
@@ -166,14 +166,14 @@ fn what_is_cached_for_one_view_is_fresh_aging_and_stale_for_that_one_alone() {
             assert_eq!(told(world, GUEST, name), guests);
             assert_eq!(told(world, BY_DEVICE, name), guests);
         }
-        // Aging: each is asked for again where its own view asks.
+        // Aging: each view refreshes at its own servers.
         world.pass(95_000);
         assert_eq!(told(world, GUEST, name), guests);
         assert_eq!(asked_last(world), UPSTREAM_OTHER);
         assert_eq!(told(world, FAMILY, name), family);
         assert_eq!(asked_last(world), UPSTREAM_1);
         assert_eq!(world.asked().len(), 4);
-        // Nobody answers: stale for each its own, and the failure that is kept says nothing to the other.
+        // No server answers: each view gets its own stale answer, and the cached failure of one does not affect the other.
         world.pass(30_000);
         for (who, expected) in [(GUEST, guests), (FAMILY, family)] {
             assert_eq!(told(world, who, name), None, "{who}");
@@ -215,7 +215,7 @@ fn who_waits_in_one_view_gets_nothing_of_another() {
     });
 }
 
-/// Each answer is looked at by the lists of those who wait for it, whoever has called last.
+/// Each answer is inspected with the lists of the clients that wait for it, whichever client called last.
 #[test]
 fn an_answer_is_filtered_and_followed_by_the_policy_of_its_view() {
     with_views(Settings::DEFAULT, |world| {
@@ -241,7 +241,7 @@ fn an_answer_is_filtered_and_followed_by_the_policy_of_its_view() {
         assert_eq!(answers(&world.last_reply()), whole);
         let again = told(world, FAMILY, "out.lan.").unwrap();
         assert_eq!(again.1, whole);
-        // Half a chain: its rest is asked where the view asks. The family's is a route's, guests have none.
+        // Half a chain: the rest is asked where the view asks. The family's goes by a route, guests have none.
         for (who, first, rest) in [
             (FAMILY, UPSTREAM_1, UPSTREAM_OTHER),
             (GUEST, UPSTREAM_OTHER, UPSTREAM_OTHER),
@@ -278,7 +278,7 @@ fn a_name_that_is_denied_in_one_view_may_exist_in_another() {
     });
 }
 
-/// The program in the kernel knows clients and answers of no view.
+/// The program in the kernel knows only clients and answers of no view.
 #[test]
 fn answers_of_a_view_are_not_noted_for_all() {
     with_views(Settings::DEFAULT, |world| {
@@ -293,7 +293,7 @@ fn answers_of_a_view_are_not_noted_for_all() {
     });
 }
 
-/// One client's question may end another's, of another view: its clients get what their own view has.
+/// One client's question may end another's, of another view: those clients get their own view's answer.
 #[test]
 fn a_question_that_ends_for_room_ends_by_its_own_view() {
     with_views(Settings::DEFAULT, |world| {
