@@ -1,4 +1,4 @@
-//! dnsperf, and what it printed.
+//! Runs dnsperf and parses its output.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,24 +10,24 @@ use anyhow::{Context, Result};
 use crate::netns::Namespace;
 use crate::process::output_of;
 
-/// What dnsperf counted.
+/// Counts reported by dnsperf.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// Queries sent.
     pub sent: u64,
     /// Queries that were answered.
     pub completed: u64,
-    /// Queries that were not.
+    /// Queries without an answer.
     pub lost: u64,
     /// Answers by response code.
     pub codes: BTreeMap<String, u64>,
     /// Answers per second.
     pub rate: f64,
-    /// Microseconds of each answer, where dnsperf was asked with `-v`. In the order of the answers.
+    /// Latency of each answer in microseconds, in their order; only with `-v`.
     pub latencies_us: Vec<f64>,
 }
 
-/// The command: `questions` asked of `server` from `host`. The caller adds how many and how fast.
+/// Command that asks `server` the `questions` from `host`. The caller adds number and rate.
 #[must_use]
 pub fn command(host: &Namespace, server: IpAddr, questions: &Path) -> Command {
     let mut command = host.command("dnsperf");
@@ -36,14 +36,14 @@ pub fn command(host: &Namespace, server: IpAddr, questions: &Path) -> Command {
     command
 }
 
-/// Runs it to its end.
+/// Runs the command to its end.
 pub fn run(mut command: Command) -> Result<Report> {
     let text = output_of(&mut command).context("dnsperf (package dnsperf)")?;
     Report::parse(&text)
 }
 
 impl Report {
-    /// Reads what dnsperf prints.
+    /// Parses dnsperf's output.
     pub fn parse(text: &str) -> Result<Self> {
         let after = |label: &str| {
             let line = text
@@ -68,21 +68,21 @@ impl Report {
         })
     }
 
-    /// Answers with that response code.
+    /// Answers with this response code.
     #[must_use]
     pub fn code(&self, name: &str) -> u64 {
         self.codes.get(name).copied().unwrap_or(0)
     }
 }
 
-/// `NOERROR 5 (100.00%)`.
+/// Parses `NOERROR 5 (100.00%)`.
 fn code(text: &str) -> Option<(String, u64)> {
     let mut words = text.split_whitespace();
     let (name, count) = (words.next()?, words.next()?);
     Some((name.to_owned(), count.parse().ok()?))
 }
 
-/// `> NOERROR name A 0.000123`; a query that was lost has no time.
+/// Parses `> NOERROR name A 0.000123`; a lost query has no time.
 fn latency_us(line: &str) -> Option<f64> {
     let words = line.strip_prefix("> ")?;
     let secs: f64 = words.rsplit(' ').next()?.parse().ok()?;

@@ -25,7 +25,7 @@ impl Family {
         }
     }
 
-    /// The one of two that is of this family.
+    /// Selects the value of this family.
     pub fn of<T>(self, v4: T, v6: T) -> T {
         match self {
             Self::V4 => v4,
@@ -33,7 +33,7 @@ impl Family {
         }
     }
 
-    /// What a table says.
+    /// Name for tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.of("IPv4", "IPv6")

@@ -1,4 +1,4 @@
-//! Raw Ethernet frames on an interface: what no UDP socket can send, and what it would not show.
+//! Raw Ethernet frames on an interface: those that a UDP socket cannot send or receive.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -13,16 +13,16 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::netns::Namespace;
 
-/// Longer than any frame of the lab.
+/// Longer than any frame of the lab, in bytes.
 const FRAME_LEN_MAX: usize = 4096;
-/// Where the type, or a VLAN tag, begins in a frame.
+/// Offset of the EtherType, or of a VLAN tag.
 const ETHER_TYPE_OFFSET: usize = 12;
-/// Bytes of frames that wait to be looked at, with what the kernel counts for each.
+/// Receive buffer in bytes, with the kernel's overhead per frame.
 const BUFFER_BYTES: usize = 16 << 20;
 /// Room for one control message with auxiliary data.
 const CONTROL_LEN: usize = 64;
 
-/// Reads an Ethernet address as the kernel writes it: six octets in hexadecimal, with colons between.
+/// Parses an Ethernet address as the kernel writes it: six octets in hexadecimal, separated by colons.
 pub fn parse_mac(text: &str) -> Result<[u8; 6]> {
     let octets: Result<Vec<u8>, _> = text
         .trim()
@@ -40,18 +40,18 @@ pub struct FrameSocket {
 }
 
 impl FrameSocket {
-    /// Opens it: from now on it receives every frame that arrives at the interface, and none that leaves.
+    /// Opens a socket: from now on it receives every frame that arrives at the interface, and none that leaves.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
         let opened = namespace.run(|| {
             let socket = open(interface)?;
-            // It hears what others ask, too, and may not be looked at for seconds.
+            // It also receives other hosts' traffic, and may be left unread for seconds.
             setsockopt(&socket.fd, sockopt::RcvBufForce, &BUFFER_BYTES)?;
             Ok::<_, io::Error>(socket)
         });
         opened.with_context(|| format!("open an AF_PACKET socket on {interface}"))
     }
 
-    /// Sends a frame as it is, from the destination address to the last byte, without a checksum sequence.
+    /// Sends a frame as it is, from the destination address to the last byte, without a frame check sequence.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = nix::sys::socket::send(
             self.fd.as_raw_fd(),
@@ -63,8 +63,8 @@ impl FrameSocket {
         Ok(())
     }
 
-    /// The next frame that `is_wanted`, or nothing after `timeout`. What came in time may be looked at late, for as long again:
-    /// others' frames may come without a pause.
+    /// Receives the next frame that `is_wanted`, or `None` after `timeout`. Frames that arrived in time may be examined for as
+    /// long again, since other frames may come without a pause.
     pub fn receive(
         &self,
         timeout: Duration,
@@ -91,8 +91,8 @@ impl FrameSocket {
         Ok(poll(&mut fds, timeout).context("poll an AF_PACKET socket")? > 0)
     }
 
-    /// One frame with its VLAN tag put back: the kernel takes the outer tag out before a packet socket sees the frame
-    /// and hands it over as auxiliary data. Frames that this host sends itself give nothing.
+    /// Receives one frame with its VLAN tag put back: the kernel removes the outer tag before a packet socket sees the frame, and
+    /// passes it as auxiliary data. Frames that this host sends are skipped.
     fn receive_now(&self) -> io::Result<Option<Vec<u8>>> {
         let mut frame = vec![0; FRAME_LEN_MAX];
         let mut control = [0u64; CONTROL_LEN / size_of::<u64>()];
@@ -127,7 +127,7 @@ impl FrameSocket {
     }
 }
 
-/// The four bytes of the VLAN tag that the kernel took out of the frame.
+/// The four bytes of the VLAN tag that the kernel removed from the frame.
 fn tag_beside(message: &libc::msghdr) -> Option<[u8; 4]> {
     // SAFETY: `message` was filled by recvmsg, so that msg_control points to msg_controllen initialised bytes of
     // 8-byte aligned control messages, which live as long as `message`.
@@ -151,7 +151,7 @@ fn open(interface: &str) -> io::Result<FrameSocket> {
     let all = u16::try_from(libc::ETH_P_ALL)
         .map_err(io::Error::other)?
         .to_be();
-    // SAFETY: no pointers; a descriptor that is not negative is new and nobody else's.
+    // SAFETY: no pointers; a descriptor that is not negative is new, so we are its only owner.
     let fd = unsafe {
         let fd = libc::socket(
             libc::AF_PACKET,

@@ -12,26 +12,26 @@ use crate::nsd::{self, Zone};
 use crate::process::{End, Process};
 use crate::suite::Suite;
 
-/// How long it may take to its first answer.
+/// Time until its first answer.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where it serves.
+/// Place of a Knot server.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
-    /// In which host.
+    /// Its host.
     pub host: &'a Namespace,
-    /// By which interface; what comes by this one is answered over XDP.
+    /// Its interface; queries that arrive here are answered over XDP.
     pub interface: &'a str,
-    /// On which address the kernel's sockets listen.
+    /// Address of the kernel's sockets.
     pub address: SocketAddr,
-    /// Where its files go.
+    /// Directory for its files.
     pub directory: &'a Path,
 }
 
 /// Starts it with one zone, and waits until it answers.
 ///
 /// # Errors
-/// It does not start; its log is shown.
+/// It failed to start; the error has its log.
 pub fn start(suite: &Suite, site: &Site<'_>, zone: &Zone) -> Result<Process> {
     let Site {
         host,

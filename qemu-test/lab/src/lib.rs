@@ -1,9 +1,10 @@
-//! What the tests and the benchmarks of xdnsd stand on: namespaces, frames, servers, processes.
+//! Infrastructure of xdnsd's tests and benchmarks: namespaces, frames, servers, processes.
 //!
-//! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream server in it
-//! with the zone of [`zone`], [`scripted`] one that does what a test tells it; [`peer`] starts another forwarder in the
-//! router's place, [`knot`] an authoritative server over XDP, both from a newer [`suite`] where that is wanted. [`frames`] and [`bpf`] are for tests that write frames or load a program of their own, [`live`] and
-//! [`flood`] for those that need millions of frames a second. Nothing here is part of the appliance.
+//! [`lab`] makes a client, a router and an upstream out of network namespaces; [`nsd`] starts a real upstream server in it with
+//! the zone of [`zone`], [`scripted`] one that follows a test's script; [`peer`] starts another forwarder in the router's place,
+//! [`knot`] an authoritative server over XDP, both from a newer [`suite`] on request. [`frames`] and [`bpf`] are for tests that
+//! write frames or load their own programs, [`live`] and [`flood`] for those that need millions of frames a second. Nothing here
+//! is part of the appliance.
 
 pub mod bpf;
 pub mod dnsperf;

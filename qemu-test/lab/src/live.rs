@@ -1,9 +1,9 @@
 //! Frames in bulk: a thread that makes the kernel send as fast as its core can.
 //!
-//! Frames are made by a BPF program that runs on copies of one frame (BPF_PROG_TEST_RUN with live frames) and redirects
-//! them to a device. No sockets and no socket buffers: a core makes several times what a responder answers, so the
-//! responder's core is what is measured. On a veth pair the receive side (the driver's NAPI, the XDP program, the copy into
-//! the UMEM) runs where the frames are sent, that is on the sender's core.
+//! Frames are made by a BPF program that runs on copies of one frame (BPF_PROG_TEST_RUN with live frames) and redirects them to a
+//! device, without sockets and socket buffers: one core makes several times what a responder answers, so the responder's core is
+//! what is measured. On a veth pair the receive side (the driver's NAPI, the XDP program, the copy into the UMEM) runs on the
+//! sender's core.
 
 use std::io::ErrorKind;
 use std::os::unix::thread::JoinHandleExt;
@@ -22,14 +22,14 @@ use crate::bpf::{LIVE_BATCH, Program};
 use crate::netns::Namespace;
 use crate::wait::wait_until;
 
-/// More frames than anybody waits for.
+/// More frames than any run lasts for.
 pub const ENDLESS: u32 = u32::MAX;
-/// Interrupts the call.
+/// Signal that interrupts the system call.
 const INTERRUPT: Signal = Signal::SIGUSR1;
-/// How long a stopped sender may take to end.
+/// Time for a stopped sender to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A frame, and the program that makes many out of it.
+/// A frame, and the program that derives many frames from it.
 #[derive(Clone, Debug)]
 pub struct Live {
     program: Arc<Program>,
@@ -37,20 +37,20 @@ pub struct Live {
     batch: u32,
 }
 
-/// A sender that goes on until it has sent all or is stopped.
+/// A sender that runs until it has sent all or is stopped.
 ///
-/// Each call of the kernel ends with a wait for its page pool, which may be as long as the call. So it is one call, cut short
-/// by a signal.
+/// Each system call ends with a wait for its page pool, which may last as long as the call. So there is one call, cut short by a
+/// signal.
 #[derive(Debug)]
 pub struct Running {
     thread: JoinHandle<Result<()>>,
 }
 
 impl Live {
-    /// Loads a program that sends what it makes of copies of `frame`.
+    /// Loads a program that sends frames derived from `frame`.
     ///
     /// # Errors
-    /// The kernel refuses the program.
+    /// The kernel refused the program.
     pub fn new(instructions: &[Instruction], frame: Vec<u8>) -> Result<Self> {
         let action = SigAction::new(
             SigHandler::Handler(interrupt),
@@ -67,7 +67,7 @@ impl Live {
         })
     }
 
-    /// The same with so many frames handed on at once: with one, each leaves as soon as it is made.
+    /// Sets how many frames are passed on at once: with one, each is sent as soon as it is made.
     #[must_use]
     pub fn in_batches_of(self, batch: u32) -> Self {
         Self { batch, ..self }
@@ -76,7 +76,7 @@ impl Live {
     /// Sends `count` frames in `namespace`, and waits until all are on their way.
     ///
     /// # Errors
-    /// The kernel does not run it.
+    /// The kernel refused to run the program.
     pub fn burst(&self, namespace: &Namespace, count: u32) -> Result<()> {
         let sent = namespace.run(|| self.program.run_live(&self.frame, count, self.batch));
         sent.context("send frames in bulk (Linux 5.18)")
@@ -101,28 +101,28 @@ impl Live {
                 _ => Ok(()),
             }
         };
-        // A thread that a thread inside starts is inside too.
+        // A thread started from a thread inside the namespace is inside, too.
         let thread = namespace.run(|| thread::spawn(send));
         Running { thread }
     }
 }
 
 impl Running {
-    /// Whether all has been sent, or it could not be.
+    /// True if all frames are sent, or sending failed.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Stops it and waits.
+    /// Stops the sender and waits for its end.
     ///
     /// # Errors
-    /// It could not send.
+    /// Sending failed.
     pub fn stop(self) -> Result<()> {
         let handle = self.thread.as_pthread_t();
-        // Again and again, because a signal that comes just before the call does not interrupt it.
+        // Repeated, because a signal just before the call does not interrupt it.
         let stopped = wait_until("frames in bulk end", END_TIMEOUT, || {
-            // The thread may have ended by itself; it is not joined yet, so its handle is valid.
+            // The thread may have ended by itself; until it is joined its handle is valid.
             let _ = pthread_kill(handle, INTERRUPT);
             self.thread.is_finished()
         });

@@ -1,7 +1,7 @@
-//! One network namespace: made, entered by threads and by child processes, and gone with its last user.
+//! Network namespaces: made, entered by threads and by child processes, and removed with their last user.
 //!
-//! A namespace without a name is held by a file descriptor only, so that nothing is left behind even when the
-//! process is killed. A namespace with a name is also found by `ip netns exec NAME` and outlives the process.
+//! An unnamed namespace is held only by a file descriptor, so that nothing is left behind even if the process is killed. A named
+//! one is found by `ip netns exec NAME` and outlives the process.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,10 +17,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::process::{check, output_of};
 
-/// Where the `ip` command keeps its named namespaces.
+/// Directory of the `ip` command's named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// A network namespace. Dropping it and its clones lets an unnamed one go; a named one stays until [`Namespace::delete`].
+/// A network namespace. Dropping it and its clones frees an unnamed one; a named one stays until [`Namespace::delete`].
 #[derive(Clone, Debug)]
 pub struct Namespace {
     name: Option<String>,
@@ -29,7 +29,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// A namespace that goes with this value and with the processes in it.
+    /// A new namespace that lives as long as this value and the processes in it.
     pub fn unnamed() -> Result<Self> {
         let opened = thread::spawn(|| -> io::Result<File> {
             unshare(CloneFlags::CLONE_NEWNET)?;
@@ -45,13 +45,13 @@ impl Namespace {
         })
     }
 
-    /// A new namespace that `ip netns exec NAME` finds. An existing one of that name is an error: it is not ours.
+    /// A new namespace that `ip netns exec NAME` finds. Fails if the name exists: that one is not ours.
     pub fn named(name: &str) -> Result<Self> {
         output_of(Command::new("ip").args(["netns", "add", name]))?;
         Self::open(name)
     }
 
-    /// An existing namespace of that name.
+    /// Opens an existing namespace by name.
     pub fn open(name: &str) -> Result<Self> {
         let path = PathBuf::from(NAMED).join(name);
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
@@ -61,24 +61,24 @@ impl Namespace {
         })
     }
 
-    /// Whether a namespace of that name exists.
+    /// True if a namespace of this name exists.
     #[must_use]
     pub fn exists(name: &str) -> bool {
         PathBuf::from(NAMED).join(name).exists()
     }
 
-    /// Takes the name away. The namespace itself goes with its last process.
+    /// Removes the name. The namespace itself ends with its last process.
     pub fn delete(name: &str) -> Result<()> {
         output_of(Command::new("ip").args(["netns", "delete", name])).map(drop)
     }
 
-    /// The name that `ip netns exec` takes, if it has one.
+    /// Name for `ip netns exec`, if it has one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// A path that `ip link … netns PATH` takes; valid while this value lives.
+    /// Path for `ip link … netns PATH`; valid while this value lives.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", id(), self.file.as_raw_fd())
@@ -102,11 +102,11 @@ impl Namespace {
         }
     }
 
-    /// Runs `work` on a thread inside, and hands its result on. Sockets that it makes stay inside wherever they are
-    /// used later, and threads that it starts are inside too.
+    /// Runs `work` on a thread inside, and returns its result. Sockets that it makes stay inside wherever they are used later,
+    /// and threads that it starts are inside, too.
     ///
     /// # Panics
-    /// With the panic of `work`, or when the namespace cannot be entered.
+    /// If `work` panics, or if the namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let joined = thread::scope(|scope| {
             let inside = || {
@@ -118,7 +118,7 @@ impl Namespace {
         joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Runs a command to its end and returns what it printed; a failure says what was run and what it said.
+    /// Runs a command to its end and returns its output; an error has the command and its error output.
     pub fn output(&self, arguments: &[&str]) -> Result<String> {
         let (program, rest) = arguments
             .split_first()
@@ -126,7 +126,7 @@ impl Namespace {
         output_of(self.command(program).args(rest))
     }
 
-    /// Runs lines of the `ip` command (without the word `ip`), all or an error that shows them.
+    /// Runs lines of the `ip` command (without the word `ip`); an error has the lines.
     pub fn ip(&self, script: &str) -> Result<()> {
         let mut command = self.command("ip");
         command
@@ -150,7 +150,7 @@ impl Namespace {
             .with_context(|| format!("write {value:?} to {path}"))
     }
 
-    /// A counter of the kernel's stack by its group and name, such as `Tcp` and `InSegs` (RFC 1213).
+    /// A counter of the kernel's network stack by group and name, such as `Tcp` and `InSegs` (RFC 1213).
     pub fn snmp(&self, group: &str, name: &str) -> Result<u64> {
         let text = self.read("/proc/thread-self/net/snmp")?;
         let counter = || {

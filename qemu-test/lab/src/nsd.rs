@@ -12,9 +12,9 @@ use crate::netns::Namespace;
 use crate::process::{End, Process};
 use crate::zone;
 
-/// How long a server may take to its first answer on a loaded machine.
+/// Time until a server's first answer on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long one question of the start-up check waits.
+/// Timeout of one question of the start-up check.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
 const DNS_PORT: u16 = 53;
 
@@ -34,8 +34,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts NSD in the lab's upstream host with the zone `lab.test` and waits until it answers on both families.
-    /// Its files go to `directory`, which must exist.
+    /// Starts NSD in the lab's upstream host with the zone `lab.test` and waits until it answers on both families. `directory`
+    /// for its files must exist.
     pub fn start(lab: &Lab, directory: &Path) -> Result<Self> {
         let zone = Zone {
             origin: zone::ORIGIN.to_owned(),
@@ -44,7 +44,7 @@ impl Upstream {
         Self::start_with(lab, directory, &[zone])
     }
 
-    /// As [`Upstream::start`], with other zones.
+    /// [`Upstream::start`] with other zones.
     pub fn start_with(lab: &Lab, directory: &Path, zones: &[Zone]) -> Result<Self> {
         for zone in zones {
             let path = directory.join(file_name(zone));
@@ -68,14 +68,14 @@ impl Upstream {
         Ok(Self { process })
     }
 
-    /// What NSD wrote.
+    /// NSD's log.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 }
 
-/// Whether a DNS server at that address answers a question for the lab zone's SOA, be it with a refusal.
+/// True if a DNS server at this address answers a question for the lab zone's SOA, even with REFUSED.
 pub(crate) fn answers(namespace: &Namespace, address: SocketAddr) -> bool {
     /// ID 0x5af1, no flags, one question: lab.test. SOA IN.
     const QUESTION: &[u8] = b"\x5a\xf1\0\0\0\x01\0\0\0\0\0\0\x03lab\x04test\0\0\x06\0\x01";

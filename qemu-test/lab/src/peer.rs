@@ -1,4 +1,4 @@
-//! Other forwarders in the router's place, asked the same as the appliance: unbound and dnsmasq from Debian.
+//! Other forwarders in the router's place, with the same questions as the appliance: unbound and dnsmasq from Debian.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -14,14 +14,14 @@ use crate::process::{End, Process, output_of};
 use crate::programs::find_program;
 use crate::suite::Suite;
 
-/// How long a peer may take to its first answer on a loaded machine.
+/// Time until a peer's first answer on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// Answers that dnsmasq keeps: as many as the appliance.
+/// dnsmasq's cache size: the same as the appliance's.
 const DNSMASQ_CACHE: &str = "--cache-size=8192";
-/// Questions that dnsmasq may have in flight: more than any load here has.
+/// dnsmasq's questions in flight: more than any load here has.
 const DNSMASQ_IN_FLIGHT: &str = "--dns-forward-max=2000";
 
-/// Which other forwarder.
+/// Another forwarder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// dnsmasq (package dnsmasq-base).
@@ -33,16 +33,16 @@ pub enum Peer {
     },
 }
 
-/// Where a peer serves.
+/// Place of a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct Site<'a> {
-    /// In which host.
+    /// Its host.
     pub host: &'a Namespace,
-    /// On which address.
+    /// Its address.
     pub address: SocketAddr,
-    /// Who is asked, at port 53.
+    /// Its upstream, on port 53.
     pub upstream: IpAddr,
-    /// Where its files go.
+    /// Directory for its files.
     pub directory: &'a Path,
 }
 
@@ -56,7 +56,7 @@ impl Peer {
         }
     }
 
-    /// What is not its default, in words.
+    /// Settings other than the defaults, in words.
     #[must_use]
     pub fn settings(self) -> String {
         match self {
@@ -67,13 +67,13 @@ impl Peer {
         }
     }
 
-    /// Starts it, forwarding everything, and waits until it answers. For unbound, `server` are more lines of its section
-    /// `server:`; dnsmasq has no use for them.
+    /// Starts the peer, forwarding everything, and waits until it answers. For unbound, `server` are more lines of its section
+    /// `server:`; dnsmasq ignores them.
     pub fn start(self, site: &Site<'_>, server: &str) -> Result<Process> {
         self.start_of(None, site, server)
     }
 
-    /// The same of this suite; of this machine's own where there is none.
+    /// [`Self::start`] with the peer of this suite, or with this machine's own for `None`.
     pub fn start_of(self, suite: Option<&Suite>, site: &Site<'_>, server: &str) -> Result<Process> {
         let command = match self {
             Self::Dnsmasq => dnsmasq(suite, site),
@@ -123,20 +123,20 @@ fn dnsmasq(suite: Option<&Suite>, site: &Site<'_>) -> Command {
     command
 }
 
-/// Debian's AppArmor profile of unbound is for the program at its own path, and lets that read nothing of ours.
+/// A copy of unbound: Debian's AppArmor profile applies to the original path, and denies access to our files.
 fn unbound_copy(directory: &Path) -> Result<PathBuf> {
     let program = find_program("unbound").context("unbound is not installed (package unbound)")?;
     let copy = directory.join("unbound");
-    // A copy that runs still is as good.
+    // A copy that is still running will do.
     if !copy.exists() {
-        // By a process of its own: a program that this one had open for writing may be so for a moment more in a child
-        // that another thread has just forked, and cannot be started meanwhile (ETXTBSY of execve(2)).
+        // Copied by another process: a program that this process had open for writing may stay so for a moment in a child that
+        // another thread has just forked, and cannot be executed meanwhile (ETXTBSY of execve(2)).
         output_of(Command::new("cp").arg(&program).arg(&copy))?;
     }
     Ok(copy)
 }
 
-/// `test.` is a name that unbound answers itself unless it is told not to.
+/// unbound answers `test.` itself unless told otherwise.
 fn unbound_config(site: &Site<'_>, threads: u32, server: &str) -> String {
     let directory = site.directory.display();
     let default = |key: &str, line: &'static str| if server.contains(key) { "" } else { line };

@@ -1,4 +1,4 @@
-//! Tests that need root, and the line that says they were skipped without it.
+//! Tests that need root, and the line that reports them as skipped without it.
 
 use std::env;
 use std::fs::OpenOptions;
@@ -9,13 +9,13 @@ use anyhow::{Result, ensure};
 /// The file to which [`skip`] and [`leave_out`] add a line per test, so that `cargo xtask test` can count them.
 pub const SKIP_FILE_VARIABLE: &str = "XTASK_SKIP_FILE";
 
-/// Whether this process runs as root.
+/// True if this process runs as root.
 #[must_use]
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// An error that says what to do when this process is not root.
+/// Fails with advice if this process is not root.
 pub fn require_root(for_what: &str) -> Result<()> {
     ensure!(
         is_root(),
@@ -24,7 +24,7 @@ pub fn require_root(for_what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a test that needs root can go on. If not, it is reported as SKIPPED; where `CI` is `true` that is a failure.
+/// True if a test that needs root can go on. Otherwise it is reported as SKIPPED; with `CI=true` it fails.
 #[must_use]
 pub fn root_or_skip(test: &str) -> bool {
     if is_root() {
@@ -37,17 +37,17 @@ pub fn root_or_skip(test: &str) -> bool {
 /// Reports `test` as SKIPPED because of `why`.
 ///
 /// # Panics
-/// Where `CI` is `true`: there, a test that does not run is a test that fails.
+/// With `CI=true`: there, a test that does not run is a test that fails.
 pub fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}");
     assert!(!is_ci(), "{line} (CI=true: a skip is a failure)");
     report(&line);
 }
 
-/// How a line of [`leave_out`] begins.
+/// Prefix of a line of [`leave_out`].
 pub const LEFT_OUT: &str = "LEFT OUT ";
 
-/// Reports that `test` has nothing to show in this run because of `why`, and is done in another one.
+/// Reports that `test` does not apply to this run because of `why`, and is covered by another run.
 pub fn leave_out(test: &str, why: &str) {
     report(&format!("{LEFT_OUT}{test}: {why}"));
 }
@@ -62,7 +62,7 @@ fn report(line: &str) {
     }
 }
 
-/// Whether this runs in continuous integration.
+/// True in continuous integration.
 #[must_use]
 pub fn is_ci() -> bool {
     env::var("CI").is_ok_and(|value| value == "true")

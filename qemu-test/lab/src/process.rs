@@ -1,4 +1,4 @@
-//! A child process that ends with its owner, and whose words can be read while it runs.
+//! A child process that ends with its owner, and whose output can be read while it runs.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::wait::wait_until;
 
-/// How long a process that was asked to end may take.
+/// Time for a process to end after it was asked to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running child: killed when dropped, and killed by the kernel when the thread that started it ends.
@@ -25,7 +25,7 @@ pub struct Process {
     end: End,
 }
 
-/// How a child's end is brought about when its owner goes.
+/// How a child is ended when its owner is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// At once, by SIGKILL.
@@ -51,7 +51,7 @@ impl Process {
         Self::spawn_with_end(command, log, End::Kill)
     }
 
-    /// As [`Process::spawn`], with the signal that ends it.
+    /// [`Process::spawn`] with the way in which the child is ended.
     pub fn spawn_with_end(mut command: Command, log: &Path, end: End) -> Result<Self> {
         let what = command.get_program().to_string_lossy().into_owned();
         let file = File::create(log).with_context(|| format!("create {}", log.display()))?;
@@ -72,24 +72,24 @@ impl Process {
         })
     }
 
-    /// Its process number.
+    /// Its PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has written so far.
+    /// Its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         read_log(&self.log)
     }
 
-    /// Whether it still runs.
+    /// True while it runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until `predicate` holds; ends early, with the child's own words, when it exits before that.
+    /// Waits until `predicate` holds; fails early, with the child's output, if it exits before that.
     pub fn wait_until(
         &mut self,
         what: &str,
@@ -120,7 +120,7 @@ impl Process {
         )
     }
 
-    /// Waits until its log contains `text`; ends early when it exits before that.
+    /// Waits until its log contains `text`; fails early if it exits before that.
     pub fn wait_for_log(&mut self, text: &str, timeout: Duration) -> Result<()> {
         let log = self.log.clone();
         let what = format!("its log contains {text:?}");
@@ -143,7 +143,8 @@ impl Process {
             .with_context(|| format!("wait for {}", self.what))
     }
 
-    /// Stops it by SIGSTOP, and waits until it is: the kernel tells one of its threads, and the others go on until that one runs.
+    /// Stops it by SIGSTOP, and waits until it is stopped: the kernel signals one thread, and the others go on until that one
+    /// runs.
     pub fn stop(&self) -> Result<()> {
         self.signal(Signal::SIGSTOP)?;
         let stat = format!("/proc/{}/stat", self.pid());
@@ -152,7 +153,7 @@ impl Process {
         })
     }
 
-    /// Asks it to end by SIGTERM and waits; an error if it does not.
+    /// Asks it to end by SIGTERM and waits; fails if it does not.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::SIGTERM)?;
         self.wait_exit(END_TIMEOUT)
@@ -163,7 +164,7 @@ impl Process {
         let what = format!("{} (process {}) ends", self.what, self.pid());
         let waited = wait_until(&what, timeout, || !self.is_running());
         waited.with_context(|| format!("its log:\n{}", self.log()))?;
-        // It has ended, so that this does not block.
+        // It has ended, so this does not block.
         let status = self.child.wait();
         status.with_context(|| format!("wait for {}", self.what))
     }
@@ -176,7 +177,7 @@ impl Drop for Process {
         {
             eprintln!("{error:#}");
         }
-        // Both fail only when it has ended already, which is what is wanted.
+        // Both fail only if it has ended already, which is fine.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -188,7 +189,7 @@ fn read_log(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-/// Runs a command to its end and returns what it printed; a failure says what was run and what it said.
+/// Runs a command to its end and returns its output; an error has the command and its error output.
 pub fn output_of(command: &mut Command) -> Result<String> {
     let arguments = command
         .get_args()
@@ -206,7 +207,7 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// An error that shows what a command said, unless it ended well.
+/// Fails with the command's output unless it succeeded.
 pub(crate) fn check(line: &str, output: &Output) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let printed = String::from_utf8_lossy(&output.stdout);

@@ -1,11 +1,11 @@
-//! Programs and files of Debian packages: where this machine has them.
+//! Locates programs and files of Debian packages on this machine.
 
 use std::env;
 use std::path::PathBuf;
 
 use crate::workspace;
 
-/// Where `name` is, in PATH or where root's programs are.
+/// Path of the program `name`, in PATH or in root's directories.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -14,13 +14,13 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     places.find_map(|place| Some(place.join(name)).filter(|file| file.is_file()))
 }
 
-/// The root of what was unpacked of a package, where this machine has not installed it.
+/// Root directory of an unpacked package, if this machine has not installed it.
 #[must_use]
 pub fn unpacked_root(package: &str) -> PathBuf {
     workspace::target().join("unpacked").join(package)
 }
 
-/// A file of a package, installed or unpacked.
+/// Path of a package's file, installed or unpacked.
 #[must_use]
 pub fn find_unpacked(package: &str, path: &str) -> Option<PathBuf> {
     let roots = [PathBuf::from("/"), unpacked_root(package)];

@@ -1,4 +1,4 @@
-//! Signing a zone of a test, with ldns (package ldnsutils).
+//! Signs a test's zone, with ldns (package ldnsutils).
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::nsd::Zone;
 use crate::process::output_of;
 
-/// How a signed zone says that something is not there.
+/// Denial of existence in a signed zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denial {
     /// RFC 4034.

@@ -1,5 +1,5 @@
-//! Programs of a newer Debian than this machine's, unpacked beside it: nothing of it is installed, and nothing of it runs but what
-//! is called here.
+//! Programs of a newer Debian than this machine's, unpacked beside it: nothing of it is installed, and only the programs called
+//! here run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,34 +10,34 @@ use crate::netns::Namespace;
 use crate::process::output_of;
 use crate::programs::unpacked_root;
 
-/// The suite that has the newest of everything.
+/// The suite with the newest packages.
 pub const SUITE: &str = "sid";
-/// What is unpacked of it, with all that it needs.
+/// Packages that are unpacked, with their dependencies.
 pub const PACKAGES: &str = "knot,unbound,dnsmasq-base";
-/// The last of its programs: where it is, all is.
+/// The last program to be unpacked: if it exists, all do.
 const SIGN: &str = "usr/sbin/knotd";
 
-/// A suite that is there.
+/// An unpacked suite.
 #[derive(Clone, Debug)]
 pub struct Suite {
     root: PathBuf,
 }
 
 impl Suite {
-    /// Where it is unpacked to.
+    /// Directory that it is unpacked to.
     #[must_use]
     pub fn root() -> PathBuf {
         unpacked_root(SUITE)
     }
 
-    /// The suite, where it is unpacked.
+    /// The suite, if it is unpacked.
     #[must_use]
     pub fn find() -> Option<Self> {
         let root = Self::root();
         root.join(SIGN).is_file().then_some(Self { root })
     }
 
-    /// One of its servers, run in `host` with the suite's own libraries.
+    /// Command for one of its servers, in `host`, with the suite's own libraries.
     #[must_use]
     pub fn command(&self, host: &Namespace, program: &str) -> Command {
         let (loader, words) = self.loaded(program);
@@ -46,10 +46,10 @@ impl Suite {
         command
     }
 
-    /// What a server says of its version: the first line that it prints.
+    /// A server's version, from the first line of its output.
     ///
     /// # Errors
-    /// It does not run.
+    /// The program failed.
     pub fn version(&self, program: &str) -> Result<String> {
         let (loader, words) = self.loaded(program);
         let ask = match program {
@@ -60,7 +60,7 @@ impl Suite {
         version_in(&said).with_context(|| format!("{program} {ask} names no version:\n{said}"))
     }
 
-    /// The suite's loader, and what it is told: which libraries, which program.
+    /// The suite's dynamic loader, and its arguments: library path and program.
     fn loaded(&self, program: &str) -> (PathBuf, [PathBuf; 3]) {
         let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
         let loader = match std::env::consts::ARCH {
@@ -77,7 +77,7 @@ impl Suite {
     }
 }
 
-/// The first word of numbers with dots.
+/// The first word of digits with dots.
 fn version_in(said: &str) -> Option<String> {
     let mut words = said.split([' ', '\n', ',']);
     let is_version = |word: &&str| {

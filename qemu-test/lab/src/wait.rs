@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-/// Between two looks at the condition.
+/// Time between two checks of the condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Looks at `predicate` until it holds. The error says `what` did not come about, and in which time.
+/// Waits until `predicate` holds. The error says `what` did not happen, and in which time.
 ///
-/// The predicate is asked once more after the deadline: on a loaded machine a process may not have run in between.
+/// The predicate is checked once more after the deadline: on a loaded machine a process may not have run in between.
 pub fn wait_until(
     what: &str,
     timeout: Duration,

@@ -1,4 +1,4 @@
-//! Where things are: the workspace and the build directory.
+//! Paths of the workspace and of the build directory.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// The root of the workspace: the nearest folder above the running package that has a `Cargo.lock`.
 #[must_use]
 pub fn root() -> PathBuf {
-    // Cargo sets the variable when it runs a program, also where the checkout has moved since the build.
+    // Cargo sets the variable when it runs a program, even if the checkout has moved since the build.
     let package = env::var_os("CARGO_MANIFEST_DIR");
     let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let mut folders = Path::new(&package).ancestors();

@@ -1,6 +1,6 @@
-//! The zone `lab.test` that the lab's upstream serves, and what is to be asked of it.
+//! The zone `lab.test` that the lab's upstream serves, and questions about it.
 //!
-//! | owner name | what it is for |
+//! | owner name | purpose |
 //! |---|---|
 //! | `www` | A and AAAA, two addresses each |
 //! | `short` | A with a TTL of 2 seconds |
@@ -19,7 +19,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The zone's name.
 pub const ORIGIN: &str = "lab.test.";
-/// TTL of every record that the table above says nothing else of.
+/// TTL of every record without another one in the table above.
 pub const TTL_SECS: u32 = 300;
 /// TTL of negative answers: the SOA's MINIMUM (RFC 2308 section 5).
 pub const NEGATIVE_TTL_SECS: u32 = 60;

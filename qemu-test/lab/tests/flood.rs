@@ -1,4 +1,4 @@
-//! Floods are what they say, and whole: the kernel at the other end is the judge.
+//! Floods are as specified, and their frames are valid: the kernel at the other end is the judge.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -60,7 +60,7 @@ fn segments_reach_the_stack_with_right_checksums() -> Result<()> {
             let before = [tcp("InSegs")?, tcp("InErrs")?, tcp("InCsumErrors")?];
             let report = flood(&lab, kind, ends)?;
             let after = [tcp("InSegs")?, tcp("InErrs")?, tcp("InCsumErrors")?];
-            // The client's kernel may have looked for a neighbour meanwhile.
+            // The client's kernel may have sent a neighbour solicitation meanwhile.
             let is_whole = (COUNT.into()..COUNT as u64 + 5).contains(&report.arrived);
             assert!(is_whole && report.lost == 0, "{kind:?}: {report:?}");
             let news = [0, 1, 2].map(|at| after[at] - before[at]);
@@ -113,7 +113,7 @@ fn datagrams_are_what_their_kind_says_from_many_sources() -> Result<()> {
                 ids.insert(buffer[ID].to_vec());
                 rest.insert(buffer[ID.end..len].to_vec());
             }
-            // Of 65,536, so two may be the same.
+            // Of 65,536 values, so two may be equal.
             let many = COUNT as usize - 5;
             assert!(sources.len() >= many && ids.len() >= many, "{kind:?}");
             let question = b"\x03www\x03lab\x04test\0\0\x01\0\x01";
@@ -133,7 +133,7 @@ fn datagrams_are_what_their_kind_says_from_many_sources() -> Result<()> {
     Ok(())
 }
 
-/// A machine that is slow makes fewer, and none makes more.
+/// A slow machine makes fewer frames, but never more.
 #[test]
 fn a_flood_with_a_rate_keeps_it() -> Result<()> {
     const RATE: u32 = 2_000;

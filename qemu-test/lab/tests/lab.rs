@@ -1,4 +1,4 @@
-//! The lab does what it promises: packets cross it, knobs turn, and nothing stays behind.
+//! The lab works as specified: packets cross it, settings take effect, and nothing stays behind.
 
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// More than the background traffic of a few milliseconds.
 const DATAGRAMS: u64 = 40;
 
-/// One datagram to an address of the other host, and one back to where it came from.
+/// Sends one datagram to an address of the other host, and one back to its source.
 fn cross(from: &Namespace, to: &Namespace, address: impl Into<IpAddr>) -> Result<()> {
     let address = address.into();
     let unspecified: IpAddr = if address.is_ipv4() {
@@ -121,7 +121,7 @@ fn spec_out_of_range_names_the_knob() -> Result<()> {
     Ok(())
 }
 
-/// The UDP checksum of a datagram that the client's kernel sends, as it is in the frame.
+/// UDP checksum, in the frame, of a datagram that the client's kernel sends.
 fn checksum_from_client(offload: Offload) -> Result<u16> {
     let lab = Lab::up(&Spec {
         offload,
@@ -173,7 +173,7 @@ fn steering_chooses_the_rx_queue() -> Result<()> {
     };
     let lab = Lab::up(&spec)?;
     cross(&lab.client, &lab.router, LAN_V4)?;
-    // veth counts per queue what goes through NAPI, which GRO switches on.
+    // veth counts per queue what passes NAPI, which GRO enables.
     lab.router.output(&["ethtool", "-K", LAN, "gro", "on"])?;
     let count = |queue: u32| -> Result<u64> {
         let statistics = lab.router.output(&["ethtool", "-S", LAN])?;
@@ -193,7 +193,7 @@ fn steering_chooses_the_rx_queue() -> Result<()> {
         wait_until("the queue counts them", TIMEOUT, || {
             count(queue).is_ok_and(|now| now >= before + DATAGRAMS)
         })?;
-        // ARP and neighbour discovery may go either way in the meantime, a datagram may not.
+        // ARP and neighbour discovery may use either queue in the meantime, a datagram may not.
         assert!(count(1 - queue)? < before_other + DATAGRAMS / 2);
     }
     Ok(())
@@ -245,7 +245,7 @@ fn frame_socket_shows_tags_and_not_its_own_frames() -> Result<()> {
     Ok(())
 }
 
-/// Frames of others neither prolong a wait, nor displace frames that come between two looks.
+/// Frames of other hosts neither prolong a wait, nor displace frames that arrive between two reads.
 #[test]
 fn a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for() -> Result<()> {
     const NAME: &str = "a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for";
@@ -256,7 +256,7 @@ fn a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for() -
     let frames = FrameSocket::open(&lab.router, LAN)?;
     let socket = lab.client.run(|| UdpSocket::bind((CLIENT_V4, 0)))?;
     let to = (LAN_V4, 9);
-    // More than a socket has room for by default.
+    // More than a socket's default buffer holds.
     for _ in 0..2_000 {
         let _ = socket.send_to(b"other", to);
     }
@@ -265,7 +265,7 @@ fn a_frame_is_waited_for_as_long_as_was_said_and_kept_until_it_is_looked_for() -
     assert!(wanted.is_some());
     let is_over = AtomicBool::new(false);
     let (tell, told) = mpsc::channel();
-    // So that the next one is always there.
+    // So that another one is always waiting.
     let slow = |_: &[u8]| {
         thread::sleep(Duration::from_millis(1));
         false
@@ -347,7 +347,7 @@ fn lab_of_a_killed_process_is_replaced() -> Result<()> {
     let prefix = format!("xdnsd-killed-{}", std::process::id());
     let lab = NamedLab::up(&prefix, &Spec::default(), Lifetime::ThisProcess)?;
     let path = format!("/run/xdnsd-labs/{prefix}");
-    // What is left when the owner is killed: the names, and a file with a process that is gone.
+    // A killed owner leaves the names, and a file with a PID that is gone.
     std::mem::forget(lab);
     NamedLab::up(&prefix, &Spec::default(), Lifetime::ThisProcess).expect_err("its owner lives");
     std::fs::write(&path, format!("{} 1", std::process::id()))?;

@@ -1,4 +1,4 @@
-//! The scripted upstream does what its script says: over UDP and TCP, late, lost, from elsewhere, and remembered.
+//! The scripted upstream follows its script: over UDP and TCP, late, lost, from another source, and recorded.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -37,7 +37,7 @@ fn client() -> Result<UdpSocket> {
     Ok(client)
 }
 
-/// The next datagram: its ID, its last byte, and who sent it.
+/// Receives the next datagram: its ID, its last byte, and its source.
 fn receive(client: &UdpSocket) -> Result<(u8, u8, SocketAddr)> {
     let mut bytes = [0; 512];
     let (len, from) = client.recv_from(&mut bytes).context("no answer")?;
@@ -134,7 +134,7 @@ fn streams_carry_one_answer_after_the_other_whole() -> Result<()> {
     let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     for id in [1, 2] {
-        // Longer than the server waits for a new connection: one that is idle stays.
+        // Longer than the server's accept timeout: an idle connection stays.
         std::thread::sleep(Duration::from_millis(200));
         let query = query(id, "big");
         stream.write_all(&[&[0, query.len() as u8], query.as_slice()].concat())?;
@@ -146,7 +146,7 @@ fn streams_carry_one_answer_after_the_other_whole() -> Result<()> {
         assert!(answer.len() > LEN);
     }
     assert!(upstream.asked().iter().all(|asked| asked.is_tcp));
-    // The same over UDP has no room.
+    // Over UDP it exceeds the limit.
     let client = client()?;
     client.send_to(&query(3, "big"), server)?;
     let mut answer = [0; 512];

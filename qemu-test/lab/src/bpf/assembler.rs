@@ -1,28 +1,28 @@
-//! Jumps to labels, whose distances are computed here.
+//! Assembler with labels, which computes the distances of jumps.
 
 use super::instruction::Instruction;
 
-/// A place in a program that is jumped to.
+/// Target of jumps.
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);
 
-/// A program while it is written.
+/// A program under construction.
 #[derive(Debug, Default)]
 pub struct Assembler {
     code: Vec<Instruction>,
-    /// Where each label stands, once it does.
+    /// Index of each label's instruction, once placed.
     labels: Vec<Option<usize>>,
     jumps: Vec<(usize, Label)>,
 }
 
 impl Assembler {
-    /// An empty one.
+    /// An empty program.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A label for a place further down.
+    /// A new label, to be placed further down.
     pub fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
@@ -33,21 +33,21 @@ impl Assembler {
         self.code.extend(instructions);
     }
 
-    /// Appends one that skips, to that label.
+    /// Appends the instruction `skip`, with a jump to `to`.
     pub fn jump(&mut self, skip: Instruction, to: Label) {
         self.jumps.push((self.code.len(), to));
         self.code.push(skip);
     }
 
-    /// Here the label stands.
+    /// Places the label before the next instruction.
     pub fn place(&mut self, label: Label) {
         self.labels[label.0] = Some(self.code.len());
     }
 
-    /// The program.
+    /// The finished program.
     ///
     /// # Panics
-    /// A label stands nowhere, or is too far from its jump.
+    /// A label was never placed, or is too far from its jump.
     #[must_use]
     pub fn finish(mut self) -> Vec<Instruction> {
         for (from, Label(label)) in self.jumps {

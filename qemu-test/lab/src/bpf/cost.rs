@@ -1,8 +1,8 @@
-//! What a program costs, in nanoseconds, without the driver around it.
+//! Run time of a program, in nanoseconds, without the driver around it.
 //!
-//! BPF_PROG_TEST_RUN repeats a run on one frame, and what the program wrote is there the next time: an answer is no query any
-//! more. So a program of ours stands in front, which puts the frame right again and tail-calls; what it takes itself, with a program
-//! behind it that does nothing, is subtracted.
+//! BPF_PROG_TEST_RUN repeats a run on one frame, which keeps what the program wrote: after the first run it holds an answer
+//! instead of a query. So a front program restores the frame and tail-calls the measured one; its own time, measured with an
+//! empty program behind it, is subtracted.
 
 use std::io;
 
@@ -13,13 +13,13 @@ use super::{DATA, DATA_END, Program, XDP_DROP};
 
 /// Runs of one measurement: some hundredths of a second.
 const RUNS: u32 = 200_000;
-/// Measurements. The least is what counts: all that disturbs takes time, and nothing gives any back.
+/// Measurements. The minimum counts, since disturbances only add time.
 const TRIES: usize = 7;
 const HELPER_TAIL_CALL: i32 = 12;
 const HELPER_ADJUST_HEAD: i32 = 44;
 const HELPER_ADJUST_TAIL: i32 = 65;
 
-/// At which end a program makes the frame longer or shorter.
+/// End at which a program makes the frame longer or shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grows {
     /// At its head.
@@ -28,19 +28,19 @@ pub enum Grows {
     Tail,
 }
 
-/// What a program takes for a frame.
+/// Result of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Nanoseconds.
+    /// Run time in nanoseconds.
     pub nanos: u32,
-    /// What it says of the frame, such as [`super::XDP_TX`].
+    /// Returned action, such as [`super::XDP_TX`].
     pub verdict: i32,
 }
 
-/// What `program` takes for `frame`, as if that came by `ifindex` of the calling thread's network namespace.
+/// Run time of `program` for `frame`, received on `ifindex` of the calling thread's network namespace.
 ///
 /// # Errors
-/// The kernel refuses: the program takes no frames in several buffers, or there is no such device.
+/// The kernel refused: the program does not take multi-buffer frames, or there is no such device.
 pub fn measure(program: &Program, frame: &[u8], ifindex: u32, grows: Grows) -> io::Result<Cost> {
     let slot = Slot::new()?;
     let front = Program::load_frags(&front(frame, grows, slot.descriptor()))?;
@@ -60,7 +60,7 @@ pub fn measure(program: &Program, frame: &[u8], ifindex: u32, grows: Grows) -> i
     })
 }
 
-/// Gives the frame its length and its bytes, and calls what is in the slot.
+/// The front program: restores the frame's length and bytes, and tail-calls the program in the slot.
 fn front(frame: &[u8], grows: Grows, slot: i32) -> Vec<Instruction> {
     let len = frame.len() as i32;
     let mut code = Assembler::new();
@@ -73,13 +73,13 @@ fn front(frame: &[u8], grows: Grows, slot: i32) -> Vec<Instruction> {
     ]);
     code.jump(Instruction::skip_if_equal(R2, len, 0), right);
     match grows {
-        // Forward by what is too much.
+        // Forward by the excess.
         Grows::Head => code.push(&[
             Instruction::add(R2, -len),
             Instruction::copy(R1, R6),
             Instruction::call(HELPER_ADJUST_HEAD),
         ]),
-        // By what is missing.
+        // By the bytes that are missing.
         Grows::Tail => code.push(&[
             Instruction::set(R3, len),
             Instruction::subtract(R3, R2),

@@ -1,4 +1,4 @@
-//! The few instructions of BPF that our programs have (RFC 9669).
+//! The BPF instructions that our programs use (RFC 9669).
 
 /// A register. R1 to R5 carry arguments and do not survive a call, R6 to R9 do, R0 is the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub const R7: Register = Register(7);
 pub const R8: Register = Register(8);
 /// Survives calls.
 pub const R9: Register = Register(9);
-/// Behind the stack: its words have negative offsets.
+/// Frame pointer: words on the stack have negative offsets.
 pub const R10: Register = Register(10);
 
 /// One slot of 64 bits, as in memory on a little-endian machine.
@@ -91,7 +91,7 @@ impl Instruction {
         Self::new(0x67, dst, R0, 0, immediate)
     }
 
-    /// The lowest 16 bits of `dst` from native order into network order, or back; the others become 0.
+    /// Converts the lowest 16 bits of `dst` between native and network order; the others become 0.
     #[must_use]
     pub const fn network_order_16(dst: Register) -> Self {
         Self::new(0xdc, dst, R0, 0, 16)
@@ -127,7 +127,7 @@ impl Instruction {
         Self::new(0x7b, dst, src, offset, 0)
     }
 
-    /// Writes these bytes at `dst + offset`.
+    /// Writes `bytes` at `dst + offset`.
     #[must_use]
     pub fn store_bytes(dst: Register, offset: i16, bytes: &[u8]) -> Vec<Self> {
         let mut code = Vec::new();
@@ -168,7 +168,7 @@ impl Instruction {
         Self::new(0x2d, dst, src, count, 0)
     }
 
-    /// Skips `count` instructions if `dst` is at most `immediate`, both without a sign.
+    /// Skips `count` instructions if `dst` is at most `immediate`, both unsigned.
     #[must_use]
     pub const fn skip_if_at_most(dst: Register, immediate: i32, count: i16) -> Self {
         Self::new(0xb5, dst, R0, count, immediate)
@@ -198,7 +198,7 @@ impl Instruction {
         Self::new(0x95, R0, R0, 0, 0)
     }
 
-    /// `dst = the map of that descriptor`, in two slots.
+    /// `dst` = the map with this descriptor, in two slots.
     #[must_use]
     pub const fn set_map(dst: Register, descriptor: i32) -> [Self; 2] {
         const PSEUDO_MAP_FD: Register = Register(1);
@@ -208,7 +208,7 @@ impl Instruction {
         ]
     }
 
-    /// `dst` = the address of byte `offset` of that array's only value, in two slots.
+    /// `dst` = the address of byte `offset` of the only value of the array with this descriptor, in two slots.
     #[must_use]
     pub const fn set_map_value(dst: Register, descriptor: i32, offset: i32) -> [Self; 2] {
         const PSEUDO_MAP_VALUE: Register = Register(2);
@@ -218,7 +218,7 @@ impl Instruction {
         ]
     }
 
-    /// The same with another distance to skip.
+    /// The instruction with another distance to skip.
     pub(super) const fn skipping(self, count: i16) -> Self {
         const OFFSET: u64 = 0xffff << 16;
         Self(self.0 & !OFFSET | (count as u16 as u64) << 16)

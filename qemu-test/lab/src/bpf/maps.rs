@@ -10,7 +10,7 @@ const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_PROG_ARRAY: u32 = 3;
-/// Bytes of a map's name with the zero behind it.
+/// Bytes of a map's name with its closing zero.
 const NAME_LEN: usize = 16;
 
 /// An array of 64-bit words that programs address directly ([`super::instruction::Instruction::set_map_value`]).
@@ -21,19 +21,19 @@ pub struct Words {
 }
 
 impl Words {
-    /// Words of zero.
+    /// `count` words of zero.
     pub fn new(count: usize) -> io::Result<Self> {
         let map = create(BPF_MAP_TYPE_ARRAY, count * size_of::<u64>(), 1, "words")?;
         Ok(Self { map, count })
     }
 
-    /// For programs.
+    /// Descriptor, for programs.
     #[must_use]
     pub fn descriptor(&self) -> i32 {
         self.map.as_raw_fd()
     }
 
-    /// All of them at one moment. Each is whole; those that a program changes meanwhile may be of before or after.
+    /// Reads all words. Each is consistent; concurrent changes may be seen in part.
     pub fn read(&self) -> io::Result<Vec<u64>> {
         let mut words = vec![0u64; self.count];
         let key = 0u32;
@@ -48,10 +48,10 @@ impl Words {
         Ok(words)
     }
 
-    /// Replaces all of them. No program may run that changes them.
+    /// Replaces all words. No program may change them meanwhile.
     ///
     /// # Panics
-    /// Their number is another one.
+    /// The number of words differs.
     pub fn write(&self, words: &[u64]) -> io::Result<()> {
         assert_eq!(words.len(), self.count, "all words at once");
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -59,23 +59,23 @@ impl Words {
     }
 }
 
-/// The one place that a program may tail-call to.
+/// A program array with one entry, for a tail call.
 #[derive(Debug)]
 pub struct Slot(OwnedFd);
 
 impl Slot {
-    /// An empty one.
+    /// An empty slot.
     pub fn new() -> io::Result<Self> {
         create(BPF_MAP_TYPE_PROG_ARRAY, size_of::<RawFd>(), 1, "slot").map(Self)
     }
 
-    /// For programs.
+    /// Descriptor, for programs.
     #[must_use]
     pub fn descriptor(&self) -> i32 {
         self.0.as_raw_fd()
     }
 
-    /// Puts a program there. It has to be of the kind of the one that calls.
+    /// Puts a program into the slot. It has to be of the same type as the caller.
     pub fn set(&self, program: &Program) -> io::Result<()> {
         set(self.0.as_fd(), 0, &program.0.as_raw_fd().to_ne_bytes())
     }
@@ -96,7 +96,7 @@ pub(super) fn create(kind: u32, value: usize, entries: u32, name: &str) -> io::R
     bpf(BPF_MAP_CREATE, &mut attributes).map(owned)
 }
 
-/// Sets the element `key`, whose size `value` has.
+/// Sets the element `key` to `value`, which has the map's value size.
 pub(super) fn set(map: BorrowedFd<'_>, key: u32, value: &[u8]) -> io::Result<()> {
     let mut attributes = Element {
         map: map.as_raw_fd(),
@@ -131,6 +131,6 @@ struct Element {
     value: u64,
     flags: u64,
 }
-// SAFETY: padding is a field; all that make one point key and value at memory that outlives the call and has the size of the
+// SAFETY: padding is a field; every constructor points key and value at memory that outlives the call and has the size of the
 // map's keys and values.
 unsafe impl Attributes for Element {}

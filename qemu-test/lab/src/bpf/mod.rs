@@ -1,6 +1,6 @@
-//! Tiny XDP programs, assembled by hand, so that tests and benchmarks depend on nothing of the appliance's program.
+//! Tiny XDP programs, assembled by hand, so that tests and benchmarks are independent of the appliance's program.
 //!
-//! Everything goes when its owner drops it: the kernel detaches a program with the last descriptor of its link.
+//! Everything ends when its owner drops it: the kernel detaches a program with the last descriptor of its link.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -16,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 use crate::netns::Namespace;
 use instruction::{Instruction, R0, R1, R2, R3};
 
-/// Set to an object's path, the eBPF tests run that one instead of the committed one.
+/// Environment variable: path of an object that the eBPF tests run instead of the committed one.
 pub const OBJECT_VARIABLE: &str = "XDNSD_EBPF_OBJECT";
 
 const BPF_PROG_LOAD: libc::c_long = 5;
@@ -26,35 +26,35 @@ const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_MAP_TYPE_XSKMAP: u32 = 17;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_ATTACH_TYPE_XDP: u32 = 37;
-/// The program takes frames in several buffers. Tail calls lead only to programs that agree in this.
+/// Flag of a program that takes multi-buffer frames. Tail calls require that both programs agree in it.
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_F_TEST_XDP_LIVE_FRAMES: u32 = 1 << 1;
-/// Frames that a live run hands on at once; the kernel's default.
+/// Frames that a live run passes on at once; the kernel's default.
 pub const LIVE_BATCH: u32 = 64;
 /// Offset of rx_queue_index in struct xdp_md.
 const RX_QUEUE_INDEX: i16 = 16;
-/// What a program says to have a frame thrown away.
+/// Action: drop the frame.
 pub const XDP_DROP: i32 = 1;
-/// What a program says to have a frame go on to the kernel.
+/// Action: pass the frame to the kernel.
 pub const XDP_PASS: i32 = 2;
-/// What a program says to have a frame sent back by the device that it came by.
+/// Action: send the frame back by the device that it arrived on.
 pub const XDP_TX: i32 = 3;
-/// What a program says to have a frame go where it has told the kernel.
+/// Action: redirect the frame to where a helper was told.
 pub const XDP_REDIRECT: i32 = 4;
 /// Offset of `data`, the address of a frame's first byte, in struct xdp_md.
 pub const DATA: i16 = 0;
-/// Offset of `data_end`, the address behind its last one.
+/// Offset of `data_end`, the address after its last one.
 pub const DATA_END: i16 = 4;
 const HELPER_REDIRECT_MAP: i32 = 51;
-/// Queues that the map has room for.
+/// Entries of the XSKMAP.
 const QUEUES_MAX: u32 = 64;
 
-/// Where a program runs.
+/// Mode of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attach {
     /// In the driver (`XDP_FLAGS_DRV_MODE`).
     Native = 1 << 2,
-    /// Behind the driver (`XDP_FLAGS_SKB_MODE`).
+    /// Generic (`XDP_FLAGS_SKB_MODE`).
     Generic = 1 << 1,
 }
 
@@ -63,12 +63,12 @@ pub enum Attach {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Loads it; the kernel's verifier has the last word.
+    /// Loads a program, which the verifier checks.
     pub fn load(instructions: &[Instruction]) -> io::Result<Self> {
         Self::load_with(instructions, 0)
     }
 
-    /// The same of one that takes frames in several buffers (Linux 5.18).
+    /// Loads a program that takes multi-buffer frames (Linux 5.18).
     pub fn load_frags(instructions: &[Instruction]) -> io::Result<Self> {
         Self::load_with(instructions, BPF_F_XDP_HAS_FRAGS)
     }
@@ -86,7 +86,7 @@ impl Program {
         bpf(BPF_PROG_LOAD, &mut attributes).map(owned).map(Self)
     }
 
-    /// The program that the kernel knows by this number, such as one that another process has attached.
+    /// Opens the kernel's program with this ID, such as one that another process has attached.
     pub fn by_id(id: u32) -> io::Result<Self> {
         let mut attributes = ById {
             id,
@@ -98,30 +98,30 @@ impl Program {
             .map(Self)
     }
 
-    /// One that leaves every frame to the kernel. On a veth it has a purpose: the pair takes frames that XDP sends
-    /// only where the receiving end has a program.
+    /// A program that passes every frame to the kernel. On a veth it serves a purpose: the pair takes frames that XDP sends only
+    /// if the receiving end has a program.
     pub fn pass() -> io::Result<Self> {
         Self::load(&[Instruction::set(R0, XDP_PASS), Instruction::exit()])
     }
 
-    /// One that says the same of every frame, and takes those in several buffers.
+    /// A program that returns `action` for every frame, multi-buffer frames included.
     pub fn verdict(action: i32) -> io::Result<Self> {
         Self::load_frags(&[Instruction::set(R0, action), Instruction::exit()])
     }
 
-    /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. Packets
-    /// other than IPv4 pass to the kernel; it looks at nothing else.
+    /// The bare XDP_TX reflector: swaps MAC addresses, IPv4 addresses and ports, and sends the frame back. Packets other than
+    /// IPv4 pass to the kernel; it checks nothing else.
     pub fn reflector() -> io::Result<Self> {
         Self::load_frags(&reflector::code())
     }
 
-    /// One that answers as little as that, and writes as much as an answer: to a frame of `len` bytes it adds these, at the
-    /// head, where there is room, so that all of it moves. Its lengths and checksums are those of the query.
+    /// A reflector that writes as much as an answer: to a frame of `len` bytes it adds `answer`. The frame grows at its head,
+    /// where there is room, so all of it moves. Lengths and checksums stay those of the query.
     pub fn growing_reflector(len: usize, answer: &[u8]) -> io::Result<Self> {
         Self::load_frags(&reflector::growing_code(len, answer))
     }
 
-    /// Attaches it to an interface of the calling thread's network namespace, for as long as the result lives.
+    /// Attaches the program to an interface of the calling thread's network namespace, for as long as the result lives.
     pub fn attach(&self, ifindex: u32, attach: Attach) -> io::Result<Link> {
         let mut attributes = LinkCreate {
             program: self.0.as_raw_fd(),
@@ -132,11 +132,11 @@ impl Program {
         bpf(BPF_LINK_CREATE, &mut attributes).map(owned).map(Link)
     }
 
-    /// Runs it on `count` frames, and the kernel does with each what the program says, `batch` at a time. Returns when all are
-    /// on their way. Needs Linux 5.18.
+    /// Runs the program on `count` frames, `batch` at a time, and the kernel acts on each as the program says. Returns when all
+    /// are on their way. Needs Linux 5.18.
     ///
-    /// Frames begin as copies of `frame`, but memory comes back as the last user left it: a program that sends has to write every
-    /// byte that may have changed.
+    /// Frames begin as copies of `frame`, but recycled memory is as the last user left it: a program that sends has to write
+    /// every byte that may have changed.
     pub fn run_live(&self, frame: &[u8], count: u32, batch: u32) -> io::Result<()> {
         let mut attributes = TestRun {
             program: self.0.as_raw_fd(),
@@ -150,8 +150,8 @@ impl Program {
         bpf(BPF_PROG_TEST_RUN, &mut attributes).map(drop)
     }
 
-    /// Runs it `count` times on the same frame, as if it came by `ifindex` of the calling thread's network namespace, and gives
-    /// the nanoseconds that a run took, and the last run's verdict. What it writes to the frame stays for the next run.
+    /// Runs the program `count` times on the same frame, received on `ifindex` of the calling thread's network namespace; returns
+    /// the nanoseconds per run and the last run's action. What it writes to the frame stays for the next run.
     fn run_timed(&self, frame: &[u8], ifindex: u32, count: u32) -> io::Result<(u32, i32)> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, frame.len() as u32, 0, ifindex, 0, 0];
@@ -174,11 +174,11 @@ pub fn attach_pass(host: &Namespace, interface: &str) -> io::Result<Link> {
     host.run(|| Program::pass()?.attach(if_nametoindex(interface)?, Attach::Native))
 }
 
-/// A program that is attached.
+/// An attached program; detached when dropped.
 #[derive(Debug)]
 pub struct Link(#[expect(dead_code, reason = "held for its drop, which detaches")] OwnedFd);
 
-/// An attached program that gives every frame to the AF_XDP socket of its RX queue, and its XSKMAP.
+/// An attached program that redirects every frame to the AF_XDP socket of its RX queue, and its XSKMAP.
 #[derive(Debug)]
 pub struct Redirect {
     map: OwnedFd,
@@ -187,10 +187,10 @@ pub struct Redirect {
 }
 
 impl Redirect {
-    /// Attaches it to an interface of the calling thread's network namespace. Without a socket a frame goes on to the
-    /// kernel.
+    /// Attaches the program to an interface of the calling thread's network namespace. Frames of a queue without a socket pass to
+    /// the kernel.
     pub fn attach(ifindex: u32, attach: Attach) -> io::Result<Self> {
-        // The name is the one that libbpf, under the `afxdp` crate, looks for.
+        // libbpf, under the `afxdp` crate, looks for this name.
         let map = maps::create(
             BPF_MAP_TYPE_XSKMAP,
             size_of::<RawFd>(),
@@ -210,14 +210,14 @@ impl Redirect {
         Ok(Self { map, link })
     }
 
-    /// Gives the frames of `queue` to `socket`.
+    /// Redirects the frames of `queue` to `socket`.
     pub fn set_socket(&self, queue: u32, socket: impl AsFd) -> io::Result<()> {
         let socket = socket.as_fd().as_raw_fd();
         maps::set(self.map.as_fd(), queue, &socket.to_ne_bytes())
     }
 }
 
-/// Leading parts of the kernel's `union bpf_attr`, one per command. The kernel takes what is beyond them as zero.
+/// Leading parts of the kernel's `union bpf_attr`, one per command. The kernel takes the rest as zero.
 ///
 /// # Safety
 /// The type is `repr(C)`, has no padding, and its pointers lead to values that live while it is used.
@@ -281,13 +281,13 @@ struct TestRun {
     batch_size: u32,
     padding: u32,
 }
-// SAFETY: padding is a field; run_live and run_timed point data_in at their argument, with its length, run_timed points context_in
-// at a local that outlives the call, and the rest leads nowhere.
+// SAFETY: padding is a field; run_live and run_timed point data_in at their argument, with its length, run_timed points
+// context_in at a local that outlives the call, and the other pointers are null.
 unsafe impl Attributes for TestRun {}
 
 fn bpf<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::Result<RawFd> {
     let size = size_of::<T>();
-    // SAFETY: attributes is what the command reads and writes, size bytes of it; its pointers are valid (see Attributes).
+    // SAFETY: the command reads and writes `size` bytes of `attributes`; its pointers are valid (see Attributes).
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size) };
     RawFd::try_from(result)
@@ -297,6 +297,6 @@ fn bpf<T: Attributes>(command: libc::c_long, attributes: &mut T) -> io::Result<R
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: bpf(2) has just made this descriptor for us; nobody else knows it.
+    // SAFETY: bpf(2) has just made this descriptor, so we are its only owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

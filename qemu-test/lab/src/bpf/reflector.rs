@@ -1,4 +1,4 @@
-//! The programs that send a frame back as it came, but for its addresses: the limit of what answers in the kernel.
+//! Reflectors: programs that only swap a frame's addresses and send it back, the upper bound of answers in the kernel.
 
 use super::assembler::{Assembler, Label};
 use super::instruction::{Instruction, R0, R1, R2, R3, R4, R5, R6, R7};
@@ -7,7 +7,7 @@ use super::{DATA, DATA_END, XDP_PASS, XDP_TX};
 const HELPER_ADJUST_HEAD: i32 = 44;
 const ETHERTYPE: i16 = 12;
 const IPV4: i32 = u16::from_ne_bytes([0x08, 0x00]) as i32;
-/// Behind the ports.
+/// End of the ports.
 const ADDRESSES_END: i32 = 38;
 
 /// Swaps the addresses and sends the frame back.
@@ -18,7 +18,7 @@ pub(super) fn code() -> Vec<Instruction> {
     finish(code, pass)
 }
 
-/// Moves the `len` bytes of the frame back by the length of `answer`, writes that behind them, and does the same.
+/// Moves the frame's `len` bytes towards its new head by the length of `answer`, writes `answer` after them, and reflects the frame.
 pub(super) fn growing_code(len: usize, answer: &[u8]) -> Vec<Instruction> {
     const WORD: usize = size_of::<u64>();
     let (more, all) = (answer.len() as i16, (len + answer.len()) as i32);
@@ -46,7 +46,7 @@ pub(super) fn growing_code(len: usize, answer: &[u8]) -> Vec<Instruction> {
     finish(code, pass)
 }
 
-/// R6 to the frame that R1 is the context of; `pass` where it has not so many bytes, or is no IPv4.
+/// Sets R6 to the frame of the context in R1; jumps to `pass` if the frame is shorter than `len`, or not IPv4.
 fn begin(code: &mut Assembler, len: i32, pass: Label) {
     bounds(code, len, pass);
     code.push(&[Instruction::load_u16(R2, R6, ETHERTYPE)]);

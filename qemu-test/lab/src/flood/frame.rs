@@ -1,4 +1,4 @@
-//! The frames of a flood: one of each kind, and the program that makes 2^32 different ones out of it.
+//! Frames of a flood: a template of each kind, and the program that derives 2^32 different ones from it.
 //!
 //! ```text
 //!   IPv4   source, low half   +  identification        IPv6   source, last 16 bits
@@ -6,8 +6,8 @@
 //!
 //!   TCP    source port        +  sequence, high half   UDP    source port + two letters of the name
 //! ```
-//! A word of 16 bits is random, and its partners are its complement. Both add up to 0xffff whatever it is, so every frame
-//! has the checksums of the one that it was made from.
+//! A 16-bit word is random, and its partners are its complement. Together they add up to 0xffff, so every frame has the checksums
+//! of its template.
 
 use std::io;
 use std::net::IpAddr;
@@ -20,37 +20,37 @@ use super::Kind;
 use crate::bpf::instruction::{Instruction, R0, R1, R2, R6, R7};
 use crate::bpf::{XDP_DROP, maps};
 
-/// Of a whole kernel's SYN: MSS 1460 (RFC 9293 section 3.7.1).
+/// TCP option of a usual SYN: MSS 1460 (RFC 9293 section 3.7.1).
 const MSS: [u8; 4] = [2, 4, 0x05, 0xb4];
 const TTL: u8 = 64;
-/// What is random, before it is.
+/// Random bytes, in the template.
 const RANDOM: [u8; 2] = [0, 0];
-/// Its complement.
+/// Their complement, in the template.
 const COMPLEMENT: [u8; 2] = [0xff, 0xff];
-/// The port of who asks, where none is drawn.
+/// Source port, if it is fixed.
 const CLIENT_PORT: [u8; 2] = [0xc0, 0x00];
 
 /// Source and destination of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
-    /// MAC address of the interface that sends.
+    /// MAC address of the sending interface.
     pub from_mac: [u8; 6],
-    /// MAC address of the interface that is flooded.
+    /// MAC address of the flooded interface.
     pub to_mac: [u8; 6],
-    /// The source; its last 16 bits are drawn for each frame.
+    /// Source address; its last 16 bits are drawn for each frame.
     pub from: IpAddr,
-    /// The destination. Of the same family.
+    /// Destination address, of the same family.
     pub to: IpAddr,
-    /// The destination's port.
+    /// Destination port.
     pub port: u16,
 }
 
-/// A frame, with the places in it that the program writes.
+/// A frame, with the offsets that the program writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
     /// The frame, with full checksums.
     pub frame: Vec<u8>,
-    /// Offsets of two bytes that are random.
+    /// Words of the source address.
     address: Words,
     port: Option<Words>,
 }
@@ -59,14 +59,14 @@ pub struct Template {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Words {
     random: usize,
-    /// In the header of IPv4.
+    /// Partner in the IPv4 header.
     header: Option<usize>,
-    /// In what the transport's checksum is taken over.
+    /// Partner in the bytes that the transport's checksum covers.
     transport: usize,
 }
 
 impl Template {
-    /// The frame of `kind` between `ends`. `qname` is what a query is for: in wire format.
+    /// Template of `kind` between `ends`. `qname` is the name of queries, in wire format.
     #[must_use]
     pub fn new(kind: Kind, ends: &Ends, qname: &[u8]) -> Self {
         let mut transport = match kind {
@@ -80,7 +80,7 @@ impl Template {
         };
         let has_port = kind.is_tcp() || kind == Kind::Names;
         let source_port = if has_port { RANDOM } else { CLIENT_PORT };
-        // Ports stand at the same place in TCP.
+        // TCP has its ports at the same offsets.
         transport[udp::field::SOURCE_PORT].copy_from_slice(&source_port);
         transport[udp::field::DESTINATION_PORT].copy_from_slice(&ends.port.to_be_bytes());
         let (protocol, checksum) = if kind.is_tcp() {
@@ -90,7 +90,7 @@ impl Template {
         };
         let header = header(ends, protocol, transport.len());
         let sum = pseudo_sum(ends, protocol, transport.len()).add_bytes(&transport);
-        // TCP has no such rule, and to a receiver both are the same.
+        // TCP lacks the rule for a zero checksum, but to a receiver both values are equal.
         transport[checksum].copy_from_slice(&sum.finish_udp().to_be_bytes());
         let start = ethernet::HEADER_LEN + header.len();
         let (v4, source) = match ends.to {
@@ -125,10 +125,10 @@ impl Template {
         }
     }
 
-    /// One of the frames that the program makes.
+    /// A frame that the program might make.
     #[must_use]
     pub fn sample(&self) -> Vec<u8> {
-        /// As good as any other, and no port that is left alone.
+        /// Any value would do, except a port that is never answered.
         const DRAWN: u16 = 0xc35a;
         let mut frame = self.frame.clone();
         for words in [Some(self.address), self.port].into_iter().flatten() {
@@ -144,7 +144,7 @@ impl Template {
         frame
     }
 
-    /// Makes a random one of the frame and sends it out of `ifindex`, when that is due by `pace`.
+    /// Program that makes a random frame and sends it out of `ifindex`, when due by `pace`.
     #[must_use]
     pub fn program(&self, ifindex: u32, pace: Option<&Pace>) -> Vec<Instruction> {
         const DATA: i16 = 0;
@@ -153,7 +153,7 @@ impl Template {
         const HELPER_REDIRECT: i32 = 23;
         let mut body = pace.map_or_else(Vec::new, Pace::wait);
         body.push(Instruction::call(HELPER_RANDOM));
-        // All of it: who answers a frame in its own place leaves the answer there for the next one.
+        // The whole frame: a host that answers in place leaves the answer there for the next one.
         body.extend(Instruction::store_bytes(R6, 0, &self.frame));
         body.extend(self.address.write(0));
         body.extend(self.port.iter().flat_map(|words| words.write(16)));
@@ -165,7 +165,7 @@ impl Template {
         let mut program = vec![
             Instruction::load_u32(R6, R1, DATA),
             Instruction::load_u32(R1, R1, DATA_END),
-            // Room for all that is written? If not, the result stays 0, XDP_ABORTED.
+            // Checks that there is room for all that is written; otherwise the result stays 0, XDP_ABORTED.
             Instruction::set(R0, 0),
             Instruction::copy(R2, R6),
             Instruction::add(R2, self.frame.len() as i32),
@@ -177,7 +177,7 @@ impl Template {
     }
 }
 
-/// So many frames a second. What is not due is made and thrown away.
+/// Rate limit of a flood. Frames that are not due are dropped.
 #[derive(Debug)]
 pub struct Pace {
     /// When the next frame is due, in nanoseconds of CLOCK_MONOTONIC.
@@ -189,7 +189,7 @@ impl Pace {
     /// At most a million million.
     ///
     /// # Errors
-    /// The kernel makes no map.
+    /// The kernel refused the map.
     pub fn new(per_sec: u32) -> io::Result<Self> {
         const NANOS_PER_SEC: u32 = 1_000_000_000;
         let interval_ns = i32::try_from(NANOS_PER_SEC / per_sec.max(1)).unwrap_or(i32::MAX);
@@ -197,10 +197,10 @@ impl Pace {
         Ok(Self { next, interval_ns })
     }
 
-    /// Ends the program with XDP_DROP where the next frame is not due yet.
+    /// Ends the program with XDP_DROP if the next frame is not due yet.
     fn wait(&self) -> Vec<Instruction> {
         const HELPER_NOW: i32 = 5;
-        /// Who was kept from it for longer makes up for no more.
+        /// A longer delay is not caught up.
         const BEHIND_NS: i32 = 50_000;
         let [map, rest] = Instruction::set_map_value(R7, self.next.descriptor(), 0);
         vec![
@@ -213,7 +213,7 @@ impl Pace {
             Instruction::skip_if_equal(R2, 0, 2),
             Instruction::set(R0, XDP_DROP),
             Instruction::exit(),
-            // At least so long ago.
+            // At least this long ago.
             Instruction::add(R0, -BEHIND_NS),
             Instruction::skip_if_greater(R1, R0, 1),
             Instruction::copy(R1, R0),
@@ -224,7 +224,7 @@ impl Pace {
 }
 
 impl Words {
-    /// Writes 16 bits of the random number from bit `shift` on, and what they need.
+    /// Writes 16 bits of the random number, from bit `shift` on, and their complements.
     fn write(self, shift: i32) -> Vec<Instruction> {
         let mut program = vec![
             Instruction::copy(R1, R0),
@@ -242,7 +242,7 @@ impl Words {
     }
 }
 
-/// A TCP segment without its ports and checksum.
+/// A TCP segment without ports and checksum.
 fn segment(flags: u8, options: &[u8]) -> Vec<u8> {
     let words = ((tcp::HEADER_LEN + options.len()) / 4) as u8;
     let mut segment = vec![0; tcp::HEADER_LEN];
@@ -254,7 +254,7 @@ fn segment(flags: u8, options: &[u8]) -> Vec<u8> {
     segment
 }
 
-/// A UDP datagram without its ports and checksum. The message begins with what the source's address needs.
+/// A UDP datagram without ports and checksum. The message begins with the complement of the source address.
 fn datagram(message: &[u8]) -> Vec<u8> {
     let len = (udp::HEADER_LEN + message.len()) as u16;
     let mut datagram = vec![0; udp::HEADER_LEN];
@@ -263,15 +263,15 @@ fn datagram(message: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// Where the letters begin that a random name has: at an even place, behind the label's length and its first letter.
+/// Offset of a random name's letters: even, after the label's length and its first letter.
 const NAME_LETTERS: usize = udp::HEADER_LEN + dns::HEADER_LEN + 2;
 
-/// A label of its own in front of `qname`.
+/// A random label in front of `qname`.
 fn random_name(qname: &[u8]) -> Vec<u8> {
     [&[4, b'x'][..], &COMPLEMENT, b"x", qname].concat()
 }
 
-/// A message with one question for type A, class IN.
+/// A message with one question of type A, class IN.
 fn message(flags: u16, qname: &[u8]) -> Vec<u8> {
     let mut message = vec![0; dns::HEADER_LEN];
     message[..2].copy_from_slice(&COMPLEMENT);
@@ -316,7 +316,7 @@ fn header(ends: &Ends, protocol: u8, len: usize) -> Vec<u8> {
     }
 }
 
-/// The sum of the pseudo-header of the template, whose source ends with 16 zero bits.
+/// Sum of the template's pseudo-header, whose source ends with 16 zero bits.
 fn pseudo_sum(ends: &Ends, protocol: u8, len: usize) -> Sum {
     let mut from = octets(ends.from);
     let end = from.len();

@@ -1,7 +1,7 @@
-//! Floods: frames as an attacker sends them, millions a second, bounded in number and in time, inside namespaces alone.
+//! Floods: frames as an attacker sends them, millions a second, bounded in number and in time, and only inside namespaces.
 //!
-//! Every frame is whole: lengths and checksums are right, sources are drawn from 65,536 addresses of a prefix for benchmarks
-//! (RFC 2544, RFC 5180) or of one that the caller names, and source ports with them. So nothing but what it says gives it away.
+//! Every frame is complete: lengths and checksums are right, and sources are drawn from 65,536 addresses of a benchmarking prefix
+//! (RFC 2544, RFC 5180) or of one that the caller names, as are source ports. So only its content reveals it.
 
 mod frame;
 
@@ -21,27 +21,27 @@ use crate::netns::Namespace;
 
 pub use frame::{Ends, Pace, Template};
 
-/// Sources where none are named: of 198.18.0.0/15 (RFC 2544 appendix C.2.2).
+/// Default sources, of 198.18.0.0/15 (RFC 2544 appendix C.2.2).
 pub const SOURCES_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 0));
-/// The same of 2001:2::/48 (RFC 5180 section 8).
+/// Default sources, of 2001:2::/48 (RFC 5180 section 8).
 pub const SOURCES_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0));
 /// Time between two looks at a flood.
 const LOOK: Duration = Duration::from_millis(10);
-/// Times that a program is tried to be attached again where one is.
+/// Attempts to attach a program while another is attached.
 const TRIES: usize = 20;
 
-/// What a flood is made of.
+/// Kind of frames in a flood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// SYNs of connections that are never completed.
     Syn,
-    /// Segments of connections that there are not.
+    /// ACKs without a connection.
     Ack,
-    /// Segments that end them.
+    /// RSTs without a connection.
     Rst,
     /// Queries for one name.
     Query,
-    /// Queries for a name of its own each, below one name.
+    /// Queries for a different name each, below one name.
     Names,
     /// DNS responses without a query.
     Response,
@@ -50,7 +50,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind.
+    /// All kinds.
     pub const ALL: [Self; 7] = [
         Self::Syn,
         Self::Ack,
@@ -61,7 +61,7 @@ impl Kind {
         Self::Garbage,
     ];
 
-    /// Its name on the command line.
+    /// Name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,72 +83,72 @@ impl Kind {
     }
 }
 
-/// The device that sends, and the one at the other end of its veth pair.
+/// The sending device, and the other end of its veth pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<'a> {
-    /// Where the flood comes from.
+    /// Sending device.
     pub from: (&'a Namespace, &'a str),
-    /// Where it arrives.
+    /// Flooded device.
     pub to: (&'a Namespace, &'a str),
 }
 
-/// What to send.
+/// Frames to send.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Of which kind.
+    /// Kind of the frames.
     pub kind: Kind,
-    /// From whom; the last 16 bits are drawn. Of the same family as `to`.
+    /// Source; its last 16 bits are drawn. Of the same family as `to`.
     pub from: IpAddr,
-    /// To whom.
+    /// Destination.
     pub to: IpAddr,
-    /// To which port.
+    /// Destination port.
     pub port: u16,
     /// The name of queries, as text.
     pub qname: String,
-    /// Frames a second at most; `None`: as many as the core makes.
+    /// Most frames a second; `None`: as many as the core makes.
     pub rate: Option<u32>,
 }
 
-/// How much.
+/// Bounds of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Frames at most.
+    /// Most frames.
     pub count: u32,
-    /// Time at most.
+    /// Longest time.
     pub length: Duration,
-    /// The core that sends, and takes the frames in at the other end; `None`: any.
+    /// Core that sends, and receives at the other end; `None`: any.
     pub core: Option<usize>,
 }
 
-/// What came of it.
+/// Result of a flood.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     /// Frames that arrived.
     pub arrived: u64,
-    /// Frames that the pair had no room for.
+    /// Frames for which the pair had no room.
     pub lost: u64,
-    /// Time that it took.
+    /// Duration.
     pub took: Duration,
 }
 
-/// A flood that can be let loose.
+/// A prepared flood.
 #[derive(Debug)]
 pub struct Flood<'a> {
     live: Live,
     sample: Vec<u8>,
     rate: Option<u32>,
     path: Path<'a>,
-    /// A veth pair takes such frames only where there is a program at the other end.
+    /// A veth pair takes such frames only if there is a program at the other end.
     #[expect(dead_code, reason = "held for its drop, which detaches")]
     link: Option<Link>,
 }
 
 impl<'a> Flood<'a> {
-    /// Prepares it. Where no program is attached to the device that is flooded, one is as long as the flood lives that
-    /// leaves every frame to the kernel.
+    /// Prepares a flood. If the flooded device has no program, one that passes every frame is attached for as long as the flood
+    /// lives.
     ///
     /// # Errors
-    /// A device is not there, the families differ, the name is invalid, or the kernel refuses a program.
+    /// A device is missing, the families differ, the name is invalid, or the kernel refused a program.
     pub fn new(path: Path<'a>, order: &Order) -> Result<Self> {
         ensure!(
             order.from.is_ipv4() == order.to.is_ipv4(),
@@ -181,7 +181,7 @@ impl<'a> Flood<'a> {
         })
     }
 
-    /// One of its frames.
+    /// One of the flood's frames.
     #[must_use]
     pub fn sample(&self) -> &[u8] {
         &self.sample
@@ -194,15 +194,15 @@ impl<'a> Flood<'a> {
         self.live.start(sender, Some(core), ENDLESS)
     }
 
-    /// Sends until either bound is reached, or `is_over` says so.
+    /// Sends until a bound is reached, or `is_over` is true.
     ///
     /// # Errors
-    /// The kernel does not send.
+    /// The kernel refused to send.
     pub fn run(&self, bounds: Bounds, is_over: impl Fn() -> bool) -> Result<Report> {
         let before = self.counted()?;
         let started = Instant::now();
         let (sender, _) = self.path.from;
-        // Of a flood with a rate most runs make no frame: its number is a time.
+        // With a rate most runs make no frame: its number is turned into a time.
         let (count, length) = match self.rate {
             Some(rate) => {
                 let length = Duration::from_secs_f64(f64::from(bounds.count) / f64::from(rate));
@@ -225,7 +225,7 @@ impl<'a> Flood<'a> {
         })
     }
 
-    /// Frames that have left by the device that sends, and those that found no room.
+    /// Frames sent by the device, and those for which there was no room.
     fn counted(&self) -> Result<[u64; 2]> {
         let (namespace, interface) = self.path.from;
         let counter = |name| -> Result<u64> {
@@ -239,11 +239,11 @@ impl<'a> Flood<'a> {
     }
 }
 
-/// Gives a lab's router a way back to [`SOURCES_V4`] and [`SOURCES_V6`], by the client: a kernel drops a SYN whose answer it
-/// could not send.
+/// Routes [`SOURCES_V4`] and [`SOURCES_V6`] back to the client, on a lab's router: a kernel drops a SYN whose answer it could not
+/// send.
 ///
 /// # Errors
-/// `ip` says no.
+/// `ip` failed.
 pub fn learn_routes(router: &Namespace) -> Result<()> {
     router.ip(&format!(
         "route replace {SOURCES_V4}/16 via {CLIENT_V4} dev {LAN}\n\
@@ -255,11 +255,11 @@ fn mac((namespace, interface): (&Namespace, &str)) -> Result<[u8; 6]> {
     parse_mac(&namespace.read(&format!("/sys/class/net/{interface}/address"))?)
 }
 
-/// `None`: there is one already.
+/// Attaches a passing program; `None` if one is attached already.
 fn attach_pass((namespace, interface): (&Namespace, &str)) -> Result<Option<Link>> {
     let is_taken =
         |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
-    // A link that was dropped stays for as long as a child has it that another thread has just forked.
+    // A dropped link persists while a child has it that another thread has just forked.
     let mut attached = bpf::attach_pass(namespace, interface);
     for _ in 0..TRIES {
         if !attached.as_ref().is_err_and(is_taken) {
@@ -275,10 +275,10 @@ fn attach_pass((namespace, interface): (&Namespace, &str)) -> Result<Option<Link
     }
 }
 
-/// A name in wire format (RFC 1035 section 3.1).
+/// Encodes a name in wire format (RFC 1035 section 3.1).
 fn wire_name(text: &str) -> Result<Vec<u8>> {
     const LABEL_MAX: usize = 63;
-    /// What is left of 255 bytes beside the label of a random name.
+    /// 255 bytes less the label of a random name.
     const NAME_MAX: usize = 250;
     let mut name = Vec::new();
     for label in text.trim_end_matches('.').split('.') {

@@ -12,8 +12,8 @@
 //!  │ fd53:10::2   │  on request│ fd53:10::1        │           │              │
 //!  └──────────────┘            └───────────────────┘           └──────────────┘
 //! ```
-//! The router forwards, and is the default route of both others: what a client asks of the upstream directly
-//! passes through it. IPv6 addresses are usable at once (no duplicate address detection).
+//! The router forwards, and is the default route of both others: packets from a client to the upstream pass through it. IPv6
+//! addresses are usable at once (no duplicate address detection).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -49,7 +49,7 @@ pub const VLAN_CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd53, 0x10, 0, 0, 0, 0, 0, 
 pub const VLAN_V4: Ipv4Addr = Ipv4Addr::new(10, 53, 10, 1);
 /// The router's IPv6 address in the VLAN.
 pub const VLAN_V6: Ipv6Addr = Ipv6Addr::new(0xfd53, 0x10, 0, 0, 0, 0, 0, 1);
-/// The VLAN's number.
+/// VLAN ID.
 pub const VLAN_ID: u16 = 10;
 /// The router's interface towards the client.
 pub const LAN: &str = "lan0";
@@ -58,15 +58,15 @@ pub const WAN: &str = "wan0";
 /// The only interface of the client, and of the upstream.
 pub const HOST_INTERFACE: &str = "eth0";
 
-/// Ethernet's.
+/// MTU of Ethernet.
 pub const MTU: u32 = 1500;
-/// From what IPv6 needs at least (RFC 8200 section 5) to the largest that switches for jumbo frames mostly have.
+/// From the IPv6 minimum (RFC 8200 section 5) to the usual maximum of jumbo frames in switches.
 pub const MTU_RANGE: RangeInclusive<u32> = 1280..=9_216;
 /// Up to more queues than a router of this size has.
 pub const QUEUE_RANGE: RangeInclusive<u32> = 1..=64;
 
-/// Whether a sender leaves checksums to the interface. A veth pair never fills them in: with `On`, XDP in the router
-/// sees the partial sum of the pseudo header; with `Off`, what a cable would carry.
+/// Whether a sender leaves checksums to the interface. A veth pair never fills them in: with `On`, XDP in the router sees the
+/// partial sum of the pseudo header; with `Off`, the same as on a cable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Offload {
     /// As veth pairs are by default: frames from the client's kernel carry partial checksums.
@@ -76,7 +76,7 @@ pub enum Offload {
     Off,
 }
 
-/// Where the tag of a VLAN frame is when XDP sees it.
+/// Location of a VLAN frame's tag when XDP sees the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VlanTag {
     /// In the frame: `rxvlan` and `txvlan` are off, as the appliance asks for.
@@ -85,14 +85,14 @@ pub enum VlanTag {
     BesideFrame,
 }
 
-/// What kind of lab to make.
+/// Properties of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     /// RX and TX queues of `lan0` and of its peer.
     pub queues: u32,
     /// MTU of the client's link.
     pub mtu: u32,
-    /// Who computes checksums.
+    /// Checksum offload.
     pub offload: Offload,
     /// Adds `eth0.10` and `lan0.10`.
     pub vlan: Option<VlanTag>,
@@ -130,17 +130,17 @@ impl Spec {
 pub enum Host {
     /// The stub resolver's machine.
     Client,
-    /// Where the appliance runs.
+    /// Runs the appliance.
     Router,
-    /// Where the authoritative server runs.
+    /// Runs the authoritative server.
     Upstream,
 }
 
 impl Host {
-    /// Every host.
+    /// All hosts.
     pub const ALL: [Self; 3] = [Self::Client, Self::Router, Self::Upstream];
 
-    /// Its name on the command line and in the name of its namespace.
+    /// Name on the command line and in the namespace's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -150,27 +150,27 @@ impl Host {
         }
     }
 
-    /// The host of that name.
+    /// The host of this name.
     pub fn parse(name: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|host| host.name() == name);
         found.with_context(|| format!("no host {name:?} in the lab: client, router or upstream"))
     }
 }
 
-/// A lab that is up. Dropping it takes an unnamed lab down; a named one goes through [`named::NamedLab`].
+/// A lab that is up. Dropping it takes an unnamed lab down; a named one is taken down by [`named::NamedLab`].
 #[derive(Debug)]
 pub struct Lab {
     /// The stub resolver's machine.
     pub client: Namespace,
-    /// Where the appliance runs.
+    /// Runs the appliance.
     pub router: Namespace,
-    /// Where the authoritative server runs.
+    /// Runs the authoritative server.
     pub upstream: Namespace,
 }
 
 impl Lab {
-    /// A lab of nameless namespaces: any number can be up at once, and the kernel removes each one with the last
-    /// process in it, even when this process is killed.
+    /// A lab of unnamed namespaces: any number can be up at once, and the kernel removes each one with its last process, even if
+    /// this process is killed.
     pub fn up(spec: &Spec) -> Result<Self> {
         Self::build(spec, |_| Namespace::unnamed())
     }
@@ -185,12 +185,12 @@ impl Lab {
         }
     }
 
-    /// Sends what the client transmits from now on to RX queue `queue` of `lan0`, through the client's XPS maps.
+    /// Steers the client's frames from now on to RX queue `queue` of `lan0`, by the client's XPS maps.
     ///
     /// A connected socket keeps the queue it began with: open sockets after this call.
     pub fn steer_client_to_queue(&self, spec: &Spec, queue: u32) -> Result<()> {
         ensure!(queue < spec.queues, "queue {queue} of {}", spec.queues);
-        // A veth frame arrives on the RX queue with the number of the TX queue that it left by.
+        // A veth frame arrives on the RX queue with the index of its TX queue.
         let every_cpu = self.client.read("/sys/devices/system/cpu/possible")?;
         for tx in 0..spec.queues {
             let mask = if tx == queue {
@@ -282,7 +282,7 @@ impl Lab {
     }
 }
 
-/// Gives a host its addresses and its router's.
+/// Configures a host with its addresses and a route to its router.
 fn connect_host(
     host: &Namespace,
     offload: Offload,
@@ -311,7 +311,7 @@ fn add_vlan_device(host: &Namespace, parent: &str, v4: Ipv4Addr, v6: Ipv6Addr) -
     added.context("make a VLAN interface (the kernel needs CONFIG_VLAN_8021Q; without it, send tagged frames)")
 }
 
-/// The bitmap of the CPUs `0-LAST`, as sysfs writes it: 32-bit words in hexadecimal with commas between them.
+/// Bitmap of the CPUs `0-LAST` in sysfs format: 32-bit words in hexadecimal, separated by commas.
 fn cpu_mask(possible: &str) -> Result<String> {
     let last: u32 = match possible.trim().rsplit(['-', ',']).next() {
         Some(last) => last

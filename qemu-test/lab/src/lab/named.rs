@@ -1,6 +1,6 @@
 //! A lab whose namespaces have names, for people and for `ip netns exec`.
 //!
-//! A file in `/run/xdnsd-labs` says that the lab is ours, and until when: only what has such a file is ever removed.
+//! A file in `/run/xdnsd-labs` marks the lab as ours, with its lifetime: only labs with such a file are ever removed.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::netns::Namespace;
 use crate::privilege::require_root;
 use crate::process::output_of;
 
-/// One file per named lab: who made it.
+/// One file per named lab, with its owner.
 const REGISTER: &str = "/run/xdnsd-labs";
-/// What the file of a lab says that stays until it is taken down.
+/// Content of the file for a lab that stays until it is taken down.
 const UNTIL_DOWN: &str = "until down";
 /// Names of namespaces are names of files; a short prefix keeps command lines readable.
 const PREFIX_LEN_MAX: usize = 40;
 
-/// How long a named lab stays.
+/// Lifetime of a named lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
     /// Until `cargo xtask lab down`.
@@ -78,7 +78,7 @@ impl NamedLab {
         &self.lab
     }
 
-    /// The prefix of its namespaces.
+    /// Prefix of its namespaces.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
@@ -98,8 +98,8 @@ impl Drop for NamedLab {
     }
 }
 
-/// Removes a lab that [`NamedLab::up`] made, and nothing else. Returns the processes that still run in it: the kernel
-/// frees a namespace only with its last process.
+/// Removes a lab that [`NamedLab::up`] made, and nothing else. Returns the processes that still run in it: the kernel frees a
+/// namespace only with its last process.
 pub fn down(prefix: &str) -> Result<Vec<u32>> {
     require_root("the lab")?;
     check_prefix(prefix)?;
@@ -115,7 +115,7 @@ pub fn down(prefix: &str) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// The namespace of a host of a lab that is up.
+/// Namespace of a host of a lab that is up.
 pub fn host(prefix: &str, host: Host) -> Result<Namespace> {
     require_root("the lab")?;
     check_prefix(prefix)?;
@@ -126,7 +126,7 @@ pub fn host(prefix: &str, host: Host) -> Result<Namespace> {
     Namespace::open(&namespace_name(prefix, host))
 }
 
-/// The prefixes of the named labs on this machine.
+/// Prefixes of the named labs on this machine.
 pub fn all() -> Result<Vec<String>> {
     let entries = match fs::read_dir(REGISTER) {
         Ok(entries) => entries,
@@ -147,7 +147,7 @@ pub fn all() -> Result<Vec<String>> {
     Ok(prefixes)
 }
 
-/// The name of a host's namespace.
+/// Name of a host's namespace.
 #[must_use]
 pub fn namespace_name(prefix: &str, host: Host) -> String {
     format!("{prefix}-{}", host.name())
@@ -182,7 +182,7 @@ fn register(prefix: &str, lifetime: Lifetime) -> Result<()> {
             identity(std::process::id()).context("this process is in /proc")?
         }
     };
-    // create_new: of two that start at once, one gets the prefix.
+    // create_new: of two processes that start at once, one gets the prefix.
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
     let mut file = file.with_context(|| format!("create {}", path.display()))?;
     file.write_all(owner.as_bytes())
@@ -199,9 +199,9 @@ fn owner_is_gone(prefix: &str) -> bool {
         .is_none_or(|identity| identity != owner)
 }
 
-/// A process number and its start time: numbers are used again, the pair is not.
+/// A PID and its start time: PIDs are reused, the pair is unique.
 fn identity(pid: u32) -> Option<String> {
-    /// Fields after the command's closing parenthesis in `/proc/PID/stat`; `starttime` is field 22 of all (proc(5)).
+    /// Fields after the command's closing parenthesis in `/proc/PID/stat`; `starttime` is field 22 overall (proc(5)).
     const START_TIME_AFTER_NAME: usize = 19;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(") ")?;

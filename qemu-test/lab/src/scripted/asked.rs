@@ -1,4 +1,4 @@
-//! A question as it came, and the plain response to it.
+//! A question as received, and the plain response to it.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -14,39 +14,39 @@ const HEADER_LEN: usize = 12;
 const FLAGS: usize = 2;
 const QUESTION_COUNT: Range<usize> = 4..6;
 const ADDITIONAL_COUNT: Range<usize> = 10..12;
-/// Type and class behind a name.
+/// Bytes of type and class after a name.
 const TYPE_AND_CLASS_LEN: usize = 4;
-/// A label's length has six bits; a query of a forwarder has no compression pointer.
+/// A label's length has six bits; a forwarder's query has no compression pointers.
 const LABEL_MAX: usize = 63;
 
 const RESPONSE: u8 = 0x80;
 const TRUNCATED: u8 = 0x02;
 const RECURSION_DESIRED: u8 = 0x01;
 const RECURSION_AVAILABLE: u8 = 0x80;
-/// The name at the beginning of the question (RFC 1035 section 4.1.4).
+/// Pointer to the name at the start of the question (RFC 1035 section 4.1.4).
 const POINTER_TO_QNAME: [u8; 2] = [0xc0, HEADER_LEN as u8];
 
-/// What an asker without EDNS takes over UDP (RFC 1035 section 4.2.1), and the least that EDNS may say.
+/// UDP payload size without EDNS (RFC 1035 section 4.2.1), and the least that EDNS may advertise.
 const PLAIN_ROOM: u16 = 512;
 
-/// One question.
+/// A received question.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// When it came.
+    /// Time of arrival.
     pub at: Instant,
-    /// Where it came to.
+    /// Server address that it was sent to.
     pub server: SocketAddr,
-    /// Where it came from.
+    /// Source address.
     pub from: SocketAddr,
-    /// Over which transport.
+    /// True over TCP.
     pub is_tcp: bool,
     /// The whole query.
     pub query: Vec<u8>,
-    /// Where in it the QNAME is.
+    /// Range of the QNAME in it.
     name: Range<usize>,
 }
 
-/// A record of the QNAME, in class IN.
+/// A record owned by the QNAME, in class IN.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// TYPE.
@@ -58,7 +58,7 @@ pub struct Record {
 }
 
 impl Asked {
-    /// `None` where it is no query with one whole question.
+    /// Parses a query over UDP. `None` if it is not a query with exactly one complete question.
     #[must_use]
     pub fn over_udp(query: &[u8], server: SocketAddr, from: SocketAddr) -> Option<Self> {
         Some(Self {
@@ -71,7 +71,7 @@ impl Asked {
         })
     }
 
-    /// The same over TCP.
+    /// [`Self::over_udp`] for a query over TCP.
     #[must_use]
     pub fn over_tcp(query: &[u8], server: SocketAddr, from: SocketAddr) -> Option<Self> {
         let asked = Self::over_udp(query, server, from)?;
@@ -87,11 +87,11 @@ impl Asked {
         &self.query[self.name.clone()]
     }
 
-    /// The QNAME with dots, the last one included, with its letter case. Bytes that are no ASCII show as U+FFFD.
+    /// The QNAME with dots, the final one included, in its letter case. Bytes other than ASCII show as U+FFFD.
     #[must_use]
     pub fn name(&self) -> String {
         let (mut name, mut at) = (String::new(), self.name.start);
-        // The name was read once: its labels end before its root.
+        // The name was validated: its labels end before its root.
         while at + 1 < self.name.end {
             let label = at + 1..at + 1 + usize::from(self.query[at]);
             at = label.end;
@@ -111,7 +111,7 @@ impl Asked {
         number(&self.query, self.name.end).unwrap_or_default()
     }
 
-    /// How many bytes the asker takes.
+    /// Most bytes of a response that the client accepts.
     #[must_use]
     pub fn room(&self) -> usize {
         let room = if self.is_tcp {
@@ -122,7 +122,7 @@ impl Asked {
         usize::from(room)
     }
 
-    /// What the OPT record right behind the question says (RFC 6891 section 6.1.2).
+    /// UDP payload size in the OPT record right after the question (RFC 6891 section 6.1.2).
     fn edns_size(&self) -> Option<u16> {
         let additional = self.name.end + TYPE_AND_CLASS_LEN;
         let has_opt = self.query[ADDITIONAL_COUNT] != [0, 0]
@@ -131,7 +131,7 @@ impl Asked {
         number(&self.query, additional + 3).filter(|_| has_opt)
     }
 
-    /// NOERROR with these records, without OPT. What the asker has no room for is left out, and TC says so.
+    /// NOERROR with these records, without OPT. If they exceed the client's limit, an empty response with TC.
     #[must_use]
     pub fn response(&self, records: &[Record]) -> Vec<u8> {
         let whole = self.response_of(records, 0);
@@ -161,13 +161,13 @@ impl Asked {
     }
 }
 
-/// Where the name of the only question is.
+/// Range of the only question's name.
 fn name_of(query: &[u8]) -> Option<Range<usize>> {
     if query.len() < HEADER_LEN || query[FLAGS] & RESPONSE != 0 || query[QUESTION_COUNT] != [0, 1] {
         return None;
     }
     let mut at = HEADER_LEN;
-    // Each turn goes at least a byte on in a query that has an end.
+    // Each turn advances by at least a byte, and the query is finite.
     loop {
         let len = usize::from(*query.get(at)?);
         if len > LABEL_MAX {
@@ -234,7 +234,7 @@ mod tests {
             (5, 0, "no question"),
             (12, 0xc0, "a pointer"),
         ] {
-            // So that whatever it says of its length fits.
+            // So that any label length fits.
             let mut wrong = [whole.as_slice(), &[0; 512]].concat();
             assert!(over_udp(&wrong).is_some());
             wrong[at] = value;
@@ -259,7 +259,7 @@ mod tests {
             let [high, low] = size.to_be_bytes();
             vec![0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
         };
-        // Header, question, and a record but for its data.
+        // Header, question, and a record without its data.
         let other_len = 12 + question.len() + 12;
         for (additional, room) in [(vec![], 512), (opt(1232), 1232), (opt(100), 512)] {
             let asked = over_udp(&query(question, &additional)).expect("a query");

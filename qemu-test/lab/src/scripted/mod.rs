@@ -1,12 +1,12 @@
-//! An upstream server that does what a script tells it, name by name, and remembers what it was asked.
+//! An upstream server that follows a script, name by name, and records its questions.
 //!
 //! ```text
 //!  question ─► record ─► the rule for its name ─┬─ lost: nothing is sent
-//!                                               ├─ stray datagrams, each from a place of its choice
+//!                                               ├─ stray datagrams, each from a source of its choice
 //!                                               └─ the answer, at once or after a delay
 //! ```
-//! Answers are made from the question by closures ([`Make`]): a test writes them with the DNS library that is its oracle, and
-//! what needs no library has [`Asked::response`].
+//! Closures make the answers from the question ([`Make`]): a test writes them with the DNS library that is its oracle;
+//! [`Asked::response`] does without a library.
 
 mod asked;
 mod rule;
@@ -28,11 +28,11 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use rule::Rules;
 
-/// How often the threads look whether they are to end.
+/// Interval at which threads check whether to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Longer than any query.
+/// Longer than any query, in bytes.
 const QUERY_MAX: usize = 4096;
-/// How many ports are tried until one is free for UDP and for TCP.
+/// Ports tried until one is free for both UDP and TCP.
 const PORT_TRIES: u32 = 32;
 
 /// The running server. Its threads end when it is dropped.
@@ -46,12 +46,12 @@ pub struct Upstream {
 #[derive(Debug)]
 struct Shared {
     rules: Mutex<Rules>,
-    /// `None`: nothing is remembered.
+    /// `None` if questions are not recorded.
     asked: Option<Mutex<Vec<Asked>>>,
     is_ending: AtomicBool,
 }
 
-/// The sockets that datagrams leave from.
+/// Sockets that datagrams are sent from.
 #[derive(Debug)]
 struct Sockets {
     server: SocketAddr,
@@ -61,13 +61,13 @@ struct Sockets {
 }
 
 impl Upstream {
-    /// A server that listens nowhere yet. `otherwise` is the rule for names without one of their own.
+    /// A server without addresses yet. `otherwise` is the rule for names without their own.
     #[must_use]
     pub fn new(otherwise: Rule) -> Self {
         Self::with_record(otherwise, Some(Mutex::default()))
     }
 
-    /// The same for many questions: it does not remember them.
+    /// [`Self::new`] for many questions: they are not recorded.
     #[must_use]
     pub fn without_record(otherwise: Rule) -> Self {
         Self::with_record(otherwise, None)
@@ -85,8 +85,8 @@ impl Upstream {
         }
     }
 
-    /// Serves UDP and TCP at `address`, and returns it with its port, which is any free one where `address` has 0. The
-    /// sockets are made in the namespace of the calling thread.
+    /// Serves UDP and TCP at `address`, and returns it with its port, a free one if `address` has 0. The sockets are made in the
+    /// namespace of the calling thread.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -102,7 +102,7 @@ impl Upstream {
         Ok(address)
     }
 
-    /// The same, able to send from elsewhere too: from another port of `address`, and from `forger`.
+    /// [`Self::serve`], with the ability to send from another port of `address`, and from `forger`.
     ///
     /// # Errors
     /// One of the addresses cannot be bound.
@@ -119,7 +119,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// Servers may share one.
+    /// The socket of a forger; servers may share it.
     fn forger(&mut self, address: SocketAddr) -> Result<Arc<UdpSocket>> {
         if let Some(socket) = self.forgers.get(&address) {
             return Ok(socket.clone());
@@ -139,20 +139,20 @@ impl Upstream {
             .push(thread::spawn(move || accept(server, &listener, &shared)));
     }
 
-    /// Does this when `name` is asked for. `*.` in front covers every name below.
+    /// Sets the rule for `name`. A leading `*.` covers every name below.
     pub fn on(&self, name: &str, rule: impl Into<Rule>) {
         lock(&self.shared.rules).set(None, name, rule.into());
     }
 
-    /// The same at one address only.
+    /// Sets a rule for one address only.
     pub fn on_server(&self, server: IpAddr, name: &str, rule: impl Into<Rule>) {
         lock(&self.shared.rules).set(Some(server), name, rule.into());
     }
 
-    /// All questions so far, those that were lost included.
+    /// All questions so far, lost ones included.
     ///
     /// # Panics
-    /// On a server without a record, which would show none.
+    /// On a server without a record.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         let asked = self.shared.asked.as_ref();
@@ -172,7 +172,7 @@ impl Drop for Upstream {
 }
 
 impl Shared {
-    /// Remembers the question and says what to do this time.
+    /// Records the question and returns the rule to apply.
     fn take(&self, asked: &Asked) -> Rule {
         if let Some(record) = &self.asked {
             lock(record).push(asked.clone());
@@ -206,14 +206,14 @@ fn bind_udp(address: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Both sockets of one address. A port that is free for UDP may be taken for TCP: then another one.
+/// Binds both sockets of one address. A port that is free for UDP may be taken for TCP: then another one is tried.
 fn bind_both(address: SocketAddr) -> Result<(UdpSocket, TcpListener)> {
     for _ in 0..PORT_TRIES {
         let udp = bind_udp(address)?;
         let port = udp.local_addr().context("a bound socket has an address")?;
         match TcpListener::bind(port) {
             Ok(listener) => {
-                // Linux limits accept(2) by it, too.
+                // Linux applies it to accept(2), too.
                 let limit = TimeVal::milliseconds(LOOK_INTERVAL.as_millis() as i64);
                 setsockopt(&listener, ReceiveTimeout, &limit).context("limit accept")?;
                 return Ok((udp, listener));
@@ -251,7 +251,7 @@ fn serve_udp(sockets: &Sockets, shared: &Shared) {
     }
 }
 
-/// Does `work` after `delay`, without holding up other questions.
+/// Runs `work` after `delay`, without delaying other questions.
 fn later(delay: Duration, work: impl FnOnce() + Send + 'static) {
     if delay.is_zero() {
         return work();
@@ -263,7 +263,7 @@ fn later(delay: Duration, work: impl FnOnce() + Send + 'static) {
 }
 
 fn send(socket: &UdpSocket, message: &[u8], to: SocketAddr) {
-    // The asking port may be gone; that is the asker's business.
+    // The client's port may be closed; that is its business.
     let _ = socket.send_to(message, to);
 }
 
@@ -284,14 +284,14 @@ fn accept(server: SocketAddr, listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Messages one after the other, each with its length in front (RFC 1035 section 4.2.2), until the other end closes.
+/// Serves messages in sequence, each with its length prefix (RFC 1035 section 4.2.2), until the other end closes.
 fn serve_stream(
     mut stream: TcpStream,
     server: SocketAddr,
     from: SocketAddr,
     shared: &Shared,
 ) -> Result<()> {
-    // A connection has its listener's time limit from the beginning.
+    // A connection inherits its listener's timeout.
     stream.set_read_timeout(None)?;
     loop {
         let mut len = [0; 2];

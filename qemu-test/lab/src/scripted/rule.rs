@@ -1,4 +1,4 @@
-//! What happens to a question, and for which names.
+//! Treatment of a question, and the names that it applies to.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,29 +8,29 @@ use std::time::Duration;
 
 use super::Asked;
 
-/// What happens to a question for one name.
+/// Treatment of a question for one name.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// This many questions are lost first.
+    /// Number of first questions to lose.
     pub drop_first: usize,
     /// Sent over UDP before the answer, all at once.
     pub before: Vec<Stray>,
-    /// The answer comes so much later.
+    /// Delay of the answer.
     pub delay: Duration,
-    /// `None`: silence.
+    /// `None` for silence.
     pub answer: Option<Make>,
 }
 
-/// A datagram that is not the answer, or not the server's.
+/// A datagram other than the answer, or from another source.
 #[derive(Clone, Debug)]
 pub struct Stray {
-    /// Where it comes from.
+    /// Source of the datagram.
     pub sender: Sender,
-    /// What it says.
+    /// Content of the datagram.
     pub message: Make,
 }
 
-/// Where a datagram comes from.
+/// Source of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// The asked server.
@@ -48,13 +48,13 @@ pub struct Make(Arc<MakeBytes>);
 type MakeBytes = dyn Fn(&Asked) -> Vec<u8> + Send + Sync;
 
 impl Make {
-    /// By this closure.
+    /// Uses this closure.
     #[must_use]
     pub fn new(make: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self(Arc::new(make))
     }
 
-    /// The message. Empty: it is not sent.
+    /// The message. An empty one is not sent.
     #[must_use]
     pub fn bytes(&self, asked: &Asked) -> Vec<u8> {
         (self.0)(asked)
@@ -68,7 +68,7 @@ impl fmt::Debug for Make {
 }
 
 impl Rule {
-    /// Nothing is ever sent.
+    /// Never answers.
     #[must_use]
     pub fn silence() -> Self {
         Self {
@@ -79,7 +79,7 @@ impl Rule {
         }
     }
 
-    /// An answer at once.
+    /// Answers at once.
     #[must_use]
     pub fn answer(make: impl Fn(&Asked) -> Vec<u8> + Send + Sync + 'static) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl Rules {
             .insert((server, name.to_ascii_lowercase()), rule);
     }
 
-    /// What to do this time.
+    /// Returns the rule to apply this time.
     pub(super) fn take(&mut self, asked: &Asked) -> Rule {
         let rule = match self.find(asked) {
             Some(key) => self.by_name.get_mut(&key),
@@ -126,7 +126,7 @@ impl Rules {
         rule.clone()
     }
 
-    /// The key of the rule: the name itself, then wildcards from near to far; the server's own rules first.
+    /// Key of the rule: the name itself, then wildcards from near to far; the server's own rules first.
     fn find(&self, asked: &Asked) -> Option<(Option<IpAddr>, String)> {
         if self.by_name.is_empty() {
             return None;
@@ -180,7 +180,7 @@ mod tests {
             ("192.0.2.2", b"\x01A\x01b\x04tEst".as_slice(), "itself"),
             ("192.0.2.1", b"\x01a\x01b\x04test", "itself at one"),
             ("192.0.2.2", b"\x01c\x01b\x04test", "near"),
-            // A wildcard that is nearer goes before the server's own.
+            // A nearer wildcard takes precedence over the server's own.
             ("192.0.2.1", b"\x01c\x01b\x04test", "near"),
             ("192.0.2.1", b"\x01b\x04test", "far at one"),
             ("192.0.2.2", b"\x01b\x04test", "far"),
