@@ -1,11 +1,11 @@
-//! What the arguments of several commands have in common.
+//! Parsers and tests common to the arguments of several commands.
 
 use std::ops::RangeInclusive;
 
 use clap::builder::RangedI64ValueParser;
 use clap::value_parser;
 
-/// From 1 on.
+/// At least 1.
 pub const SOME: RangeInclusive<u32> = 1..=u32::MAX;
 
 /// A number in `range`. The error for any other names the option, the number and the range.
@@ -23,9 +23,9 @@ mod tests {
 
     use crate::{CommandLine, workspace};
 
-    /// What to do with what is not said.
+    /// Error for a command line without a subcommand.
     const MISSING: ErrorKind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    /// The pages that say what to type.
+    /// Pages with command lines to type.
     const PAGES: [&str; 7] = [
         "README.md",
         "ARCHITECTURE.md",
@@ -36,7 +36,7 @@ mod tests {
         "qemu-test/paper/README.md",
     ];
 
-    /// Words as a shell splits them, with double quotes.
+    /// Splits words like a shell, with double quotes.
     fn words(line: &str) -> Vec<String> {
         let mut words = Vec::new();
         for (number, part) in line.split('"').enumerate() {
@@ -226,11 +226,11 @@ mod tests {
         let mut count = 0;
         for page in PAGES {
             let text = fs::read_to_string(workspace::root().join(page)).expect("a page");
-            // What stands between backticks, in a line or over its end.
+            // Text between backticks, within a line or across its end.
             for piece in text.split('`') {
                 if let Some(line) = piece.trim().strip_prefix("cargo xtask ") {
                     count += 1;
-                    // Help comes as an error; a name alone may stand for a family of commands.
+                    // Help is reported as an error; a name alone may stand for a family of commands.
                     let is_taken = match parse(line) {
                         Ok(_) => true,
                         Err(error) if error.kind() == MISSING => !line.contains(' '),

@@ -1,7 +1,7 @@
-//! `cargo xtask fuzz`: tries what has to hold for any bytes from outside, for longer than the tests do.
+//! `cargo xtask fuzz`: checks the invariants for arbitrary input, for longer than the tests do.
 //!
-//! The targets are in appliance/fuzz, and so is the mutator that this takes: any compiler has it. With `--libfuzzer` libFuzzer tries
-//! them, which sees what branches an input takes and so gets further; it wants a nightly compiler and cargo-fuzz.
+//! The targets are in appliance/fuzz, and so is the default mutator, which any compiler builds. With `--libfuzzer` libFuzzer runs
+//! them, which observes branch coverage and so gets further; it needs a nightly compiler and cargo-fuzz.
 
 use std::process::{Command, ExitCode};
 
@@ -66,10 +66,10 @@ fn by_libfuzzer(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
         if signals.wait(std::time::Duration::ZERO) {
             return Ok(ExitCode::FAILURE);
         }
-        // What is found goes into a folder of its own, beside what is built: samples in the tree are chosen.
+        // New inputs go into a separate folder in the build directory: the samples in the tree are selected.
         let found = workspace::target().join("fuzz").join(target);
         std::fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
-        // Not this program's cargo, whose toolchain is a stable one.
+        // Without this program's cargo, whose toolchain is stable.
         let mut command = Command::new("cargo");
         command
             .current_dir(workspace::root())

@@ -1,4 +1,4 @@
-//! `cargo xtask`: the commands of this repository. Each is a variant of [`Command`]; the work is in the module of that name.
+//! `cargo xtask`: commands of this repository. Each is a variant of [`Command`], implemented in the module of that name.
 
 mod arguments;
 mod bench;

@@ -1,4 +1,4 @@
-//! Long commands: their output goes to a log, and a person sees that they live.
+//! Long commands: output goes to a log, and the terminal shows progress.
 
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read, Seek, SeekFrom, Write, stderr};
@@ -13,52 +13,52 @@ use nix::unistd::Pid;
 
 use crate::signals::Signals;
 
-/// Between two looks at a command.
+/// Time between two checks of a command.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two signs of life on a terminal.
+/// Time between two progress lines on a terminal.
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two signs of life in a log.
+/// Time between two progress lines in a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
-/// How much of the end of a log is looked at for its last line.
+/// Bytes read from the end of a log for its last line.
 const TAIL_LEN: u64 = 400;
 /// Characters of a last line that are shown.
 const SHOWN_LEN: usize = 90;
-/// What an interrupted command may take to end before it is killed.
+/// Time for an interrupted command to end before it is killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How a watched command ended.
+/// Result of a watched command.
 #[derive(Debug)]
 pub struct Watched {
-    /// Its exit status; none if it was killed at its time limit.
+    /// Its exit status; `None` if it was killed at its time limit.
     pub status: Option<ExitStatus>,
-    /// Where its output is.
+    /// Path of its log.
     pub log: PathBuf,
-    /// What it wrote.
+    /// Its output.
     pub output: String,
 }
 
 impl Watched {
-    /// Whether it ended by itself and well.
+    /// True if it ended by itself with success.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
 }
 
-/// What a command is for a person.
+/// Description of a command.
 #[derive(Clone, Copy, Debug)]
 pub struct Task<'a> {
-    /// What it does.
+    /// What it does, in words.
     pub what: &'a str,
-    /// Where its output goes.
+    /// File for its output.
     pub log: &'a Path,
-    /// How long it may take.
+    /// Time limit.
     pub limit: Duration,
 }
 
-/// Runs `command` until it ends, is at its time limit, or the person interrupts.
+/// Runs `command` until it ends, reaches its time limit, or is interrupted.
 ///
-/// It gets a process group of its own, which is killed as a whole at the limit.
+/// It gets its own process group, which is killed as a whole at the limit.
 pub fn watch(task: Task<'_>, mut command: Command, signals: &Signals) -> Result<Watched> {
     let Task { what, log, limit } = task;
     let mut file = create(log)?;
@@ -129,7 +129,7 @@ fn interrupt(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// Shows how long a command has been at it, and what it said last.
+/// Shows a command's running time and its last line of output.
 struct SignOfLife<'what> {
     what: &'what str,
     started: Instant,
@@ -176,7 +176,7 @@ impl<'what> SignOfLife<'what> {
     }
 }
 
-/// The last line of a growing log that is not empty, cut to fit a terminal.
+/// The last line of a growing log that is not blank, cut to fit a terminal.
 fn last_line(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let len = file.metadata().ok()?.len();

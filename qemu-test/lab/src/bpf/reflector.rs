@@ -18,7 +18,7 @@ pub(super) fn code() -> Vec<Instruction> {
     finish(code, pass)
 }
 
-/// Moves the frame's `len` bytes towards its new head by the length of `answer`, writes `answer` after them, and reflects the frame.
+/// Moves the frame's `len` bytes to its new head, by the length of `answer`, writes `answer` after them, and reflects the frame.
 pub(super) fn growing_code(len: usize, answer: &[u8]) -> Vec<Instruction> {
     const WORD: usize = size_of::<u64>();
     let (more, all) = (answer.len() as i16, (len + answer.len()) as i32);

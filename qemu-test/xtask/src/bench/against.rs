@@ -1,7 +1,6 @@
-//! `cargo xtask bench against PROGRAM`: what a hit and a miss cost, and how many there are a second, beside another build of the
-//! appliance, such as that of an earlier commit. Hits as in `bench xsk`, misses as in `bench miss` and in a closed loop, where no client and no upstream take
-//! the cores from the appliance; turns alternate, each with a
-//! new process.
+//! `cargo xtask bench against PROGRAM`: cost of hits and misses, and their rates, beside another build of the appliance, such as
+//! that of an earlier commit. Hits as in `bench xsk`, misses as in `bench miss` and in a closed loop, where client and upstream
+//! leave the cores to the appliance; turns alternate, each with a new process.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

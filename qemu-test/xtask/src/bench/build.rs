@@ -1,4 +1,4 @@
-//! Building what is measured, as it ships: release profile, once with each backend.
+//! Builds the measured programs as they ship: release profile, once with each backend.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::progress::{Task, watch};
 use crate::signals::Signals;
 use crate::workspace;
 
-/// Fat link-time optimisation takes its time.
+/// Time limit of a build with fat link-time optimisation.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The built programs.
@@ -18,12 +18,12 @@ const LIMIT: Duration = Duration::from_secs(30 * 60);
 pub struct Programs {
     own: PathBuf,
     with_crate: PathBuf,
-    /// The appliance, where it is another than the one that was built.
+    /// The appliance, if another than the one built here.
     appliance: Option<PathBuf>,
 }
 
 impl Programs {
-    /// Builds what `kinds` need.
+    /// Builds the programs that `kinds` need.
     pub fn build(kinds: &[Kind], signals: &Signals) -> Result<Self> {
         let programs = Self::at(workspace::target());
         programs.build_one(Backend::Own, signals)?;
@@ -41,14 +41,14 @@ impl Programs {
 
     fn at(target: PathBuf) -> Self {
         Self {
-            // Apart, so that the two do not overwrite each other.
+            // Separate directories, so that the two builds do not overwrite each other.
             with_crate: target.join("afxdp"),
             own: target,
             appliance: None,
         }
     }
 
-    /// The same with another appliance.
+    /// The programs, with another appliance.
     #[must_use]
     pub fn with_appliance(self, appliance: PathBuf) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Programs {
         }
     }
 
-    /// Where the program of a subject is.
+    /// Path of a subject's program.
     #[must_use]
     pub fn path(&self, kind: Kind) -> PathBuf {
         let release = self.directory(backend(kind)).join("release");

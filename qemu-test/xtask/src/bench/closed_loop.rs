@@ -9,11 +9,10 @@
 //!  └─────────────┘            │        10.78.0.1 │          │ 10.78.0.2    │
 //!                             └──────────────────┘          └──────────────┘
 //! ```
-//! On a router client and upstream are other machines. Here each is an XDP program that sends a frame back: the client's makes the
-//! next query out of every answer, for a new name, the upstream's an answer out of every query. As many
-//! queries as were sent at the start are open all the time, and what bounds the rate is what the forwarder and the kernel
-//! under it take for a miss. `bench miss` and the rows beside this one have a real client and a real upstream, which share the
-//! cores and take most of them.
+//! On a router client and upstream are other machines. Here each is an XDP program that sends a frame back: the client's turns
+//! every answer into the next query, for a new name, the upstream's turns every query into its answer. The number of open queries
+//! stays as at the start, and the rate is bounded by what the forwarder and the kernel under it need for a miss. `bench miss` and
+//! the rows beside this one have a real client and a real upstream, which share the cores and take most of them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -47,26 +46,26 @@ const ABOVE: Ends = Ends {
     server_mac: [0x02, 0, 0, 0, 0x78, 0x02],
     server: Ipv4Addr::new(10, 78, 0, 2),
 };
-/// Queries that are open at once. A veth has room for 256 frames.
+/// Queries open at once. A veth has room for 256 frames.
 const OPEN: u32 = 128;
-/// How often those that were lost are replaced.
+/// Interval at which lost queries are replaced.
 const LOOK: Duration = Duration::from_millis(20);
-/// Until caches are warm and the ports of upstream questions are in use.
+/// Time until caches are warm and the ports of upstream questions are in use.
 const RUN_UP: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// At least so many answers a second come of any build: fewer, and the loop is broken.
+/// Fewest answers a second of any build: below, the loop is broken.
 const LEAST: f64 = 1000.0;
 
-/// Letters of a name that vary: each has four bits of a random number.
+/// Letters of a name that vary, each by four bits of a random number.
 const LETTERS: usize = 8;
 const FIRST_LETTER: i32 = b'a' as i32;
 const LETTER_BITS: i32 = 4;
-/// Where things stand in every frame of the loop: no IPv4 options.
+/// Offsets in every frame of the loop: there are no IPv4 options.
 const SOURCE_PORT: usize = 34;
 const DESTINATION_PORT: usize = 36;
 const ID: usize = 42;
 const QUESTION: usize = 54;
-/// Of a question: the name's labels, the root, type and class.
+/// Bytes of a question: the name's labels, the root, type and class.
 const QUESTION_LEN: usize = 1 + LETTERS + 1 + 5 + 1 + 4 + 1 + 4;
 const DNS_PORT: u16 = 53;
 const CLIENT_PORT: u16 = 0xc000;
@@ -75,16 +74,16 @@ const HELPER_REDIRECT: i32 = 23;
 const HELPER_ADJUST_HEAD: i32 = 44;
 const HELPER_ADJUST_TAIL: i32 = 65;
 
-/// What happened in one turn.
+/// Result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
     /// Answers per second.
     pub rate: f64,
-    /// Processor time of the subject per answer, in nanoseconds; the kernel does the others' work on its behalf.
+    /// Processor time of the subject per answer, in nanoseconds; includes kernel work for the other two.
     pub cpu_ns: f64,
 }
 
-/// Starts the appliance `program` with more `sections` in its config, and lets the loop run for `length`.
+/// Starts the appliance `program` with more `sections` in its config, and runs the loop for `length`.
 pub fn turn(program: &Path, sections: &str, length: Duration, directory: &Path) -> Result<Turn> {
     let ground = Ground::make()?;
     let config = directory.join("loop.toml");
@@ -170,7 +169,7 @@ impl Ground {
         })
     }
 
-    /// For `length`, starts queries in place of those that got no answer.
+    /// Replaces queries without an answer, for `length`.
     fn keep_open(&self, length: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
@@ -239,14 +238,14 @@ fn question() -> Vec<u8> {
     question
 }
 
-/// The first query's frame.
+/// Frame of the first query.
 fn query() -> Vec<u8> {
     let mut message = vec![0, 0, 0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     message.extend(question());
     frame(&ENDS, false, &message)
 }
 
-/// The answer's frame: one address for a day, and the OPT record that our queries have, too.
+/// Frame of the answer: one address for a day, and an OPT record like that of our queries.
 fn answer() -> Vec<u8> {
     let mut message = vec![0, 0, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 1];
     message.extend(question());
@@ -255,7 +254,7 @@ fn answer() -> Vec<u8> {
     frame(&ABOVE, true, &message)
 }
 
-/// Leads to `end` where the frame at [`R6`] is shorter than `len`; the context is in `context`.
+/// Sets R6 to the frame, and jumps to `end` if it is shorter than `len`; the context is in `context`.
 fn check_room(code: &mut Assembler, context: Register, len: usize, end: Label) {
     code.push(&[
         Instruction::load_u32(R6, context, DATA),
@@ -284,7 +283,7 @@ fn write_query(code: &mut Assembler) {
     }
 }
 
-/// Sends the first queries.
+/// Program that sends the first queries.
 fn starter(far: u32) -> Vec<Instruction> {
     let mut code = Assembler::new();
     let end = code.label();
@@ -301,7 +300,7 @@ fn starter(far: u32) -> Vec<Instruction> {
     code.finish()
 }
 
-/// The client: out of every answer, the next query.
+/// Program of the client: turns every answer into the next query.
 fn client() -> Vec<Instruction> {
     let mut code = Assembler::new();
     let (pass, end) = (code.label(), code.label());
@@ -312,7 +311,7 @@ fn client() -> Vec<Instruction> {
         Instruction::skip_if_other(R2, DNS_PORT.to_be().into(), 0),
         pass,
     );
-    // From data_end - data to the query's length.
+    // Length adjustment: the query's length less data_end - data.
     code.push(&[
         Instruction::subtract(R3, R6),
         Instruction::set(R2, query().len() as i32),
@@ -331,10 +330,10 @@ fn client() -> Vec<Instruction> {
     code.finish()
 }
 
-/// The upstream: out of every query for a name of the loop, its answer.
+/// Program of the upstream: turns every query for a name of the loop into its answer.
 fn answerer() -> Vec<Instruction> {
     let answer = answer();
-    // What stays of the query while the frame grows: ports and ID in registers, the question on the stack.
+    // Kept of the query while the frame grows: ports and ID in registers, the question on the stack.
     let words = (0..QUESTION_LEN).step_by(size_of::<u64>());
     let kept = |at: usize| at as i16 - 32;
     let mut code = Assembler::new();
@@ -361,7 +360,7 @@ fn answerer() -> Vec<Instruction> {
             Instruction::store_u64(R10, kept(at), R4),
         ]);
     }
-    // A veth has no room behind a frame: it grows in front.
+    // A veth has no room after a frame, so it grows in front.
     code.push(&[
         Instruction::subtract(R3, R6),
         Instruction::copy(R2, R3),
@@ -385,7 +384,7 @@ fn answerer() -> Vec<Instruction> {
     code.finish()
 }
 
-/// Everything around the question that is there already, and off it goes.
+/// Writes everything around the question, and sends the frame.
 fn write_answer(code: &mut Assembler, answer: &[u8]) {
     let after = QUESTION + QUESTION_LEN;
     code.push(&Instruction::store_bytes(R6, 0, &answer[..QUESTION]));

@@ -1,4 +1,4 @@
-//! Two appliances beside each other: what a hit and a miss cost each, with the ratios of one run.
+//! Two appliances side by side: cost of a hit and of a miss for each, with ratios within one run.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,18 +19,18 @@ use crate::workspace;
 /// The appliance over our own sockets.
 pub const KIND: Kind = Kind::Appliance(Backend::Own);
 
-/// One of the two.
+/// One of the two appliances.
 #[derive(Debug)]
 pub struct Side<'a> {
-    /// Head of its column.
+    /// Heading of its column.
     pub name: &'a str,
-    /// Where its program is.
+    /// Its programs.
     pub programs: Programs,
-    /// More sections of its config.
+    /// Further sections of its config.
     pub sections: String,
 }
 
-/// What the second may cost of the first, and how much of its rate it has; empty: no goal.
+/// Bounds of the second's cost and rate as a ratio to the first's; empty for none.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Goals {
     /// Processor time of a hit.
@@ -39,9 +39,9 @@ pub struct Goals {
     pub hits: &'static str,
     /// Processor time of a miss.
     pub miss: &'static str,
-    /// Rate of misses, with a client and an upstream beside it.
+    /// Rate of misses, with a real client and upstream.
     pub misses: &'static str,
-    /// Rate of misses, alone.
+    /// Rate of misses in the closed loop.
     pub alone: &'static str,
 }
 
@@ -54,23 +54,23 @@ pub struct Turn {
     pub hits: f64,
     /// Processor time per answer from upstream, in nanoseconds.
     pub miss_ns: f64,
-    /// Answers from upstream per second. Client and upstream share the cores with the appliance, and bound it.
+    /// Answers from upstream per second. Client and upstream share the cores with the appliance, and bound the rate.
     pub misses: f64,
-    /// The same with the appliance alone on its core, see [`closed_loop`].
+    /// Answers from upstream per second, with the appliance alone on its core, see [`closed_loop`].
     pub alone: f64,
-    /// Processor time per answer there.
+    /// Processor time per answer there, in nanoseconds.
     pub alone_ns: f64,
 }
 
-/// A folder for what `bench WHAT` writes.
+/// Directory for the files of `bench WHAT`.
 pub fn directory(what: &str) -> Result<PathBuf> {
     let directory = workspace::logs().join(format!("bench-{what}"));
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     Ok(directory)
 }
 
-/// Measures both, each time as new processes: hits in slices by turns, misses one after the other. Who is first changes from round
-/// to round, so that what a machine does over time, or after a build, falls on both.
+/// Measures both, each time as new processes: hits in alternating slices, misses one after the other. The order changes from
+/// round to round, so that drift of the machine, and effects of a build, affect both.
 pub fn compare(
     sides: &[Side<'_>; 2],
     plan: miss::Plan,
@@ -103,8 +103,8 @@ pub fn compare(
     Ok(rounds)
 }
 
-/// Both serve at the same time, and the load is on one of them. Which process is started first changes with the round: the first
-/// has other memory than the second.
+/// Both serve at the same time, with the load on one of them. The starting order changes with the round: the process that starts
+/// first has other memory than the second.
 fn hits(
     sides: &[Side<'_>; 2],
     plan: miss::Plan,
@@ -150,8 +150,8 @@ fn turn(
     })
 }
 
-/// Medians over the rounds, and of the ratios within a round, second to first, with their quartiles: a goal that lies between
-/// these is neither reached nor missed for certain.
+/// Medians over the rounds, and of the ratios within a round, second to first, with their quartiles: a goal between the quartiles
+/// is neither clearly met nor clearly missed.
 pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
     let [first, second] = names;
     let mut text = format!(
@@ -170,7 +170,7 @@ pub fn table(names: [&str; 2], rounds: &[[Turn; 2]], goals: Goals) -> String {
             median(ratios),
             format!("{low:.3}..{high:.3}")
         );
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(text, "{}", line.trim_end());
     };
     row("hits: CPU ns per answer", goals.hit, |turn| turn.hit_ns);

@@ -1,5 +1,5 @@
-//! `cargo xtask bench lists`: what a blocklist of a million names costs a question that it says nothing of, beside an
-//! empty list. Hits as in `bench xsk`, misses as in `bench miss`; turns alternate, each with a new process.
+//! `cargo xtask bench lists`: cost of a blocklist of a million names for a question that it does not match, beside an empty list.
+//! Hits as in `bench xsk`, misses as in `bench miss`; turns alternate, each with a new process.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,9 +22,9 @@ const ROUNDS: u32 = 7;
 const SECONDS: u32 = 2;
 /// Names of the long list.
 const NAMES: u32 = 1_000_000;
-/// Its bytes at most.
+/// Most bytes of the compiled list.
 const BYTES_GOAL: u64 = 16 << 20;
-/// The long list's cost to that of the empty one.
+/// Ratio of the long list's cost to the empty one's.
 const GOALS: Goals = Goals {
     hit: "<= 1.10",
     miss: "<= 1.10",
@@ -61,13 +61,13 @@ pub fn main(turns: &Turns, signals: &Signals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A compiled list of `count` names of two to four labels, none of which is asked for. All that is below them is listed,
-/// too, so a question looks for each of its parents.
+/// A compiled list of `count` names of two to four labels, none of which is asked for. It covers all names below them, too, so a
+/// question looks for each of its parents.
 fn compile(file: &str, count: u32, program: &Path, directory: &Path) -> Result<PathBuf> {
     let mut text = String::new();
     for number in 0..count {
         let labels = ["", "www.", "cdn.eu."][number as usize % 3];
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(text, "{labels}listed-{number}.example");
     }
     let (names, list) = (

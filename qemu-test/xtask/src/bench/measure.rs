@@ -1,4 +1,4 @@
-//! One turn of one subject: counters at two moments while the load goes on.
+//! One turn of one subject: counters read twice while the load runs.
 
 use std::fs;
 use std::thread::sleep;
@@ -10,12 +10,12 @@ use super::subject::Subject;
 use super::{LOAD_CORE, SUBJECT_CORE};
 use xdnsd_lab::live::ENDLESS;
 
-/// From the start of the load to the first look: queues are full and caches warm by then.
+/// From the start of the load to the first reading: queues are full and caches warm by then.
 const RUN_UP: Duration = Duration::from_millis(200);
-/// Slices of two turns that are taken by turns.
+/// Slices of each of two alternating turns.
 const SLICES: u32 = 6;
 
-/// What happened in one turn.
+/// Result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
     /// Queries sent per second.
@@ -24,7 +24,7 @@ pub struct Turn {
     pub answered: f64,
     /// Processor time of the subject per reply, in nanoseconds.
     pub cpu_ns: f64,
-    /// Processor time of the subject per second of the turn: 1 is a core that never rested.
+    /// Processor time of the subject per second of the turn: 1 is a core that is always busy.
     pub busy: f64,
 }
 
@@ -44,7 +44,7 @@ struct Look {
     cpu_ns: u64,
 }
 
-/// What counters went up by, and the time between two looks at them.
+/// Increments of counters between two readings, and the time between.
 #[derive(Clone, Copy, Default)]
 struct Span {
     secs: f64,
@@ -84,13 +84,13 @@ impl Span {
     }
 }
 
-/// Lets the load run for `length`.
+/// Runs the load for `length`.
 pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
     Ok(span(subject, length)?.turn())
 }
 
-/// Lets the load run on one and on the other in short slices, for `length` in all each. A machine that others use, too, is twice
-/// as fast at one moment as at the next: so both have their share of each.
+/// Runs the load on both subjects in alternating short slices, for `length` in all each. A shared machine is twice as fast at one
+/// moment as at the next: so both subjects get their share of each.
 pub fn by_turns(subjects: [&Subject; 2], length: Duration) -> Result<[Turn; 2]> {
     let mut spans = [Span::default(); 2];
     for slice in 0..SLICES {
@@ -124,13 +124,13 @@ fn span(subject: &Subject, length: Duration) -> Result<Span> {
     Ok(Span::between(&first?, &last?))
 }
 
-/// Time that a core has been busy with anything, in nanoseconds; as exact as the kernel's clock ticks.
+/// Busy time of a core, for anything, in nanoseconds; as exact as the kernel's clock ticks.
 pub fn core_ns(core: usize) -> Result<u64> {
     let text = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
     busy_ns(&text, core).with_context(|| format!("/proc/stat has no core {core}"))
 }
 
-/// User, nice, system, idle, iowait, irq, softirq and steal of a core, in hundredths of a second (proc(5)).
+/// Sum of user, nice, system, irq, softirq and steal time of a core; fields are in hundredths of a second (proc(5)).
 fn busy_ns(text: &str, core: usize) -> Option<u64> {
     const TICK_NS: u64 = 10_000_000;
     const IDLE: [usize; 2] = [3, 4];
@@ -146,7 +146,7 @@ fn busy_ns(text: &str, core: usize) -> Option<u64> {
     Some(busy.map(|(_, ticks)| ticks).sum::<u64>() * TICK_NS)
 }
 
-/// Processor time of all threads of a process. The kernel counts what it does on their behalf, sending among it.
+/// Processor time of all threads of a process, including kernel work on their behalf, such as sending.
 pub fn cpu_ns(pid: u32) -> Result<u64> {
     let directory = format!("/proc/{pid}/task");
     let threads = fs::read_dir(&directory).with_context(|| format!("list {directory}"))?;
@@ -164,13 +164,13 @@ pub fn cpu_ns(pid: u32) -> Result<u64> {
     Ok(total)
 }
 
-/// The kernel's thread that takes over what a core's interrupts cannot finish: on the subject's core, replies on their
-/// way into the client's kernel.
+/// The kernel thread that takes over softirq work of a core: on the subject's core, replies on their way into the client's
+/// kernel.
 pub fn softirq_thread(core: usize) -> Result<u32> {
     kernel_thread(&format!("ksoftirqd/{core}"))
 }
 
-/// The thread whose name begins with that; none of ours is called so.
+/// PID of the kernel thread whose name begins with `name`; none of our processes has such a name.
 pub fn kernel_thread(name: &str) -> Result<u32> {
     let processes = fs::read_dir("/proc").context("list processes")?;
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

@@ -1,10 +1,10 @@
-//! `cargo xtask bench xsk`: what the appliance costs beside the bare socket.
+//! `cargo xtask bench xsk`: cost of the appliance beside the bare socket.
 //!
-//! Subjects take turns, round after round, so that drift of the machine meets all of them. Each turn has a new process
-//! on a new veth pair: where the kernel happens to put a socket's structures makes several hundredths, and so does not
-//! stay with one subject. The load has one core, the subject the other (`xdnsd_lab::live` says which kernel work is
-//! whose). The load is more than any subject can answer, so a subject's rate is what its core can do; where a row's
-//! core was not busy all the time, its processor time per answer is the figure to compare.
+//! Subjects take turns, round after round, so that drift of the machine affects all of them. Each turn has a new process on a new
+//! veth pair: where the kernel happens to put a socket's structures makes a difference of several percent, and this way it does
+//! not stay with one subject. The load has one core, the subject the other (`xdnsd_lab::live` says which kernel work belongs to
+//! which). The load exceeds what any subject can answer, so a subject's rate is the capacity of its core; if a row's core was not
+//! always busy, its processor time per answer is the figure to compare.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ use measure::Turn;
 use report::Row;
 use subject::{Backend, Kind, Subject};
 
-/// The core that sends, and the core of the subject.
+/// Core of the load, and core of the subject.
 const LOAD_CORE: usize = 0;
 const SUBJECT_CORE: usize = 1;
 const ROUNDS: u32 = 7;
@@ -104,7 +104,7 @@ pub struct Turns {
     pub save: bool,
 }
 
-/// What `xsk` does.
+/// Plan of `bench xsk`.
 struct Plan {
     rounds: u32,
     length: Duration,

@@ -1,4 +1,4 @@
-//! The ground of one subject: two namespaces, one veth pair of one queue.
+//! Environment of one subject: two namespaces, one veth pair of one queue.
 //!
 //! ```text
 //!   client                              server
@@ -8,7 +8,7 @@
 //!  └───────────────────┘               └───────────────┘
 //! ```
 //! Load comes from 10.77.0.9, an address without a host: its MAC address differs from that of `far`, so the client's kernel
-//! counts a reply and drops it at the first look ("other host"). That costs the sender's core as little as possible.
+//! counts a reply and drops it at the first check ("other host"). That costs the sender's core as little as possible.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -35,15 +35,15 @@ pub const ENDS: Ends = Ends {
     server_mac: [0x02, 0, 0, 0, 0x77, 0x01],
     server: Ipv4Addr::new(10, 77, 0, 1),
 };
-/// Digits of a 64-bit counter and a line feed.
+/// Bytes for the digits of a 64-bit counter and a line feed.
 const COUNTER_LEN: usize = 32;
 
 /// The two namespaces.
 #[derive(Debug)]
 pub struct Pair {
-    /// Where the load comes from.
+    /// Source of the load.
     pub client: Namespace,
-    /// Where the subject runs.
+    /// Runs the subject.
     pub server: Namespace,
     replies: File,
     sent: [File; 2],
@@ -51,7 +51,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes both and the link between them.
+    /// Makes both namespaces and the link between them.
     pub fn new() -> Result<Self> {
         let (client, server) = (Namespace::unnamed()?, Namespace::unnamed()?);
         let queues = "numrxqueues 1 numtxqueues 1";
@@ -86,13 +86,13 @@ impl Pair {
         read_counter(&self.replies)
     }
 
-    /// Frames that were sent from the client, those among them that the pair had no room for.
+    /// Frames sent by the client, including those for which the pair had no room.
     pub fn sent(&self) -> Result<u64> {
         self.sent.iter().map(read_counter).sum()
     }
 
-    /// Has the server's frames taken in by a thread of the kernel on this core, as a card's interrupts have them; or again where
-    /// they were sent. Replies reach the client's driver on the core that sends them.
+    /// Has a kernel thread on this core receive the server's frames, like a card's interrupts; `None` receives them where they
+    /// are sent. Replies reach the client's driver on the core that sends them.
     pub fn thread_server(&self, core: Option<usize>) -> Result<()> {
         thread(&self.server, NEAR, core)
     }
@@ -107,7 +107,7 @@ impl Pair {
         value.with_context(|| format!("ethtool -S {NEAR} has no rx_queue_0_xdp_tx:\n{text}"))
     }
 
-    /// Frames that the server's end has taken in.
+    /// Frames received on the server's end.
     pub fn received(&self) -> Result<u64> {
         read_counter(&self.received)
     }
@@ -133,14 +133,14 @@ impl Pair {
         index.context("find the server's interface")
     }
 
-    /// Datagrams that the server's kernel has given to UDP sockets, or refused for want of one.
+    /// Datagrams that the server's kernel has delivered to UDP sockets, or rejected for lack of one.
     pub fn kernel_datagrams(&self) -> Result<u64> {
         let names = ["InDatagrams", "NoPorts"];
         names.iter().map(|name| self.server.snmp("Udp", name)).sum()
     }
 }
 
-/// Has the frames of an interface taken in by a thread of the kernel on this core; or again where they were sent.
+/// Has a kernel thread on this core receive an interface's frames; `None` receives them where they are sent.
 pub fn thread(host: &Namespace, interface: &str, core: Option<usize>) -> Result<()> {
     let switch = format!("/sys/class/net/{interface}/threaded");
     let digit = if core.is_some() { "1" } else { "0" };
@@ -152,19 +152,19 @@ pub fn thread(host: &Namespace, interface: &str, core: Option<usize>) -> Result<
     sched_setaffinity(Pid::from_raw(thread), &set).context("pin the driver's thread")
 }
 
-/// The kernel's thread that takes frames in for an interface.
+/// PID of the kernel thread that receives an interface's frames.
 pub fn receiver(interface: &str) -> Result<u32> {
     measure::kernel_thread(&format!("napi/{interface}-"))
 }
 
-/// sysfs shows the network devices of the namespace that mounted it; an open file stays with its device.
+/// Opened inside: sysfs shows the devices of the namespace that mounted it, and an open file stays with its device.
 fn open_counter((host, interface): (&Namespace, &str), name: &str) -> Result<File> {
     let path = format!("/sys/class/net/{interface}/statistics/{name}");
     let file = host.run(|| File::open(&path));
     file.with_context(|| format!("open {path}"))
 }
 
-/// The number of the XDP program that `ip -d link` shows: `prog/xdp id 57`.
+/// ID of the XDP program in the output of `ip -d link`: `prog/xdp id 57`.
 fn program_id(text: &str) -> Option<u32> {
     let (_, rest) = text.split_once("prog/xdp id ")?;
     rest.split_whitespace().next()?.parse().ok()
@@ -181,7 +181,7 @@ fn read_counter(file: &File) -> Result<u64> {
         .context("an interface's counter is a number")
 }
 
-/// As iproute2 takes it.
+/// MAC address in iproute2's format.
 pub fn mac(bytes: [u8; 6]) -> String {
     bytes.map(|byte| format!("{byte:02x}")).join(":")
 }

@@ -1,63 +1,63 @@
-//! The queries of the benchmark: one frame, and the program that makes many out of it.
+//! Queries of the benchmark: one frame, and the program that derives many from it.
 //!
 //! ```text
 //!   Ethernet 14 | IPv4 20 | UDP 8 | DNS header 12 | 3 x y z | 5 bench | 4 test | 0 | A | IN
 //!                           35: source port, low byte      55 56 57: letters x y z
 //!                                   42 43: ID
 //! ```
-//! A letter goes up by as much as its partner goes down, and both stand at the same place of a 16-bit word, so every
-//! variant has the UDP checksum of the frame it was made from: x with the ID's low byte, y with the ID's high byte, z
-//! with the source port's low byte.
+//! A letter increases by as much as its partner decreases, and both are at the same position of a 16-bit word, so every variant
+//! has the UDP checksum of the original frame: x with the ID's low byte, y with the ID's high byte, z with the source port's low
+//! byte.
 
 use std::net::Ipv4Addr;
 
 use xdnsd_abi::checksum::{Sum, pseudo_header};
 use xdnsd_lab::bpf::instruction::{Instruction, R0, R1, R2, R6, Register};
 
-/// Variants of each letter; a mask, so a power of two less one.
+/// Variants of each letter less one: a mask, so a power of two less one.
 const X_MASK: i32 = 15;
 const Y_MASK: i32 = 3;
 const Z_MASK: i32 = 15;
-/// Different names, each with an ID and a port of its own.
+/// Different names, each with its own ID and port.
 pub const NAMES: usize = ((X_MASK + 1) * (Y_MASK + 1) * (Z_MASK + 1)) as usize;
 
 const ETHERNET_LEN: usize = 14;
 const IPV4_LEN: usize = 20;
 const UDP_LEN: usize = 8;
-/// Where the UDP header begins.
+/// Offset of the UDP header.
 pub const UDP: usize = ETHERNET_LEN + IPV4_LEN;
-/// Where the message begins.
+/// Offset of the message.
 pub const DNS: usize = UDP + UDP_LEN;
-/// Where its name begins.
+/// Offset of its QNAME.
 pub const QNAME: usize = DNS + 12;
 const SOURCE_PORT_LOW: usize = UDP + 1;
 const CHECKSUM: usize = UDP + 6;
 const IPV4_CHECKSUM: usize = ETHERNET_LEN + 10;
-/// Where queries go.
+/// Destination port of queries.
 pub const DNS_PORT: u16 = 53;
-/// UDP's number in an IP header.
+/// UDP's protocol number.
 pub const PROTOCOL_UDP: u8 = 17;
-/// High byte of the source port; the low byte starts where it can only go down.
+/// Source port; the low byte starts at 0xff, since it only decreases.
 const SOURCE_PORT: u16 = 0xc0ff;
-/// The record that answers each of them: of the name that was asked for, A, IN, a day, 192.0.2.1.
+/// The answer's record: owned by the QNAME, A, IN, a day, 192.0.2.1.
 pub const ANSWER: [u8; 16] = [0xc0, 0x0c, 0, 1, 0, 1, 0, 1, 0x51, 0x80, 0, 4, 192, 0, 2, 1];
-/// The letter of variant 0.
+/// Letter of variant 0.
 pub const FIRST_LETTER: u8 = b'a';
 
-/// Ends of the conversation.
+/// Addresses of a conversation.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
-    /// Who asks.
+    /// MAC address of the client.
     pub client_mac: [u8; 6],
-    /// Who asks.
+    /// IPv4 address of the client.
     pub client: Ipv4Addr,
-    /// Who is asked.
+    /// MAC address of the server.
     pub server_mac: [u8; 6],
-    /// Who is asked.
+    /// IPv4 address of the server.
     pub server: Ipv4Addr,
 }
 
-/// The name of a variant, without its final dot.
+/// Name of a variant, without its final dot.
 pub fn name(index: usize) -> String {
     let x = index as i32 & X_MASK;
     let y = (index as i32 >> 4) & Y_MASK;
@@ -66,7 +66,7 @@ pub fn name(index: usize) -> String {
     format!("{}{}{}.bench.test", letter(x), letter(y), letter(z))
 }
 
-/// A query message for the name of a variant.
+/// Query message for the name of a variant.
 pub fn message(index: usize, id: u16) -> Vec<u8> {
     let mut message = Vec::new();
     message.extend(id.to_be_bytes());
@@ -81,12 +81,12 @@ pub fn message(index: usize, id: u16) -> Vec<u8> {
     message
 }
 
-/// The frame of variant 0, with full checksums.
+/// Frame of variant 0, with full checksums.
 pub fn frame(ends: &Ends) -> Vec<u8> {
     frame_from(ends, SOURCE_PORT, 0xffff)
 }
 
-/// The frame for the first name, from that port and with that ID, with full checksums.
+/// Frame for the first name, with this source port and ID, with full checksums.
 pub fn frame_from(ends: &Ends, source_port: u16, id: u16) -> Vec<u8> {
     let message = message(0, id);
     let udp_len = (UDP_LEN + message.len()) as u16;
@@ -112,7 +112,7 @@ pub fn frame_from(ends: &Ends, source_port: u16, id: u16) -> Vec<u8> {
     frame
 }
 
-/// Makes a random variant of the frame and sends it out of `ifindex`.
+/// Program that makes a random variant of the frame and sends it out of `ifindex`.
 pub fn program(ifindex: u32) -> Vec<Instruction> {
     const DATA: i16 = 0;
     const DATA_END: i16 = 4;
@@ -123,7 +123,7 @@ pub fn program(ifindex: u32) -> Vec<Instruction> {
     let mut program = vec![
         Instruction::load_u32(data, R1, DATA),
         Instruction::load_u32(R1, R1, DATA_END),
-        // Room for all that is written? If not, the result stays 0, XDP_ABORTED.
+        // Checks that there is room for all that is written; otherwise the result stays 0, XDP_ABORTED.
         Instruction::set(R0, 0),
         Instruction::copy(R2, data),
         Instruction::add(R2, QNAME as i32 + 4),
@@ -153,18 +153,18 @@ pub fn program(ifindex: u32) -> Vec<Instruction> {
     program
 }
 
-/// Instructions of [`Letter::vary`].
+/// Number of instructions of [`Letter::vary`].
 const VARY_LEN: usize = 8;
 
-/// A letter of the name that varies, and the byte that keeps the checksum.
+/// A letter of the name that varies, and the byte that compensates in the checksum.
 struct Letter {
-    /// Where its bits of the random number begin.
+    /// First bit in the random number.
     shift: i32,
-    /// Which they are from there.
+    /// Mask of the bits from there.
     mask: i32,
-    /// Its offset in the frame.
+    /// Offset in the frame.
     place: usize,
-    /// Its partner's.
+    /// Offset of the partner.
     partner: usize,
 }
 
@@ -185,7 +185,7 @@ impl Letter {
     }
 }
 
-/// The sum over the datagram of a frame of ours and its pseudo-header.
+/// Sum over a frame's datagram and its pseudo-header.
 pub fn datagram_sum(frame: &[u8], ends: &Ends) -> Sum {
     let datagram = &frame[UDP..];
     let addresses = [ends.client, ends.server].map(|address| address.octets());

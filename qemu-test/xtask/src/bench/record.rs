@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// Adds a table to the record, with what is needed to read it: the command line among it.
+/// Adds a table to the record, with its context, such as the command line.
 pub fn save(table: &str) -> Result<()> {
     let path = workspace::root().join("qemu-test/BENCH.md");
     let old = read_or_empty(&path)?;
@@ -22,7 +22,7 @@ pub fn save(table: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))
 }
 
-/// When, of which commit and on which kernel something is measured, and by which command.
+/// Heading with date, commit, kernel and command.
 pub fn heading() -> Result<String> {
     let date = output_of(Command::new("date").args(["-u", "+%F"]))?;
     let revision = output_of(
@@ -41,7 +41,7 @@ pub fn heading() -> Result<String> {
     ))
 }
 
-/// Major and minor version of a kernel's release: what comes behind says more of a machine than of its kernel.
+/// Major and minor version of a kernel release; the rest is specific to a machine.
 fn version(release: &str) -> &str {
     let mut dots = release.match_indices('.');
     let end = dots.nth(1).map_or(release.len(), |(at, _)| at);

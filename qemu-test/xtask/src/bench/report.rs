@@ -5,13 +5,13 @@ use std::fmt::Write as _;
 use super::measure::Turn;
 use super::subject::{Backend, Kind};
 
-/// Answers per second of the appliance's cache hits to those of the bare echo, at least: the goal.
+/// Goal: fewest answers per second of the appliance's cache hits, as a ratio to the bare echo.
 const GOAL: f64 = 0.80;
 
 /// The turns of one subject.
 #[derive(Debug)]
 pub struct Row {
-    /// Who.
+    /// The subject.
     pub kind: Kind,
     /// One per round.
     pub turns: Vec<Turn>,
@@ -29,15 +29,15 @@ impl Row {
         median(self.turns.iter().map(of).collect())
     }
 
-    /// The median of the rounds' ratios.
+    /// Median of the rounds' ratios.
     fn ratio_to(&self, yardstick: &Self, of: fn(&Turn) -> f64) -> f64 {
         let pairs = self.turns.iter().zip(&yardstick.turns);
         median(pairs.map(|(turn, bare)| of(turn) / of(bare)).collect())
     }
 }
 
-/// The table as text. Ratios are medians of the ratios within a round, because a machine's speed drifts between rounds;
-/// they are left out if the yardstick was not measured.
+/// The table as text. Ratios are medians of the ratios within a round, because a machine's speed drifts between rounds; they are
+/// left out if the yardstick was not measured.
 #[must_use]
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
@@ -53,7 +53,7 @@ pub fn table(rows: &[Row]) -> String {
                 format!("{:.2}", row.ratio_to(yardstick, of))
             })
         };
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(
             text,
             "{:<34}{:>11.0}{:>11.0}{:>8.0}%{:>7}{:>7.0}%{:>10.3}{:>9}",
@@ -78,7 +78,7 @@ pub fn table(rows: &[Row]) -> String {
     text
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The median: the middle value, or the mean of the two in the middle.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -89,7 +89,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The quarter and the three quarters of them: the middle half lies between. With few values these are values of the list.
+/// First and third quartile. With few values these are values of the list.
 pub fn quartiles(mut values: Vec<f64>) -> [f64; 2] {
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else {

@@ -1,4 +1,4 @@
-//! What is measured: five programs, each on a pair of its own.
+//! The measured programs, each on its own pair.
 
 use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -21,16 +21,16 @@ use xdnsd_lab::frames::FrameSocket;
 use xdnsd_lab::live::Live;
 use xdnsd_lab::process::Process;
 
-/// How long a subject may take to be ready, and an answer to come.
+/// Time until a subject is ready, and until an answer arrives.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Frames of the trial before the first round: they fit every queue on the way.
 const TRIAL: u32 = 64;
-/// Offsets in a reply's frame: the source port, the flags and the answer count of its message.
+/// Offsets in a reply's frame: source port, and the message's flags and answer count.
 const SOURCE_PORT: usize = 34;
 const FLAGS: usize = 44;
 const ANSWER_COUNT: usize = 48;
 
-/// Which implementation of the sockets.
+/// Implementation of the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Ours over libc.
@@ -39,7 +39,7 @@ pub enum Backend {
     Crate,
 }
 
-/// What is measured.
+/// A measured program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `xsk_echo`: swaps addresses, sends back.
@@ -51,7 +51,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All, the yardstick first.
+    /// All kinds, the yardstick first.
     pub const ALL: [Self; 5] = [
         Self::Echo(Backend::Own),
         Self::Echo(Backend::Crate),
@@ -60,7 +60,7 @@ impl Kind {
         Self::Appliance(Backend::Crate),
     ];
 
-    /// The letter by which a person picks it.
+    /// Letter by which it is selected.
     #[must_use]
     pub fn letter(self) -> char {
         match self {
@@ -72,7 +72,7 @@ impl Kind {
         }
     }
 
-    /// What the table says.
+    /// Name in the table.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -92,11 +92,11 @@ impl Kind {
 /// A subject that is ready.
 #[derive(Debug)]
 pub struct Subject {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Its ground.
+    /// Its environment.
     pub pair: Pair,
-    /// What is sent to it.
+    /// Its load.
     pub load: Live,
     process: Process,
     #[expect(dead_code, reason = "held for its drop")]
@@ -104,12 +104,12 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Starts it on its core, and sees that it answers.
+    /// Starts it on its core, and checks that it answers.
     pub fn start(kind: Kind, programs: &Programs, directory: &Path) -> Result<Self> {
         Self::start_with(kind, "", programs, directory)
     }
 
-    /// The same with more sections in the appliance's config.
+    /// [`Self::start`] with more sections in the appliance's config.
     pub fn start_with(
         kind: Kind,
         sections: &str,
@@ -123,7 +123,7 @@ impl Subject {
         match kind {
             Kind::Echo(_) => drop(command.arg(NEAR)),
             Kind::KernelEcho => {
-                // Frames that XDP sends into the pair arrive only where the other end has a program.
+                // Frames sent by XDP arrive in the pair only if the other end has a program.
                 let link =
                     attach_pass(&pair.server, NEAR).context("attach a program that passes")?;
                 helpers.0 = Some(link);
@@ -155,7 +155,7 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Its process number.
+    /// Its PID.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()
@@ -189,8 +189,8 @@ impl Subject {
         Ok(())
     }
 
-    /// Sends a few frames and looks at the replies: all come, they are what this subject shall say, and the server's
-    /// UDP sockets were used if and only if the subject is the kernel's echo.
+    /// Sends a few frames and checks the replies: all arrive, they are what this subject should send, and the server's UDP
+    /// sockets were used if and only if the subject is the kernel's echo.
     fn try_out(&self) -> Result<()> {
         let socket = FrameSocket::open(&self.pair.client, FAR)?;
         let datagrams = self.pair.kernel_datagrams()?;
@@ -215,7 +215,7 @@ impl Subject {
         Ok(())
     }
 
-    /// An echo has the query's flags, the appliance's answer is a response with one answer.
+    /// True for a reply of this subject: an echo has the query's flags, the appliance sends a response with one answer.
     fn is_reply(&self, frame: &[u8]) -> bool {
         let has = |at: usize, bytes: &[u8]| frame.get(at..at + bytes.len()) == Some(bytes);
         let is_appliance = self.kind.is_appliance();

@@ -1,4 +1,4 @@
-//! An upstream of one answer: every name has the address 192.0.2.1 for a day.
+//! An upstream with one answer: every name has the address 192.0.2.1 for a day.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -10,7 +10,7 @@ use super::pair::Pair;
 
 const DAY_SECS: u32 = 86_400;
 
-/// The server; it ends when this is dropped.
+/// The server, until it is dropped.
 #[derive(Debug)]
 pub struct Upstream {
     address: SocketAddr,
@@ -18,12 +18,12 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts it on the server's loopback. It remembers nothing, so that it costs the measurement as little as can be.
+    /// Starts it on the server's loopback. It keeps no record, so that it affects the measurement as little as possible.
     pub fn start(pair: &Pair) -> Result<Self> {
         Self::start_at(&pair.server, Ipv4Addr::new(127, 0, 0, 53))
     }
 
-    /// The same at port 53 of an address of `host`.
+    /// Starts it on port 53 of an address of `host`.
     pub fn start_at(host: &Namespace, address: Ipv4Addr) -> Result<Self> {
         let mut server = scripted::Upstream::without_record(Rule::answer(answer));
         let address = host.run(|| server.serve((address, 53).into()));
@@ -33,7 +33,7 @@ impl Upstream {
         })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,5 +1,5 @@
-//! `cargo xtask dist --check`: the release has the same bytes by every cargo of this machine, and the server has the same
-//! bytes wherever the release is unpacked and built.
+//! `cargo xtask dist --check`: every cargo of this machine makes the same release, byte for byte, and the server built from it is
+//! the same wherever the release is unpacked and built.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -14,12 +14,12 @@ use crate::workspace;
 use xdnsd_lab::process::output_of;
 use xdnsd_lab::programs::find_program;
 
-/// Two places, of different length: the tree, and the home of who builds there.
+/// Two pairs of directories, of different length: the tree, and the builder's home.
 const PLACES: [(&str, &str); 2] = [
     ("a", "home"),
     ("b/a-longer-name/of/a/folder", "elsewhere/me"),
 ];
-/// Not the profile that ships: that takes minutes and compiles the same paths in.
+/// Faster than the shipped profile, which takes minutes and compiles the same paths in.
 const PROFILE: [(&str, &str); 3] = [
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
@@ -38,7 +38,7 @@ pub fn main() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the release with each cargo. Returns one.
+/// Makes the release with each cargo. Returns one of the archives.
 fn same_archives(work: &Path) -> Result<PathBuf> {
     let mut made: Vec<(String, PathBuf)> = Vec::new();
     for (number, cargo) in cargos()?.iter().enumerate() {
@@ -51,7 +51,7 @@ fn same_archives(work: &Path) -> Result<PathBuf> {
     same_digests(&made).map(Path::to_owned)
 }
 
-/// One of the archives, if they are all the same.
+/// Returns one of the archives, if all are the same.
 fn same_digests(made: &[(String, PathBuf)]) -> Result<&Path> {
     let (first, archive) = made.first().context("no cargo on this machine")?;
     ensure!(
@@ -61,8 +61,8 @@ fn same_digests(made: &[(String, PathBuf)]) -> Result<&Path> {
     Ok(archive)
 }
 
-/// The cargo that runs this, and what else is installed by rustup or by Debian. The program itself, never rustup's proxy,
-/// which would choose by the tree's `rust-toolchain.toml`.
+/// The cargo that runs this, and those installed by rustup or Debian. The program itself instead of rustup's proxy, which would
+/// choose by the tree's `rust-toolchain.toml`.
 fn cargos() -> Result<BTreeSet<PathBuf>> {
     let own = workspace::cargo().get_program().into();
     let mut found = BTreeSet::from([own]);
@@ -82,7 +82,7 @@ fn rustup_home() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".rustup"))
 }
 
-/// Builds the server in each place, without a network and without anything of the user's own.
+/// Builds the server in each place, without a network and without the user's settings.
 fn same_servers(archive: &Path, work: &Path) -> Result<()> {
     let mut servers = Vec::new();
     for (place, home) in PLACES {
@@ -110,7 +110,7 @@ fn same_servers(archive: &Path, work: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether they are the same, and none names the folder in which all of them were built.
+/// Fails unless all servers are the same, and none contains the folder in which they were built.
 fn same_bytes(servers: &[Vec<u8>], work: &Path) -> Result<()> {
     let path = work.as_os_str().as_encoded_bytes();
     for server in servers {
@@ -131,7 +131,7 @@ fn build(tree: &Path, home: &Path) -> Result<Vec<u8>> {
     let mut cargo = Command::new(workspace::cargo().get_program());
     cargo.args(["build", "--release", "--offline", "--locked", "-p", "xdnsd"]);
     cargo.current_dir(tree).envs(PROFILE);
-    // Cargo has set these for this program; they are about another tree.
+    // Cargo has set these for this program, for another tree.
     for name in [
         "CARGO_MANIFEST_DIR",
         "CARGO_TARGET_DIR",
@@ -142,7 +142,7 @@ fn build(tree: &Path, home: &Path) -> Result<Vec<u8>> {
         cargo.env_remove(name);
     }
     cargo.env("RUSTUP_HOME", rustup_home()?).env("HOME", home);
-    // rustup's proxies, and a C linker.
+    // For rustup's proxies, and a C linker.
     if let Some(rustc) = find_program("rustc") {
         cargo.env("RUSTC", rustc);
     }

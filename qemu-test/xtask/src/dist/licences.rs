@@ -1,5 +1,5 @@
-//! The licences of the crates that are compiled into the server and its XDP program, as one file of the release:
-//! Buildroot's `make legal-info` collects files that a package names, and does not look into vendored crates.
+//! Licences of the crates compiled into the server and its XDP program, as one file of the release: Buildroot's `make legal-info`
+//! collects files that a package names, but ignores vendored crates.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,17 +10,16 @@ use anyhow::{Context, Result, ensure};
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// The file's name in the release. The package's `.mk` names it too.
+/// File name in the release, also named by the package's `.mk`.
 pub const FILE: &str = "THIRD-PARTY-LICENSES";
 
-/// What is compiled in: a package of the workspace, and the machine that it is compiled for. Two machines for the server,
-/// since a crate may be for one of them.
+/// Compiled packages of the workspace, with their targets. Two targets for the server, since a crate may be for one of them only.
 const COMPILED: [(&str, &str); 3] = [
     ("xdnsd", "x86_64-unknown-linux-gnu"),
     ("xdnsd", "aarch64-unknown-linux-gnu"),
     ("xdnsd-ebpf", "bpfel-unknown-none"),
 ];
-/// How the names of files with a licence or a notice begin.
+/// Prefixes of the names of licence and notice files.
 const BEGINNINGS: [&str; 6] = [
     "licence",
     "license",
@@ -30,16 +29,16 @@ const BEGINNINGS: [&str; 6] = [
     "unlicense",
 ];
 
-/// A crate from elsewhere.
+/// A crate from outside the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Dependency {
     name: String,
     version: String,
-    /// As its manifest says it (SPDX).
+    /// SPDX expression from its manifest.
     licence: String,
 }
 
-/// The text of [`FILE`], for the release at `tree`, whose crates are below `vendor`.
+/// Text of [`FILE`], for the release at `tree`, with its crates below `vendor`.
 pub fn collect(tree: &Path, vendor: &Path) -> Result<String> {
     let mut found = BTreeSet::new();
     for (package, target) in COMPILED {
@@ -68,7 +67,7 @@ pub fn collect(tree: &Path, vendor: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// What `package` is made of when it is compiled for `target`, without our own crates.
+/// Crates compiled into `package` for `target`, without our own.
 fn dependencies(tree: &Path, package: &str, target: &str) -> Result<BTreeSet<Dependency>> {
     let mut cargo = workspace::cargo();
     cargo.args(["tree", "--locked", "--package", package, "--target", target]);
@@ -79,7 +78,8 @@ fn dependencies(tree: &Path, package: &str, target: &str) -> Result<BTreeSet<Dep
     Ok(listed)
 }
 
-/// A line of cargo's: `name vVERSION (what else)|LICENCE`, with a mark where it stood before. Our own have a path.
+/// Parses a line of cargo: `name vVERSION (what else)|LICENCE`, with a mark if repeated. `None` for our own crates, which have a
+/// path.
 fn parse(line: &str) -> Option<Dependency> {
     let (crate_, licence) = line.split_once('|')?;
     let mut words = crate_.split(' ');
@@ -94,7 +94,7 @@ fn parse(line: &str) -> Option<Dependency> {
     })
 }
 
-/// Where cargo vendor put it: with the version where there are several.
+/// The crate's directory made by cargo vendor: with the version if there are several.
 fn directory(vendor: &Path, dependency: &Dependency) -> Result<PathBuf> {
     let Dependency { name, version, .. } = dependency;
     let line = format!("version = \"{version}\"");
@@ -107,7 +107,7 @@ fn directory(vendor: &Path, dependency: &Dependency) -> Result<PathBuf> {
     found.with_context(|| format!("{name} {version} is not among the vendored crates"))
 }
 
-/// The files of a crate that have a licence or a notice, by name.
+/// Licence and notice files of a crate, by name.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let listed =
         fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
@@ -128,7 +128,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>> {
 mod tests {
     use super::*;
 
-    /// Each crate that the lock file has for the server and the program, and no crate of ours.
+    /// Each crate that the lock file has for the server and the program, and none of ours.
     #[test]
     fn what_is_compiled_in_is_found() {
         let names = |package: &str, target: &str| -> BTreeSet<String> {

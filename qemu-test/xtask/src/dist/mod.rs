@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the release as one archive, with its dependencies, for builds without a network.
 //!
-//! The same commit gives the same bytes by any cargo: files in the order of their names, one time, one owner, two modes.
-//! The archive has no `buildroot/`, since that holds the archive's own hash.
+//! The same commit gives the same bytes with any cargo: files sorted by name, one time, one owner, two modes. The archive leaves
+//! out `buildroot/`, since that holds the archive's own hash.
 
 mod check;
 mod licences;
@@ -28,7 +28,7 @@ pub struct Arguments {
     check: bool,
 }
 
-/// Left out: the hash of the archive is in it.
+/// Left out: it contains the archive's hash.
 const LEFT_OUT: &str = "buildroot";
 
 /// Makes the archive and the file with its hash.
@@ -68,7 +68,7 @@ fn sha256(file: &Path) -> Result<String> {
     Ok(digest.context("sha256sum prints a digest")?.to_owned())
 }
 
-/// Makes the archive in `directory`. Returns where it is, and the digest of the file of licences in it.
+/// Makes the archive in `directory`. Returns its path, and the digest of its licence file.
 fn make(cargo: &Path, directory: &Path) -> Result<(PathBuf, String)> {
     let name = format!("xdnsd-{}", env!("CARGO_PKG_VERSION"));
     let work = workspace::target().join("dist");
@@ -129,7 +129,7 @@ fn pack(work: &Path, name: &str, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// When the sources were made, in seconds since 1970: the commit's time, which archives of a commit give to all files.
+/// Time of the sources, in seconds since 1970: the commit's time, which git archives give to all files.
 fn time() -> Result<u64> {
     if !workspace::is_checkout() {
         let lock = workspace::root().join("Cargo.lock");
@@ -151,7 +151,7 @@ fn git(words: &[&str]) -> Result<String> {
     )
 }
 
-/// An archive with changes of one's own has the name of the version all the same.
+/// Warns about uncommitted changes: the archive has the version's name all the same.
 fn note_changes() -> Result<()> {
     if workspace::is_checkout() && !git(&["status", "--porcelain"])?.trim().is_empty() {
         eprintln!("note: what is not committed goes in, too; the archive is that of no commit");
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use std::time::{Duration, SystemTime};
 
-    /// Nothing of the machine is in the archive: neither the order in which files were made, nor when, nor a umask.
+    /// The archive is independent of the machine: order of file creation, times, umask.
     #[test]
     fn the_same_files_make_the_same_archive() {
         let folder = std::env::temp_dir().join(format!("xtask-dist-{}", std::process::id()));

@@ -1,8 +1,8 @@
-//! The dependencies of the release: the archives that the registry has of them, unpacked, as `Cargo.lock` names them.
+//! Vendors the release's dependencies: the registry's archives, unpacked, as `Cargo.lock` names them.
 //!
-//! Not by `cargo vendor`, which has packed other files with each version of cargo. What is in a crate's archive is fixed by
-//! its checksum in `Cargo.lock`, so any cargo gives the same release. A crate that no Linux needs (for Windows, for browsers)
-//! is an empty one: cargo wants to know every crate of `Cargo.lock`, if only by its manifest.
+//! Without `cargo vendor`, whose set of packed files changes with the version of cargo. A crate's archive is fixed by its
+//! checksum in `Cargo.lock`, so any cargo gives the same release. A crate that Linux never needs (for Windows, for browsers)
+//! becomes an empty stub: cargo requires the manifest of every crate in `Cargo.lock`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -15,9 +15,9 @@ use anyhow::{Context, Result, ensure};
 use super::{sha256, write};
 use xdnsd_lab::process::output_of;
 
-/// Where Buildroot looks for dependencies that are there already.
+/// Directory in which Buildroot looks for vendored dependencies.
 pub const VENDOR: &str = "VENDOR";
-/// The machines that the server may be built for, and those that build it.
+/// Targets of the server, and of machines that build it.
 const TARGETS: [&str; 11] = [
     "x86_64-unknown-linux-gnu",
     "x86_64-unknown-linux-musl",
@@ -31,9 +31,9 @@ const TARGETS: [&str; 11] = [
     "riscv64gc-unknown-linux-gnu",
     "bpfel-unknown-none",
 ];
-/// Of these, the one of the XDP program.
+/// Target of the XDP program.
 const BPF: &str = "bpfel-unknown-none";
-/// What `.cargo/config.toml` of the release says more. The wrapper keeps paths of the build machine out of the server.
+/// Addition to the release's `.cargo/config.toml`. The wrapper keeps paths of the build machine out of the server.
 const SETTINGS: &str = r#"
 [build]
 rustc-wrapper = ".cargo/rustc-anywhere"
@@ -45,7 +45,7 @@ replace-with = "vendored-sources"
 directory = "VENDOR"
 "#;
 
-/// A crate of `Cargo.lock` that is not ours.
+/// A crate of `Cargo.lock` from the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Locked {
     name: String,
@@ -54,13 +54,13 @@ struct Locked {
 }
 
 impl Locked {
-    /// Its directory, and its archive's name without the ending.
+    /// Name of its directory, and of its archive without the ending.
     fn stem(&self) -> String {
         format!("{}-{}", self.name, self.version)
     }
 }
 
-/// Puts every dependency of the sources at `tree` beside them, and has cargo look for them there.
+/// Puts every dependency beside the sources at `tree`, and configures cargo to use them.
 pub fn vendor(cargo: &Path, tree: &Path) -> Result<()> {
     output_of(cargo_in(cargo, tree).args(["fetch", "--locked"]))?;
     let lock = tree.join("Cargo.lock");
@@ -90,7 +90,7 @@ fn cargo_in(cargo: &Path, tree: &Path) -> Command {
     command
 }
 
-/// `NAME-VERSION` of every crate that is built on or for any of the machines, tests included.
+/// `NAME-VERSION` of every crate that is built on or for any of the targets, tests included.
 fn needed(cargo: &Path, tree: &Path) -> Result<BTreeSet<String>> {
     let mut needed = BTreeSet::new();
     for target in TARGETS {
@@ -108,14 +108,14 @@ fn needed(cargo: &Path, tree: &Path) -> Result<BTreeSet<String>> {
     Ok(needed)
 }
 
-/// Of a line of `cargo tree`, `NAME vVERSION (what else)`.
+/// Parses a line of `cargo tree`, `NAME vVERSION (what else)`.
 fn stem_of(line: &str) -> Option<String> {
     let mut words = line.split(' ');
     let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
     Some(format!("{name}-{version}"))
 }
 
-/// The crates of a lock file that come from the registry.
+/// Crates of a lock file that come from the registry.
 fn parse(lock: &str) -> Result<Vec<Locked>> {
     let mut found = Vec::new();
     for package in lock.split("[[package]]").skip(1) {
@@ -141,7 +141,7 @@ fn parse(lock: &str) -> Result<Vec<Locked>> {
     Ok(found)
 }
 
-/// The archive of a crate among cargo's own files, checked.
+/// Path of a crate's archive in cargo's cache, verified.
 fn archive(locked: &Locked) -> Result<PathBuf> {
     let home = match env::var_os("CARGO_HOME") {
         Some(home) => PathBuf::from(home),
@@ -162,7 +162,7 @@ fn archive(locked: &Locked) -> Result<PathBuf> {
     })
 }
 
-/// Unpacks an archive, or only some of it.
+/// Unpacks an archive, or only the files in `only`.
 fn unpack(archive: &Path, place: &Path, only: &[&str]) -> Result<()> {
     let mut tar = Command::new("tar");
     tar.args(["--no-same-owner", "-xzf"]).arg(archive);
@@ -170,7 +170,7 @@ fn unpack(archive: &Path, place: &Path, only: &[&str]) -> Result<()> {
     output_of(&mut tar).map(drop)
 }
 
-/// A crate that is never built: its manifest, and an empty file for each that the manifest names.
+/// Makes a stub of a crate that is never built: its manifest, and an empty file for each source that the manifest names.
 fn stub(archive: &Path, locked: &Locked, place: &Path) -> Result<()> {
     let stem = locked.stem();
     unpack(archive, place, &[&format!("{stem}/Cargo.toml")])?;
@@ -184,7 +184,7 @@ fn stub(archive: &Path, locked: &Locked, place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The source files that a manifest names, and the library's usual one.
+/// Source files that a manifest names, and the library's default one.
 fn sources(manifest: &str) -> BTreeSet<String> {
     let named = manifest.lines().filter_map(|line| {
         let path = line
@@ -210,7 +210,7 @@ mod tests {
         assert!(parse(foreign).is_err());
     }
 
-    /// What only other systems need is not packed; what any Linux needs is.
+    /// Crates that only other systems need are left out; those that any Linux needs are packed.
     #[test]
     fn crates_of_other_systems_are_not_needed() {
         let cargo = env::var_os("CARGO").expect("cargo runs the tests");

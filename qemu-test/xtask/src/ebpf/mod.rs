@@ -1,7 +1,7 @@
 //! Builds the eBPF objects and compares them with the committed ones.
 //!
-//! The objects are committed, so that the appliance builds with stable Rust alone. [`build`] replaces it and the note of
-//! what it was made from; [`check`] proves that it was made from the sources as they are.
+//! The objects are committed, so that the appliance builds with stable Rust alone. [`build`] replaces them and the note about
+//! their sources; [`check`] proves that they were made from the present sources.
 
 mod note;
 mod toolchain;
@@ -23,14 +23,14 @@ use xdnsd_lab::bpf::OBJECT_VARIABLE;
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
 
-/// A program of its own and its object.
+/// A program with its own object.
 #[derive(Clone, Copy, Debug)]
 struct Program {
     binary: &'static str,
     object: &'static str,
 }
 
-/// The XDP program, which an interface has; the sk_lookup program and that for hot names, which the machine has.
+/// The XDP program, loaded per interface; the sk_lookup program and the one for hot names, loaded once.
 const XDP: Program = Program {
     binary: "xdnsd-bpf",
     object: "xdnsd.bpf.o",
@@ -44,25 +44,25 @@ const HOT: Program = Program {
     binary: "xdnsd-hot-bpf",
     object: "xdnsd-hot.bpf.o",
 };
-/// All of them.
+/// All programs.
 const PROGRAMS: [Program; 3] = [XDP, LOOKUP, HOT];
 
-/// What the compiler is told, but for the paths to leave out. The note's hash covers it.
+/// Compiler flags, except path remapping. The note's hash covers them.
 const RUSTFLAGS: [&str; 6] = [
-    // BTF is made from debug information.
+    // BTF is generated from debug information.
     "-Cdebuginfo=2",
     "-Clink-arg=--btf",
-    // 32-bit registers, and every jump that Linux 5.3 has.
+    // 32-bit registers, and every jump instruction of Linux 5.3.
     "-Ctarget-cpu=v3",
-    // The kernel takes loads of any alignment from a frame; LLVM would split each into bytes.
+    // The kernel allows loads of any alignment from a frame; LLVM would split each into bytes.
     "-Ctarget-feature=+allows-misaligned-mem-access",
-    // Only picks the bindings of kprobe registers, which no program here uses: one object for every machine.
+    // Only selects the bindings of kprobe registers, unused here: one object serves every machine.
     "--cfg=bpf_target_arch=\"x86_64\"",
     "--check-cfg=cfg(bpf_target_arch,values(\"x86_64\"))",
 ];
 
-/// What goes from the object, besides the lines of the sources: DWARF, and relocations of BTF, which no loader looks at and ours would hold in memory, a hundred
-/// bytes each. BTF, which the verifier's messages quote, stays.
+/// Arguments of llvm-strip. Removes DWARF, and relocations of BTF, which no loader reads and ours would hold in memory, at a
+/// hundred bytes each. BTF, which the verifier's messages quote, stays.
 const STRIP: [&str; 3] = [
     "--strip-debug",
     "--remove-section=.rel.BTF",
@@ -77,10 +77,10 @@ pub struct Arguments {
     check: bool,
 }
 
-/// Carries out `ebpf`: builds the object, or with `--check` proves that the committed one is of these sources.
+/// Carries out `ebpf`: builds the objects, or with `--check` verifies the committed ones.
 ///
 /// # Errors
-/// As [`build`] and [`check`], and if the eBPF tests fail on the object of another toolchain.
+/// As [`build`] and [`check`]; or the eBPF tests fail on the object of another toolchain.
 pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     if !arguments.check {
         for object in build()? {
@@ -103,19 +103,19 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What [`check`] found.
+/// Result of [`check`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// This toolchain made the committed object, and makes the same bytes again.
+    /// This toolchain made the committed object, and reproduces its bytes.
     SameBytes,
-    /// Another toolchain made it. This is what the present one makes: the eBPF tests have to pass on it too.
+    /// Another toolchain made it. This is the present one's object: the eBPF tests have to pass on it, too.
     OtherToolchain(PathBuf),
 }
 
 /// Builds the objects and their note into `ebpf/object/`, and returns the objects' paths.
 ///
 /// # Errors
-/// No toolchain for eBPF, or a program does not compile.
+/// There is no toolchain for eBPF, or a program does not compile.
 pub fn build() -> Result<[PathBuf; 3]> {
     let toolchain = Toolchain::find()?;
     eprintln!("eBPF: {} with {}", toolchain.rustc, toolchain.linker);
@@ -128,10 +128,10 @@ pub fn build() -> Result<[PathBuf; 3]> {
     Ok(PROGRAMS.map(committed))
 }
 
-/// Compares the committed objects with their sources: by hash, and by building them once more in a directory of their own.
+/// Compares the committed objects with their sources: by hash, and by building them again in a scratch directory.
 ///
 /// # Errors
-/// An object is not of these sources, not of its note, or cannot be built here.
+/// An object does not match the sources or its note, or cannot be built here.
 pub fn check() -> Result<Checked> {
     let note = Note::read()?;
     check_source()?;
@@ -156,7 +156,7 @@ pub fn check() -> Result<Checked> {
     Ok(Checked::OtherToolchain(kept))
 }
 
-/// Compares the note with the sources and the committed objects. It needs no toolchain.
+/// Compares the note with the sources and the committed objects, without a toolchain.
 ///
 /// # Errors
 /// One of them changed without the others.
@@ -180,7 +180,7 @@ pub fn check_source() -> Result<()> {
     Ok(())
 }
 
-/// Compiles and strips, and returns the object's path.
+/// Compiles and strips a program; returns the object's path.
 fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result<PathBuf> {
     let mut cargo = toolchain.cargo();
     cargo
@@ -199,7 +199,7 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
             "CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER",
             &toolchain.linker_path,
         )
-        // This way to give flags overrides all others, so the environment does not get into the object.
+        // These flags override all others, so the environment does not affect the object.
         .env(
             "CARGO_ENCODED_RUSTFLAGS",
             rustflags(toolchain)?.join("\x1f"),
@@ -213,8 +213,9 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
     Ok(stripped)
 }
 
-/// Takes the lines of the sources out of the object's `.BTF.ext`. They are a third of it, our loader holds them in memory, and only
-/// the verifier's messages would quote them. What each function is stays: the kernel asks for it where `bpf_loop` calls one.
+/// Removes line information from the object's `.BTF.ext`. It is a third of the object, our loader would hold it in memory, and
+/// only the verifier's messages would quote it. Function information stays: the kernel requires it where `bpf_loop` calls a
+/// function.
 fn leave_lines_out(toolchain: &Toolchain, object: &Path) -> Result<()> {
     let section = object.with_extension("btf-ext");
     let objcopy = |words: String| -> Result<()> {
@@ -229,7 +230,7 @@ fn leave_lines_out(toolchain: &Toolchain, object: &Path) -> Result<()> {
     objcopy(format!("--update-section=.BTF.ext={}", section.display()))
 }
 
-/// `.BTF.ext` (kernel document bpf/btf.rst) without its second part, the lines, where there is no third one.
+/// `.BTF.ext` (kernel document bpf/btf.rst) without its second part, the line information; `None` if there is a third part.
 ///
 /// ```text
 ///  0       4         8             12            16            20            24
@@ -250,14 +251,14 @@ fn without_lines(ext: &[u8]) -> Option<Vec<u8>> {
     Some(kept)
 }
 
-/// [`RUSTFLAGS`], and every path of this machine taken out of the debug information.
+/// [`RUSTFLAGS`], and remapping of every path of this machine in the debug information.
 fn rustflags(toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut flags: Vec<String> = RUSTFLAGS.map(str::to_owned).to_vec();
     let mut remap = |from: &Path, to: &str| {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     };
     remap(&toolchain.library_path, "rust");
-    // Cargo unpacks each registry into a directory of its own below this one.
+    // Cargo unpacks each registry into its own directory below this one.
     let registries = cargo_home()?.join("registry/src");
     for entry in fs::read_dir(&registries).into_iter().flatten() {
         remap(&entry?.path(), "");
@@ -285,7 +286,7 @@ fn cargo_home() -> Result<PathBuf> {
     found.context("neither CARGO_HOME nor a home directory")
 }
 
-/// A directory for one build, gone with this value.
+/// A directory for one build, removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -298,7 +299,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A file that stays behind in the temporary directory does no harm.
+        // A file left behind in the temporary directory does no harm.
         drop(fs::remove_dir_all(&self.0));
     }
 }

@@ -1,4 +1,4 @@
-//! `ebpf/object/NOTE.toml`: what the committed objects were made from, and by what.
+//! `ebpf/object/NOTE.toml`: sources and toolchain of the committed objects.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,10 +11,9 @@ use super::toolchain::Toolchain;
 use super::{HOT, LOOKUP, RUSTFLAGS, XDP, committed};
 use crate::workspace::root;
 
-/// The crates that the program is compiled from, by the beginning of their names. What their build scripts use in turn
-/// leaves no bytes in the object.
+/// Prefix of the crates that the programs are compiled from. Dependencies of their build scripts leave no bytes in the objects.
 const CRATES: &str = "aya-ebpf";
-/// The packages of the workspace that it is compiled from.
+/// Packages of the workspace that they are compiled from.
 const PACKAGES: [&str; 2] = ["ebpf", "ebpf/abi"];
 const PROFILE_HEADING: &str = "[profile.bpf]";
 
@@ -36,7 +35,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// The note for the objects as they stand, if this toolchain made it.
+    /// The note for the present objects, made with this toolchain.
     pub(super) fn of(toolchain: &Toolchain) -> Result<Self> {
         Ok(Self {
             source: hash_of_source()?,
@@ -105,7 +104,7 @@ pub(super) fn hash_of_file(path: &Path) -> Result<String> {
     Ok(hex(Sha256::digest(bytes).as_slice()))
 }
 
-/// The hash of all that decides about the object but the toolchain.
+/// Hash of everything that determines the objects, except the toolchain.
 pub(super) fn hash_of_source() -> Result<String> {
     let mut parts = vec![RUSTFLAGS.join(" "), profile()?, locked()?];
     let mut files = Vec::new();
@@ -122,14 +121,14 @@ pub(super) fn hash_of_source() -> Result<String> {
     }
     let mut hash = Sha256::new();
     for part in parts {
-        // With its length, so that nothing can move from one part to the next unseen.
+        // With its length, so that bytes cannot move from one part to the next without a new hash.
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
     Ok(hex(hash.finalize().as_slice()))
 }
 
-/// Every file below a directory. Its depth is that of the source tree, two at most.
+/// Collects every file below a directory. The source tree is at most two levels deep.
 fn sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -147,7 +146,7 @@ fn sources(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The lines of the profile in the workspace's manifest.
+/// The profile's lines in the workspace's manifest.
 fn profile() -> Result<String> {
     let manifest = read(&root().join("Cargo.toml"))?;
     let lines = manifest.lines().skip_while(|line| *line != PROFILE_HEADING);

@@ -1,4 +1,4 @@
-//! What compiles to eBPF here: Debian's packages, or rustup's nightly. And the linker that goes with it.
+//! The eBPF compiler, Debian's packages or rustup's nightly, and the matching linker.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,13 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use super::TARGET;
 use crate::tools::Tool;
 
-/// Debian's compiler (rustc-web), and where its `core` for eBPF (libstd-rust-web-dev-bpf) is looked for.
+/// Debian's compiler (rustc-web), which is asked for the directory of its `core` for eBPF (libstd-rust-web-dev-bpf).
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 const LINKER: Tool = Tool {
     name: "bpf-linker",
     version: "0.13.0",
 };
-/// The packages of the way that needs nothing but Debian.
+/// Packages of the setup with Debian alone.
 const PACKAGES: &str = "rustc-web libstd-rust-web-dev-bpf llvm-22-dev";
 
 /// A compiler with its linker and their common LLVM.
@@ -31,20 +31,20 @@ pub(super) struct Toolchain {
     pub strip_path: PathBuf,
     /// `llvm-objcopy`.
     pub objcopy_path: PathBuf,
-    /// Where the compiler says that the standard library's sources are.
+    /// Path of the standard library's sources in the compiler's debug information.
     pub library_path: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// `core` comes compiled for the target.
+    /// `core` is precompiled for the target.
     Debian,
     /// `core` is compiled from rust-src.
     Nightly,
 }
 
 impl Toolchain {
-    /// The first that is complete, and its linker, which is installed below the build directory if missing.
+    /// The first complete compiler, and its linker, which is installed below the build directory if missing.
     pub(super) fn find() -> Result<Self> {
         let (kind, version) = compiler()?;
         let rustc = version.lines().next().unwrap_or_default().to_owned();
@@ -69,14 +69,14 @@ impl Toolchain {
         })
     }
 
-    /// Cargo with this compiler. Further arguments begin with the command.
+    /// Cargo with this compiler. The caller adds the subcommand.
     pub(super) fn cargo(&self) -> Command {
         let mut command = match self.kind {
             Kind::Debian => {
                 let cargo = env::var_os("CARGO");
                 let mut command = Command::new(cargo.as_deref().unwrap_or(OsStr::new("cargo")));
                 command.env("RUSTC", DEBIAN_RUSTC);
-                // aya-ebpf has inline assembly for eBPF, which is not stable.
+                // aya-ebpf uses inline assembly for eBPF, which is unstable.
                 command.env("RUSTC_BOOTSTRAP", "1");
                 command
             }
@@ -109,7 +109,7 @@ fn compiler() -> Result<(Kind, String)> {
     )
 }
 
-/// A program of rustup's nightly, whatever toolchain runs us.
+/// A program of rustup's nightly, whatever toolchain runs this.
 fn nightly(program: &str) -> Command {
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", program]);
@@ -125,7 +125,7 @@ fn nightly_sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(root.trim()))
 }
 
-/// Debian compiles its libraries below /usr/src; rust-src lies in the sysroot.
+/// Debian compiles its libraries below /usr/src; rust-src is in the sysroot.
 fn library_path(kind: Kind, version: &str) -> Result<PathBuf> {
     match kind {
         Kind::Debian => {
@@ -148,7 +148,7 @@ fn field<'a>(version: &'a str, name: &str) -> Option<&'a str> {
     version.lines().find_map(|line| line.strip_prefix(name))
 }
 
-/// Our own linker, or the one in PATH if it is of the same version, or a new one.
+/// Our own linker, or the one in PATH if it has the same version, or a newly installed one.
 fn linker(llvm_major: u32, llvm: &Path) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let in_path = env::split_paths(&path).map(|directory| directory.join(LINKER.name));

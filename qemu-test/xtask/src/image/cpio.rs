@@ -1,5 +1,5 @@
-//! An archive in cpio's "newc" form: what a kernel unpacks as its first root. Written here, since device nodes and
-//! root's ownership can then be stated without being root.
+//! An archive in cpio's "newc" format, which a kernel unpacks as its first root. Written here, since device nodes and root's
+//! ownership can then be stated without being root.
 //!
 //! ```text
 //! | 070701 | 13 fields of 8 hex digits | name NUL | pad to 4 | data | pad to 4 |
@@ -11,7 +11,7 @@ const MODE_LINK: u32 = 0o120_777;
 const MODE_CHARACTER_DEVICE: u32 = 0o020_600;
 const TRAILER: &str = "TRAILER!!!";
 
-/// An archive that grows.
+/// An archive under construction.
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -24,7 +24,7 @@ impl Archive {
         self.entry(name, MODE_DIRECTORY, (0, 0), &[]);
     }
 
-    /// Adds a file that may be executed.
+    /// Adds an executable file.
     pub fn program(&mut self, name: &str, data: &[u8]) {
         self.entry(name, MODE_PROGRAM, (0, 0), data);
     }
@@ -39,7 +39,7 @@ impl Archive {
         self.entry(name, MODE_CHARACTER_DEVICE, (major, minor), &[]);
     }
 
-    /// The whole archive.
+    /// The complete archive.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {
         self.entry(TRAILER, 0, (0, 0), &[]);
@@ -51,7 +51,7 @@ impl Archive {
         let name_size = u32::try_from(name.len() + 1).expect("a path is short");
         self.entries += 1;
         let links = 1;
-        // inode, mode, uid, gid, nlink, mtime, size, the disk's device, its own device, name size, check
+        // Fields: inode, mode, uid, gid, nlink, mtime, size, the disk's device, its own device, name size, check.
         let fields = [
             self.entries,
             mode,

@@ -13,14 +13,14 @@ use super::root::{compress, install};
 use super::tool::run;
 use crate::workspace;
 
-/// The size of a data partition that is a disk of its own.
+/// Bytes of a data partition on its own disk.
 const DATA_BYTES: u64 = 32 << 20;
-/// Where a disk's first sector has the first sector of the fourth partition: behind 446 bytes of code and three entries
-/// of 16 bytes, 8 bytes into its own.
+/// Offset of the fourth partition's first sector in the partition table: after 446 bytes of code and three entries of 16 bytes, 8
+/// bytes into its own.
 const LAST_PARTITION_START: usize = 446 + 3 * 16 + 8;
-/// Where genimage.cfg has the slots begin.
+/// Offsets of the slots in genimage.cfg.
 const SLOT_STARTS: [u64; 2] = [9 << 20, 41 << 20];
-/// What the loader needs to find, read and choose a slot.
+/// GRUB modules to find, read and choose a slot.
 const LOADER_MODULES: [&str; 18] = [
     "biosdisk",
     "part_msdos",
@@ -42,7 +42,7 @@ const LOADER_MODULES: [&str; 18] = [
     "reboot",
 ];
 
-/// A new file system labelled `data` at `path`, with what is below `content`, if anything.
+/// Makes a file system labelled `data` at `path`, with the files below `content`, if given.
 pub fn make_data(path: &Path, content: Option<&Path>) -> Result<()> {
     let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
     file.set_len(DATA_BYTES)
@@ -59,7 +59,7 @@ pub fn make_data(path: &Path, content: Option<&Path>) -> Result<()> {
     run(command.arg(path))
 }
 
-/// A data disk whose `/etc/xdnsd/xdnsd.toml` is `config`.
+/// Makes a data disk with `config` as `/etc/xdnsd/xdnsd.toml`.
 pub fn make_data_with_config(path: &Path, config: &str) -> Result<()> {
     let content = path.with_extension("content");
     let directory = content.join("etc/xdnsd");
@@ -70,7 +70,7 @@ pub fn make_data_with_config(path: &Path, config: &str) -> Result<()> {
     fs::remove_dir_all(&content).with_context(|| format!("remove {}", content.display()))
 }
 
-/// A slot: the root with its kernel inside.
+/// Makes a slot: the root with its kernel inside.
 pub fn make_slot(image: &Image, path: &Path) -> Result<()> {
     let tree = path.with_extension("tree");
     if tree.exists() {
@@ -88,7 +88,7 @@ pub fn make_slot(image: &Image, path: &Path) -> Result<()> {
     fs::remove_dir_all(&tree).with_context(|| format!("remove {}", tree.display()))
 }
 
-/// A root at `path` with another file in it, as a maker edits the overlay before the build.
+/// Makes a root at `path` with one file replaced, as if the overlay had been edited before the build.
 pub fn make_root_with(image: &Image, file: &str, text: &str, path: &Path) -> Result<()> {
     let tree = path.with_extension("tree");
     run(Command::new("cp")
@@ -111,8 +111,7 @@ pub fn ruin_slots(disk: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The disk that is flashed, put together in `work` by the script that Buildroot uses, with `config` on its data
-/// partition.
+/// Makes the disk to flash, in `work`, with Buildroot's script, and `config` on its data partition.
 pub fn make_disk(
     image: &Image,
     packages: &mut Packages,
@@ -137,7 +136,7 @@ pub fn make_disk(
     Ok(images.join("disk.img"))
 }
 
-/// A copy at `path` of a disk that comes with its image, with `config` on the data partition, its last.
+/// Copies an image's disk to `path`, with `config` on the data partition, its last.
 pub fn copy_disk(disk: &Path, config: &str, path: &Path) -> Result<()> {
     fs::copy(disk, path).with_context(|| format!("copy {}", disk.display()))?;
     let file = path.with_extension("toml");
@@ -155,7 +154,7 @@ pub fn copy_disk(disk: &Path, config: &str, path: &Path) -> Result<()> {
         .arg(partition))
 }
 
-/// Where the last of the four partitions begins, in bytes, by the table in the disk's first sector.
+/// Offset of the last of the four partitions in bytes, from the partition table.
 fn start_of_data(disk: &Path) -> Result<u64> {
     let mut sector = [0; 512];
     let file = File::open(disk).with_context(|| format!("open {}", disk.display()))?;
@@ -165,7 +164,7 @@ fn start_of_data(disk: &Path) -> Result<u64> {
     Ok(u64::from(u32::from_le_bytes(start)) * 512)
 }
 
-/// GRUB for a BIOS, with all that it needs built in: it finds `grub.cfg` in the first partition.
+/// GRUB for a BIOS, with all modules built in: it finds `grub.cfg` in the first partition.
 fn make_loader(image: &Image, packages: &mut Packages, images: &Path) -> Result<()> {
     let loader = packages.unpack(Role::Loader, image.arch)?;
     let modules = loader.join("usr/lib/grub/i386-pc");

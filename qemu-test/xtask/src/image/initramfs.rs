@@ -1,4 +1,4 @@
-//! The first root of a kernel whose drivers are modules: busybox, the modules in their order, one script.
+//! First root of a kernel with modular drivers: busybox, the modules in order, one script.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::modules::collect;
 use super::tool::bytes;
 use crate::workspace;
 
-/// What has to be there before and after the root is mounted. What a kernel has built in is left out by [`collect`].
+/// Modules needed before and after the root is mounted. [`collect`] leaves out those that a kernel has built in.
 const MODULES: [&str; 15] = [
     "virtio_pci",
     "virtio_blk",
@@ -29,7 +29,7 @@ const MODULES: [&str; 15] = [
     "xsk_diag",
     "ipv6",
 ];
-/// What the script calls busybox by.
+/// Busybox applets that the script calls.
 const APPLETS: [&str; 17] = [
     "[",
     "basename",
@@ -49,10 +49,10 @@ const APPLETS: [&str; 17] = [
     "tr",
     "umount",
 ];
-/// The devices that a kernel opens before anything is mounted.
+/// Devices that a kernel opens before anything is mounted.
 const DEVICES: [(&str, u32, u32); 2] = [("dev/console", 5, 1), ("dev/null", 1, 3)];
 
-/// Writes the archive for the kernel whose modules are below `modules` to `path`.
+/// Writes the archive for the kernel with the modules below `modules` to `path`.
 pub fn write(modules: &Path, busybox: &Path, path: &Path) -> Result<()> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "modules", "proc", "root", "sys"] {
@@ -80,7 +80,7 @@ pub fn write(modules: &Path, busybox: &Path, path: &Path) -> Result<()> {
     archive.program("modules/order", order.as_bytes());
     let plain = path.with_extension("cpio");
     fs::write(&plain, archive.finish()).with_context(|| format!("write {}", plain.display()))?;
-    // The kernel's own decoder knows no check but CRC32, and takes as much memory as the dictionary is large.
+    // The kernel's decoder supports only CRC32, and uses as much memory as the dictionary is large.
     let packed = bytes(
         Command::new("xz")
             .args(["--lzma2=preset=9,dict=1MiB", "--check=crc32", "-c"])

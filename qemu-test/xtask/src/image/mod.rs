@@ -1,7 +1,7 @@
 //! `cargo xtask image`: the appliance's image without Buildroot, in seconds.
 //!
-//! Kernel and userland come from Debian's packages; overlay, init scripts, their order, configuration and server are
-//! the files that Buildroot uses. What is built here is for tests and demonstrations and is no firmware.
+//! Kernel and userland come from Debian's packages; overlay, init scripts, their order, configuration and server are the files
+//! that Buildroot uses. The image is for tests and demonstrations, and is no firmware.
 
 pub mod cpio;
 pub mod disk;
@@ -27,7 +27,7 @@ use crate::workspace;
 use packages::{Packages, Role};
 use root::Parts;
 
-/// A machine that an image is for.
+/// Architecture of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arch {
     /// A PC; QEMU's q35.
@@ -37,7 +37,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// As Linux and Buildroot call it.
+    /// Name in Linux and Buildroot.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -46,7 +46,7 @@ impl Arch {
         }
     }
 
-    /// As Debian calls it.
+    /// Name in Debian.
     #[must_use]
     pub fn debian(self) -> &'static str {
         match self {
@@ -69,11 +69,11 @@ impl ValueEnum for Arch {
 /// A guest kernel of the test matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
-    /// The oldest that is supported.
+    /// The oldest supported kernel.
     V6_1,
-    /// Debian stable's.
+    /// The kernel of Debian stable.
     V6_12,
-    /// The newest that Debian packages for its stable release; AF_XDP zero copy on virtio-net.
+    /// The newest kernel that Debian packages for its stable release; AF_XDP zero copy on virtio-net.
     Newest,
 }
 
@@ -81,7 +81,7 @@ impl Kernel {
     /// All, oldest first.
     pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::Newest];
 
-    /// As it is written on the command line.
+    /// Name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -102,27 +102,27 @@ impl ValueEnum for Kernel {
     }
 }
 
-/// What can be booted.
+/// A bootable image.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// Where its files are.
+    /// Directory of its files.
     pub directory: PathBuf,
-    /// The machine that it is for.
+    /// Its architecture.
     pub arch: Arch,
     /// The kernel.
     pub kernel: PathBuf,
-    /// The first root, where the kernel needs one.
+    /// The first root, if the kernel needs one.
     pub initrd: Option<PathBuf>,
     /// The root file system.
     pub root: PathBuf,
-    /// The disk that is flashed, of an image that comes with one.
+    /// The disk to flash, if the image has one.
     pub disk: Option<PathBuf>,
-    /// Pinned packages that the mirror no longer has, and what was taken instead.
+    /// Pinned packages that the mirror lacks, with their substitutes.
     pub substitutions: Vec<String>,
 }
 
 impl Image {
-    /// An image built elsewhere: a directory with a kernel and `rootfs.squashfs`, as Buildroot's `output/images`.
+    /// Opens an image built elsewhere: a directory with a kernel and `rootfs.squashfs`, like Buildroot's `output/images`.
     pub fn open(directory: &Path) -> Result<Self> {
         let find = |names: &[&str]| {
             names
@@ -180,7 +180,7 @@ pub fn packages() -> Packages {
     Packages::new(&directory())
 }
 
-/// Puts an image together.
+/// Builds an image.
 pub fn build(recipe: &Recipe) -> Result<Image> {
     let server = match &recipe.server {
         Some(path) => path.clone(),
@@ -221,7 +221,7 @@ pub fn build(recipe: &Recipe) -> Result<Image> {
     })
 }
 
-/// `boot/vmlinuz-*`, or beside the modules where the package is of the newer layout.
+/// `boot/vmlinuz-*`, or beside the modules in packages with the newer layout.
 fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
     let list = |directory: PathBuf| -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -243,7 +243,7 @@ fn find_kernel(unpacked: &Path) -> Result<PathBuf> {
         .with_context(|| format!("no vmlinuz in {}", unpacked.display()))
 }
 
-/// Where images and packages are kept.
+/// Directory of images and packages.
 #[must_use]
 pub fn directory() -> PathBuf {
     workspace::target().join("image")
@@ -266,7 +266,7 @@ pub struct Arguments {
     image: Option<PathBuf>,
 }
 
-/// The command: builds an image and says where it is.
+/// The command: builds an image and prints its path.
 pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     let recipe = &arguments.recipe;
     ensure!(

@@ -9,19 +9,19 @@ use anyhow::{Context, Result, ensure};
 
 use super::tool::bytes;
 
-/// Modules of one kernel after each other at most: the worklist is bounded by it.
+/// Most modules of one kernel, which bounds the worklist.
 const MODULES_MAX: usize = 64;
 
-/// A module without its compression: busybox's insmod takes no other.
+/// A module, uncompressed, as busybox's insmod requires.
 #[derive(Debug)]
 pub struct Module {
-    /// As the kernel calls it, with underscores.
+    /// Its name in the kernel, with underscores.
     pub name: String,
     /// The ELF object.
     pub object: Vec<u8>,
 }
 
-/// Reads `wanted` and all that they need below `tree`, each after what it needs. What is built in or absent is left out.
+/// Reads `wanted` and their dependencies below `tree`, each after those that it needs. Built-in and missing modules are left out.
 pub fn collect(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     let files = index(tree)?;
     let mut ordered: Vec<Module> = Vec::new();
@@ -38,7 +38,7 @@ pub fn collect(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
             continue;
         };
         if let Some(module) = read.remove(&name) {
-            // Its needs were pushed when it was read, and are placed now.
+            // Its dependencies were pushed when it was read, and are placed now.
             ordered.push(module);
             stack.pop();
             continue;
@@ -53,7 +53,7 @@ pub fn collect(tree: &Path, wanted: &[&str]) -> Result<Vec<Module>> {
     Ok(ordered)
 }
 
-/// Every module below `tree` by its name.
+/// Every module below `tree`, by name.
 fn index(tree: &Path) -> Result<HashMap<String, PathBuf>> {
     let mut found = HashMap::new();
     let mut directories = vec![tree.to_owned()];
@@ -86,7 +86,7 @@ fn decompress(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("read {}", path.display()))
 }
 
-/// The modules named by the `depends=` entry of the object's `.modinfo` section, whose strings end with NUL.
+/// Modules in the `depends=` entry of the object's `.modinfo` section, whose strings end with NUL.
 fn needs(object: &[u8]) -> Vec<String> {
     const KEY: &[u8] = b"\0depends=";
     let Some(start) = object.windows(KEY.len()).position(|window| window == KEY) else {

@@ -1,7 +1,7 @@
-//! Distribution packages that are unpacked, never installed: kernels, busybox, a boot loader.
+//! Distribution packages that are unpacked instead of installed: kernels, busybox, a boot loader.
 //!
-//! apt runs with a configuration of its own below `target/image`, so the machine's sources, its lists and what is
-//! installed stay as they are. Each package is pinned by version and digest in `packages.lock`.
+//! apt runs with its own configuration below `target/image`, so the machine's sources, lists and installed packages stay
+//! unchanged. Each package is pinned by version and digest in `packages.lock`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use xdnsd_lab::process::output_of;
 
 /// The pinned packages.
 const LOCK: &str = include_str!("packages.lock");
-/// Suites beside the machine's own from which packages come.
+/// Suites, besides the machine's own, from which packages come.
 const SUITES: [&str; 4] = [
     "bookworm",
     "bookworm-backports",
@@ -25,16 +25,16 @@ const SUITES: [&str; 4] = [
 ];
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// What a package is for.
+/// Purpose of a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A guest kernel and its modules.
     Kernel(Kernel),
-    /// What the root file system is made of, beside what is ours.
+    /// Contents of the root file system, beside our own.
     Userland,
     /// The boot loader of the disk image.
     Loader,
-    /// Rust's standard library for a machine that this one is not.
+    /// Rust's standard library for another machine.
     Rust,
 }
 
@@ -80,7 +80,7 @@ impl Pinned {
         })
     }
 
-    /// The name of the file that apt makes of it: a colon of the version is written as `%3a`.
+    /// File name given by apt: a colon of the version is written as `%3a`.
     fn file_name(&self) -> String {
         format!(
             "{}_{}_{}.deb",
@@ -90,13 +90,13 @@ impl Pinned {
         )
     }
 
-    /// The package's name with its version numbers left out: what a later package of its kind has in common with it.
+    /// The package's name without version numbers, common to its later versions.
     fn form(&self) -> Vec<String> {
         form_of(&self.package)
     }
 }
 
-/// A package name in pieces between which digits, dots and a distribution's revision may differ.
+/// A package name in pieces, between which digits, dots and a distribution's revision may differ.
 ///
 /// The first two numbers of a kernel (`6.12`) belong to the name: another series is another kernel.
 fn form_of(package: &str) -> Vec<String> {
@@ -133,7 +133,7 @@ fn pinned(role: Role, arch: Arch) -> Result<Vec<Pinned>> {
     Ok(found)
 }
 
-/// Fetches what it does not have yet and unpacks it. One directory per role, with the packages' files merged.
+/// Fetches missing packages and unpacks them. One directory per role, with the packages' files merged.
 #[derive(Debug)]
 pub struct Packages {
     directory: PathBuf,
@@ -152,14 +152,14 @@ impl Packages {
         }
     }
 
-    /// What was taken in place of a pinned package, for the report.
+    /// Substitutes for pinned packages, for the report.
     #[must_use]
     pub fn substitutions(&self) -> &[String] {
         &self.substitutions
     }
 
-    /// The directory with the unpacked packages of `role`. Several tests may want them at the same time: one after the other, since
-    /// apt locks its lists, and each may find what another has fetched.
+    /// The directory with the unpacked packages of `role`. Several tests may want them at the same time: they take turns, since
+    /// apt locks its lists, and each may find packages that another has fetched.
     pub fn unpack(&mut self, role: Role, arch: Arch) -> Result<PathBuf> {
         static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,7 +223,7 @@ impl Packages {
         self.fetch_substitute(one, cache)
     }
 
-    /// The newest package of the same form, trusted by the archive's signature alone.
+    /// Fetches the newest package of the same form, trusted by the archive's signature alone.
     fn fetch_substitute(&mut self, one: &Pinned, cache: &Path) -> Result<PathBuf> {
         let names = output_of(self.apt("apt-cache").args([
             "pkgnames",
@@ -299,7 +299,7 @@ impl Packages {
     }
 }
 
-/// The mirror of the archive and that of its security updates, as this machine is set up to use them.
+/// Mirrors of the archive and of its security updates, as configured on this machine.
 struct Mirrors {
     archive: String,
     security: Option<String>,

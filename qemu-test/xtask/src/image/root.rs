@@ -1,4 +1,4 @@
-//! The root file system: busybox, our overlay and init scripts by file, the server, as one read-only squashfs.
+//! The root file system: busybox, our overlay and init scripts, and the server, as one read-only squashfs.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -32,28 +32,28 @@ const DIRECTORIES: [&str; 16] = [
     "usr/bin",
     "usr/sbin",
 ];
-/// What is volatile: links into the two file systems in memory.
+/// Volatile directories: links into the two file systems in memory.
 const VAR_LINKS: [(&str, &str); 5] = [
     ("run", "../run"),
     ("lock", "../run"),
     ("log", "../tmp"),
     ("tmp", "../tmp"),
-    // As post-build.sh does it.
+    // Also in post-build.sh.
     ("lib/xdnsd", "/data/xdnsd"),
 ];
 
-/// What a root is made of.
+/// Parts of a root.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
     /// The unpacked userland packages.
     pub userland: &'a Path,
-    /// A busybox that runs here, to list what it is called by.
+    /// A busybox that runs on this machine, to list its applets.
     pub host_userland: &'a Path,
     /// The server.
     pub server: &'a Path,
 }
 
-/// Puts the tree together at `root`, which is made anew.
+/// Assembles the tree at `root`, which is made anew.
 pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root).with_context(|| format!("remove the old {}", root.display()))?;
@@ -78,8 +78,8 @@ pub fn assemble(root: &Path, parts: Parts<'_>) -> Result<()> {
     symlink("../run/resolv.conf", root.join("etc/resolv.conf")).context("link resolv.conf")
 }
 
-/// Compresses the tree at `root` into `image`, everything owned by root. xz is a quarter smaller
-/// and takes three times as long to read, in each boot.
+/// Compresses the tree at `root` into `image`, everything owned by root. xz would be a quarter smaller and take three times as
+/// long to read, in each boot.
 pub fn compress(root: &Path, image: &Path) -> Result<()> {
     let mut command = Command::new("mksquashfs");
     command.arg(root).arg(image);
@@ -118,7 +118,7 @@ fn install_busybox(root: &Path, parts: Parts<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What `package/xdnsd/xdnsd.mk` installs.
+/// Installs the files that `package/xdnsd/xdnsd.mk` installs.
 fn install_package(root: &Path, server: &Path) -> Result<()> {
     let package = workspace::root().join("buildroot/package/xdnsd");
     install(server, &root.join("usr/bin/xdnsd"), MODE_PROGRAM)?;
@@ -134,7 +134,7 @@ fn install_package(root: &Path, server: &Path) -> Result<()> {
     )
 }
 
-/// Copies one file, following links, with its directory made and its mode set.
+/// Copies one file, following links; makes its directory and sets its mode.
 pub(super) fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let parent = to.parent().context("a file has a directory")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
@@ -146,7 +146,7 @@ pub(super) fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("set the mode of {}", to.display()))
 }
 
-/// Copies a tree of files and directories over another. Only whether a file is a program is kept of its mode.
+/// Copies a tree of files and directories over another. Of the modes only the executable bit is kept.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     let mut pairs: Vec<(PathBuf, PathBuf)> = vec![(from.to_owned(), to.to_owned())];
     while let Some((from, to)) = pairs.pop() {

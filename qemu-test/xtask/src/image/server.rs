@@ -1,4 +1,4 @@
-//! The server as the image carries it: static, so that it needs nothing of the root's libraries.
+//! The server for the image: static, so that it needs no libraries of the root.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::packages::Role;
 use super::{Arch, packages};
 use crate::workspace;
 
-/// Builds it with cargo and returns where it is.
+/// Builds it with cargo and returns its path.
 pub fn build(arch: Arch) -> Result<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", arch.name());
     let mut cargo = workspace::cargo();
@@ -35,8 +35,8 @@ pub fn build(arch: Arch) -> Result<PathBuf> {
     Ok(workspace::target().join(triple).join("release/xdnsd"))
 }
 
-/// The distribution's compiler with its standard library for the other machine, unpacked beside the installed one: the
-/// toolchain's own has none, and what is installed stays as it is.
+/// Uses the distribution's compiler with its standard library for the other machine, unpacked beside the installed one: the
+/// toolchain lacks one, and the installed packages stay unchanged.
 fn cross(cargo: &mut Command) -> Result<()> {
     let unpacked = packages().unpack(Role::Rust, Arch::Aarch64)?;
     let sysroot = unpacked.join("usr");

@@ -1,15 +1,15 @@
-//! Other people's programs, run to their end.
+//! Runs external programs to their end.
 
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// Runs `command`; an error holds what it said.
+/// Runs `command`; an error has its output.
 pub fn run(command: &mut Command) -> Result<()> {
     bytes(command).map(drop)
 }
 
-/// Runs `command` and returns its standard output as it is.
+/// Runs `command` and returns its raw standard output.
 pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     let done = command

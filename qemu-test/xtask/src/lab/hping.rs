@@ -1,4 +1,4 @@
-//! Floods by hping3, in the client's namespace: what everybody has, beside frames that the kernel makes.
+//! Floods by hping3, in the client's namespace: a common tool, beside the kernel's own frames.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use xdnsd_lab::lab::{HOST_INTERFACE, LAN_V4};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::{End, Process};
 
-/// Between two looks at it.
+/// Time between two checks of it.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How hping3 is told which frames.
+/// Arguments of hping3 for this kind of frames.
 fn words(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
         Kind::Syn => Some(&["-S"]),
@@ -27,7 +27,7 @@ fn words(kind: Kind) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Floods the router until either bound is reached, and gives how many frames left, and in which time.
+/// Floods the router until a bound is reached; returns the frames sent, and the duration.
 pub fn flood(
     client: &Namespace,
     kind: Kind,
@@ -49,7 +49,7 @@ pub fn flood(
         Some(source) => command.args(["-a", &source.to_string()]),
         None => command.arg("--rand-source"),
     };
-    // With --flood it counts none.
+    // With --flood it has no limit.
     match order.count {
         u32::MAX => command.arg("--flood"),
         count => command.args(["--faster", "-c", &count.to_string()]),

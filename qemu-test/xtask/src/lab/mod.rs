@@ -1,4 +1,4 @@
-//! `cargo xtask lab`: the lab for a person.
+//! `cargo xtask lab`: the lab for interactive use.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use xdnsd_lab::lab::{
 mod hping;
 mod shield;
 
-/// The prefix of the namespaces where none is given.
+/// Default prefix of the namespaces.
 pub const DEFAULT_PREFIX: &str = "xdnsd";
 
 /// What `lab` is to do.
@@ -140,7 +140,7 @@ fn kind() -> impl TypedValueParser<Value = Kind> {
     })
 }
 
-/// `on` or `off`.
+/// Parses `on` or `off`.
 pub fn offload() -> impl TypedValueParser<Value = Offload> {
     PossibleValuesParser::new(["on", "off"]).map(|word| match word.as_str() {
         "on" => Offload::On,

@@ -1,8 +1,8 @@
 //! The shield in a lab that is up: the appliance in its router, with SYN cookies for every client. `lab attach` starts it and
-//! returns, `lab log` shows what becomes of frames, `lab detach` ends it.
+//! returns, `lab log` shows verdicts on frames, `lab detach` ends it.
 //!
-//! In between a process holds the appliance, the XDP program at the client's end of the link, and a lock. The lock says that it is
-//! there; the kernel frees all of it when the process is killed.
+//! In between, a process holds the appliance, the XDP program at the client's end of the link, and a lock. The lock shows that it
+//! is running; the kernel frees all of it when the process is killed.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -28,14 +28,14 @@ use xdnsd_lab::lab::{HOST_INTERFACE, Host};
 use xdnsd_lab::process::{End, Process, output_of};
 use xdnsd_lab::wait::wait_until;
 
-/// A folder of each lab that has its shield.
+/// A folder per lab that has its shield.
 const STATE: &str = "/run/xdnsd-lab-shield";
-/// How long the appliance may take to answer, and to end.
+/// Time for the appliance to answer, and to end.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at whether it is to end.
+/// Time between two checks whether to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Where a lab's shield keeps its files.
+/// Directory of a lab's shield.
 struct Place(PathBuf);
 
 impl Place {
@@ -55,7 +55,7 @@ impl Place {
         self.file("log")
     }
 
-    /// Takes the lock and says in it who has it. `None`: another process has it.
+    /// Takes the lock and writes the holder into it. `None` if another process has it.
     fn lock(&self) -> Result<Option<Flock<File>>> {
         let path = self.file("lock");
         let mut options = OpenOptions::new();
@@ -73,7 +73,7 @@ impl Place {
         }
     }
 
-    /// Who has the lock.
+    /// Holder of the lock.
     fn holder(&self) -> Result<Option<Pid>> {
         let path = self.file("lock");
         let Ok(file) = File::open(&path) else {
@@ -89,7 +89,7 @@ impl Place {
         Ok(Some(Pid::from_raw(number)))
     }
 
-    /// What `xdnsd` says to these words.
+    /// Output of `xdnsd` for this command.
     fn ask(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(server());
         output_of(command.args(words).arg("--socket").arg(self.socket()))
@@ -100,7 +100,7 @@ fn server() -> PathBuf {
     workspace::target().join("release/xdnsd")
 }
 
-/// Gives the router of the lab its shield.
+/// Attaches the shield to the router of the lab.
 pub fn attach(prefix: &str) -> Result<ExitCode> {
     named::host(prefix, Host::Router)?;
     let place = Place::of(prefix);
@@ -132,7 +132,7 @@ pub fn attach(prefix: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Is the process that stays: until it is told to end.
+/// Runs the process that stays, until it is told to end.
 pub fn stay(prefix: &str, signals: &Signals) -> Result<ExitCode> {
     let place = Place::of(prefix);
     let Some(_lock) = place.lock()? else {
@@ -142,7 +142,7 @@ pub fn stay(prefix: &str, signals: &Signals) -> Result<ExitCode> {
         named::host(prefix, Host::Client)?,
         named::host(prefix, Host::Router)?,
     );
-    // Without one a veth pair takes nothing that another one sends.
+    // A veth pair needs a program at this end to receive frames that XDP sends.
     let other_end = client.run(|| -> Result<Link> {
         let index = if_nametoindex(HOST_INTERFACE)?;
         Ok(Program::pass()?.attach(index, Attach::Native)?)
@@ -162,7 +162,7 @@ pub fn stay(prefix: &str, signals: &Signals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The configuration of the lab, with its paths in `place`, and the shield.
+/// The lab's configuration, with its paths in `place`, and the shield.
 fn config(place: &Place) -> Result<PathBuf> {
     let original = workspace::root().join(CONFIG);
     let text = fs::read_to_string(&original).with_context(|| format!("read {CONFIG}"))?;
@@ -177,7 +177,7 @@ fn config(place: &Place) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Takes the shield away. Whether there was one.
+/// Ends the shield. True if there was one.
 pub fn end(prefix: &str) -> Result<bool> {
     let place = Place::of(prefix);
     let Some(holder) = place.holder()? else {
@@ -191,13 +191,13 @@ pub fn end(prefix: &str) -> Result<bool> {
     Ok(true)
 }
 
-/// The same, where there has to be one.
+/// Ends the shield; fails if there is none.
 pub fn detach(prefix: &str) -> Result<ExitCode> {
     ensure!(end(prefix)?, "{}", there_is_none(prefix));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what becomes of frames, until it is interrupted.
+/// Shows verdicts on frames, until interrupted.
 pub fn log(prefix: &str) -> Result<ExitCode> {
     let place = Place::of(prefix);
     ensure!(place.holder()?.is_some(), "{}", there_is_none(prefix));

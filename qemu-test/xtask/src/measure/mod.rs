@@ -1,8 +1,8 @@
 //! `cargo xtask measure`: sizes and habits of the sources as a table, for this repository and for others beside it.
 //!
-//! Tests are what `#[cfg(test)]` and `#[test]` say, and files in a folder or module of that name. Functions, comments and
+//! Tests are items under `#[cfg(test)]` and `#[test]`, and files in a folder or module named `tests`. Functions, comments and
 //! `unsafe` are counted outside them; a function is measured from `fn` to its closing brace, its parameters without `self`.
-//! Comments and docs are lines for 100 lines of code.
+//! Comments and docs are given as lines per 100 lines of code.
 
 mod reading;
 
@@ -17,14 +17,14 @@ use clap::Args;
 use crate::workspace;
 pub use reading::{Function, Reading};
 
-/// Lines of a function of the product. Those above are listed.
+/// Most lines of a function of the product. Longer ones are listed.
 pub const FUNCTION_LINES_MAX: usize = 60;
-/// What functions were held to before.
+/// Earlier limit for functions.
 const OLD_FUNCTION_LINES_MAX: usize = 70;
-/// With so many parameters a function wants a name for what belongs together.
+/// From this many parameters a function should group some of them into a type.
 pub const MANY_PARAMETERS: usize = 5;
 
-/// The rows of this repository: a name and the folders that it is made of.
+/// Rows for this repository: name and folders.
 const ROWS: [(&str, &[&str]); 6] = [
     ("core", &["appliance/core"]),
     ("core, engine", &["appliance/core/src/engine"]),
@@ -68,7 +68,7 @@ pub fn main(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file that was read.
+/// A parsed file.
 #[derive(Debug)]
 struct Source {
     path: PathBuf,
@@ -82,10 +82,10 @@ fn own_sources() -> Result<Vec<Source>> {
     read_all(&workspace::root(), files)
 }
 
-/// All sources of a folder, but for what cargo built there.
+/// All sources of a folder, except cargo's output.
 fn sources_below(folder: &Path) -> Result<Vec<Source>> {
     let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
-    // As often as there are folders: links are not followed.
+    // Bound: the number of folders; links are not followed.
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))? {
             let entry = entry.context("read a folder")?;
@@ -109,7 +109,7 @@ fn is_rust(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "rs")
 }
 
-/// A file that no parser takes, such as an example of wrong source, is told of and left out.
+/// Parses the files. One that no parser accepts, such as an example of invalid source, is reported and skipped.
 fn read_all(root: &Path, files: Vec<PathBuf>) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in files {
@@ -129,13 +129,13 @@ fn read_all(root: &Path, files: Vec<PathBuf>) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// Whether its path says that a file is all tests.
+/// True if the path marks a file as all tests.
 pub fn is_test_path(path: &Path) -> bool {
     path.file_stem().is_some_and(|stem| stem == "tests")
         || path.components().any(|part| part.as_os_str() == "tests")
 }
 
-/// Reads the files of modules again that another file declares as tests.
+/// Parses again the files of modules that another file declares as tests.
 fn mark_test_modules(root: &Path, sources: &mut [Source]) -> Result<()> {
     let modules: Vec<PathBuf> = sources.iter().flat_map(test_modules).collect();
     for source in sources {
@@ -150,7 +150,7 @@ fn mark_test_modules(root: &Path, sources: &mut [Source]) -> Result<()> {
     Ok(())
 }
 
-/// Where the modules are that a file declares as tests, without their ending.
+/// Paths of the modules that a file declares as tests, without extension.
 fn test_modules(source: &Source) -> Vec<PathBuf> {
     let stem = source.path.with_extension("");
     let is_root = ["mod", "lib", "main"]
@@ -199,7 +199,7 @@ const HEAD: &str = "\
 | unsafe / SAFETY | pub with doc | module doc |
 |---|---|---|---|---|---|---|---|---|---|---|---|";
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Debug, Default)]
 struct Row {
     name: String,
@@ -209,7 +209,7 @@ struct Row {
     functions: Vec<usize>,
     /// Functions with many parameters.
     wide: usize,
-    /// Files with a doc comment of their own.
+    /// Files with a module doc comment.
     with_module_doc: usize,
     /// Sums over all files.
     sum: Reading,
@@ -275,7 +275,7 @@ fn spread(sorted: &[usize]) -> String {
     format!("{} / {} / {}", at(0.5), at(0.9), at(1.0))
 }
 
-/// `part` of `whole`, or 0 of nothing.
+/// `part` divided by `whole`, or 0 if `whole` is 0.
 pub fn ratio(part: usize, whole: usize) -> f64 {
     part as f64 / whole.max(1) as f64
 }

@@ -1,4 +1,4 @@
-//! What can be counted in one source file, read by a parser of Rust.
+//! Counts of one source file, from a Rust parser.
 
 use std::ops::RangeInclusive;
 
@@ -11,55 +11,55 @@ use syn::{
     Signature, TraitItemFn, Visibility,
 };
 
-/// A function that has a body.
+/// A function with a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
     /// Its name.
     pub name: String,
-    /// The line of the word `fn`.
+    /// Line of the word `fn`.
     pub line: usize,
-    /// From there to the closing brace.
+    /// Lines from there to the closing brace.
     pub lines: usize,
-    /// Without `self`.
+    /// Number of parameters without `self`.
     pub parameters: usize,
-    /// Whether it is built for tests alone.
+    /// True if it is compiled only for tests.
     pub is_test: bool,
 }
 
-/// What one file holds.
+/// Counts of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// In the order of their lines.
+    /// Functions in the order of their lines.
     pub functions: Vec<Function>,
     /// All lines.
     pub lines: usize,
-    /// Lines of code outside tests: neither empty nor comment.
+    /// Lines of code outside tests, without blank lines and comments.
     pub code: usize,
-    /// The same in tests.
+    /// Lines of code in tests.
     pub tests: usize,
     /// Lines that begin with `//`, outside tests.
     pub comments: usize,
     /// Lines that begin with `///` or `//!`, outside tests.
     pub docs: usize,
-    /// Blocks and implementations that are `unsafe`, outside tests.
+    /// `unsafe` blocks and implementations, outside tests.
     pub unsafes: usize,
     /// Lines that begin with `// SAFETY:`, outside tests.
     pub safeties: usize,
-    /// Items and methods that are `pub`, outside tests. Those of another file and re-exports say what they are elsewhere.
+    /// Items and methods that are `pub`, outside tests. Modules in other files and re-exports are documented elsewhere.
     pub publics: usize,
-    /// Those of them that have a doc comment.
+    /// Those with a doc comment.
     pub documented: usize,
-    /// Whether the file begins with a doc comment.
+    /// True if the file begins with a doc comment.
     pub has_module_doc: bool,
-    /// Modules in other files that are built for tests alone.
+    /// Modules in other files that are compiled only for tests.
     pub test_modules: Vec<String>,
 }
 
 impl Reading {
-    /// Reads a file; `is_all_tests` where its folder says what it is.
+    /// Parses a file; `is_all_tests` if its path marks it as tests.
     ///
     /// # Errors
-    /// It is no Rust.
+    /// The file is not valid Rust.
     pub fn of(text: &str, is_all_tests: bool) -> Result<Self> {
         let tokens = text.parse::<TokenStream>();
         let tokens = tokens.map_err(|error| anyhow!("no Rust: {error}"))?;
@@ -70,7 +70,7 @@ impl Reading {
         };
         visitor.visit_file(&file);
         mark_texts(tokens, &mut visitor.texts);
-        // What was read above is asked for no more, and the positions of all files would take much memory.
+        // Spans are no longer needed, and those of all files would take much memory.
         invalidate_current_thread_spans();
         let mut reading = visitor.reading;
         reading.has_module_doc = has_doc(&file.attrs);
@@ -85,7 +85,7 @@ impl Reading {
         Ok(reading)
     }
 
-    /// Counts a line; `is_text` inside a literal that began in a line before.
+    /// Counts a line; `is_text` if it begins inside a literal.
     fn count(&mut self, line: &str, is_test: bool, is_text: bool) {
         let is_comment = line.starts_with("//") && !is_text;
         let kind = match (is_test, is_comment) {
@@ -107,14 +107,14 @@ impl Reading {
 struct Visitor {
     reading: Reading,
     is_test: bool,
-    /// Lines of what is built for tests alone.
+    /// Lines of items compiled only for tests.
     tests: Vec<RangeInclusive<usize>>,
     /// Lines that begin inside a literal.
     texts: Vec<RangeInclusive<usize>>,
 }
 
 impl Visitor {
-    /// Goes into something with attributes, which may say that it is for tests.
+    /// Visits an item with attributes, which may mark it as a test.
     fn enter(
         &mut self,
         attributes: &[Attribute],
@@ -205,7 +205,7 @@ impl<'ast> Visit<'ast> for Visitor {
     }
 }
 
-/// An item's attributes, and its visibility where its doc comment stands here.
+/// An item's attributes, and its visibility if its doc comment belongs here.
 fn head(item: &Item) -> (&[Attribute], Option<&Visibility>) {
     match item {
         Item::Const(item) => (&item.attrs, Some(&item.vis)),
@@ -233,7 +233,7 @@ fn has_doc(attributes: &[Attribute]) -> bool {
         .any(|attribute| attribute.path().is_ident("doc"))
 }
 
-/// `#[test]` and `#[cfg(test)]`.
+/// True for `#[test]` and `#[cfg(test)]`.
 fn is_for_tests(attribute: &Attribute) -> bool {
     let is_cfg_test = || match &attribute.meta {
         Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
@@ -242,10 +242,10 @@ fn is_for_tests(attribute: &Attribute) -> bool {
     attribute.path().is_ident("test") || is_cfg_test()
 }
 
-/// Lines on which a literal goes on: `//` within one begins no comment.
+/// Marks lines that continue a literal: `//` there is not a comment.
 fn mark_texts(tokens: TokenStream, texts: &mut Vec<RangeInclusive<usize>>) {
     let mut open = vec![tokens.into_iter()];
-    // As deep as the brackets of the file.
+    // Bound: the nesting of brackets in the file.
     while let Some(tokens) = open.last_mut() {
         match tokens.next() {
             Some(TokenTree::Group(group)) => open.push(group.stream().into_iter()),

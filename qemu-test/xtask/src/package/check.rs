@@ -1,4 +1,4 @@
-//! `cargo xtask package --check`: what Debian's own tools say of the package, and whether what is in it works.
+//! `cargo xtask package --check`: runs Debian's own checks of the package, and tries its contents.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::Made;
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// What the package has to have.
+/// Files that the package must have.
 const FILES: [&str; 9] = [
     "usr/bin/xdnsd",
     "usr/lib/systemd/system/xdnsd.service",
@@ -23,7 +23,7 @@ const FILES: [&str; 9] = [
     "usr/share/doc/xdnsd/copyright",
 ];
 
-/// Everything.
+/// All checks.
 pub fn all(package: &Path, made: &Made) -> Result<()> {
     lintian(package)?;
     for page in [Made::COMMANDS, Made::CONFIG] {
@@ -32,7 +32,7 @@ pub fn all(package: &Path, made: &Made) -> Result<()> {
     contents(package)
 }
 
-/// What Debian's policy says of it, and what is only odd.
+/// Runs lintian: policy violations fail, oddities are printed.
 fn lintian(package: &Path) -> Result<()> {
     let mut lintian = Command::new("lintian");
     lintian.args([
@@ -68,7 +68,7 @@ fn manual(page: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Unpacks it: all files are there, its server runs, and its config is one.
+/// Unpacks the package: all files are present, its server runs, and its config is valid.
 fn contents(package: &Path) -> Result<()> {
     let place = workspace::target().join("package-check");
     if place.exists() {

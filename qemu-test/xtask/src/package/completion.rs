@@ -1,10 +1,10 @@
-//! What bash completes behind `xdnsd`: commands, their options, files.
+//! bash completion of `xdnsd`: commands, their options, files.
 
 use std::fmt::Write as _;
 
 use super::usage::Help;
 
-/// The function that completes, but for the table of commands. Behind an option with a value, and where no option begins, there are
+/// The completion function, without the table of commands. After an option with a value, and where no option begins, it offers
 /// files.
 const FUNCTION: &str = r#"
 _xdnsd() {
@@ -51,7 +51,7 @@ mod tests {
     use crate::package::usage;
     use xdnsd_lab::process::output_of;
 
-    /// What bash offers behind these words, the last of which is being typed.
+    /// bash's completions for these words, the last of which is being typed.
     fn offered(words: &[&str]) -> Vec<String> {
         let script = bash(&usage::tests::help())
             + "COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); _xdnsd; printf '%s\\n' \"${COMPREPLY[@]}\"\n";

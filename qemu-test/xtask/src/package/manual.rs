@@ -1,11 +1,11 @@
-//! Manual pages (man-pages(7)): xdnsd(8) of what `xdnsd help` says, xdnsd.toml(5) of what `xdnsd reference` says.
+//! Manual pages (man-pages(7)): xdnsd(8) from `xdnsd help`, xdnsd.toml(5) from `xdnsd reference`.
 
 use pulldown_cmark::{Event, HeadingLevel, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
 
 use super::usage::Help;
 
-/// What the daemon reads, writes and listens at, as packages have it.
+/// Files that the daemon reads, writes and listens at, in packages.
 const FILES: [(&str, &str); 3] = [
     (
         "/etc/xdnsd/xdnsd.toml",
@@ -32,7 +32,7 @@ fn title(page: &mut Roff, text: &str) {
     page.control("SH", [text]);
 }
 
-/// A paragraph with its head in the margin.
+/// A tagged paragraph.
 fn item(page: &mut Roff, head: Vec<Inline>, body: &[String]) {
     page.control("TP", []).text(head);
     for (number, line) in body.iter().enumerate() {
@@ -83,7 +83,7 @@ pub fn commands(help: &Help) -> String {
     page.render()
 }
 
-/// xdnsd.toml(5), of the reference in Markdown.
+/// xdnsd.toml(5), from the reference in Markdown.
 pub fn config(reference: &str) -> String {
     let mut page = page("XDNSD.TOML", "5");
     title(&mut page, "NAME");
@@ -122,7 +122,7 @@ pub fn config(reference: &str) -> String {
     page.render()
 }
 
-/// Sections of the config are sections of the page, keys its subsections. The name of the whole stands above already.
+/// Sections of the config become sections of the page, keys subsections. The document's title is already in the header.
 fn head(page: &mut Roff, level: Option<HeadingLevel>, text: Vec<Inline>) {
     let request = match level {
         Some(HeadingLevel::H2) => "SH",

@@ -1,8 +1,7 @@
-//! `cargo xtask package`: a Debian package of the static server, with what people expect beside a program: manual pages, words for
-//! the shell's completion, a unit, examples.
+//! `cargo xtask package`: a Debian package of the static server, with manual pages, shell completion, a unit, and examples.
 //!
-//! cargo-deb packs it as `[package.metadata.deb]` of appliance/Cargo.toml says. Pages and words are made of what the server itself
-//! prints, so that they cannot be of another version.
+//! cargo-deb packs it according to `[package.metadata.deb]` of appliance/Cargo.toml. Pages and completion are generated from the
+//! server's own output, so that they always match its version.
 
 mod check;
 mod completion;
@@ -25,7 +24,7 @@ use crate::workspace;
 use usage::Help;
 use xdnsd_lab::process::output_of;
 
-/// What packs it: the version that is tested.
+/// The packing tool, in the tested version.
 const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
@@ -39,9 +38,9 @@ pub struct Arguments {
     check: bool,
 }
 
-/// What is made of what the server prints, by the names that Cargo.toml packs.
+/// Files generated from the server's output, under the names that Cargo.toml packs.
 pub struct Made {
-    /// The folder beside the server.
+    /// Their folder, beside the server.
     pub folder: PathBuf,
 }
 
@@ -50,10 +49,10 @@ impl Made {
     pub const COMMANDS: &str = "xdnsd.8";
     /// xdnsd.toml(5).
     pub const CONFIG: &str = "xdnsd.toml.5";
-    /// What bash completes.
+    /// bash completion.
     pub const WORDS: &str = "xdnsd.bash";
 
-    /// Makes them of what this server prints.
+    /// Generates them from this server's output.
     fn of(server: &Path) -> Result<Self> {
         let folder = server.with_file_name("package");
         fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
@@ -70,7 +69,7 @@ impl Made {
             let file = folder.join(name);
             fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
         }
-        // As policy wants pages: cargo-deb leaves those below target/release as they are.
+        // Compressed as policy requires: cargo-deb leaves pages below target/release as they are.
         let mut gzip = Command::new("gzip");
         gzip.args(["-9", "--no-name", "--force", "--keep"]);
         gzip.current_dir(&folder);
@@ -99,10 +98,10 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Packs what has been built. Returns where the package is.
+/// Packs the build. Returns the package's path.
 fn pack(arch: Arch) -> Result<PathBuf> {
     let cargo_deb = CARGO_DEB.own(|cargo| {
-        // Built for a use or two: to optimise it takes longer than it saves.
+        // A debug build: optimising it would take longer than it saves.
         cargo.args(["--locked", "--debug"]);
     })?;
     let mut pack = Command::new(cargo_deb);

@@ -1,22 +1,22 @@
-//! What `xdnsd help` says, taken apart.
+//! Parses `xdnsd help`.
 
 use anyhow::{Context, Result, ensure};
 
-/// All commands, and what holds for all of them.
+/// All commands, and notes that apply to all of them.
 pub struct Help {
-    /// One after the other, as the help has them.
+    /// In the order of the help.
     pub commands: Vec<Usage>,
-    /// The sentences below the list: exit status and the like.
+    /// Sentences below the list, such as on the exit status.
     pub notes: Vec<String>,
 }
 
-/// How one command is written.
+/// Usage of one command.
 pub struct Usage {
-    /// Its words behind `xdnsd`.
+    /// Its words after `xdnsd`.
     pub name: String,
-    /// What stands behind them, as a pattern: `[--json] NAME`.
+    /// Pattern of its arguments: `[--json] NAME`.
     pub arguments: String,
-    /// What it does: lines.
+    /// Lines that describe it.
     pub about: Vec<String>,
 }
 
@@ -38,10 +38,10 @@ fn is_option(word: &str) -> bool {
 }
 
 impl Help {
-    /// Reads the list of commands, and of each what `about` prints for its name.
+    /// Parses the list of commands, and each command's own page, which `about` gives for its name.
     ///
     /// # Errors
-    /// A page is not of the form that is read here.
+    /// A page has another format than expected.
     pub fn read(help: &str, about: impl Fn(&str) -> Result<String>) -> Result<Self> {
         let listed = help
             .lines()
@@ -64,7 +64,7 @@ impl Help {
 }
 
 impl Usage {
-    /// Reads what `xdnsd help NAME` prints.
+    /// Parses the page of `xdnsd help NAME`.
     fn read(page: &str, name: String) -> Result<Self> {
         let mut lines = page.lines();
         let lead = format!("xdnsd {name}");
@@ -79,7 +79,7 @@ impl Usage {
     }
 }
 
-/// The words of a command: those before the first that is an option, an argument, or set off by spaces.
+/// The words of a command: those before the first option, argument, or double space.
 fn name(line: &str) -> String {
     let listed = line.split("  ").next().unwrap_or_default();
     let words = listed

@@ -1,10 +1,9 @@
-//! `cargo xtask bench miss`: names that no cache has, asked of the appliance and of other forwarders in its place.
+//! `cargo xtask bench miss`: uncached names, asked of the appliance and of other forwarders in its place.
 //!
-//! All are asked in the same lab by the same client, forward to the same upstream, and take turns, round after round,
-//! each time as a new process with an empty cache. All share this machine's cores with the client and the upstream, so
-//! answers per second say what an answer costs as a whole, and the row "upstream" is the most that there can be. What a
-//! forwarder adds to the latency is its median less that of asking the upstream through the router's kernel, in the
-//! same round.
+//! All are asked in the same lab by the same client, forward to the same upstream, and take turns, round after round, each time
+//! as a new process with an empty cache. All share this machine's cores with the client and the upstream, so answers per second
+//! reflect the total cost of an answer, and the row "upstream" is the upper bound. The latency that a forwarder adds is its
+//! median less that of asking the upstream through the router's kernel, in the same round.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -39,7 +38,7 @@ const ROUNDS: u32 = 7;
 const SECONDS: u32 = 3;
 /// Questions per second while latency is measured: few enough that none waits for another in any forwarder.
 pub const RATE: u32 = 1000;
-/// More questions per second than any of them answers here.
+/// More questions per second than any subject answers here.
 const RATE_MAX: u32 = 150_000;
 /// The zone of the names.
 const ORIGIN: &str = "miss.test.";
@@ -55,7 +54,7 @@ pub struct Arguments {
     turns: Turns,
 }
 
-/// What is measured.
+/// Plan of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Turns of each subject.
@@ -67,7 +66,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// As `turns` say; `rounds` and `seconds` where they do not.
+    /// Plan from `turns`, with these defaults.
     pub fn of(turns: &Turns, rounds: u32, seconds: u32) -> Self {
         Self {
             rounds: turns.rounds.unwrap_or(rounds),
@@ -77,10 +76,10 @@ impl Plan {
     }
 }
 
-/// Files of questions. No name is in two of them, or twice in one.
+/// Files of questions. All names are distinct, within and across files.
 #[derive(Debug)]
 struct Questions {
-    /// Asked before anything is measured: code and connections are warm.
+    /// Asked before measuring, to warm code and connections.
     first: PathBuf,
     /// Asked as fast as they are answered.
     fast: PathBuf,
@@ -121,7 +120,7 @@ fn run(plan: Plan, program: &Path, signals: &Signals) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What all turns stand on.
+/// Environment of all turns.
 #[derive(Debug)]
 pub struct Ground {
     lab: Lab,
@@ -160,7 +159,7 @@ fn questions(plan: Plan, directory: &Path) -> Result<Questions> {
     let write = |file: &str, count: u32| -> Result<PathBuf> {
         let mut text = String::new();
         for number in 0..count {
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = writeln!(text, "{file}-{number}.{ORIGIN} A");
         }
         let path = directory.join(file);

@@ -6,15 +6,15 @@ use super::subject::Subject;
 use super::turn::Turn;
 use crate::bench::report::median;
 
-/// Ours over theirs in answers per second: the goal.
+/// Goal for the ratio of answers per second, ours to theirs.
 const RATE_GOAL: &str = ">= 1.00";
-/// Ours over theirs in added latency: the goal.
+/// Goal for the ratio of added latency, ours to theirs.
 const ADDED_GOAL: &str = "<= 0.50";
 
 /// The turns of one subject.
 #[derive(Debug)]
 pub struct Row {
-    /// Who.
+    /// The subject.
     pub subject: Subject,
     /// One per round.
     pub turns: Vec<Turn>,
@@ -27,7 +27,7 @@ impl Row {
         Self { subject, turns }
     }
 
-    /// Median over the rounds of something that is made of this row's turn and that of the other row.
+    /// Median over the rounds of a value computed from this row's turn and the other row's.
     fn median_with(&self, other: &Self, of: impl Fn(&Turn, &Turn) -> f64) -> f64 {
         let pairs = self.turns.iter().zip(&other.turns);
         median(pairs.map(|(turn, other)| of(turn, other)).collect())
@@ -37,15 +37,15 @@ impl Row {
         median(self.turns.iter().map(of).collect())
     }
 
-    /// Microseconds beyond those of the yardstick, a value for each round.
+    /// Added latency over the yardstick, in microseconds, for each round.
     fn added_us<'a>(&'a self, yardstick: &'a Self) -> impl Iterator<Item = f64> + 'a {
         let pairs = self.turns.iter().zip(&yardstick.turns);
         pairs.map(|(turn, bare)| turn.latency_us - bare.latency_us)
     }
 }
 
-/// The table as text: medians over the rounds. `rows` begin with the yardstick and ours; ratios are ours to theirs, medians
-/// of the ratios within a round.
+/// The table as text: medians over the rounds. `rows` begin with the yardstick and ours; ratios are ours to theirs, medians of
+/// the ratios within a round.
 #[must_use]
 pub fn table(rows: &[Row], rate: u32) -> String {
     let mut text = line([
@@ -98,7 +98,7 @@ pub fn table(rows: &[Row], rate: u32) -> String {
     }
     text.push('\n');
     for row in rows {
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(text, "{}: {}", row.subject.name(), row.subject.settings());
     }
     text
@@ -149,7 +149,7 @@ mod tests {
             line("xdnsd "),
             ["xdnsd", "20000", "2", "20.0", "140.0", "40.0"]
         );
-        // 3 and 4 times; 40 of 100 and 40 of 200.
+        // Ratios 3 and 4; 40 of 100 and 40 of 200.
         let wanted = "dnsmasq 6250 2 3.50 >= 1.00 20.0 250.0 150.0 0.30 <= 0.50";
         assert_eq!(line("dnsmasq ").join(" "), wanted);
     }

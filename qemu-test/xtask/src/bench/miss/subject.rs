@@ -1,4 +1,4 @@
-//! Who is asked.
+//! The measured servers.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -11,11 +11,11 @@ use xdnsd_lab::lab::{LAN, LAN_V4, Lab, UPSTREAM_V4};
 use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
 
-/// How long the appliance may take to be ready.
+/// Time until the appliance is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 const DNS_PORT: u16 = 53;
 
-/// Who is asked.
+/// A measured server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// The upstream itself, through the router's kernel.
@@ -27,7 +27,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All of them, the yardstick first, then ours.
+    /// All subjects, the yardstick first, then ours.
     pub const ALL: [Self; 4] = [
         Self::Upstream,
         Self::Appliance,
@@ -35,7 +35,7 @@ impl Subject {
         Self::Peer(Peer::Unbound { threads: 2 }),
     ];
 
-    /// What the table says.
+    /// Name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Upstream => "upstream",
@@ -44,7 +44,7 @@ impl Subject {
         }
     }
 
-    /// How it is configured.
+    /// Settings, for the table.
     pub fn settings(self) -> String {
         match self {
             Self::Upstream => "NSD 1 server process, rrl off, a wildcard".to_owned(),
@@ -55,7 +55,7 @@ impl Subject {
         }
     }
 
-    /// Where it is asked.
+    /// Address that it is asked at.
     pub fn address(self) -> IpAddr {
         match self {
             Self::Upstream => UPSTREAM_V4.into(),
@@ -63,7 +63,7 @@ impl Subject {
         }
     }
 
-    /// Starts it, unless it runs anyway. `sections` are more of the appliance's config.
+    /// Starts it, unless it runs anyway. `sections` extend the appliance's config.
     pub fn start(
         self,
         lab: &Lab,

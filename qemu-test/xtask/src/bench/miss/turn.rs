@@ -14,16 +14,16 @@ use xdnsd_lab::dnsperf::{self, Report};
 const IN_FLIGHT: &str = "128";
 const PORTS: &str = "8";
 
-/// What happened in one turn.
+/// Result of one turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Turn {
-    /// Answers per second, as fast as they come.
+    /// Answers per second at the highest rate.
     pub rate: f64,
-    /// Questions that were lost or not answered NOERROR, of all.
+    /// Questions that were lost or not answered NOERROR.
     pub failed: u64,
-    /// Processor time of the subject per answer, in microseconds; of the upstream none.
+    /// Processor time of the subject per answer, in microseconds; 0 for the upstream.
     pub cpu_us: f64,
-    /// Median time to an answer at the plan's rate, in microseconds.
+    /// Median latency at the plan's rate, in microseconds.
     pub latency_us: f64,
 }
 

@@ -1,4 +1,4 @@
-//! Captures: made by tcpdump, sent again by tcpreplay, read by tshark.
+//! Captures: made by tcpdump, replayed by tcpreplay, read by tshark.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,14 +11,14 @@ use xdnsd_lab::lab::HOST_INTERFACE;
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::{Process, output_of};
 
-/// How long tcpdump may take to listen.
+/// Time until tcpdump listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// From the last query to the end of a capture: longer than any answer takes.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Kibibytes of tcpdump's buffer: more than all frames of a capture.
 const BUFFER: &str = "8192";
 
-/// tcpdump, while it captures what a host asks and is told over DNS.
+/// tcpdump, capturing a host's DNS queries and responses.
 #[derive(Debug)]
 pub struct Capture {
     process: Process,
@@ -26,12 +26,12 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Begins; what is sent from here on is in it.
+    /// Starts the capture; frames sent from here on are in it.
     pub fn start(host: &Namespace, path: &Path) -> Result<Self> {
         let mut command = host.command("tcpdump");
         command
             .args(["-i", HOST_INTERFACE, "-n", "--immediate-mode", "-B", BUFFER])
-            // As root it would become another account, which may not write here.
+            // As root it would change to another account, which may not write here.
             .args(["-Z", "root", "--time-stamp-precision=nano", "-w"])
             .arg(path)
             .args(["udp", "port", "53"]);
@@ -44,7 +44,7 @@ impl Capture {
         })
     }
 
-    /// Ends it when the last answer has come, and says where it is.
+    /// Ends the capture after the last answer, and returns its path.
     pub fn finish(mut self) -> Result<PathBuf> {
         sleep(SETTLE);
         self.process.terminate()?;
@@ -57,7 +57,7 @@ impl Capture {
     }
 }
 
-/// Its queries alone, in a file of their own.
+/// Extracts the queries into a file of their own.
 pub fn queries_of(capture: &Path, queries: &Path) -> Result<()> {
     let mut tcpdump = Command::new("tcpdump");
     tcpdump.args(["-n", "-Z", "root", "-r"]).arg(capture);
@@ -65,7 +65,7 @@ pub fn queries_of(capture: &Path, queries: &Path) -> Result<()> {
     output_of(&mut tcpdump).map(drop)
 }
 
-/// Sends the frames of a file from `host`, `rate` a second or as fast as it can, so many times.
+/// Replays the frames of a file from `host`, at `rate` a second or as fast as possible, `times` times.
 pub fn replay(host: &Namespace, queries: &Path, rate: Option<u32>, times: u32) -> Result<()> {
     let mut tcpreplay = host.command("tcpreplay");
     tcpreplay.args(["--intf1", HOST_INTERFACE, &format!("--loop={times}")]);
@@ -94,7 +94,7 @@ pub fn latencies_us(capture: &Path) -> Result<Vec<f64>> {
     parse(&said)
 }
 
-/// Of a line for each response, with the seconds.
+/// Parses a line for each response, with its time in seconds.
 fn parse(said: &str) -> Result<Vec<f64>> {
     let secs = said.lines().map(|line| {
         let secs = line.trim().parse::<f64>();

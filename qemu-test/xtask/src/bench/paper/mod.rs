@@ -1,4 +1,4 @@
-//! `cargo xtask bench paper`: figures 3 to 5 of the report that this project began with, made again with its tools.
+//! `cargo xtask bench paper`: figures 3 to 5 of the report that this project began with, reproduced with its tools.
 //!
 //! ```text
 //!   client                                        router                  upstream
@@ -8,12 +8,12 @@
 //!  │ tshark: from query to response    │         │             │         │ from far away    │
 //!  └───────────────────────────────────┘         └─────────────┘         └──────────────────┘
 //! ```
-//! Each name is asked for once, by dig or by dnsperf, and that is captured; the captured queries are replayed, and that is captured
-//! again. What tshark finds in the captures are the figures: first hits in the first one, hits in the cache in the second.
+//! Each name is asked for once, by dig or by dnsperf, and captured; the captured queries are replayed, and captured again.
+//! tshark's times from the captures make the figures: first hits from the first capture, cache hits from the second.
 //!
-//! Two things are other than in the report: its upstream was 8.8.8.8, which no lab reaches, so ours answers as late as it is told
-//! to; and it asked as fast as answers came, so that its times are mostly those of a queue. Here a query is sent when the one before
-//! it has its answer, or nearly so.
+//! Two things differ from the report: its upstream was 8.8.8.8, which no lab reaches, so ours answers after a set delay; and it
+//! asked as fast as answers came, so that its times are mostly queueing. Here a query is sent once the one before has its answer,
+//! or nearly so.
 
 use std::fs;
 use std::ops::RangeInclusive;
@@ -44,13 +44,13 @@ use report::Series;
 use site::{Ground, Who};
 use xdnsd_lab::family::Family;
 
-/// Names that are asked for: fewer than the XDP program has room for.
+/// Number of names: fewer than the XDP program has room for.
 const NAMES_RANGE: RangeInclusive<u32> = 10..=400;
 /// Queries a second.
 const RATE_RANGE: RangeInclusive<u32> = 1..=10_000;
-/// How late the upstream answers.
+/// Delay of the upstream, in milliseconds.
 const DISTANCE_RANGE: RangeInclusive<u32> = 1..=1_000;
-/// Where the figures are kept.
+/// Directory of the committed figures.
 const KEPT: &str = "qemu-test/paper";
 
 /// What `bench paper` is told.
@@ -103,7 +103,7 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The figures, and the page that shows them.
+/// Writes the figures, and the page that shows them.
 fn write(place: &Path, series: &[Series], table: &str, conditions: &str) -> Result<()> {
     fs::create_dir_all(place).with_context(|| format!("create {}", place.display()))?;
     for figure in &plot::FIGURES {

@@ -22,12 +22,12 @@ const COLOURS: [RGBColor; 6] = [
 pub struct Figure {
     /// Its file.
     pub file: &'static str,
-    /// What it says above.
+    /// Title above the figure.
     pub title: &'static str,
     what: &'static [What],
 }
 
-/// Those that are made again.
+/// Reproduced figures.
 pub const FIGURES: [Figure; 3] = [
     Figure {
         file: "figure-3.svg",
@@ -46,7 +46,7 @@ pub const FIGURES: [Figure; 3] = [
     },
 ];
 
-/// The figure: how long each answer took, one after the other, over both families.
+/// Draws a figure: the latency of each answer, in sequence, over both families.
 pub fn draw(figure: &Figure, series: &[Series]) -> Result<String> {
     let both = |what: &What| Family::ALL.map(|family| find(series, *what, family));
     let lines: Vec<&Series> = figure.what.iter().flat_map(both).flatten().collect();
@@ -55,13 +55,13 @@ pub fn draw(figure: &Figure, series: &[Series]) -> Result<String> {
     let last = most
         .filter(|most| *most > 0)
         .context("nothing was measured")?;
-    // A decade's part below and above, so that no line runs along an edge.
+    // Half the least and twice the most, so that no line runs along an edge.
     let low = all().copied().fold(f64::INFINITY, f64::min) / 2.0;
     let high = all().copied().fold(0.0, f64::max) * 2.0;
     let mut text = String::new();
     plot(&mut text, figure.title, &lines, (last, low..high))
         .map_err(|error| anyhow!("plotters: {error}"))?;
-    // As other text of the repository.
+    // No trailing blanks, as in the repository's other text.
     Ok(text
         .lines()
         .map(|line| format!("{}\n", line.trim_end()))

@@ -1,4 +1,4 @@
-//! The table and the page: what the report says, and what was measured here.
+//! The table and the page: the report's values, and those measured here.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::plot::Figure;
 use crate::bench::report::median;
 use xdnsd_lab::family::Family;
 
-/// What answered.
+/// Source of the answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// The appliance, from upstream.
@@ -15,7 +15,7 @@ pub enum What {
     CacheHit,
     /// The appliance, in its XDP program.
     HotName,
-    /// The upstream, asked without anybody between.
+    /// The upstream, asked directly.
     Direct,
     /// dnsmasq, from upstream.
     DnsmasqFirst,
@@ -24,7 +24,7 @@ pub enum What {
 }
 
 impl What {
-    /// All of them, in the table's order.
+    /// All sources, in the table's order.
     const ALL: [Self; 6] = [
         Self::FirstHit,
         Self::CacheHit,
@@ -34,7 +34,7 @@ impl What {
         Self::DnsmasqHit,
     ];
 
-    /// What the table and the figures say.
+    /// Name in the table and the figures.
     pub fn name(self) -> &'static str {
         match self {
             Self::FirstHit => "first hit",
@@ -46,7 +46,7 @@ impl What {
         }
     }
 
-    /// Mean and median in the report's section VI, in seconds as it has them. Of dnsmasq it shows a picture.
+    /// Mean and median in the report's section VI, in seconds as there. For dnsmasq it only has a picture.
     fn theirs(self) -> Option<[f64; 2]> {
         match self {
             Self::FirstHit => Some([26.322_772, 25.766_722]),
@@ -57,7 +57,7 @@ impl What {
     }
 }
 
-/// How many times longer the median of one is than that of another.
+/// Pairs whose medians are compared.
 const RATIOS: [[What; 2]; 4] = [
     [What::FirstHit, What::CacheHit],
     [What::Direct, What::CacheHit],
@@ -65,14 +65,14 @@ const RATIOS: [[What; 2]; 4] = [
     [What::CacheHit, What::HotName],
 ];
 
-/// What was measured.
+/// Measured latencies of one source.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What answered.
+    /// Source of the answers.
     pub what: What,
-    /// By which protocol it was asked.
+    /// Address family of the queries.
     pub family: Family,
-    /// Of each answer, in the order in which they came.
+    /// Latency of each answer, in order of arrival, in microseconds.
     pub latencies_us: Vec<f64>,
 }
 
@@ -81,12 +81,12 @@ impl Series {
         self.latencies_us.iter().sum::<f64>() / self.latencies_us.len() as f64
     }
 
-    /// Half of the answers came within.
+    /// Median latency.
     pub fn median(&self) -> f64 {
         median(self.latencies_us.clone())
     }
 
-    /// Of a hundred answers 99 came within.
+    /// 99th percentile.
     fn p99(&self) -> f64 {
         let mut sorted = self.latencies_us.clone();
         sorted.sort_by(f64::total_cmp);
@@ -95,7 +95,7 @@ impl Series {
     }
 }
 
-/// The one of this kind.
+/// The series of this source and family.
 pub fn find(series: &[Series], what: What, family: Family) -> Option<&Series> {
     series
         .iter()
@@ -145,7 +145,7 @@ fn ratios(series: &[Series]) -> String {
                 |(of, to)| format!("{:.1}", of.median() / to.median()),
             )
         });
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(
             text,
             "{} to {}: {theirs} times in the report, {} over IPv4, {} over IPv6",

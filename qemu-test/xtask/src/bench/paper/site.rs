@@ -1,4 +1,4 @@
-//! Who answers, and where.
+//! Servers and lab of the reproduction.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -14,14 +14,14 @@ use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::scripted::{self, A, Asked, Record, Rule};
 
-/// How long the appliance may take to be ready.
+/// Time until the appliance is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 const DNS_PORT: u16 = 53;
 const DAY_SECS: u32 = 86_400;
-/// What every name has, as dig prints it.
+/// Address of every name, as dig prints it.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Who answers.
+/// Answering server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// The upstream, through the router's kernel.
@@ -35,10 +35,10 @@ pub enum Who {
 }
 
 impl Who {
-    /// All of them.
+    /// All servers.
     pub const ALL: [Self; 4] = [Self::Upstream, Self::Appliance, Self::Tier0, Self::Dnsmasq];
 
-    /// What is said of it while it is measured.
+    /// Name for progress messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Upstream => "the upstream itself",
@@ -48,7 +48,7 @@ impl Who {
         }
     }
 
-    /// Where it is asked. Questions to the upstream always go over IPv4.
+    /// Address to ask. The forwarder's own questions always go over IPv4.
     pub fn address(self, family: Family) -> IpAddr {
         match self {
             Self::Upstream => family.of(UPSTREAM_V4.into(), UPSTREAM_V6.into()),
@@ -59,14 +59,14 @@ impl Who {
     }
 }
 
-/// What all turns stand on.
+/// Environment of all turns.
 #[derive(Debug)]
 pub struct Ground {
     /// The three hosts.
     pub lab: Lab,
-    /// Where files go.
+    /// Directory for files.
     pub directory: PathBuf,
-    /// The names, without their domain's end.
+    /// The names, without the domain.
     pub names: Vec<String>,
     program: PathBuf,
     _upstream: scripted::Upstream,
@@ -74,7 +74,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// The lab, with an upstream that answers everything, so much later.
+    /// The lab, with an upstream that answers everything after `distance`.
     pub fn make(program: PathBuf, names: u32, distance: Duration, at: &Path) -> Result<Self> {
         let lab = Lab::up(&Spec::default())?;
         let rule = Rule {
@@ -88,7 +88,7 @@ impl Ground {
                 .run(|| upstream.serve(SocketAddr::new(address, DNS_PORT)));
             served.with_context(|| format!("start the upstream at {address}"))?;
         }
-        // What a program sends back by XDP_TX arrives only where the other end of the pair has one as well.
+        // Frames sent by XDP_TX arrive only if the other end of the pair has a program.
         let pass = attach_pass(&lab.client, HOST_INTERFACE);
         Ok(Self {
             _pass: pass.context("attach a program that passes to the client")?,
@@ -102,7 +102,7 @@ impl Ground {
         })
     }
 
-    /// Starts it with nothing in its cache, unless it runs anyway.
+    /// Starts the server with an empty cache, unless it runs anyway.
     pub fn start(&self, who: Who, family: Family) -> Result<Option<Process>> {
         match who {
             Who::Upstream => Ok(None),

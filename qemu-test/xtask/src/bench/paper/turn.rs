@@ -1,4 +1,4 @@
-//! One turn: who answers is started, asked, captured, asked the same again, and ended.
+//! One turn: a server is started, asked, captured, asked the same again, and ended.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,9 +15,9 @@ use xdnsd_lab::family::Family;
 
 /// Names that dig asks for; dnsperf asks for the others.
 const BY_DIG: usize = 5;
-/// How often each name is asked for before it is a hot one, as fast as can be: more than enough in a second.
+/// Queries for each name, as fast as possible, before it is hot: more than enough in a second.
 const WARM_TIMES: u32 = 20;
-/// Of the queries of a capture, how many have to be answered.
+/// Share of a capture's queries that must be answered.
 const ANSWERED_MIN: f64 = 0.99;
 
 /// Measures.
@@ -50,7 +50,7 @@ impl Turn<'_> {
         let (what_first, what_again) = match self.who {
             Who::Upstream => return Ok(vec![self.series(What::Direct, &first)?]),
             Who::Appliance => (Some(What::FirstHit), What::CacheHit),
-            // As that of the appliance without tier 0.
+            // The first hits are those of the appliance without tier 0.
             Who::Tier0 => (None, What::HotName),
             Who::Dnsmasq => (Some(What::DnsmasqFirst), What::DnsmasqHit),
         };
@@ -77,14 +77,14 @@ impl Turn<'_> {
         self.ground.directory.join(name)
     }
 
-    /// Captures what `work` has the client ask.
+    /// Captures the queries that `work` has the client send.
     fn capture(&self, what: &str, work: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
         let capture = Capture::start(&self.ground.lab.client, &self.path(what))?;
         work()?;
         capture.finish()
     }
 
-    /// Every name once: the first ones by dig, whose answers are looked at, the others by dnsperf.
+    /// Asks for every name once: the first ones by dig, whose answers are checked, the others by dnsperf.
     fn ask(&self, server: IpAddr) -> Result<()> {
         let client = &self.ground.lab.client;
         let (by_dig, by_dnsperf) = self.ground.names.split_at(BY_DIG);
@@ -123,7 +123,7 @@ impl Turn<'_> {
 fn questions(names: &[String], directory: &Path) -> Result<PathBuf> {
     let mut text = String::new();
     for name in names {
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(text, "{name} A");
     }
     let path = directory.join("queries.txt");

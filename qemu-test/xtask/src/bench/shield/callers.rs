@@ -1,4 +1,4 @@
-//! Who wants to be served while the flood goes on: queries over UDP and connections over TCP, each at a rate that nothing slows down.
+//! Legitimate clients during a flood: queries over UDP and connections over TCP, each at a fixed rate.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket};
@@ -13,18 +13,18 @@ use std::os::fd::AsRawFd;
 
 use crate::bench::query;
 
-/// Who is answered later is not served: a client would have asked again, and a SYN would have been sent again.
+/// A later answer counts as not served: a client would have asked again, and a SYN would have been sent again.
 const LIMIT: Duration = Duration::from_millis(950);
-/// Names that are asked for.
+/// Number of names.
 const NAMES: usize = 16;
-/// Sockets for UDP: source ports.
+/// Number of UDP sockets, and so of source ports.
 const PORTS: usize = 8;
-/// IDs of messages: no more queries fit into one measurement.
+/// Number of message IDs: most queries in one measurement.
 const IDS: usize = 1 << 16;
-/// Bytes of a message's length over TCP (RFC 1035 section 4.2.2).
+/// Bytes of the length prefix over TCP (RFC 1035 section 4.2.2).
 const PREFIX_LEN: usize = 2;
 
-/// How many a second.
+/// Rates per second.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// Queries over UDP.
@@ -33,7 +33,7 @@ pub struct Rates {
     pub tcp: u32,
 }
 
-/// How many were asked, and how many of them served.
+/// Numbers of queries asked and served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Asked.
@@ -43,7 +43,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// In percent.
+    /// Share served, in percent.
     pub fn percent(self) -> f64 {
         100.0 * self.served as f64 / self.asked as f64
     }
@@ -56,7 +56,7 @@ impl std::ops::AddAssign for Share {
     }
 }
 
-/// What came of it.
+/// Result of a measurement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Over UDP.
@@ -97,7 +97,7 @@ pub fn call(server: Ipv4Addr, rates: Rates, length: Duration) -> Result<Served> 
     })
 }
 
-/// So many a second: how many are due.
+/// Schedule at a rate per second.
 struct Due {
     rate: u32,
     done: u64,
@@ -108,7 +108,7 @@ impl Due {
         Self { rate, done: 0 }
     }
 
-    /// How many more have to be begun, when so much time has passed.
+    /// Number to begin now, after `passed`.
     fn count(&mut self, passed: Duration) -> u64 {
         let due = (passed.as_secs_f64() * f64::from(self.rate)) as u64;
         let count = due - self.done;
@@ -117,7 +117,7 @@ impl Due {
     }
 }
 
-/// Until something has come, but no longer than to the next query.
+/// Waits for an event, but no longer than to the next query.
 fn wait(datagrams: &Datagrams, connections: &Connections) -> Result<()> {
     const TICK_MS: u8 = 1;
     let mut fds = Vec::new();
@@ -139,7 +139,7 @@ fn wait(datagrams: &Datagrams, connections: &Connections) -> Result<()> {
 
 struct Datagrams {
     sockets: Vec<UdpSocket>,
-    /// When the query of each ID was sent, while it is not answered.
+    /// When the query of each ID was sent, until it is answered.
     asked: Vec<Option<Instant>>,
     share: Share,
     late: u64,
@@ -166,7 +166,7 @@ impl Datagrams {
         let number = self.share.asked as usize;
         ensure!(number < IDS, "--udp and --seconds: {IDS} queries at most");
         let message = query::message(number % NAMES, number as u16);
-        // What does not leave is not served.
+        // A failed send counts as not served.
         drop(self.sockets[number % PORTS].send(&message));
         self.asked[number] = Some(now);
         self.share.asked += 1;
@@ -220,7 +220,7 @@ impl Connections {
                 id,
                 reply: Vec::new(),
             }),
-            // It is not served.
+            // Not served.
             Err(_) => {}
         }
         Ok(())
@@ -273,7 +273,7 @@ impl Connection {
     }
 }
 
-/// A socket that is not connected yet, or has nothing yet.
+/// True for a socket that is not connected yet, or has no data yet.
 fn is_pending(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
@@ -281,7 +281,7 @@ fn is_pending(error: &std::io::Error) -> bool {
     )
 }
 
-/// The ID of a response with one answer.
+/// ID of a response with one answer.
 fn answered(message: &[u8]) -> Option<u16> {
     let header = message.first_chunk::<12>()?;
     let is_answer = header[2] & 0x80 != 0 && header[3] & 0x0f == 0 && header[6..8] == [0, 1];

@@ -1,7 +1,7 @@
-//! What the appliance's programs take for frames that are no queries, beside bare programs that do the same with every frame.
+//! Cost of frames other than queries in the appliance's programs, beside bare programs with the same verdicts.
 //!
-//! A bare program is an instruction or two, so its own nanoseconds say nothing of what a frame costs. What does is the processor
-//! time of the thread that takes frames in for the interface, which is the driver and the program, for each frame of a flood.
+//! A bare program is an instruction or two, so its own nanoseconds say little about the cost of a frame. The relevant figure is
+//! the processor time per frame of a flood of the thread that receives the interface's frames: driver and program.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
@@ -26,19 +26,19 @@ use xdnsd_lab::process::{End, Process};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const RUN_UP: Duration = Duration::from_millis(100);
-/// An address without a host: the appliance does not serve it.
+/// An address without a host, which the appliance does not serve.
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 200);
 
-/// A frame, and what becomes of it.
+/// A kind of frame, and its verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// In words.
+    /// Name in the table.
     pub name: &'static str,
-    /// Of which kind.
+    /// Kind of frame.
     pub kind: Kind,
-    /// Whether it is for another address than the appliance's.
+    /// True for another destination than the appliance's address.
     pub is_foreign: bool,
-    /// What the program says of it.
+    /// Action that the program returns.
     pub verdict: i32,
 }
 
@@ -51,7 +51,7 @@ const fn case(name: &'static str, kind: Kind, verdict: i32) -> Case {
     }
 }
 
-/// All of them.
+/// All cases.
 pub const CASES: [Case; 7] = [
     case("SYN: cookie", Kind::Syn, XDP_TX),
     case("ACK of no connection: dropped", Kind::Ack, XDP_DROP),
@@ -62,16 +62,16 @@ pub const CASES: [Case; 7] = [
     case("somebody else's TCP: passed", Kind::Ack, XDP_PASS),
 ];
 
-/// What a frame takes, in nanoseconds.
+/// Cost of a frame, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
     /// The program alone, by BPF_PROG_TEST_RUN.
     pub program_ns: f64,
-    /// Driver and program, of a flood; of what passes not asked for, since the kernel's part is most of it.
+    /// Driver and program, during a flood; `None` for passed frames, where the kernel's part dominates.
     pub frame_ns: Option<f64>,
 }
 
-/// Ours and bare.
+/// Costs of ours and of the bare program.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Costs {
     /// The appliance's.
@@ -80,13 +80,13 @@ pub struct Costs {
     pub bare: Cost,
 }
 
-/// How each kind is flooded.
+/// Parameters of the floods.
 #[derive(Clone, Copy, Debug)]
 pub struct Floods {
-    /// How long.
+    /// Duration.
     pub length: Duration,
-    /// Frames a second at most. `None`: as many as a core makes, more than any program takes; then the link is full, and what that
-    /// costs is in every figure.
+    /// Most frames a second. `None` for as many as a core makes, more than any program takes; the link is then full, and the cost
+    /// of that is in every figure.
     pub rate: Option<u32>,
 }
 
@@ -122,7 +122,7 @@ pub fn turn(programs: &Programs, directory: &Path, floods: Floods) -> Result<Vec
     Ok(costs)
 }
 
-/// What comes back ends in the client's driver.
+/// Attaches a program to the client's end, where returned frames end.
 fn attach(pair: &Pair, verdict: i32) -> Result<Link> {
     let index = pair.far_index()?;
     let link = pair
@@ -175,7 +175,7 @@ fn one(pair: &Pair, case: Case, floods: Floods) -> Result<Cost> {
     })
 }
 
-/// Processor time of the server's driver for a frame of the flood.
+/// Processor time of the server's driver per frame of the flood.
 fn frame_ns(pair: &Pair, flood: &Flood<'_>, length: Duration) -> Result<f64> {
     pair.thread_server(Some(SUBJECT_CORE))?;
     let threads = [receiver(NEAR)?, softirq_thread(SUBJECT_CORE)?];

@@ -1,4 +1,4 @@
-//! Where callers' frames and their answers were lost: what the kernel and the appliance counted during a flood.
+//! Where callers' frames and answers were lost: counters of the kernel and the appliance during a flood.
 //!
 //! ```text
 //!  callers ─► ring of lan0 ─► XDP ─┬─ XDP_TX ────────────────────► ring of eth0 ─► stack ─► sockets
@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use xdnsd_lab::lab::{HOST_INTERFACE, LAN, Lab};
 use xdnsd_lab::netns::Namespace;
 
-/// What is counted, in the order of a query's way.
+/// Counters, in the order of a query's path.
 const NAMES: [&str; 7] = [
     "callers' frames without room on the link",
     "AF_XDP without room",
@@ -24,18 +24,18 @@ const NAMES: [&str; 7] = [
     "callers' sockets full",
 ];
 
-/// Readings of counters, then what they are apart.
+/// Readings of the counters, or differences between two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses([u64; NAMES.len()]);
 
 impl Losses {
-    /// What was counted so far. `program` asks the appliance for its counters; `None`: it has no sockets of this kind.
+    /// Reads the counters. `program` asks the appliance for its own; `None` without sockets of this kind.
     pub fn read(lab: &Lab, program: Option<Command>) -> Result<Self> {
         let (client, router) = ((&lab.client, HOST_INTERFACE), (&lab.router, LAN));
         let answers = driver(router, "_xdp_tx_errors")?;
         let sockets = program.map_or_else(|| Ok(String::new()), stats)?;
         Ok(Self([
-            // The device counts what came in bulk among them.
+            // The device's counter includes frames sent in bulk.
             dropped(client)?.saturating_sub(driver(client, "_xdp_xmit_errors")?),
             metric(&sockets, "xdnsd_xsk_rx_ring_full_total")
                 + metric(&sockets, "xdnsd_xsk_rx_dropped_total"),
@@ -47,13 +47,13 @@ impl Losses {
         ]))
     }
 
-    /// What came since the earlier reading.
+    /// Differences since the earlier reading.
     pub fn since(self, earlier: Self) -> Self {
         let apart = |at: usize| self.0[at].saturating_sub(earlier.0[at]);
         Self(std::array::from_fn(apart))
     }
 
-    /// What there is, in words.
+    /// Counters other than 0, in words.
     pub fn in_words(self) -> String {
         let named = NAMES.into_iter().zip(self.0);
         let there = named.filter(|(_, count)| *count != 0);
@@ -82,7 +82,7 @@ fn stats(mut program: Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The sum of a counter over all of its labels.
+/// Sum of a metric over all its labels.
 fn metric(text: &str, name: &str) -> u64 {
     let values = text.lines().filter_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -94,7 +94,7 @@ fn metric(text: &str, name: &str) -> u64 {
     values.sum()
 }
 
-/// The sum of a driver's counters, over all queues.
+/// Sum of a driver's counters, over all queues.
 fn driver((host, interface): (&Namespace, &str), suffix: &str) -> Result<u64> {
     Ok(counters(
         &host.output(&["ethtool", "-S", interface])?,
@@ -120,7 +120,7 @@ fn dropped((host, interface): (&Namespace, &str)) -> Result<u64> {
     count.with_context(|| format!("{path} is a number"))
 }
 
-/// Packets that found no room in a core's backlog: the second number of each line, in hexadecimal.
+/// Packets without room in a core's backlog: the second number of each line, in hexadecimal.
 fn backlog(text: &str) -> u64 {
     let values = text.lines().filter_map(|line| {
         let word = line.split_whitespace().nth(1)?;

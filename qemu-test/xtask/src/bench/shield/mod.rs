@@ -1,9 +1,8 @@
-//! `cargo xtask bench shield`: who is served during a flood, and what its frames cost.
+//! `cargo xtask bench shield`: service during a flood, and the cost of its frames.
 //!
-//! Callers ask at a fixed rate while the client's core sends as many frames of one kind as it can, each to the same address and
-//! port, by the same link. dnsmasq and unbound stand in the same place under the same floods, with the kernel's own SYN cookies.
-//! The frames of a flood are taken in on the core that sends them, so a router that needs long for each gets fewer: the column
-//! says how many.
+//! Callers ask at a fixed rate while the client's core sends as many frames of one kind as it can, to the same address and port,
+//! over the same link. dnsmasq and unbound take the same place under the same floods, with the kernel's SYN cookies. A flood's
+//! frames are received on the core that sends them, so a router that is slow per frame gets fewer: the column says how many.
 
 use std::fs;
 use std::process::ExitCode;
@@ -113,7 +112,7 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everybody who is there.
+/// Rows of all subjects.
 fn rows(suite: Option<&Suite>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for who in Who::ALL {

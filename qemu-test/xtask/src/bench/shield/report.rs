@@ -9,30 +9,30 @@ use super::turn::{FLOODS, Outcome, Who, name};
 use crate::bench::report::median;
 use xdnsd_lab::bpf::{XDP_PASS, XDP_TX};
 
-/// In percent, of what was asked while a flood went on: the goals.
+/// Goals: share served during a flood, in percent.
 const UDP_GOAL: f64 = 99.5;
 const TCP_GOAL: f64 = 99.0;
-/// Frames a second that a flood has to have.
+/// Goal: frames a second of a flood.
 const FLOOD_GOAL: f64 = 1e6;
-/// Of a bare program's cost of a frame, at most.
+/// Goals: most cost per frame, as a ratio to the bare program's.
 const DROP_GOAL: f64 = 1.5;
 const COOKIE_GOAL: f64 = 2.0;
-/// The most nanoseconds that a frame to others may pay.
+/// Goal: most nanoseconds for a frame to other hosts.
 const PASS_GOAL: f64 = 30.0;
 
-/// The turns of one subject: an outcome for each flood.
+/// The turns of one subject: one outcome per flood.
 #[derive(Debug)]
 pub struct Row {
-    /// Who.
+    /// The subject.
     pub who: Who,
-    /// Its version, where it is not ours.
+    /// Its version; empty for ours.
     pub version: String,
     /// One per round.
     pub turns: Vec<[Outcome; FLOODS.len()]>,
 }
 
 impl Row {
-    /// Of all rounds together.
+    /// Share served, over all rounds.
     fn share(&self, flood: usize, of: fn(&Outcome) -> Share) -> f64 {
         let mut sum = Share::default();
         for turn in &self.turns {
@@ -51,7 +51,7 @@ pub fn all(rows: &[Row], costs: &[Vec<Costs>]) -> String {
     format!("{}\n{}\n{}", served(rows), losses(rows), self::costs(costs))
 }
 
-/// Who was served in which flood.
+/// Share served in each flood.
 pub fn served(rows: &[Row]) -> String {
     let mut text = line([
         "flood",
@@ -96,7 +96,7 @@ pub fn served(rows: &[Row]) -> String {
     text
 }
 
-/// The shares over UDP and TCP, in percent of those behind the bare filter. Empty: it is not there.
+/// Shares over UDP and TCP, in percent of those behind the bare filter. Empty without that row.
 fn of_bound(rows: &[Row], flood: usize, shares: [f64; 2]) -> String {
     let Some(bare) = rows.iter().find(|row| row.who == Who::Bare) else {
         return String::new();
@@ -125,7 +125,7 @@ fn line(cells: [&str; 8]) -> String {
     text.trim_end().to_owned() + "\n"
 }
 
-/// Where callers' frames and answers were lost, in all rounds.
+/// Where callers' frames and answers were lost, over all rounds.
 pub fn losses(rows: &[Row]) -> String {
     let mut text = "lost on the way, of callers' frames and of all answers:\n".to_owned();
     for (at, flood) in FLOODS.into_iter().enumerate() {
@@ -148,7 +148,7 @@ pub fn losses(rows: &[Row]) -> String {
     text
 }
 
-/// What frames cost: a list of costs for each round.
+/// Costs of frames; one list per round.
 pub fn costs(rounds: &[Vec<Costs>]) -> String {
     let mut text = format!(
         "{:<32}{:>9}{:>8}{:>11}{:>8}{:>8}{:>9}\n",

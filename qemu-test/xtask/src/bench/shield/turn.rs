@@ -1,4 +1,4 @@
-//! One turn of one subject: every flood after the other, on a lab of its own.
+//! One turn of one subject: all floods in sequence, in its own lab.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,29 +26,29 @@ use xdnsd_lab::peer::{Peer, Site};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::suite::Suite;
 
-/// How long the appliance may take to be ready.
+/// Time until the appliance is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long callers ask before anything is measured: every name is hot by then.
+/// Time that callers ask before measuring: every name is hot by then.
 const RUN_UP: Duration = Duration::from_secs(1);
 /// The appliance's control socket, in the directory.
 const SOCKET: &str = "xdnsd.sock";
 /// Longer than any measurement.
 const FLOOD_MAX: Duration = Duration::from_secs(600);
 
-/// Who is flooded.
+/// Subject of the floods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// The appliance, with SYN cookies, limits and tier 0.
     Appliance,
-    /// The appliance without XDP, behind a program of some ten instructions that drops what comes from the flood's sources and
-    /// passes all else: what the link and the machine leave to any program.
+    /// The appliance without XDP, behind a program of some ten instructions that drops packets from the flood's sources and
+    /// passes all others: the share that link and machine leave to any program.
     Bare,
     /// Another forwarder, with the kernel's cookies.
     Peer(Peer),
 }
 
 impl Who {
-    /// All of them, ours first.
+    /// All subjects, ours first.
     pub const ALL: [Self; 4] = [
         Self::Appliance,
         Self::Bare,
@@ -56,7 +56,7 @@ impl Who {
         Self::Peer(Peer::Unbound { threads: 1 }),
     ];
 
-    /// What the table says.
+    /// Name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Appliance => "xdnsd",
@@ -66,7 +66,7 @@ impl Who {
     }
 }
 
-/// The floods, none first.
+/// The floods; the first entry is no flood.
 pub const FLOODS: [Option<Kind>; 6] = [
     None,
     Some(Kind::Syn),
@@ -76,33 +76,33 @@ pub const FLOODS: [Option<Kind>; 6] = [
     Some(Kind::Garbage),
 ];
 
-/// What happened during one flood.
+/// Result of one flood.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    /// Who was served.
+    /// Callers served.
     pub served: Served,
-    /// Frames of the flood that the router took in, a second.
+    /// Frames of the flood that the router received, per second.
     pub flood: f64,
-    /// Those that found no room on the link.
+    /// Frames without room on the link, per second.
     pub lost: f64,
     /// Where callers' frames and answers were lost.
     pub losses: Losses,
 }
 
-/// What all turns have in common.
+/// Parameters common to all turns.
 #[derive(Debug)]
 pub struct Ground<'a> {
     /// Our programs.
     pub programs: &'a Programs,
-    /// Theirs; `None`: they are left out.
+    /// The newer Debian suite of other servers; `None` leaves them out.
     pub suite: Option<&'a Suite>,
-    /// Where files go.
+    /// Directory for files.
     pub directory: &'a Path,
-    /// How many callers a second.
+    /// Rates of the callers.
     pub rates: Rates,
-    /// How long each flood is.
+    /// Duration of each flood.
     pub length: Duration,
-    /// Frames of it a second at most.
+    /// Most frames of a flood per second.
     pub flood: Option<u32>,
 }
 
@@ -110,8 +110,8 @@ pub struct Ground<'a> {
 pub fn turn(who: Who, ground: &Ground<'_>) -> Result<[Outcome; FLOODS.len()]> {
     let lab = Lab::up(&Spec::default())?;
     flood::learn_routes(&lab.router)?;
-    // What XDP sends reaches a veth's end only where that has a program. Answers to the flood end there: who forges sources gets
-    // none, and in front of the callers' own stack they would slow down those who are counted.
+    // Frames sent by XDP arrive at a veth's end only if it has a program. This one drops answers to the flood: a host that forges
+    // sources gets none, and in the callers' stack they would slow down the measured traffic.
     let _receiver = attach_filter(&lab.client, HOST_INTERFACE, DESTINATION)?;
     let _upstream = Upstream::start_at(&lab.upstream, UPSTREAM_V4)?;
     let _filter = match who {
@@ -141,7 +141,7 @@ fn losses(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Losses> {
     Losses::read(lab, stats)
 }
 
-/// What a flood is called.
+/// Name of a flood.
 pub fn name(kind: Option<Kind>) -> &'static str {
     kind.map_or("none", Kind::name)
 }
@@ -195,8 +195,8 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
     })
 }
 
-/// Has frames taken in on the subject's core by a thread of the kernel that nothing there holds up, as a card's interrupt is: where
-/// they are sent is the sender's core, which it leaves only now and then, and never to a router's loss.
+/// Has frames received on the subject's core by a kernel thread that nothing there delays, like a card's interrupt: otherwise
+/// they are received on the sender's core, which rarely yields, and never at a router's expense.
 fn as_an_interrupt(lab: &Lab) -> Result<()> {
     const PRIORITY: &str = "50";
     thread(&lab.router, LAN, Some(SUBJECT_CORE))?;
@@ -222,12 +222,12 @@ fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
     }
 }
 
-/// Offset of the source in an untagged frame with IPv4.
+/// Offset of the source address in an untagged IPv4 frame.
 const SOURCE: i16 = 26;
-/// The destination's.
+/// Offset of the destination address.
 const DESTINATION: i16 = 30;
 
-/// Drops what has one of the flood's sources at this offset, and passes all else.
+/// Attaches a program that drops frames with a flood's source at this offset, and passes all others.
 fn attach_filter(host: &Namespace, interface: &str, at: i16) -> Result<Link> {
     const HEADERS_END: i32 = 34;
     const NETWORK: i32 = u16::from_ne_bytes([198, 18]) as i32;
@@ -254,7 +254,7 @@ fn start_own(lab: &Lab, ground: &Ground<'_>, xdp: &str) -> Result<Process> {
         "off" => ("off", String::new()),
         _ => ("on", shield(directory)),
     };
-    // Half as much again as the callers ask, who are one client.
+    // Half as much again as the callers ask, who count as one client.
     let limit = ground.rates.udp + ground.rates.udp / 2;
     let text = format!(
         "[[interface]]\nname = \"{LAN}\"\nlisten = [\"{LAN_V4}\"]\nxdp = \"{xdp}\"\n\n\
@@ -274,7 +274,7 @@ fn start_own(lab: &Lab, ground: &Ground<'_>, xdp: &str) -> Result<Process> {
     Ok(process)
 }
 
-/// The section of the config that has SYNs answered with cookies.
+/// Section of the config that enables SYN cookies.
 pub fn shield(directory: &Path) -> String {
     let state = directory.join("syncookies");
     format!("\n[shield]\nsyn_cookies = \"always\"\nstate_file = {state:?}\n")

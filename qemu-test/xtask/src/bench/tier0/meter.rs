@@ -1,13 +1,13 @@
-//! The client of the benchmark, all of it in the kernel: a program that sends queries at a rate, and one that takes the replies,
-//! counts them and notes how long each took.
+//! The benchmark's client, all of it in the kernel: a program that sends queries at a rate, and one that receives the replies,
+//! counts them and records their latency.
 //!
 //! ```text
 //!   Ethernet 14 | IPv4 20 | UDP 8 | DNS header 12 | 3 x a a | 5 bench | 4 test | 0 | A | IN
 //!                  source port ↑     ↑ ID = number of the query, 14 bits
 //! ```
-//! The letter is drawn, and the source port is what makes the checksum of all of them the same. Each query notes
-//! in words that both programs share when it was sent; the reply finds that by its ID. So a query's time is from the moment before
-//! it is handed to the link to the moment in which the client's driver has the reply.
+//! The letter is random, and the source port keeps the checksum constant. The sender notes each query's time in words shared by
+//! both programs; the receiver finds it by the reply's ID. So the latency is from just before the query is passed to the link to
+//! the moment when the client's driver has the reply.
 
 use std::time::{Duration, Instant};
 
@@ -21,40 +21,40 @@ use xdnsd_lab::bpf::maps::Words;
 use xdnsd_lab::bpf::{Attach, DATA, DATA_END, Link, Program, XDP_DROP, XDP_PASS};
 use xdnsd_lab::live::{ENDLESS, Live, Running};
 
-/// Different names.
+/// Number of names.
 pub const NAMES: usize = 16;
-/// Different numbers of queries; one that is answered when so many more have been sent has no time.
+/// Number of query numbers; a query that is answered after so many later ones has no latency.
 const NUMBERS: usize = 1 << 14;
-/// Nanoseconds of a class of times, as a shift.
+/// Nanoseconds of a latency class, as a shift.
 const CLASS_SHIFT: i32 = 6;
-/// Classes of times; the last one has all that took longer.
+/// Latency classes; the last one has all longer latencies.
 const CLASSES: usize = 1 << 15;
-/// The port of query 0, from which the others go down.
+/// Port of query 0; later ones decrease.
 const FIRST_PORT: u16 = 0xffff;
-/// Queries that leave at once where only the rate is measured. The pool of their memory has room for as many: frames that come back
-/// beyond that are freed, on the server's core.
+/// Queries sent at once if only the rate is measured. Their memory pool has room for as many: surplus frames that return are
+/// freed, on the server's core.
 const MANY: u32 = 128;
-/// The same where latency is measured, at a high rate.
+/// Queries sent at once while latency is measured at a high rate.
 const SOME: u32 = 16;
-/// From so many queries a second on the rate is high.
+/// Queries a second from which the rate is high.
 const HIGH_RATE: f64 = 100_000.0;
 
 /// How queries are sent.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
-    /// So many a second; `None`: as fast as can be.
+    /// Queries a second; `None`: as fast as possible.
     rate: Option<f64>,
-    /// So many at once.
+    /// Queries at once.
     batch: u32,
 }
 
 impl Load {
-    /// To see how many are answered.
+    /// Measures the rate of answers.
     pub const fn to_count(rate: Option<f64>) -> Self {
         Self { rate, batch: MANY }
     }
 
-    /// To see how long each takes.
+    /// Measures latency.
     pub fn to_time(rate: f64) -> Self {
         let batch = if rate >= HIGH_RATE { SOME } else { 1 };
         let rate = Some(rate);
@@ -62,31 +62,31 @@ impl Load {
     }
 }
 
-/// Places in the shared words.
+/// Indices of the shared words.
 mod word {
     use super::{CLASSES, NUMBERS};
 
-    /// The next query's number.
+    /// Number of the next query.
     pub const NEXT: usize = 0;
     /// When it may be sent.
     pub const DUE: usize = 1;
-    /// Nanoseconds from one to the next; 0: none.
+    /// Nanoseconds between queries; 0 for none.
     pub const GAP: usize = 2;
     /// Queries sent.
     pub const SENT: usize = 3;
     /// Datagrams from port 53.
     pub const REPLIES: usize = 4;
-    /// Those among them that are responses with one answer.
+    /// Responses with one answer among them.
     pub const ANSWERS: usize = 5;
-    /// Classes of times.
+    /// Latency classes.
     pub const TIMES: usize = 8;
     /// When each query was sent.
     pub const STAMPS: usize = TIMES + CLASSES;
-    /// All of them.
+    /// Number of words.
     pub const COUNT: usize = STAMPS + NUMBERS;
 }
 
-/// The two programs and what they share.
+/// The two programs and their shared words.
 #[derive(Debug)]
 pub struct Meter {
     words: Words,
@@ -95,17 +95,17 @@ pub struct Meter {
     receiver: Link,
 }
 
-/// What has been counted up to a moment.
+/// Counters at one moment.
 #[derive(Clone, Debug)]
 pub struct Count {
     at: Instant,
     words: Vec<u64>,
 }
 
-/// What was counted between two moments.
+/// Counts between two moments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Counted {
-    /// How long it was.
+    /// Duration in seconds.
     pub secs: f64,
     /// Queries sent.
     pub sent: f64,
@@ -113,12 +113,12 @@ pub struct Counted {
     pub replies: f64,
     /// Responses with one answer among them.
     pub answers: f64,
-    /// How many took how long, by class.
+    /// Replies by latency class.
     times: Vec<u64>,
 }
 
 impl Meter {
-    /// Loads both; the receiver is attached to the client's end.
+    /// Loads both programs; the receiver is attached to the client's end.
     pub fn new(pair: &Pair) -> Result<Self> {
         let words = Words::new(word::COUNT).context("make a map of words")?;
         let index = pair.far_index()?;
@@ -143,7 +143,7 @@ impl Meter {
         Ok(live.start(&pair.client, Some(core), ENDLESS))
     }
 
-    /// What has been counted since the start.
+    /// Counters since the start.
     pub fn count(&self) -> Result<Count> {
         let words = self.words.read().context("read the counters")?;
         let at = Instant::now();
@@ -152,7 +152,7 @@ impl Meter {
 }
 
 impl Count {
-    /// What has happened from here to `later`.
+    /// Counts from this moment to `later`.
     pub fn until(&self, later: &Self) -> Counted {
         let more = |place: usize| later.words[place].wrapping_sub(self.words[place]);
         let secs = (later.at - self.at).as_secs_f64();
@@ -167,7 +167,7 @@ impl Count {
 }
 
 impl Counted {
-    /// The time within which this share of the replies came; `None`: of none.
+    /// Latency within which this share of the replies arrived; `None` without replies.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let total: u64 = self.times.iter().sum();
         let wanted = (total as f64 * share).ceil().max(1.0) as u64;
@@ -183,19 +183,19 @@ impl Counted {
     }
 }
 
-/// Query 0.
+/// Frame of query 0.
 pub fn frame() -> Vec<u8> {
     query::frame_from(&ENDS, FIRST_PORT, 0)
 }
 
-/// Makes the next query, if it is time for it, and sends it out of `ifindex`.
+/// Program that makes the next query when it is due, and sends it out of `ifindex`.
 fn sender(ifindex: u32, words: i32) -> Vec<Instruction> {
     const HELPER_KTIME: i32 = 5;
     const HELPER_REDIRECT: i32 = 23;
-    /// Who is late by so much catches up no further: a burst that fills the link's ring says nothing about who answers.
+    /// A longer delay is not caught up: a burst that fills the link's ring says nothing about the server.
     const LATE_MAX_NS: i32 = 50_000;
-    /// Looks at the clock before a frame is given back: some microseconds. The pool that it goes back to takes the replies' frames,
-    /// too, on the server's core, which a sender that gave frames back all the time would keep from it.
+    /// Clock readings before a frame is given back: some microseconds. The memory pool is also used for the replies' frames, on
+    /// the server's core, which a sender that gave frames back all the time would keep from it.
     const LOOKS: usize = 200;
     let (now, due) = (R8, R9);
     let mut code = Assembler::new();
@@ -248,7 +248,7 @@ fn sender(ifindex: u32, words: i32) -> Vec<Instruction> {
     code.finish()
 }
 
-/// Numbers the query, notes the time in R8, and writes the frame that R6 leads to. R7 leads to the words.
+/// Numbers the query, notes the time in R8, and writes the frame at R6. R7 points to the words.
 fn write_next(code: &mut Assembler, words: i32) {
     const HELPER_RANDOM: i32 = 7;
     let (now, number) = (R8, R9);
@@ -266,7 +266,7 @@ fn write_next(code: &mut Assembler, words: i32) {
         Instruction::add_register(R3, R2),
         Instruction::store_u64(R3, 0, now),
     ]);
-    // All of it: who answers a frame in its own place leaves the answer there for the next one.
+    // The whole frame: a server that answers in place leaves the answer there for the next query.
     code.push(&Instruction::store_bytes(R6, 0, &frame()));
     code.push(&[
         Instruction::call(HELPER_RANDOM),
@@ -286,7 +286,7 @@ fn write_next(code: &mut Assembler, words: i32) {
     ]);
 }
 
-/// Takes every datagram from port 53 and leaves all else to the kernel.
+/// Program that takes every datagram from port 53 and passes all other frames.
 fn receiver(words: i32) -> Vec<Instruction> {
     const HELPER_KTIME: i32 = 5;
     const ETHERTYPE: i16 = 12;
@@ -335,7 +335,7 @@ fn receiver(words: i32) -> Vec<Instruction> {
     code.finish()
 }
 
-/// Adds one to the class of times of the reply that R6 leads to and that came at R8; jumps to `no_time` where it has none.
+/// Counts the reply at R6, received at R8, in its latency class; jumps to `no_time` if it has none.
 fn take_time(code: &mut Assembler, words: i32, no_time: Label) {
     code.push(&[
         Instruction::load_u16(R1, R6, DNS as i16),
@@ -348,7 +348,7 @@ fn take_time(code: &mut Assembler, words: i32, no_time: Label) {
         Instruction::add_register(R2, R1),
         Instruction::load_u64(R3, R2, 0),
     ]);
-    // Its time has been taken, or it is of before the start.
+    // The latency is already taken, or the query is from before the start.
     code.jump(Instruction::skip_if_equal(R3, 0, 0), no_time);
     code.push(&[
         Instruction::set(R1, 0),
@@ -371,7 +371,7 @@ fn take_time(code: &mut Assembler, words: i32, no_time: Label) {
     ]);
 }
 
-/// Adds one to a word; R7 leads to the words.
+/// Increments a word; R7 points to the words.
 fn more(word: usize) -> [Instruction; 3] {
     [
         Instruction::load_u64(R1, R7, place(word)),
@@ -390,7 +390,7 @@ fn byte(word: usize) -> i32 {
 
 #[cfg(test)]
 impl Counted {
-    /// What a window would be in which the replies took these nanoseconds.
+    /// Counts of a window in which the replies took these nanoseconds.
     pub fn of(secs: f64, sent: f64, answers: f64, nanos: &[u64]) -> Self {
         let mut times = vec![0; CLASSES];
         for nanos in nanos {
@@ -418,7 +418,7 @@ mod tests {
     fn checksums_add_up_whatever_a_querys_number() {
         for number in 0..NUMBERS as u16 {
             let mut frame = frame();
-            // The others lie between.
+            // The others are in between.
             let letter = number / 7 % NAMES as u16;
             let port = FIRST_PORT - number - letter;
             assert!(port > 0xbf00, "{port} is no port that is left alone");

@@ -1,4 +1,4 @@
-//! `cargo xtask bench tier0`: hot names answered inside the XDP program, beside what there is to compare with.
+//! `cargo xtask bench tier0`: hot names answered inside the XDP program, beside other servers and bare programs.
 //!
 //! ```text
 //!   core 0, the client                         core 1, the server
@@ -7,10 +7,10 @@
 //!  │ the driver's thread: counts ◄───┼────────┼──────────────────────────────────────┼─◄
 //!  └─────────────────────────────────┘        └──────────────────────────────────────┘
 //! ```
-//! Subjects take turns, round after round, each with a new process on a new pair. Everything that serves has one core, its
-//! driver's work among it; client and generator have the other. A rate is the highest that there is, at whatever rate of queries
-//! (`search`). Latency is measured without threads of the drivers, as on a card whose interrupts come where the frames do: a
-//! thread's wake-up would be most of it. It is taken in the kernel at both ends (`meter`).
+//! Subjects take turns, round after round, each with a new process on a new pair. Everything that serves has one core, including
+//! its driver's work; client and generator have the other. A subject's rate is the highest at any rate of queries (`search`).
+//! Latency is measured without driver threads, as on a card whose interrupts come where the frames do: a thread's wake-up would
+//! dominate it. It is measured in the kernel at both ends (`meter`).
 
 use std::fs;
 use std::process::ExitCode;

@@ -7,17 +7,17 @@ use super::turn::{LOADS, Turn};
 use crate::bench::report::median;
 use xdnsd_lab::peer::Peer;
 
-/// A core that is busy for so much of the time is what bounds.
+/// A core busy for this share of the time is the bottleneck.
 const BUSY: f64 = 0.95;
-/// A core that others had for so much of the time says little.
+/// If other processes had more than this share of a core's time, the result is doubtful.
 const OTHERS_MAX: f64 = 0.05;
 
 /// The turns of one subject.
 #[derive(Debug)]
 pub struct Row {
-    /// Who.
+    /// The subject.
     pub who: Who,
-    /// Its version, where it is not ours.
+    /// Its version; empty for ours.
     pub version: String,
     /// One per round.
     pub turns: Vec<Turn>,
@@ -32,7 +32,7 @@ struct Goal {
     wanted: Wanted,
 }
 
-/// What a ratio has to be.
+/// Bound of a ratio.
 #[derive(Clone, Copy)]
 enum Wanted {
     AtLeast(f64),
@@ -126,7 +126,7 @@ pub fn table(rows: &[Row]) -> String {
     text + &goals(rows)
 }
 
-/// The line of one subject.
+/// Line of one subject.
 fn measured(row: &Row) -> String {
     let latency = |at: usize, of: fn(&super::turn::Latency) -> f64| {
         format!("{:.1}", row.median(|turn| of(&turn.latency[at])))
@@ -161,7 +161,7 @@ fn measured(row: &Row) -> String {
     ])
 }
 
-/// A line for each ratio whose two rows were measured.
+/// A line for each goal whose two subjects were measured.
 fn goals(rows: &[Row]) -> String {
     let find = |who| rows.iter().find(|row| row.who == who);
     let mut text = String::from("\n");
@@ -177,7 +177,7 @@ fn goals(rows: &[Row]) -> String {
             true => "met",
             false => "missed",
         };
-        // Writing to a string does not fail.
+        // Writing to a string never fails.
         let _ = writeln!(
             text,
             "{what}: {} of {}: {ratio:.2}, the goal is {wanted}: {verdict}",
@@ -230,7 +230,7 @@ mod tests {
         ];
         let table = table(&rows);
         let has = |line: &str| assert!(table.contains(line), "no {line:?} in\n{table}");
-        // 0.75 and 1; 3 and 4; 0.3 and 0.75.
+        // Ratios 0.75 and 1; 3 and 4; 0.3 and 0.75.
         has("xdnsd, tier 0: the XDP program gave 99.5 % of the answers");
         has("answers/s: xdnsd, tier 0 of bare XDP_TX reflector: 0.88, the goal is >= 0.8: met");
         has("answers/s: xdnsd, tier 0 of xdnsd, tier 1 (AF_XDP): 3.50, the goal is >= 2.0: met");

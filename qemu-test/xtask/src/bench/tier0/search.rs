@@ -1,9 +1,9 @@
-//! The highest rate at which a subject answers: not always where most is asked, since what a core spends on queries that it then
-//! throws away it has not for answers.
+//! The highest rate at which a subject answers. That may be below full load, since a core that spends time on queries that it
+//! then drops has less for answers.
 
 use anyhow::Result;
 
-/// One trial: queries and answers a second.
+/// Result of one trial, per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trial {
     /// Queries.
@@ -12,14 +12,14 @@ pub struct Trial {
     pub answered: f64,
 }
 
-/// Trials between the first one and the end.
+/// Trials after the first one.
 const STEPS: u32 = 6;
-/// A rate is held where this share of its queries is answered.
+/// Share of queries answered from which a rate counts as held.
 const HELD: f64 = 0.98;
-/// Rates that are closer to each other are one.
+/// Ratio below which two rates count as the same.
 const SAME: f64 = 1.02;
 
-/// Tries rates, `None` first: as fast as can be. Gives the rate at which the most was answered, and what was.
+/// Tries rates, first `None`, as fast as possible. Returns the rate with the most answers, and its trial.
 pub fn highest(
     mut trial: impl FnMut(Option<f64>) -> Result<Trial>,
 ) -> Result<(Option<f64>, Trial)> {
@@ -38,7 +38,7 @@ pub fn highest(
             low = rate;
         } else {
             high = rate;
-            // What was answered here can be held, or nearly.
+            // The rate answered here can be held, or nearly.
             low = low.max(tried.answered);
         }
     }
@@ -49,7 +49,7 @@ pub fn highest(
 mod tests {
     use super::{Trial, highest};
 
-    /// Answers what is asked up to `capacity`, and less the more is asked beyond.
+    /// Answers queries up to `capacity`, and fewer the more are asked beyond.
     fn subject(capacity: f64, waste: f64) -> impl FnMut(Option<f64>) -> anyhow::Result<Trial> {
         move |rate| {
             let offered = rate.unwrap_or(5_000_000.0);

@@ -1,4 +1,4 @@
-//! Who answers: each on a pair of its own, on one core.
+//! The measured servers, each on its own pair, on one core.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,27 +23,27 @@ use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::suite::Suite;
 use xdnsd_lab::wait::wait_until;
 
-/// How long a subject may take to be ready, and to have all names where it answers them from.
+/// Time until a subject is ready, and has all names where it should answer them from.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Queries a second by which it gets to know names and client.
+/// Queries a second while names and client become known to it.
 const WARM_RATE: f64 = 5_000.0;
-/// One look at whether it has.
+/// Duration of one check whether they are.
 const WARM_LOOK: Duration = Duration::from_millis(200);
-/// Of the queries of such a look, how many have to be answered where this subject answers.
+/// Share of a check's queries that must be answered from where this subject should answer.
 const WARM_SHARE: f64 = 0.98;
-/// Processes that are tried, where two hot names may have one place among the answers of the XDP program.
+/// Processes tried, since two hot names may collide in one place of the XDP program.
 const TRIES: u32 = 5;
 
-/// Who answers.
+/// A measured server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// A program that swaps addresses: the limit.
+    /// A program that swaps addresses: the upper bound.
     Reflector,
-    /// The same, which makes the frame as long as the answer and writes all of it: the limit of what answers.
+    /// A reflector that makes the frame as long as the answer and writes all of it: the upper bound with answers.
     Grower,
     /// The appliance with `tier0 = "on"`.
     Tier0,
-    /// `xsk_echo`: the limit of AF_XDP.
+    /// `xsk_echo`: the upper bound of AF_XDP.
     Echo,
     /// The appliance over AF_XDP.
     Tier1,
@@ -56,7 +56,7 @@ pub enum Who {
 }
 
 impl Who {
-    /// All of them, the limit first.
+    /// All subjects, the upper bound first.
     pub const ALL: [Self; 9] = [
         Self::Reflector,
         Self::Grower,
@@ -69,7 +69,7 @@ impl Who {
         Self::Knot,
     ];
 
-    /// The letter by which a person picks it.
+    /// Letter by which it is selected.
     pub fn letter(self) -> char {
         match self {
             Self::Reflector => 'a',
@@ -84,7 +84,7 @@ impl Who {
         }
     }
 
-    /// What the table says.
+    /// Name in the table.
     pub fn name(self) -> &'static str {
         match self {
             Self::Reflector => "bare XDP_TX reflector",
@@ -98,7 +98,7 @@ impl Who {
         }
     }
 
-    /// The suite's program, where it is one.
+    /// Its program in the suite, if it has one.
     pub fn program(self) -> Option<&'static str> {
         match self {
             Self::Peer(peer) => Some(peer.name()),
@@ -112,12 +112,12 @@ impl Who {
         }
     }
 
-    /// Whether it says something, rather than what it was told.
+    /// True if it sends real answers instead of an echo.
     pub fn is_server(self) -> bool {
         !matches!(self, Self::Reflector | Self::Grower | Self::Echo)
     }
 
-    /// Whether an XDP program of its own is on the interface whose cost can be asked for.
+    /// True if the interface has an XDP program of its own, whose cost can be measured.
     pub fn has_program(self) -> bool {
         matches!(
             self,
@@ -143,25 +143,25 @@ impl Who {
     }
 }
 
-/// What all of them stand on.
+/// Environment common to all subjects.
 #[derive(Debug)]
 pub struct Ground<'a> {
     /// Our programs.
     pub programs: &'a Programs,
-    /// Theirs.
+    /// The suite of other servers.
     pub suite: &'a Suite,
-    /// Where files go.
+    /// Directory for files.
     pub directory: &'a Path,
 }
 
 /// A subject that is ready.
 #[derive(Debug)]
 pub struct Subject {
-    /// Who.
+    /// The subject.
     pub who: Who,
-    /// Its ground.
+    /// Its environment.
     pub pair: Pair,
-    /// Who asks.
+    /// Its client.
     pub meter: Meter,
     process: Option<Process>,
     #[expect(dead_code, reason = "held for its drop")]
@@ -169,8 +169,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Starts it on its core, and asks until it answers from where it shall. Two names that the XDP program has one place for are
-    /// luck that a new process, with another key for its places, does not have again.
+    /// Starts it on its core, and asks until it answers from where it should. Two names may collide in one place of the XDP
+    /// program; a new process, with another key, is unlikely to have the same collision.
     pub fn start(who: Who, ground: &Ground<'_>) -> Result<Self> {
         let tries = if who == Who::Tier0 { TRIES } else { 1 };
         let mut started = Self::start_one(who, ground);
@@ -215,12 +215,12 @@ impl Subject {
         Ok(subject)
     }
 
-    /// Its process, if it has one.
+    /// PID of its process, if it has one.
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
     }
 
-    /// Asks until every name is answered from where this subject answers.
+    /// Asks until every name is answered from where it should be.
     fn warm(&self) -> Result<()> {
         let load = self
             .meter
@@ -235,7 +235,7 @@ impl Subject {
         waited.with_context(|| format!("the last share was {seen}"))
     }
 
-    /// The share of queries that are answered where they should be, over a moment.
+    /// Share of queries answered from where they should be, over a moment.
     fn look(&self) -> Result<f64> {
         let (before, left) = (self.meter.count()?, self.pair.xdp_sent()?);
         std::thread::sleep(WARM_LOOK);
@@ -329,7 +329,7 @@ fn start_own(
     Ok(process)
 }
 
-/// All threads of a server that has started by itself onto the subject's core.
+/// Moves all threads of a server to the subject's core.
 fn pin(process: &Process) -> Result<()> {
     let mut taskset = Command::new("taskset");
     taskset.args(["-a", "-c", "-p", &SUBJECT_CORE.to_string()]);
@@ -339,7 +339,7 @@ fn pin(process: &Process) -> Result<()> {
         .context("pin it (package util-linux)")
 }
 
-/// What the upstream says to forwarders, as a zone.
+/// The upstream's zone.
 fn zone() -> Zone {
     let names: String = (0..meter::NAMES)
         .map(|index| format!("{}. A 192.0.2.1\n", query::name(index)))

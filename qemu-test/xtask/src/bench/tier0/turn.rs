@@ -14,38 +14,38 @@ use crate::bench::{LOAD_CORE, SUBJECT_CORE};
 use xdnsd_lab::bpf::cost::{Grows, measure};
 use xdnsd_lab::bpf::{XDP_REDIRECT, XDP_TX};
 
-/// From the start of the load to the first look.
+/// From the start of the load to the first reading.
 const RUN_UP: Duration = Duration::from_millis(100);
-/// A trial of the search, of a measurement's length.
+/// Trials of the search per length of a measurement.
 const TRIALS: u32 = 4;
 /// Shares of the highest rate at which latency is measured.
 pub const LOADS: [f64; 2] = [0.01, 0.5];
 
-/// How long a reply took, in microseconds: median and the 99th of a hundred.
+/// Latency of replies, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latency {
-    /// Half of the replies came within.
+    /// Median.
     pub p50_us: f64,
-    /// Of a hundred, 99.
+    /// 99th percentile.
     pub p99_us: f64,
 }
 
-/// What happened in one turn.
+/// Result of one turn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
-    /// Answers a second where they are most.
+    /// Answers a second at the best rate.
     pub answered: f64,
-    /// Queries a second meanwhile.
+    /// Queries a second at that rate.
     pub offered: f64,
-    /// Processor time of the server's core per answer, in nanoseconds: its driver, its kernel, its process.
+    /// Processor time of the server's core per answer, in nanoseconds: driver, kernel, process.
     pub cpu_ns: f64,
     /// Share of the answers that the program on the interface has sent itself.
     pub in_xdp: f64,
-    /// Share of the time in which that core was busy with that.
+    /// Share of the time in which that core was busy with these.
     pub busy: f64,
     /// Share of the time that went to other processes: the machine was not quiet.
     pub others: f64,
-    /// At [`LOADS`].
+    /// Latency at each of [`LOADS`].
     pub latency: [Latency; 2],
     /// Nanoseconds of its XDP program for one query, by BPF_PROG_TEST_RUN.
     pub program_ns: Option<f64>,
@@ -54,7 +54,7 @@ pub struct Turn {
 /// Measures a subject that is ready.
 pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
     let program_ns = program_ns(subject)?;
-    // The generator's core has nothing else to do, so that the server's is what is measured.
+    // Received by a thread on the server's core, so that the generator's core only generates.
     subject.pair.thread_server(Some(SUBJECT_CORE))?;
     let (rate, _) = highest(|rate| {
         let Window { counted, .. } = window(subject, Load::to_count(rate), length / TRIALS)?;
@@ -78,7 +78,7 @@ pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
         answered: replies / counted.secs,
         offered: counted.sent / counted.secs,
         cpu_ns: cpu / replies,
-        // The run-up is among what was sent back, so this is a little too much.
+        // The run-up counts among the frames sent back, so this is slightly too high.
         in_xdp: (sent_back as f64 / replies).min(1.0),
         busy: cpu / counted.secs / 1e9,
         others: (core - cpu).max(0.0) / counted.secs / 1e9,
@@ -87,7 +87,7 @@ pub fn turn(subject: &Subject, length: Duration) -> Result<Turn> {
     })
 }
 
-/// Of an echo every datagram counts, of a server what has an answer.
+/// For an echo every datagram counts, for a server every response with an answer.
 fn answered(subject: &Subject, counted: &Counted) -> f64 {
     match subject.who.is_server() {
         true => counted.answers,
@@ -95,20 +95,20 @@ fn answered(subject: &Subject, counted: &Counted) -> f64 {
     }
 }
 
-/// What a measurement saw.
+/// Result of a measurement.
 struct Window {
     counted: Counted,
     /// Processor time of the server, in nanoseconds.
     cpu: f64,
-    /// Of all that was on its core.
+    /// Processor time of everything on its core, in nanoseconds.
     core: f64,
 }
 
-/// Counts for `length` while queries come at this rate.
+/// Counts for `length` under this load.
 fn window(subject: &Subject, load: Load, length: Duration) -> Result<Window> {
     let threads = [
         Some(softirq_thread(SUBJECT_CORE)?),
-        // None where the kernel takes frames in where they are sent.
+        // None if the kernel receives frames where they are sent.
         receiver(NEAR).ok(),
         subject.pid(),
     ];
@@ -143,7 +143,7 @@ fn at_rate(subject: &Subject, rate: f64, length: Duration) -> Result<Latency> {
     })
 }
 
-/// What the program on the interface takes for a query.
+/// Cost of a query in the program on the interface.
 fn program_ns(subject: &Subject) -> Result<Option<f64>> {
     let (grows, wanted) = match subject.who {
         Who::Tier0 | Who::Grower => (Grows::Head, XDP_TX),
