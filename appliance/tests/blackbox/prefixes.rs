@@ -1,4 +1,4 @@
-//! Denied and allowed prefixes: who is kept out, by which file, and what a reload changes.
+//! Denied and allowed prefixes: which packets are dropped, by which file, and what a reload changes.
 
 use std::fs;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::stream::Stream;
 
-/// Long for an answer of the lab's.
+/// Longer than any answer in the lab.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn setup() -> Setup {
@@ -28,7 +28,7 @@ fn setup() -> Setup {
     Setup::default().sections(section)
 }
 
-/// Each file keeps its own: one that was cut off keeps nobody else's from being read.
+/// Each file keeps its own prefixes: a truncated one does not keep others from being read.
 #[test]
 fn a_list_with_a_wrong_line_keeps_its_own_prefixes_and_the_other_is_taken() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");
@@ -49,7 +49,7 @@ fn a_list_with_a_wrong_line_keeps_its_own_prefixes_and_the_other_is_taken() -> R
     }
     let listed = "deny  192.0.2.0/24 (config)\ndeny  203.0.113.0/24 (config)\ndeny  2001:db8:5::/48 (config)\n";
     assert_eq!(scene.daemon.control("shield list")?, listed);
-    // It has gone from the config, and comes back as it is.
+    // It is removed from the config, and comes back unchanged.
     let said = reload(&scene, "100.64.0.0/10\n")?;
     assert!(said.contains("2 denied and 0 allowed prefixes"), "{said}");
     Ok(())
@@ -60,13 +60,13 @@ fn prepare(scene: &Scene) {
     scene.upstream.on("www.test.", rule);
 }
 
-/// Writes the list and has it read. Gives what is said of it.
+/// Writes the list and reloads. Returns the report.
 fn reload(scene: &Scene, list: &str) -> Result<String> {
     fs::write(scene.directory.path().join("drop.txt"), list)?;
     scene.daemon.control("reload")
 }
 
-/// Whether the client gets an answer, by the counter of what is dropped.
+/// True if the client gets an answer; otherwise the drop has to be counted.
 fn is_answered(scene: &Scene, family: Family) -> Result<bool> {
     let client = UdpClient::open(&scene.lab, family)?;
     let message = wire(&query("www.test.", RecordType::A));
@@ -78,7 +78,7 @@ fn is_answered(scene: &Scene, family: Family) -> Result<bool> {
     Ok(is_answered)
 }
 
-/// What the kernel says to a datagram to a port where nobody listens.
+/// Response of the kernel to a datagram to a closed port.
 fn closed_port(scene: &Scene) -> Result<Fate> {
     let client = UdpClient::open_to(&scene.lab, (LAN_V4, 54).into())?;
     Ok(client.try_ask(&[0; 12], PATIENCE))
@@ -101,7 +101,7 @@ fn a_list_keeps_out_who_is_on_it_until_a_reload_says_otherwise() -> Result<()> {
     // Whatever it carries.
     assert_eq!(closed_port(&scene)?, Fate::Swallowed);
     assert!(Stream::open(&scene.lab, Family::V6).is_ok());
-    // What a file has that is cut off, or none at all, changes nothing.
+    // A truncated or missing file changes nothing.
     let said = reload(&scene, &format!("{CLIENT_V6}\n198.51.100.0/33\n"));
     let said = format!("{:#}", said.err().context("a line is wrong")?);
     assert!(
@@ -137,7 +137,7 @@ fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Res
     assert!(is_answered(&scene, Family::V6)?);
     let listed = format!("deny  {CLIENT_V4}/32 (said)\nallow 2001:db8:ffff::/48 (config)\n");
     assert_eq!(control("shield list")?, listed);
-    // It outlives a reload, and the config's own word is there again when it is forgotten.
+    // It survives a reload, and the config's own verdict holds again when it is forgotten.
     reload(&scene, &format!("{CLIENT_V6}\n"))?;
     control(&format!("shield allow {CLIENT_V6}"))?;
     assert!(!is_answered(&scene, Family::V4)?);
@@ -151,7 +151,7 @@ fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Res
     }
     assert!(is_answered(&scene, Family::V4)?);
     assert!(!is_answered(&scene, Family::V6)?);
-    // For a while.
+    // With a time limit.
     control(&format!("shield deny {CLIENT_V4} 1"))?;
     wait_until("it is over", TIMEOUT, || {
         control("shield list").is_ok_and(|listed| !listed.contains("said"))
@@ -160,7 +160,7 @@ fn what_is_said_holds_at_once_over_the_config_and_until_it_is_forgotten() -> Res
     Ok(())
 }
 
-/// Where no program would obey, nobody is told that it is so.
+/// Without a program that would obey, the request fails.
 #[test]
 fn nobody_is_denied_without_a_program_and_that_is_said() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");
@@ -192,7 +192,7 @@ fn nobody_is_denied_without_a_program_and_that_is_said() -> Result<()> {
     Ok(())
 }
 
-/// More than there is room for: the config's own hold, and the files as far as they go; and there is room for a word.
+/// Too many prefixes: the config's own are in force, and the files as far as they fit; there is still room for overrides.
 #[test]
 fn a_list_that_is_too_long_is_cut_at_its_end_and_leaves_room_to_say_more() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");
@@ -212,7 +212,7 @@ fn a_list_that_is_too_long_is_cut_at_its_end_and_leaves_room_to_say_more() -> Re
         "{said}"
     );
     assert!(!said.contains("left out"), "{said}");
-    // In the clothes of the other family it is the same.
+    // In IPv4-mapped form it is the same.
     let said = reload(
         &scene,
         &format!("{full}::ffff:{}\n{CLIENT_V4}\n", prefix(7)),
@@ -230,7 +230,7 @@ fn a_list_that_is_too_long_is_cut_at_its_end_and_leaves_room_to_say_more() -> Re
     let said = format!("{:#}", said.err().context("it is full")?);
     let room = "there is no room: 10000 prefixes of the config and its files, 10064 in all";
     assert!(said.contains(room), "{said}");
-    // Of one that is there already.
+    // An override of an existing one.
     control(&format!("shield allow {}", prefix(7)))?;
     control("shield forget 100.64.39.17")?;
     control("shield deny 203.0.113.1")?;
@@ -266,7 +266,7 @@ impl Metric for Prefixes {
     }
 }
 
-/// What is wrong with a file of somebody else's is worth a word, and stops nobody.
+/// A problem in an external file is reported, and does not stop the start.
 #[test]
 fn a_list_with_a_wrong_line_is_noted_by_check_and_left_out_by_a_start() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");

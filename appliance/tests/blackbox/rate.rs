@@ -1,4 +1,5 @@
-//! Limits per client: what is too much is sent to TCP or dropped, hits go on while misses do not, and who has a cookie is free.
+//! Limits per client: excess queries are sent to TCP or dropped, hits go on while misses do not, and clients with a cookie are
+//! exempt.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -21,16 +22,16 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::view::View;
 
-/// A miss and five queries a second, of which what comes in four seconds may come at once.
+/// A miss and five queries per second, and the amount of four seconds at once.
 const SECTION: &str = "[rate_limit]\nmisses = 1\nqueries = 5\nburst_secs = 4\nslips = 2\n";
 const BURST_SECS: usize = 4;
 const MISSES: usize = 1;
 const QUERIES: usize = 5;
-/// How many are sent at once, of which the limits leave a few.
+/// Number of queries sent at once, of which the limits allow a few.
 const FLOOD: usize = 60;
 
 fn setup(section: &str) -> Setup {
-    // A neighbour and others are told apart without being kept out.
+    // Neighbours and others differ, without being refused.
     Setup::three_ways().sections(&format!("{section}[access]\nothers = \"allow\"\n"))
 }
 
@@ -60,7 +61,7 @@ fn client_at(scene: &Scene, local: &str) -> Result<UdpClient> {
     UdpClient::open_from(&scene.lab, local, SocketAddr::new(server, DNS_PORT))
 }
 
-/// What became of a flood.
+/// Fates of a flood.
 #[derive(Debug, Default)]
 struct Fates {
     answered: usize,
@@ -107,15 +108,14 @@ fn flood(scene: &Scene, client: &UdpClient, messages: &[Vec<u8>]) -> Result<Fate
     }
 }
 
-/// How many a client may have that was first heard of at `since`, with so many a second: no fewer and no more, however slow the
-/// machine is.
+/// Number of queries allowed to a client that was first seen at `since`: neither fewer nor more, however slow the machine is.
 fn allowed(each_second: usize, since: Instant) -> RangeInclusive<usize> {
     let burst = each_second * BURST_SECS;
     let later = each_second as f64 * since.elapsed().as_secs_f64();
     burst..=burst + later.ceil() as usize
 }
 
-/// Until the clock by which the XDP program judges is where the exact one is now: it goes by the kernel's ticks.
+/// Waits until the coarse clock of the XDP program, which goes by the kernel's ticks, has reached the current time.
 fn wait_for_tick() -> Result<()> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     wait_until("the kernel ticks", TIMEOUT, || {
@@ -136,7 +136,7 @@ fn hits(count: usize) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// In the cache, by a client of its own.
+/// Fills the cache, by a client of its own.
 fn warm(scene: &Scene) -> Result<()> {
     let client = client_at(scene, "10.53.0.77")?;
     client.exchange(&hits(1)[0]).map(drop)
@@ -185,13 +185,13 @@ fn queries_are_limited_and_a_valid_cookie_is_exempt() -> Result<()> {
         wait_for_tick()?;
         let fates = flood(&scene, &client, &hits(FLOOD))?;
         let allowed = allowed(QUERIES, since);
-        // With the first one.
+        // Including the first one.
         let is_right = allowed.contains(&(fates.answered + 1)) && fates.slipped > 0;
         assert!(is_right, "{family:?} {fates:?} {allowed:?}");
         let good: Vec<_> = (0..FLOOD).map(|_| with_cookie(&cookie)).collect();
         let fates = flood(&scene, &client, &good)?;
         assert_eq!(fates.answered, FLOOD, "{family:?} {fates:?}");
-        // None that is forged, and none of another address.
+        // Neither a forged one nor one of another address.
         let mut forged = cookie.clone();
         forged[23] ^= 1;
         let bad: Vec<_> = (0..FLOOD).map(|_| with_cookie(&forged)).collect();
@@ -215,7 +215,7 @@ fn a_neighbour_counts_for_itself_and_others_for_their_prefix() -> Result<()> {
     ] {
         let (first, second) = (client_at(&scene, one)?, client_at(&scene, other)?);
         flood(&scene, &first, &hits(FLOOD))?;
-        // What a neighbour may have at once, and more than a slow machine makes room for.
+        // What a neighbour may send at once, and more than a slow machine replenishes.
         let count = if is_one_client { FLOOD } else { 15 };
         let fates = flood(&scene, &second, &hits(count))?;
         let is_limited = fates.answered < count;
@@ -224,7 +224,7 @@ fn a_neighbour_counts_for_itself_and_others_for_their_prefix() -> Result<()> {
     Ok(())
 }
 
-/// What a stub makes of it: it comes back over TCP.
+/// A stub comes back over TCP.
 #[test]
 fn dig_falls_back_to_tcp() -> Result<()> {
     only!(IN_DATAGRAMS, "limits are for datagrams");
@@ -241,7 +241,7 @@ fn dig_falls_back_to_tcp() -> Result<()> {
         };
         let at = format!("@{server}");
         let arguments = ["dig", "-b", &local, &at, "+tries=1", "www.test.", "A"];
-        // Until dig has started, the client may ask again: five times a second.
+        // Until dig has started, the client earns further queries: five per second.
         let start = Instant::now();
         let (before, printed) = loop {
             flood(&scene, &client, &hits(FLOOD))?;
@@ -260,7 +260,7 @@ fn dig_falls_back_to_tcp() -> Result<()> {
     Ok(())
 }
 
-/// In the driver, where that says nothing of answers that it loses, and behind it, where all of them leave.
+/// In the driver, which does not report lost answers, and after it, where all of them leave.
 #[test]
 fn the_xdp_program_keeps_out_who_has_had_too_much() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");
@@ -282,7 +282,7 @@ fn the_xdp_program_keeps_out_who_has_had_too_much() -> Result<()> {
                 let now = scene.daemon.metrics();
                 now.map(|now| now.growth(&before, &reason))
             };
-            // It begins with it within a second, and from then on user space sees none of it.
+            // It begins within a second, and from then on user space sees none of them.
             wait_until("the program keeps them out", TIMEOUT, || {
                 flood(&scene, &client, &hits(FLOOD)).is_ok()
                     && grown(Reason::DropRate).is_ok_and(|dropped| dropped > 40)

@@ -1,4 +1,4 @@
-//! A config that changes while the daemon runs: what is taken over, and that a fault changes nothing.
+//! A config that changes while the daemon runs: what is taken over; a fault changes nothing.
 
 use std::fs;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ fn setup(sections: &str, domains: &str) -> Setup {
     Setup::three_ways().sections(&format!("{sections}\n{GROUP}{domains}\n"))
 }
 
-/// Writes the config anew and has it read.
+/// Rewrites the config and reloads.
 fn reload(scene: &Scene, setup: &Setup) -> Result<()> {
     let path = scene.directory.path();
     fs::write(path.join("config.toml"), setup.config(path))?;
@@ -96,13 +96,13 @@ fn rules_are_taken_over_and_hold_for_what_is_cached() -> Result<()> {
     )?;
     let kept = scene.upstream.asked("kept.corp.test.").len();
     assert_eq!(kept, 1, "what is as it was is not asked again");
-    // And back: what was withheld is served again.
+    // And back: what was blocked is served again.
     reload(&scene, &setup("", "[\"corp.test\"]"))?;
     scene.daemon.wait_log_count("reloaded:", 2)?;
     check_all(&ways, &[("www.test. A", OK, &[private])])
 }
 
-/// `xdnsd reload` ends when it is in force, and says what that is.
+/// `xdnsd reload` returns when the config is in force, and prints the changes.
 #[test]
 fn who_has_asked_for_a_reload_is_answered_by_it_from_then_on() -> Result<()> {
     let scene = scene!(setup("", "[\"corp.test\"]"));
@@ -157,8 +157,7 @@ fn a_fault_changes_nothing() -> Result<()> {
     check_all(&ways, &[("a.test. A", OK, &["a.test. 60 A 192.0.2.2"])])
 }
 
-/// Another server for everything, and groups in another order. A question that waits for a server that is none any more
-/// is asked anew.
+/// Another server for everything, and groups in another order. A question that waits for a removed server is asked anew.
 #[test]
 fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     let group = |name: &str| {
@@ -198,7 +197,7 @@ fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     assert_eq!(addresses(&answer), ["192.0.2.3"]);
     is("old.test.", "192.0.2.2")?;
     is("new.test.", "192.0.2.3")?;
-    // What is cached names its group by number, and number 1 is another group.
+    // Cached answers name their group by number, and number 1 is another group.
     let other = group("corp")
         .replace("name = \"corp\"", "name = \"other\"")
         .replace("10.54.0.3", "10.54.0.2");
@@ -209,7 +208,7 @@ fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     is("a.corp.test.", "192.0.2.2")
 }
 
-/// A FIFO whose other end nobody opens, and then a list that turned into an error page.
+/// A FIFO without a writer, and then a list that turned into an error page.
 #[test]
 fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
     let scene = scene!(setup("", "[\"corp.test\"]"));
@@ -229,7 +228,7 @@ fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
     };
     let reload = |record: &str| -> Result<String> {
         fs::write(path.join("config.toml"), sections(record))?;
-        // Refused in part: the status of `xdnsd reload` is 1.
+        // Partly refused: the status of `xdnsd reload` is 1.
         let refused = scene.daemon.control("reload").expect_err("a file failed");
         Ok(format!("{refused:#}"))
     };
@@ -249,8 +248,7 @@ fn a_file_that_fails_is_named_and_stops_nothing_else() -> Result<()> {
     blocked(true)
 }
 
-/// A file system that has gone away, under a list that was there before: what is served goes on, and so does all care but that
-/// for files.
+/// The file system under a list stops answering: service goes on, and so does everything but the reading of files.
 #[test]
 fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_end() -> Result<()> {
     let list = "[filter]\nblock_files = [\"{directory}/list\"]\n";
@@ -285,7 +283,7 @@ fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_e
         .wait_log_count("listening on 10.53.0.99:53, too", 1)?;
     scene.daemon.signal(Signal::SIGHUP)?;
     scene.daemon.metrics()?;
-    // Whoever asks for it is told what came of it, which is nothing yet.
+    // Whoever asks for it gets the result, which is not there yet.
     let mut reload = router.command(BINARY);
     reload.args(["reload", "--socket"]).arg(folder.join("sock"));
     let mut reload = Process::spawn(reload, &folder.join("reload.log"))?;
@@ -293,7 +291,7 @@ fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_e
         ask_all(&ways, &format!("n{number}.test. A"))?;
     }
     assert!(reload.is_running(), "{}", reload.log());
-    // Who asks for something else meanwhile does not wait behind it.
+    // Other requests meanwhile do not wait behind it.
     scene.daemon.metrics()?;
     let ended = scene.daemon.terminate()?;
     assert!(ended.success(), "{ended}");
@@ -334,7 +332,7 @@ fn an_old_name_of_a_key_is_warned_of_at_the_start_and_by_a_reload() -> Result<()
     scene.daemon.wait_log_count(told, 2)
 }
 
-/// A stick, a data partition or a tmpfs that comes after the start, and goes.
+/// A USB stick, a data partition or a tmpfs that is mounted after the start, and unmounted.
 #[test]
 fn what_is_mounted_later_is_read() -> Result<()> {
     let hosts = "[local]\nzones = [\"test\"]\nhosts = [\"{directory}/mnt/hosts\"]\n";
@@ -342,7 +340,7 @@ fn what_is_mounted_later_is_read() -> Result<()> {
     let ways = Ways::open(&scene)?;
     let pid = scene.daemon.pid();
     let folder = scene.directory.path().join("mnt");
-    // The daemon sees other mounts than the test does.
+    // The daemon sees other mounts than the test.
     let in_its_eyes = |command: &[&str]| -> Result<()> {
         let target = format!("--target={pid}");
         let mut nsenter = Command::new("nsenter");

@@ -1,4 +1,4 @@
-//! The appliance takes only what is addressed to it: everything else crosses the router as if it never ran.
+//! The appliance takes only packets addressed to it: all others cross the router as without it.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Real stub resolvers as clients of ours: glibc's, musl's and systemd-resolved ask for each kind of local name.
+//! Real stub resolvers as clients: glibc's, musl's and systemd-resolved ask for each kind of local name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,7 +37,7 @@ const HOSTS: &str = "192.168.1.5 nas\nfd00::5 nas\n";
 const LEASES: &str = "0 02:00:00:00:00:07 192.168.1.7 Phone *\n0 02:00:00:00:00:08 192.168.1.8 router *\n\
                       0 02:00:00:00:00:09 192.168.1.9 localhost *\n";
 
-/// Names as a user types them, with what `getent ahosts` says. Empty: that there is none.
+/// Names as a user types them, with the output of `getent ahosts`. Empty: no such name.
 const NAMES: &[(&str, &[&str])] = &[
     ("router", &["10.53.0.1", "fd53::1"]),
     ("router.lan", &["10.53.0.1", "fd53::1"]),
@@ -63,11 +63,11 @@ const NAMES: &[(&str, &[&str])] = &[
     ("printer.local.", &[]),
 ];
 
-/// The machine that asks: files of `/etc` as it would have them.
+/// The client machine: its files in `/etc`.
 struct Client<'s> {
     lab: &'s Lab,
     etc: PathBuf,
-    /// The program, and its arguments in front of the name.
+    /// The program, with its arguments before the name.
     program: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl<'s> Client<'s> {
         command
     }
 
-    /// The addresses of a name. None: the resolver says that there are none.
+    /// Addresses of a name. Empty: the resolver says that there are none.
     fn ahosts(&self, name: &str) -> Result<BTreeSet<String>> {
         let mut command = self.command("exec \"$@\"");
         command.args(&self.program).arg(name).stdin(Stdio::null());
@@ -121,7 +121,7 @@ impl<'s> Client<'s> {
         Ok(addresses.map(str::to_owned).collect())
     }
 
-    /// Asks for all names. systemd-resolved asks no server for a name of one label, a dot behind it or not.
+    /// Asks for all names. systemd-resolved asks no server for a name of one label, with or without a final dot.
     fn check(&self, asks_for_labels: bool) -> Result<()> {
         let is_label = |name: &str| name.find('.') == Some(name.len() - 1);
         let asked = NAMES.iter();
@@ -137,7 +137,7 @@ impl<'s> Client<'s> {
     }
 }
 
-/// Sets a house up: what its files say is in `folder`.
+/// Setup of a home network, with its files in `folder`.
 fn house(folder: &Directory) -> Result<Setup> {
     fs::write(folder.path().join("hosts"), HOSTS)?;
     fs::write(folder.path().join("leases"), LEASES)?;
@@ -188,7 +188,7 @@ fn musl_finds_every_local_name() -> Result<()> {
     is_nothing_asked_outside(&scene)
 }
 
-/// It keeps denials for as long as their SOA says: a machine that comes has its name at once nevertheless.
+/// It caches denials for the TTL of their SOA: a new machine still has its name at once.
 #[test]
 fn systemd_resolved_finds_every_local_name_and_new_ones_at_once() -> Result<()> {
     only!(IN_DATAGRAMS, "resolvers that ask over UDP by themselves");

@@ -1,4 +1,4 @@
-//! `xdnsd tail`: queries as they are answered, in lines, in a log file, for programs of others, and frames of AF_XDP sockets.
+//! `xdnsd tail`: queries and answers in lines, in a log file, for other programs, and frames of AF_XDP sockets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn setup() -> Setup {
     Setup::default().sections("[filter]\nblock = [\"ads.test\"]\n")
 }
 
-/// A running `xdnsd tail`, and where its lines are.
+/// A running `xdnsd tail`, and the file with its lines.
 struct Tail {
     process: Process,
     lines: PathBuf,
@@ -60,7 +60,7 @@ impl Tail {
         values(&self.lines)
     }
 
-    /// Waits for a line about this name, and gives the one that stands at `index` among those.
+    /// Waits for a line about this name, and returns the one at `index` among them.
     fn about(&self, name: &str, index: usize) -> Result<Value> {
         let found = || -> Option<Value> {
             let values = self.values().ok()?;
@@ -135,7 +135,7 @@ fn each_query_is_told_of_with_who_says_so_by_whatever_way_it_came() -> Result<()
         screen.contains(" queries/s  hits ") && screen.contains(&UPSTREAM_V4.to_string()),
         "{screen}"
     );
-    // The server goes, and the reader says so.
+    // The server ends, and the reader reports it.
     let mut scene = scene;
     scene.daemon.terminate()?;
     ensure!(!tail.process.wait_exit(TIMEOUT)?.success());
@@ -248,7 +248,7 @@ fn tools_of_others_read_messages_and_frames_that_tcpdump_does_not_see() -> Resul
     ensure!(!values(Path::new(&log))?.is_empty());
     ensure_frames(&frames)?;
     ensure_messages(&tap)?;
-    // It writes what it has when it ends.
+    // It flushes when it ends.
     capture.terminate()?;
     ensure_messages(&captured)
 }
@@ -259,7 +259,7 @@ fn contains(bytes: &[u8], what: &str) -> bool {
         .any(|part| part == what.as_bytes())
 }
 
-/// What tshark says of the capture: a query and its answer, twice, with checksums that add up.
+/// Checks the capture with tshark: a query and its answer, twice, with correct checksums.
 fn ensure_frames(path: &str) -> Result<()> {
     let mut tshark = Command::new("tshark");
     tshark.args(["-n", "-r", path, "-o", "udp.check_checksum:TRUE"]);
@@ -291,7 +291,7 @@ fn ensure_frames(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What dnstap-ldns says of the stream.
+/// Checks the stream with dnstap-ldns.
 fn ensure_messages(path: &str) -> Result<()> {
     let said = output_of(Command::new("dnstap-ldns").args(["-q", "-r", path]))?;
     let about = |what: &str| {

@@ -1,5 +1,5 @@
-//! Hot names, answered by the XDP program: the same bytes as user space's, and none of them after a reload, a flush or a kill, nor
-//! where answers go nowhere.
+//! Hot names, answered by the XDP program: the same bytes as in user space, and none of them after a reload, a flush or a kill,
+//! nor if answers do not leave.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -30,14 +30,14 @@ use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
-/// How many questions are generated, if the environment says no other number.
+/// Number of generated questions, if the environment does not set another.
 const QUESTIONS: u64 = 1_000;
 const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
 /// Rounds of reloads and flushes under load.
 const ROUNDS: usize = 6;
 /// RFC 1035 section 3.2.2.
 const MX: u16 = 15;
-/// The daemon looks at the other end of a pair once a second.
+/// The daemon checks the other end of a pair once a second.
 const TWO_LOOKS: Duration = Duration::from_millis(2_100);
 /// IPv4 options that do nothing (RFC 791 section 3.1): the XDP program leaves such a packet to the kernel's socket.
 const NO_OPERATIONS: [u8; 4] = [1; 4];
@@ -46,7 +46,7 @@ fn setup(tier0: &str) -> Setup {
     Setup::default().sections(&format!("[cache]\nrotate = false\ntier0 = \"{tier0}\"\n"))
 }
 
-/// A client that answers reach whichever tier gives them, and what makes them reach it.
+/// A client that answers of both tiers reach, with the program that it needs for that.
 fn open(scene: &Scene) -> Result<(Link, RawClient)> {
     Ok((with_program(&scene.lab.client)?, scene.raw_client()?))
 }
@@ -57,13 +57,13 @@ fn www(client: &RawClient) -> Result<UdpFrame> {
     client.frame(listen(Family::V4), &message)
 }
 
-/// What upstream says from now on when it is asked for that.
+/// Sets upstream's answer to that query.
 fn says(scene: &Scene, ttl_secs: u32, address: &str) {
     let rule = Rule::addresses(ttl_secs, &[address]);
     scene.upstream.on("www.test.", rule);
 }
 
-/// Whether hot names are answered in the kernel, and if not, why not.
+/// Metric: whether hot names are answered in the kernel, and if not, why not.
 #[derive(Debug)]
 struct Tier0(&'static str);
 
@@ -92,7 +92,7 @@ fn answered(scene: &Scene) -> Result<u64> {
     Ok(scene.daemon.metrics()?.get(&Reason::Answered).unwrap_or(0))
 }
 
-/// Asks until the answer comes from the XDP program, and gives that.
+/// Asks until the answer comes from the XDP program, and returns it.
 fn ask_until_hot(scene: &Scene, client: &RawClient, frame: &UdpFrame) -> Result<Vec<u8>> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -108,7 +108,7 @@ fn ask_until_hot(scene: &Scene, client: &RawClient, frame: &UdpFrame) -> Result<
     }
 }
 
-/// The message with all TTLs 0.
+/// The message with all TTLs set to 0.
 fn without_ttls(answer: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = answer.to_vec();
     let header = Header::parse(answer).context("a header")?;
@@ -117,7 +117,7 @@ fn without_ttls(answer: &[u8]) -> Result<Vec<u8>> {
     let count = counts.iter().map(|count| usize::from(*count)).sum();
     for record in Records::new(answer, question_end, count) {
         let record = record.map_err(|_| anyhow::anyhow!("a record: {answer:02x?}"))?;
-        // In OPT these are flags.
+        // In OPT these bytes are flags.
         if record.rtype != rtype::OPT {
             bytes[record.ttl_at..record.ttl_at + 4].fill(0);
         }
@@ -139,7 +139,7 @@ fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()>
         let forwarded = client.exchange(&frame)?;
         let hot = ask_until_hot(&scene, &client, &frame)?;
         assert_eq!(without_ttls(&hot)?, without_ttls(&forwarded)?);
-        // Nobody in user space has seen these.
+        // User space has not seen these.
         let before = scene.daemon.metrics()?;
         for _ in 0..50 {
             let answer = client.exchange(&frame)?;
@@ -156,7 +156,7 @@ fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()>
     Ok(())
 }
 
-/// Who gets nothing from user space gets nothing from the program either, however hot a name is.
+/// Clients that get nothing from user space get nothing from the program either, however hot a name is.
 #[test]
 fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -177,7 +177,7 @@ fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {
     ask_until_hot(&scene, &client, &frame).map(drop)
 }
 
-/// A flood from ever new sources is given little of user space, and who was there before it all of it.
+/// A flood from ever new sources gets little of user space, and clients known before it are not affected.
 #[test]
 fn a_crowd_of_new_clients_keeps_nobody_out_who_is_known() -> Result<()> {
     only!(ONCE, "the XDP program keeps them out by itself");
@@ -231,7 +231,7 @@ fn a_crowd_of_new_clients_keeps_nobody_out_who_is_known() -> Result<()> {
     Ok(())
 }
 
-/// What is at the upstream server: four records, none, one address, an alias, nothing of that type, records that just fit.
+/// Answers of the upstream server: four records, none, one address, an alias, nothing of that type, records that just fit.
 const ZONES: [&str; 7] = [
     "test",
     "no.test",
@@ -266,7 +266,7 @@ fn fill_zones(scene: &Scene) {
     }
 }
 
-/// Who brings the cookie that it was given gets it back, with the answer, until the secret is another one.
+/// A client that sends its cookie gets it back, with the answer, until the secret changes.
 #[test]
 fn a_query_with_a_good_cookie_is_answered_by_the_xdp_program() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -312,7 +312,7 @@ fn with_cookie(ask: Ask, size: u16, cookie: &[u8]) -> Ask {
     ask.edns(&OptRecord::size(size).option(option::COOKIE, cookie))
 }
 
-/// The cookie that the client gets.
+/// Cookie that the client gets.
 fn cookie(scene: &Scene, client: &RawClient, family: Family) -> Result<Vec<u8>> {
     let name = "first.of.test.";
     scene
@@ -325,7 +325,7 @@ fn cookie(scene: &Scene, client: &RawClient, family: Family) -> Result<Vec<u8>> 
     Ok(cookie)
 }
 
-/// A question that was generated: all that a plain query can say, and the client's cookie where it has one.
+/// A generated question: all variants of a plain query, with the client's cookie if given.
 fn generated(random: &mut Random, number: u64, cookie: Option<&[u8]>) -> Vec<u8> {
     let zone = random.pick(&ZONES);
     let letter = random.pick(&["n", "N", "long-label-of-a-name", "_x"]);
@@ -347,7 +347,7 @@ fn generated(random: &mut Random, number: u64, cookie: Option<&[u8]>) -> Vec<u8>
     .bytes()
 }
 
-/// The same question by the XDP program, over AF_XDP and through the kernel's socket.
+/// The same question to the XDP program, over AF_XDP and through the kernel's socket.
 #[test]
 fn all_tiers_give_the_same_bytes() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -360,7 +360,7 @@ fn all_tiers_give_the_same_bytes() -> Result<()> {
     let cookie = cookie(&scene, &client, Family::V4)?;
     for number in 0..count {
         let family = random.pick(&[Family::V4, Family::V6]);
-        // By the kernel's socket all come over IPv4, and a cookie is good for one address.
+        // By the kernel's socket all come over IPv4, and a cookie is valid for one address.
         let cookie = (family == Family::V4).then_some(&cookie[..]);
         let message = generated(&mut random, number, cookie);
         let frame = client.frame(listen(family), &message)?;
@@ -381,7 +381,7 @@ fn all_tiers_give_the_same_bytes() -> Result<()> {
     Ok(())
 }
 
-/// Asks without a pause, and gives what was answered to what was sent after `since`.
+/// Asks without a pause, and keeps each answer with the time of its question.
 struct Hammer<'a> {
     client: &'a RawClient,
     frame: &'a UdpFrame,
@@ -390,7 +390,7 @@ struct Hammer<'a> {
 }
 
 impl Hammer<'_> {
-    /// When each question was sent, and the address that came.
+    /// Times of the questions, with the addresses in their answers.
     fn run(&self) -> Result<Vec<(Instant, String)>> {
         let mut answers = Vec::new();
         while !self.is_over.load(Ordering::Relaxed) {
@@ -404,7 +404,7 @@ impl Hammer<'_> {
         Ok(answers)
     }
 
-    /// Waits until so many more were answered: on a loaded machine that takes longer than it should.
+    /// Waits for this number of further answers: on a loaded machine that may take long.
     fn go_on(&self, more: usize) -> Result<()> {
         let enough = self.answered.load(Ordering::Relaxed) + more;
         wait_until("more is answered", TIMEOUT, || {
@@ -412,7 +412,7 @@ impl Hammer<'_> {
         })
     }
 
-    /// Asks while `change` is made, and for a while after it. What was sent after it has returned got `wanted`.
+    /// Asks during `change`, and for a while after it. Questions sent after it has returned have to get `wanted`.
     fn over(&self, change: impl FnOnce() -> Result<()>, wanted: &str) -> Result<()> {
         const SOME: usize = 16;
         self.answered.store(0, Ordering::Relaxed);
@@ -462,7 +462,7 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
         says(&scene, 3600, &address(1));
         let flush = ["cache flush", "cache flush www.test"][round % 2];
         hammer.over(|| scene.daemon.control(flush).map(drop), &address(1))?;
-        // The name is answered here by now, and upstream again after the next round.
+        // The name is local by now, and upstream's again after the next round.
         ask_until_hot(&scene, &client, &frame)?;
         let path = scene.directory.path();
         let own = setup("on").sections("[local]\nrecords = [\"www.test A 192.0.2.9\"]\n");
@@ -474,8 +474,8 @@ fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
     Ok(())
 }
 
-/// The other end of a veth pair takes answers where it has an XDP program; where it has none they are lost, and where GRO alone is
-/// on they lie there and count as sent. No client waits for one: that is known before any is given, and each second anew.
+/// The other end of a veth pair accepts answers if it has an XDP program; without one they are lost, and with GRO alone they
+/// stay there and count as sent. So that no client waits for one, this is checked before any is given, and each second.
 #[test]
 fn where_answers_go_nowhere_user_space_gives_them() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -524,7 +524,7 @@ fn it_is_off_unless_asked_for() -> Result<()> {
     Ok(())
 }
 
-/// The program goes with the process: nobody is answered until the next one, and that one knows nothing of before.
+/// The program goes with the process: nobody is answered until the next one starts, which knows no earlier answers.
 #[test]
 fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -539,7 +539,7 @@ fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
         says(&scene, 3600, &address(1));
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| -> Result<()> {
-            // Without a look at what comes back: somebody who asks is always there.
+            // Answers are not read here: it only keeps the load up.
             let load = scope.spawn(|| -> Result<()> {
                 while !is_over.load(Ordering::Relaxed) {
                     asking.send(&frame.to_bytes())?;
@@ -557,20 +557,20 @@ fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
     Ok(())
 }
 
-/// Every answer that comes after the kill is of the next process.
+/// Asserts that every answer after the kill is from the next process.
 fn killed_and_started_again(scene: &mut Scene, frame: &UdpFrame, wanted: &str) -> Result<()> {
     scene.daemon.kill()?;
     wait_until("the program is detached", TIMEOUT, || {
         scene.attached().is_ok_and(|mode| mode.is_empty())
     })?;
-    // It sees nothing of what was answered before.
+    // It sees no earlier answers.
     let client = scene.raw_client()?;
     let silence = client.next_for(frame, Duration::from_millis(100))?;
     ensure!(silence.is_none(), "nobody is there: {silence:02x?}");
     scene.daemon.start_again(&scene.lab)?;
     let deadline = Instant::now() + TIMEOUT;
     let mut count = 0;
-    // By the program at the end.
+    // Until the program answers.
     while answered(scene)? == 0 || count < 100 {
         ensure!(Instant::now() < deadline, "{count} answers");
         let Some(answer) = client.next_for(frame, Duration::from_millis(100))? else {
@@ -583,7 +583,7 @@ fn killed_and_started_again(scene: &mut Scene, frame: &UdpFrame, wanted: &str) -
     Ok(())
 }
 
-/// Where addresses change their order that goes on, while the program answers other names.
+/// For names with several addresses user space goes on answering in changing order, while the program answers other names.
 #[test]
 fn addresses_still_change_their_order() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -612,8 +612,8 @@ fn addresses_still_change_their_order() -> Result<()> {
     Ok(())
 }
 
-/// Near its end the next client finds it in the cache, and has it fetched: then the program gives the new one, and goes on
-/// counting who asks for the name.
+/// Shortly before it expires the next client finds it in the cache and triggers a prefetch: then the program gives the new
+/// answer, and goes on counting clients of the name.
 #[test]
 fn a_hot_name_is_fetched_before_its_end_and_stays_hot() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
@@ -643,7 +643,7 @@ fn a_hot_name_is_fetched_before_its_end_and_stays_hot() -> Result<()> {
     Ok(())
 }
 
-/// How often the program has answered the name, as `cache dump` shows it.
+/// Number of the program's answers for the name, from `cache dump`.
 fn hits(scene: &Scene, name: &str) -> Result<u64> {
     let dumped = scene.daemon.control(&format!("cache dump {name}"))?;
     let (_, hits) = dumped.split_once(", hot, ").context(dumped.clone())?;

@@ -1,4 +1,4 @@
-//! Whom the appliance asks, and whom it believes: dead, slow, refusing and forged upstreams.
+//! Choice and trust of upstreams: dead, slow, refusing and forged ones.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -26,7 +26,7 @@ const SERVFAIL_WITHIN: Duration = Duration::from_secs(5);
 /// Before the first server has ever answered, the second one is asked after 400 ms.
 const SECOND_WITHIN: Duration = Duration::from_millis(1_500);
 
-/// Asks once and says how long that took.
+/// Asks once and measures the time.
 fn timed(client: &RawClient, name: &str) -> Result<(Vec<String>, Duration)> {
     let start = Instant::now();
     let answer = client.ask(Family::V4, &query(name, RecordType::A))?;
@@ -78,7 +78,7 @@ fn a_silent_first_upstream_costs_a_moment_and_is_then_left_out() -> Result<()> {
         values(&text, "up", &server, "").contains(&0)
             && !values(&text, "last_failure_timestamp_seconds", &server, label).is_empty()
     })?;
-    // Three timeouts in a row: it is asked again only once in a while, to see whether it is back.
+    // Three timeouts in a row: it is only probed once in a while, to see whether it is back.
     for number in 0..10 {
         timed(&client, &format!("later{number}.test."))?;
     }
@@ -103,7 +103,7 @@ fn hosts_and_ports_that_do_not_exist_cost_a_moment() -> Result<()> {
     Ok(())
 }
 
-/// Values of one series of a server that have a label, over all workers.
+/// Values of a label in one series of a server, over all workers.
 fn values(text: &str, series: &str, server: &str, label: &str) -> Vec<u64> {
     let start = format!("xdnsd_upstream_{series}{{server=\"{server}\",");
     let lines = text.lines().filter(|line| line.starts_with(&start));
@@ -112,7 +112,7 @@ fn values(text: &str, series: &str, server: &str, label: &str) -> Vec<u64> {
     values.collect()
 }
 
-/// An operator asks first which server is slow, which does not answer, and how it failed.
+/// What an operator asks first: which server is slow, which does not answer, and how it failed.
 #[test]
 fn what_is_known_of_each_server_is_shown() -> Result<()> {
     let (garbage, closed, good) = (
@@ -157,7 +157,8 @@ fn what_is_known_of_each_server_is_shown() -> Result<()> {
     Ok(())
 }
 
-/// The log says once that a server is silent, that no server is left, and that one is back; `xdnsd upstreams` says how it is now.
+/// The log says once that a server is silent, that no server is left, and that one is back; `xdnsd upstreams` shows the current
+/// state.
 #[test]
 fn a_server_that_falls_silent_and_its_return_are_told() -> Result<()> {
     let setup = Setup::default().servers(&[&SECOND_V4.to_string(), &UPSTREAM_V4.to_string()]);
@@ -274,7 +275,7 @@ fn all_upstreams_dead_is_servfail_within_five_seconds() -> Result<()> {
         matches!(reason, Some(EdnsOption::Unknown(15, data)) if data.starts_with(&[0, 22])),
         "{reason:?}"
     );
-    // Kept for a moment (RFC 9520), then asked for again.
+    // Cached for a moment (RFC 9520), then asked again.
     let again = client.ask(Family::V4, &query("www.test.", RecordType::A))?;
     assert_eq!(again.response_code(), ResponseCode::ServFail);
     scene.daemon.wait_growth(
@@ -349,11 +350,11 @@ fn forged_answers_are_not_believed() -> Result<()> {
                 (&Counter::UpstreamMalformed, 0),
             ],
         )?;
-        // Where this machine is slow the question may have been sent again, and forged again.
+        // On a slow machine the question may have been sent again, and forged again.
         let asked = scene.upstream.asked(&name).len() as u64;
         let now = scene.daemon.metrics()?;
         let forged = now.growth(&before, &Counter::UpstreamForged);
-        // What does not come from the very server is not even received.
+        // Datagrams that do not come from the very server are not even received.
         let expected = match fault {
             Fault::Port | Fault::Address => 0..=0,
             Fault::Id | Fault::Name | Fault::Type | Fault::Query | Fault::Garbage => 1..=asked,
@@ -366,7 +367,7 @@ fn forged_answers_are_not_believed() -> Result<()> {
     Ok(())
 }
 
-/// Whatever the queries came by, over AF_XDP or the kernel's sockets.
+/// By whichever way queries came, over AF_XDP or the kernel's sockets.
 #[test]
 fn ids_and_source_ports_cannot_be_guessed() -> Result<()> {
     for way in WAYS {
@@ -403,7 +404,7 @@ fn ids_and_ports(scene: Scene) -> Result<()> {
             .map(|pair| pair[1].wrapping_sub(pair[0]))
             .collect()
     };
-    // Neither counts up, nor is one made of the other.
+    // Neither counts up, nor is one derived from the other.
     assert!(different(&steps(&ids)) > QUESTIONS - 15, "{ids:?}");
     assert!(different(&steps(&ports)) > QUESTIONS - 15, "{ports:?}");
     let mixed: Vec<u16> = ids.iter().zip(&ports).map(|(id, port)| id ^ port).collect();
@@ -480,12 +481,12 @@ fn an_upstream_without_edns_is_asked_without() -> Result<()> {
         .iter()
         .map(|asked| asked.query.extensions().is_some())
         .collect();
-    // It may be the name: three of them in a row are the server's own doing.
+    // It may be the name: three of them in a row show that it is the server.
     assert_eq!(has_opt, [true, false, true, false, true, false, false]);
     Ok(())
 }
 
-/// A box between us and the server that says nothing to what it does not know.
+/// A middlebox that silently drops what it does not know.
 #[test]
 fn an_upstream_that_drops_edns_is_asked_without_once_that_is_known() -> Result<()> {
     let scene = scene!(Setup::default());
@@ -494,7 +495,7 @@ fn an_upstream_that_drops_edns_is_asked_without_once_that_is_known() -> Result<(
         Rule::addresses(300, &["192.0.2.1"]).dropping_edns(),
     );
     let client = scene.raw_client()?;
-    // Whether the questions for a name had OPT.
+    // For each question of a name, whether it had OPT.
     let ask = |name: &str| -> Result<Vec<bool>> {
         let (found, _) = timed(&client, name)?;
         assert_eq!(found, ["192.0.2.1"], "{name}");

@@ -1,5 +1,5 @@
-//! Clients that validate (RFC 4035) behind us: unbound with a trust anchor, and delv. What is signed is secure, whatever
-//! kind of answer it is; what was changed is bogus.
+//! Validating clients (RFC 4035) behind us: unbound with a trust anchor, and delv. Signed data is secure in any kind of answer;
+//! modified data is bogus.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -17,9 +17,9 @@ use crate::support::daemon::{self, Daemon};
 use crate::support::run::only;
 use crate::support::scene::{Directory, Setup};
 
-/// Where the validating forwarder listens, in the client's host.
+/// Port of the validating forwarder, in the client's host.
 const VALIDATOR_PORT: u16 = 5300;
-/// The address of `bogus` that was signed, and the one that is served.
+/// The signed address of `bogus`; below, the one that is served.
 const SIGNED: &str = "192.0.2.66";
 const SERVED: &str = "192.0.2.67";
 /// Name, type, the response code, and how many records of that type the answer has.
@@ -29,14 +29,14 @@ const SECURE: &[(&str, &str, &str, usize)] = &[
     ("www", "A", "NOERROR", 2),
     ("WWW", "AAAA", "NOERROR", 1),
     ("www", "HTTPS", "NOERROR", 1),
-    // An alias, a chain, one to nowhere.
+    // An alias, a chain, one without a target.
     ("alias", "A", "NOERROR", 2),
     ("chain", "A", "NOERROR", 2),
     ("dangling", "A", "NXDOMAIN", 0),
     ("alias", "CNAME", "NOERROR", 1),
     // Made from a DNAME: only that is signed.
     ("host.dname", "A", "NOERROR", 1),
-    // Not its CNAME: unbound 1.17 and delv 9.18 do not follow that, whomever they ask.
+    // Not its CNAME: unbound 1.17 and delv 9.18 do not follow that, whichever server they ask.
     // From a wildcard: needs the proof that there is nothing closer.
     ("one.wild", "A", "NOERROR", 1),
     ("two.three.wild", "A", "NOERROR", 1),
@@ -53,7 +53,7 @@ const SECURE: &[(&str, &str, &str, usize)] = &[
     ("big", "TXT", "NOERROR", 20),
 ];
 
-/// The lab with a signed zone, the appliance between the upstream and the client.
+/// The lab with a signed zone, and the appliance between the upstream and the client.
 struct Stage {
     daemon: Daemon,
     _upstream: Upstream,
@@ -102,7 +102,7 @@ impl Stage {
         Peer::Unbound { threads: 1 }.start(&site, &server)
     }
 
-    /// What dig prints that is asked of the validator.
+    /// Output of dig, asking the validator.
     fn dig(&self, name: &str, kind: &str, more: &[&str]) -> Result<String> {
         let (server, port) = (format!("@{CLIENT_V4}"), VALIDATOR_PORT.to_string());
         let mut words = vec![
@@ -112,7 +112,7 @@ impl Stage {
         self.lab.client.output(&words)
     }
 
-    /// What delv prints that asks us.
+    /// Output of delv, asking us.
     fn delv(&self, server: IpAddr, name: &str, kind: &str) -> Result<String> {
         let anchors = self.directory.path().join("anchors.conf");
         fs::write(&anchors, delv_anchors(&self.signed)?)?;
@@ -126,7 +126,7 @@ impl Stage {
             .arg("-a")
             .arg(&anchors)
             .args([&root, name, kind]);
-        // Its status says nothing of a bogus answer in every version.
+        // Its status does not show a bogus answer in every version.
         let output = command.output().context("delv (package bind9-dnsutils)")?;
         let printed = [output.stdout, output.stderr].concat();
         Ok(String::from_utf8_lossy(&printed).into_owned())
@@ -152,7 +152,7 @@ fn zone() -> Zone {
     }
 }
 
-/// The zone's key in the words of BIND.
+/// The zone's key in BIND's syntax.
 fn delv_anchors(signed: &Signed) -> Result<String> {
     let words: Vec<&str> = signed.key.split_whitespace().collect();
     let at = words
@@ -168,7 +168,7 @@ fn delv_anchors(signed: &Signed) -> Result<String> {
     ))
 }
 
-/// Lines of records of that type.
+/// Number of lines with records of that type.
 fn count(printed: &str, kind: &str) -> usize {
     let is_record = |line: &&str| {
         !line.starts_with(';')
@@ -201,7 +201,7 @@ fn unbound_validates(denial: Denial) -> Result<()> {
     }
     let printed = stage.dig("bogus.signed.test.", "A", &[])?;
     assert!(printed.contains("status: SERVFAIL"), "{printed}");
-    // Who does not want it checked gets what there is.
+    // With CD the client gets the data unchecked.
     let printed = stage.dig("bogus.signed.test.", "A", &["+cdflag"])?;
     assert!(printed.contains(SERVED), "{printed}");
     Ok(())
@@ -210,7 +210,7 @@ fn unbound_validates(denial: Denial) -> Result<()> {
 fn delv_validates(denial: Denial) -> Result<()> {
     let stage = Stage::set(denial)?;
     let before = stage.daemon.metrics()?;
-    // The second time, and over the other family, the answers are the cache's.
+    // The second time, and over the other family, the answers are from the cache.
     for server in [IpAddr::V4(LAN_V4), LAN_V6.into()] {
         for &(name, kind, code, records) in SECURE {
             let printed = stage.delv(server, &full(name), kind)?;

@@ -1,4 +1,4 @@
-//! Clients for whom policy is another one: what is known of a name in one view is told in no other, whatever it comes from.
+//! Clients with another policy: names known in one view are not told in another, whatever their source.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,10 +23,10 @@ use crate::support::ways::Way;
 
 const OK: ResponseCode = ResponseCode::NoError;
 const NX: ResponseCode = ResponseCode::NXDomain;
-/// A second address of the client host: a guest's.
+/// A second address of the client host, for a guest.
 const GUEST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 53, 0, 77));
 
-/// A leases file, a hosts file, two lists, a route; the guests have names of their own, one of the lists, and a server.
+/// A leases file, a hosts file, two lists, a route; guests have names of their own, one of the lists, and a server.
 const SECTIONS: &str = r#"
 [cache]
 rotate = false
@@ -74,14 +74,14 @@ fn write(directory: &Directory) -> Result<()> {
     Ok(())
 }
 
-/// An address of the client host, and where it asks, by the way of this run.
+/// An address of the client host, and the server that it asks, by the way of this run.
 struct Client<'s> {
     scene: &'s Scene,
     local: IpAddr,
     server: SocketAddr,
 }
 
-/// One in no view, and a guest.
+/// A client in no view, and a guest.
 fn clients(scene: &Scene) -> Result<[Client<'_>; 2]> {
     let host = &scene.lab.client;
     host.ip(&format!("address add {GUEST}/24 dev eth0\n"))?;
@@ -92,7 +92,7 @@ fn clients(scene: &Scene) -> Result<[Client<'_>; 2]> {
     }))
 }
 
-/// The one server has 192.0.2.1 for every name, the other one 192.0.2.2.
+/// One server has 192.0.2.1 for every name, the other one 192.0.2.2.
 fn answer_by_server(scene: &Scene) {
     for (server, address) in [
         (IpAddr::V4(UPSTREAM_V4), "192.0.2.1"),
@@ -105,7 +105,7 @@ fn answer_by_server(scene: &Scene) {
     }
 }
 
-/// The code and the addresses that the client gets.
+/// Code and addresses that the client gets.
 fn told(client: &Client<'_>, name: &str) -> Result<(ResponseCode, Vec<String>)> {
     let Client {
         scene,
@@ -126,7 +126,7 @@ fn told(client: &Client<'_>, name: &str) -> Result<(ResponseCode, Vec<String>)> 
     Ok((answer.response_code(), answers(&answer, RecordType::A)))
 }
 
-/// Name, what those in no view get, and what guests get: a code, or an address.
+/// Name, answer for clients in no view, and answer for guests: a code, or an address.
 const NAMES: &[(&str, &str, &str)] = &[
     ("nas.lan.", "192.168.1.9", "NX"),
     ("nas.", "192.168.1.9", "192.0.2.2"),
@@ -163,7 +163,7 @@ fn each_source_of_names_says_to_each_view_what_is_its_own() -> Result<()> {
     let rule = Rule::addresses(300, &["192.0.2.2"]);
     scene.upstream.on_server(SECOND_V4, "nas.", rule);
     let [one, guest] = clients(&scene)?;
-    // The second time from the cache, where it was kept; and each view is the first for half of the names.
+    // The second time from the cache; each view is the first for half of the names.
     for round in 0..2 {
         for (index, (name, in_none, in_view)) in NAMES.iter().enumerate() {
             let mut asks = [(&one, in_none), (&guest, in_view)];
@@ -224,7 +224,7 @@ fn lists_are_paused_for_one_client_and_views_come_and_go_by_a_reload() -> Result
         why.contains("view: lists are paused for 10.53.0.77"),
         "{why}"
     );
-    // Its clients are in a view from now on, and lists go on to be paused for them.
+    // Its clients are in a view from now on, and their lists stay paused.
     let path = scene.directory.path().join("config.toml");
     let config = fs::read_to_string(&path)?;
     let view = VIEW.replace("upstreams = \"guests\"", "upstreams = \"vpn\"");
@@ -242,7 +242,7 @@ fn lists_are_paused_for_one_client_and_views_come_and_go_by_a_reload() -> Result
     assert_eq!(control("resume 10.53.0.77")?, resumed);
     assert_eq!(told(&guest, "ads.test.")?, expected("NX"));
     assert_eq!(told(&guest, "games.test.")?, expected("192.0.2.2"));
-    // A list that changes says so in each view that has it.
+    // A changed list is reported in each view that has it.
     fs::write(directory.path().join("ads"), "||ads.test^\n||new.test^\n")?;
     control("reload")?;
     assert_eq!(told(&guest, "new.test.")?, expected("NX"));
@@ -254,7 +254,7 @@ fn lists_are_paused_for_one_client_and_views_come_and_go_by_a_reload() -> Result
     Ok(())
 }
 
-/// The second network of the lab, whose client has the address that it has at home as well.
+/// The second network of the lab, with a client that has the same address as one in the first.
 #[test]
 fn who_asks_by_an_interface_is_in_its_view_whatever_the_address_says() -> Result<()> {
     let view = "[[interface]]\nname = \"lan9\"\n[[view]]\nname = \"guests\"\ninterfaces = [\"lan9\"]\n\
@@ -302,7 +302,7 @@ fn the_xdp_program_answers_nobody_of_a_view() -> Result<()> {
         let metrics = scene.daemon.metrics()?;
         Ok(metrics.get(&Reason::Answered).unwrap_or(0))
     };
-    // Hot, for the one and for guests.
+    // Hot for both.
     wait_until("it is hot", TIMEOUT, || {
         let hot = answered().is_ok_and(|count| count > 0);
         let asked = (0..16).try_for_each(|_| {

@@ -36,8 +36,8 @@ fn setup(tag: VlanTag) -> Setup {
     Setup::default().lab(spec).sections(&section)
 }
 
-/// Whether this kernel can have VLAN devices. Where not, the guest's can, and that the guest runs these tests is a test
-/// of its own.
+/// True if this kernel supports VLAN devices. If not, the guest's kernel does, and another test checks that the guest runs
+/// these tests.
 pub fn has_vlan_devices(test: &str) -> Result<bool> {
     let spec = Spec {
         vlan: Some(VlanTag::InFrame),
@@ -51,12 +51,12 @@ pub fn has_vlan_devices(test: &str) -> Result<bool> {
             Ok(false)
         }
         Some(lab) => lab.map(|_| true),
-        // The scene says what is missing.
+        // The scene reports what is missing.
         None => Ok(true),
     }
 }
 
-/// A client in the VLAN, with a socket of the kernel's.
+/// A client in the VLAN, with a kernel socket.
 fn vlan_client(scene: &Scene, server: IpAddr) -> Result<UdpClient> {
     let local = match server {
         IpAddr::V4(_) => VLAN_CLIENT_V4.into(),
@@ -78,8 +78,8 @@ fn tagged(client: &RawClient, family: Family) -> Result<UdpFrame> {
     Ok(frame)
 }
 
-/// Asks until the answer comes over AF_XDP: the kernel has to know the client's MAC address before the program can ask
-/// it for the way back.
+/// Asks until the answer comes over AF_XDP: the kernel has to know the client's MAC address before the FIB gives the program
+/// the way back.
 fn wait_for_way_back(scene: &Scene, client: &UdpClient) -> Result<()> {
     wait_until("the FIB knows the way back", TIMEOUT, || {
         let Ok(before) = scene.daemon.metrics() else {
@@ -184,7 +184,7 @@ fn an_untagged_address_asked_from_a_hidden_vlan_is_answered_on_that_vlan() -> Re
     )
 }
 
-/// Where the kernel answers until the FIB knows the way back, and the program from then on.
+/// The kernel answers until the FIB knows the way back, and the program from then on.
 #[test]
 fn a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan() -> Result<()> {
     only!(ONCE, "tags in frames, as the XDP program takes them");

@@ -1,4 +1,4 @@
-//! `xdnsd web`: metrics and the status page, by a process without rights that is in the control socket's group.
+//! `xdnsd web`: metrics and the status page, by a process without rights in the control socket's group.
 
 use std::fs;
 use std::io::Write as _;
@@ -18,7 +18,7 @@ use crate::support::message::query;
 use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 
-/// Nobody's number, and that of its group.
+/// User ID of nobody, and its group's.
 const NOBODY: &str = "65534";
 
 fn setup() -> Setup {
@@ -26,12 +26,12 @@ fn setup() -> Setup {
         "control.group = \"{NOBODY}\"\n[web]\nlisten = [\"{LAN_V4}:9153\"]\nallow = [\"10.53.0.0/24\"]\nhosts = [\"router.lan\"]\n\
          [filter]\nblock = [\"ads.test\"]\n"
     );
-    // The key belongs to the section that stands last.
+    // The key belongs to the last section.
     let sections = sections.replacen("control.group", "group", 1);
     Setup::default().sections(&sections)
 }
 
-/// The binary in the router, as nobody, who may not look into every folder that things are built in.
+/// The binary in the router as nobody, who may lack access to build folders.
 fn as_nobody(scene: &Scene, words: &[&str]) -> Command {
     let binary = scene.directory.path().join("xdnsd");
     let mut command = scene.lab.router.command("setpriv");
@@ -46,7 +46,7 @@ struct Reply {
     body: String,
 }
 
-/// What curl gets in the client's namespace.
+/// Response to curl in the client's namespace.
 fn get(scene: &Scene, path: &str, options: &[&str]) -> Result<Reply> {
     let url = format!("http://{LAN_V4}:9153{path}");
     let mut command = scene.lab.client.command("curl");
@@ -129,7 +129,7 @@ fn metrics_and_a_page_are_given_by_a_process_that_may_only_look() -> Result<()> 
     may_only_look(&scene)
 }
 
-/// Who has no right but the group's may ask for what shows something, and for nothing else.
+/// With only the group's right, requests that show something succeed, and no others.
 fn may_only_look(scene: &Scene) -> Result<()> {
     let socket = scene.directory.path().join("sock").display().to_string();
     let asked = |words: &[&str]| -> Result<(bool, String)> {
@@ -156,7 +156,7 @@ fn may_only_look(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// What Prometheus' own tool says of names, units and helps: nothing.
+/// Checks names, units and help texts with Prometheus' own tool.
 fn promtool(metrics: &str) -> Result<()> {
     let mut command = Command::new("promtool");
     command.args(["check", "metrics"]);

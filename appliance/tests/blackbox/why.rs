@@ -1,4 +1,4 @@
-//! `xdnsd why`: who decides about a question, and where that is written.
+//! `xdnsd why`: the source that decides a question, and its place.
 
 use std::fs;
 
@@ -16,7 +16,7 @@ const SECTIONS: &str = "[[upstream]]\nname = \"corp\"\nservers = [\"10.54.0.3\"]
     [filter]\nblock_files = [\"{directory}/ads.txt\"]\n\
     [access]\ndrop = [\"10.9.0.0/16\"]\nothers = \"allow\"\n";
 
-/// The list is there before the daemon is.
+/// The list exists before the daemon starts.
 fn setup() -> Setup {
     Setup::default().sections(SECTIONS)
 }

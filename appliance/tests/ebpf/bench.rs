@@ -1,4 +1,4 @@
-//! The program on a test bench: loaded for real, run frame by frame with BPF_PROG_TEST_RUN in a namespace of its own.
+//! A bench for the program: loaded for real, run frame by frame with BPF_PROG_TEST_RUN in a namespace of its own.
 
 use crate::frames::{OUR_MAC, Query};
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -19,12 +19,12 @@ const XDP_TX: u32 = 3;
 const XDP_REDIRECT: u32 = 4;
 /// BPF_PROG_TEST_RUN wants a whole Ethernet header.
 pub const FRAME_LEN_MIN: usize = 14;
-/// A run that fell asleep is repeated so often.
+/// Number of attempts at a run during which the thread was not scheduled.
 const ATTEMPTS: u32 = 100;
-/// The frames here are short; room to see whether one grew.
+/// Frames are short; this is room to detect one that grew.
 const FRAME_LEN_MAX: usize = 16 * 1024;
 
-/// Index of the interface that a run without another one begins at.
+/// Index of the interface of a run that sets no other.
 pub const LOOPBACK: u32 = 1;
 
 /// A loaded program, a namespace, and the socket of queue 0.
@@ -36,7 +36,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// With the good queries' destinations on the listen map, worker and socket of queue 0 alive. `None`: skipped.
+    /// Listens on the good queries' destinations; worker and socket of queue 0 are alive. `None`: skipped.
     pub fn new(test: &str) -> Option<Self> {
         if !privilege::root_or_skip(test) {
             return None;
@@ -44,13 +44,13 @@ impl Bench {
         Some(Self::with(load()))
     }
 
-    /// The same with the program for kernels that only know frames in one buffer.
+    /// With the program for kernels that only know frames in one buffer.
     pub fn single(test: &str) -> Option<Self> {
         let program = || Program::load_single(&object()).unwrap_or_else(|error| panic!("{error}"));
         privilege::root_or_skip(test).then(|| Self::with(program()))
     }
 
-    /// The same with the program that asks for hot names.
+    /// With the program that calls the one for hot names.
     pub fn hot(test: &str) -> Option<Self> {
         let program = || Program::load_for_hot(&object()).unwrap_or_else(|error| panic!("{error}"));
         privilege::root_or_skip(test).then(|| Self::with(program()))
@@ -74,7 +74,7 @@ impl Bench {
         bench
     }
 
-    /// Nanoseconds that the program takes for the frame, at best.
+    /// Shortest time that the program takes for the frame, in nanoseconds.
     pub fn measure(&mut self, frame: &[u8]) -> u128 {
         const RUNS: u32 = 200_000;
         let measured = (0..9).map(|_| {
@@ -97,7 +97,7 @@ impl Bench {
         self.socket = None;
     }
 
-    /// Listens to these, each with its egress_ifindex.
+    /// Sets the listen map to these, each with its egress_ifindex.
     pub fn listen(&mut self, entries: &[(Listen, u32)]) {
         let with_check = |&(listen, egress)| (listen, PathCheck::new(egress, LOOPBACK, OUR_MAC));
         let entries: Vec<_> = entries.iter().map(with_check).collect();
@@ -109,7 +109,7 @@ impl Bench {
         self.expect_at(frame, reason, Duration::ZERO, None);
     }
 
-    /// Runs the program on the frame, with a worker that was alive this long ago, on this (interface, queue).
+    /// Runs the program on the frame on this (interface, queue), with a heartbeat of this age.
     pub fn expect_at(
         &mut self,
         frame: &[u8],
@@ -131,7 +131,7 @@ impl Bench {
         assert_eq!(after_run, frame, "the program never writes");
     }
 
-    /// Runs the program on a frame that it may write nothing to, and gives what it was counted by.
+    /// Runs the program on a frame that it must not change, and returns the counted reason.
     pub fn reason(&mut self, frame: &[u8]) -> Reason {
         let (before, after, (_, after_run)) = self.run_at(frame, Duration::ZERO, None);
         assert_eq!(after_run, frame, "nothing is written");
@@ -141,12 +141,12 @@ impl Bench {
         }
     }
 
-    /// Runs the program on a SYN that is answered, and gives the answer.
+    /// Runs the program on a SYN that is answered, and returns the answer.
     pub fn answer(&mut self, frame: &[u8]) -> Vec<u8> {
         self.sent(frame, Reason::SynCookie)
     }
 
-    /// Runs the program on a frame that is answered and counted by this, and gives the answer.
+    /// Runs the program on a frame that is answered and counted by `reason`, and returns the answer.
     pub fn sent(&mut self, frame: &[u8], reason: Reason) -> Vec<u8> {
         let (before, after, (action, answer)) = self.run_at(frame, Duration::ZERO, None);
         let moved = moved(&before, &after);
@@ -155,8 +155,7 @@ impl Bench {
         answer
     }
 
-    /// Runs the program on the frame so often, one run after the other, and gives the frame after the last one, and whether that
-    /// was dropped.
+    /// Runs the program on the frame `count` times, and returns the frame after the last run, and whether that run dropped it.
     pub fn flood(&mut self, frame: &[u8], count: u64) -> (Vec<u8>, bool) {
         let (program, namespace) = (&mut self.program, &self.namespace);
         let program = program.xdp().expect("loaded");
@@ -178,7 +177,7 @@ impl Bench {
         last.expect("there is one")
     }
 
-    /// Listens where this query goes to, too.
+    /// Listens on the destination of this query, too.
     pub fn listen_for(&mut self, query: &Query) {
         let vlan = |at: usize| query.tags.get(at).map_or(0, |tag| tag[1] & 0x0fff);
         let entry = listen(&query.destination.to_string(), vlan(0), vlan(1));
@@ -196,7 +195,7 @@ impl Bench {
         (reason, answer)
     }
 
-    /// Runs it on a frame whose first buffer ends after `first` bytes. False: this kernel cannot.
+    /// Runs it on a frame with a first buffer of `first` bytes. False if this kernel cannot.
     pub fn expect_split(&mut self, frame: &[u8], first: usize, reason: Reason) -> bool {
         let before = self.program.counters().expect("readable");
         self.heartbeat.beat(monotonic_ns());
@@ -223,10 +222,10 @@ impl Bench {
         true
     }
 
-    /// Counters before, counters after, and what came of a run.
+    /// Counters before, counters after, and the outcome of a run.
     ///
-    /// On a loaded machine this thread may not run for longer than a heartbeat is fresh. Such a run says nothing about
-    /// a worker of the age that was asked for, so it is not judged but repeated: the clock decides, not the outcome.
+    /// On a loaded machine this thread may not be scheduled for longer than a heartbeat is fresh. Such a run does not have the
+    /// requested age of the heartbeat, so it is repeated: the clock decides that, not the outcome.
     fn run_at(
         &mut self,
         frame: &[u8],
@@ -272,7 +271,7 @@ impl Bench {
     }
 }
 
-/// What was counted between the two, and how often.
+/// Reasons that were counted between the two, and how often.
 fn moved(before: &ReasonCounts, after: &ReasonCounts) -> Vec<(Reason, u64)> {
     let counted = |&reason: &Reason| (reason, after.sum(reason) - before.sum(reason));
     let moved = Reason::ALL.iter().map(counted);
@@ -318,7 +317,7 @@ pub fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// An AF_XDP socket with an RX ring: all that the XSKMAP asks for.
+/// An AF_XDP socket with an RX ring: all that the XSKMAP requires.
 pub fn xdp_socket() -> OwnedFd {
     let family = AddressFamily::from_i32(libc::AF_XDP);
     // nix has no name for AF_XDP, so the call is libc's.
@@ -326,7 +325,7 @@ pub fn xdp_socket() -> OwnedFd {
     // SAFETY: no memory is involved.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: the descriptor is fresh and nobody else's.
+    // SAFETY: the descriptor is new, and nothing else owns it.
     let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
     let entries = 64u32;
     // SAFETY: the option is one u32, which outlives the call.
@@ -352,7 +351,7 @@ fn context(len: usize, ifindex: u32, queue: u32) -> Vec<u8> {
         .collect()
 }
 
-/// A socket that is none of AF_XDP.
+/// A socket that is not of AF_XDP.
 pub fn udp_socket() -> OwnedFd {
     socket(
         AddressFamily::Inet,

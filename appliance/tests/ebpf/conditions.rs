@@ -1,4 +1,5 @@
-//! Hot names: what is asked of a frame before its first byte is changed. Each test has an answer ready that would be given, and one
+//! Hot names: conditions on a frame before its first byte is changed. Each test has an answer ready that would be given, and
+//! one condition that fails.
 //! thing that speaks against it.
 
 use crate::bench::FRAME_LEN_MIN;
@@ -9,7 +10,7 @@ use xdnsd_abi::{Reason, verdict};
 
 const NAME: &str = "www.example.com";
 
-/// With the hot name, and a query for it of each family that is answered.
+/// Programs with the hot name, and a query for it of each family that is answered.
 fn tiers(test: &str) -> Option<(Tiers, [Query; 2])> {
     let mut tiers = Tiers::new(test)?;
     tiers.keep(&key(&wire_name(NAME), 1, RD, &[]), ONE, &address(300));
@@ -30,7 +31,7 @@ fn what_was_damaged_is_not_answered() {
     for query in &queries {
         let good = query.frame();
         for at in query.udp()..good.len() {
-            // Lengths and the port decide before the checksum does.
+            // Lengths and the port decide before the checksum.
             if (query.udp() + 2..query.udp() + 6).contains(&at) {
                 continue;
             }
@@ -57,7 +58,7 @@ fn what_is_to_another_station_or_address_is_not_answered() {
         let good = query.frame();
         assert_eq!((&good[..6], &good[6..12]), (&OUR_MAC[..], &CLIENT_MAC[..]));
         for at in 0..6 {
-            // The first bit on the wire is that of groups.
+            // The first bit on the wire marks group addresses.
             let bit = if at == 0 { 2 } else { 1 };
             let mut other = good.clone();
             other[at] ^= bit;

@@ -1,4 +1,4 @@
-//! DNS cookies beside hot names: who brings its own back gets the answer from the program, and all others from user space.
+//! DNS cookies and hot names: a query with its own cookie gets the answer from the program, and all others from user space.
 
 use crate::frames::Query;
 use crate::hot::{
@@ -7,7 +7,7 @@ use crate::hot::{
 };
 use xdnsd_abi::hot::HotOutcome;
 
-/// Options of an OPT record, which says how long they are.
+/// An OPT record with options and their length.
 pub fn with_options(opt: &[u8], options: &[u8]) -> Vec<u8> {
     let mut opt = opt.to_vec();
     opt[9..11].copy_from_slice(&(options.len() as u16).to_be_bytes());
@@ -20,7 +20,7 @@ pub fn cookie_option(cookie: &[u8]) -> Vec<u8> {
 }
 
 impl Tiers {
-    /// The cookie that the forwarder gives to whoever sends this query, at its time of day: the last thing that it says.
+    /// Cookie that the forwarder gives to this query's client, at its time of day: the end of its answer.
     pub fn cookie(&mut self, query: &Query) -> Vec<u8> {
         let opt = with_options(&OPT, &cookie_option(b"a client"));
         let asked = message("www.example.com", 1, RD, &opt);
@@ -31,7 +31,7 @@ impl Tiers {
     }
 }
 
-/// Whoever brings the cookie that it was given gets it back with the answer, as from the forwarder, while it is young.
+/// A valid cookie comes back with the answer, as from the forwarder, while it is young.
 #[test]
 fn a_good_cookie_is_given_back() {
     let Some(mut tiers) = Tiers::new("a_good_cookie_is_given_back") else {
@@ -55,14 +55,14 @@ fn a_good_cookie_is_given_back() {
                 assert_eq!(tiers.ask(&frame), Ok(forwarded), "{age_secs}: {opt:02x?}");
             }
         }
-        // Without one the same answer is hot.
+        // Without a cookie the same answer is hot.
         let plain = with_message(&query, message("www.example.com", 1, RD, &OPT)).frame();
         let forwarded = tiers.forward(&plain);
         assert_eq!(tiers.ask(&plain), Ok(forwarded));
     }
 }
 
-/// Any other cookie is for user space to judge, which gives another one.
+/// Any other cookie is left to user space, which gives a new one.
 #[test]
 fn no_other_cookie_is_given_back() {
     let Some(mut tiers) = Tiers::new("no_other_cookie_is_given_back") else {
@@ -103,7 +103,7 @@ fn no_other_cookie_is_given_back() {
             let answer = tiers.ask(&frame(&options));
             assert_eq!(answer, Err(HotOutcome::NotPlain), "{what}");
         }
-        // A length that is not that of the message.
+        // A length that does not match the message.
         let mut asked = message("www.example.com", 1, RD, &with_options(&OPT, &option));
         asked.truncate(asked.len() - 1);
         let cut = with_message(&query, asked).frame();
@@ -119,7 +119,7 @@ fn no_other_cookie_is_given_back() {
         tiers.hot.set_cookies(wall(), Some(&PREVIOUS));
         let answer = tiers.ask(&frame(&option));
         assert_eq!(answer, Err(HotOutcome::NotPlain), "by another secret");
-        // One by the secret before is good to user space, which gives another one.
+        // A cookie by the previous secret is valid in user space, which gives a new one.
         tiers.secrets = [PREVIOUS, SECRET];
         let other = tiers.forward(&frame(&option));
         assert_ne!(other[other.len() - 24..], good);

@@ -128,7 +128,7 @@ fn a_tagged_query_needs_the_device_of_its_vlan() {
     }
 }
 
-/// The trap: a query of VLAN 5 whose tag was moved out of the frame, so that it looks untagged.
+/// The trap: a query of VLAN 5 with its tag moved out of the frame, so that it looks untagged.
 #[test]
 fn a_query_whose_tag_was_hidden_passes() {
     let Some(mut bench) = Bench::new("a_query_whose_tag_was_hidden_passes") else {
@@ -139,7 +139,7 @@ fn a_query_whose_tag_was_hidden_passes() {
     let hidden = Query::between("198.51.100.1", "192.0.2.53").frame();
     bench.listen(&[(listen("192.0.2.53", 0, 0), lan)]);
     bench.expect(&hidden, Reason::PassRoute);
-    // And what would happen without the check.
+    // Without the check it would be redirected.
     bench.listen(&[(listen("192.0.2.53", 0, 0), 0)]);
     bench.expect(&hidden, Reason::Redirected);
 }
@@ -186,7 +186,7 @@ fn a_client_that_is_no_neighbour_or_not_reachable_passes() {
     }
 }
 
-/// The client sits behind another router, whose MAC address the query has.
+/// The client is behind another router, and the query has that router's MAC address.
 #[test]
 fn a_client_behind_a_gateway_is_answered_through_it() {
     let Some(mut bench) = Bench::new("a_client_behind_a_gateway_is_answered_through_it") else {

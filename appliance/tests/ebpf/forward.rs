@@ -1,4 +1,4 @@
-//! Segments to hosts behind this one: who has not brought a cookie back opens no connection to those that are protected.
+//! Segments to hosts behind this one: a client that has not returned a cookie opens no connection to protected ones.
 
 use crate::bench::{Bench, LOOPBACK};
 use crate::frames::OUR_MAC;
@@ -12,7 +12,7 @@ const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
-/// A prefix with a port, whose clients are always asked.
+/// A prefix with a port and clients that are always challenged.
 fn behind(address: &str, len: u32, port: u16) -> (u32, Behind, Protected) {
     let (addr, len) = match address.parse().expect("an address") {
         IpAddr::V4(address) => (address.to_ipv6_mapped().octets(), 96 + len),
@@ -67,7 +67,7 @@ fn segment(syn: &Syn, flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> 
     })
 }
 
-/// The cookie that a SYN is answered with.
+/// Cookie in the answer to a SYN.
 fn cookie(bench: &mut Bench, syn: &Syn) -> u32 {
     syn.check_closed(&bench.sent(&syn.frame(), Reason::ForwardCookie))
 }
@@ -97,7 +97,7 @@ fn a_client_is_asked_once_and_told_to_come_again() {
             "the client takes no other"
         );
         assert_eq!(reset.window_len(), 0);
-        // From here on it is none of ours.
+        // From here on it passes.
         bench.expect(&syn.frame(), Reason::ForwardVerified);
         let mut again = syn.clone();
         again.source_port += 1;
@@ -190,7 +190,7 @@ fn what_is_not_protected_passes() {
         let mut other_mac = syn.frame();
         other_mac[5] ^= 0x40;
         bench.expect(&other_mac, Reason::PassOtherMac);
-        // A longer prefix of its own, and off.
+        // A longer prefix of its own, switched off.
         let own = match syn.destination {
             IpAddr::V4(_) => behind("192.0.2.53", 32, 54),
             IpAddr::V6(_) => behind("2001:db8::53", 128, 54),
@@ -209,7 +209,7 @@ fn what_is_not_protected_passes() {
     }
 }
 
-/// A VLAN is as good as none, and its hosts are its own: the answer has the tag that the SYN had.
+/// Hosts in a VLAN are apart from others: the answer has the tag of the SYN.
 #[test]
 fn hosts_in_a_vlan_are_protected_there_and_nowhere_else() {
     let Some(mut bench) = protecting("hosts_in_a_vlan_are_protected") else {
@@ -245,7 +245,7 @@ fn hosts_in_a_vlan_are_protected_there_and_nowhere_else() {
     }
 }
 
-/// Whatever a SYN says besides, it is one; what is none, Linux does not take for one either, and the host may have it.
+/// A SYN with unusual contents is still a SYN; what Linux does not take for one goes to the host.
 #[test]
 fn odd_syns_are_syns() {
     let Some(mut bench) = protecting("odd_syns_are_syns") else {
@@ -275,7 +275,7 @@ fn odd_syns_are_syns() {
             vec![1; 40],
             vec![2, 0, 5, 180],
             vec![2, 255, 5, 180],
-            // A cookie of Fast Open, asked for (RFC 7413).
+            // A Fast Open cookie request (RFC 7413).
             vec![34, 2, 1, 1],
         ] {
             let odd = Syn {
@@ -287,7 +287,7 @@ fn odd_syns_are_syns() {
     }
 }
 
-/// A SYN that is not answered would reach the host without a proof.
+/// SYNs that cannot be answered: they would reach the host without a proof.
 fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
     let mut all = Vec::new();
     for syn in Syn::both() {
@@ -313,7 +313,8 @@ fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
     all.push((v4.clone(), part.clone(), "the first part"));
     part.truncate(34 + 8);
     all.push((v4.clone(), part, "a part without flags"));
-    // Hop-by-hop and destination options, routing; the first part, and one that is all; and RFC 4302's, with another unit.
+    // Hop-by-hop and destination options, routing; a first fragment, and a fragment that is all; and RFC 4302's, with another
+    // unit.
     let headers: [(u8, &[u8]); 6] = [
         (0, &[6, 0, 1, 4, 0, 0, 0, 0]),
         (60, &[6, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -367,7 +368,7 @@ fn a_syn_that_cannot_be_answered_is_dropped_until_the_client_is_verified() {
     }
 }
 
-/// What is odd and opens nothing, or nothing that is protected, is left alone.
+/// Unusual segments that open nothing, or nothing protected, pass.
 #[test]
 fn odd_segments_of_others_pass() {
     let Some(mut bench) = protecting("odd_segments_of_others_pass") else {
@@ -406,7 +407,7 @@ fn odd_segments_of_others_pass() {
             passes(&other_host, "another host");
         }
     }
-    // What is behind a first part, and what is no segment.
+    // The rest after a first fragment, and packets that are no segments.
     let [v4, v6] = Syn::both();
     for at in [0x2001_u16, 0x0001, 0x1fff] {
         let later = v4.resealed(|frame| frame[20..22].copy_from_slice(&at.to_be_bytes()));

@@ -1,4 +1,4 @@
-//! Frames by smoltcp, an implementation that shares nothing with ours.
+//! Frames by smoltcp, an independent implementation.
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -18,7 +18,7 @@ const TPID: usize = 12;
 pub const MESSAGE: &[u8] =
     b"\xbe\xef\x01\x00\x00\x01\0\0\0\0\0\0\x03www\x07example\x03com\0\0\x01\0\x01";
 
-/// A query to be.
+/// A query that can be modified.
 #[derive(Clone)]
 pub struct Query {
     pub source: IpAddr,
@@ -53,13 +53,13 @@ impl Query {
         }
     }
 
-    /// The same with these tags.
+    /// With these tags.
     pub fn tagged(mut self, tags: &[[u16; 2]]) -> Self {
         self.tags = tags.to_vec();
         self
     }
 
-    /// The same with a message of `len` bytes.
+    /// With a message of `len` bytes.
     pub fn with_message_len(mut self, len: usize) -> Self {
         self.message = (0..len)
             .map(|at| MESSAGE.get(at).copied().unwrap_or(at as u8))
@@ -77,7 +77,7 @@ impl Query {
         self.ip() + if self.source.is_ipv4() { 20 } else { 40 }
     }
 
-    /// The frame, without padding, with every checksum right.
+    /// The frame, without padding, with all checksums correct.
     pub fn frame(&self) -> Vec<u8> {
         let udp = UdpRepr {
             src_port: self.source_port,
@@ -121,7 +121,7 @@ impl Query {
         bytes
     }
 
-    /// The frame after `change`, with checksums that are right for what it changed.
+    /// The frame after `change`, with the checksums corrected.
     pub fn resealed(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut frame = self.frame();
         change(&mut frame);
@@ -141,7 +141,7 @@ impl Query {
         frame
     }
 
-    /// The IPv4 frame with one option word (four times No Operation), and every checksum right.
+    /// The IPv4 frame with one option word (four times No Operation), and all checksums correct.
     pub fn with_ipv4_options(&self) -> Vec<u8> {
         let (mut frame, ip) = (self.frame(), self.ip());
         frame.splice(ip + 20..ip + 20, [1; 4]);
@@ -153,7 +153,7 @@ impl Query {
     }
 }
 
-/// One byte of a frame changed, and nothing made good.
+/// A frame with one byte changed, and checksums not corrected.
 pub fn flipped(mut frame: Vec<u8>, at: usize) -> Vec<u8> {
     frame[at] ^= 0x01;
     frame

@@ -1,4 +1,4 @@
-//! What can only be an attack is dropped where that is wanted, and passes where it is not; what is merely unusual always passes.
+//! Frames that can only be an attack are dropped if so configured, and pass otherwise; merely unusual ones always pass.
 
 use crate::bench::{Bench, LOOPBACK, listen};
 use crate::frames::{OUR_MAC, Query};
@@ -17,7 +17,7 @@ fn benches(test: &str) -> Option<[Bench; 2]> {
     Some([bench(true)?, bench(false)?])
 }
 
-/// Each frame, and why it is dropped and passes.
+/// Each frame with its reasons when it is dropped and when it passes.
 fn expect(test: &str, cases: &[(Vec<u8>, Reason, Reason)]) {
     let Some([mut dropping, mut passing]) = benches(test) else {
         return;
@@ -76,7 +76,7 @@ fn a_datagram_that_its_packet_does_not_hold_or_that_holds_no_header_is_garbage()
     expect(name, &cases);
 }
 
-/// The rest of the frame may be in another buffer, the port somebody else's, the packet longer than its datagram.
+/// The rest of the frame may be in another buffer, the port may not be ours, the packet may be longer than its datagram.
 #[test]
 fn what_is_merely_unusual_passes() {
     let Some([mut bench, _]) = benches("what_is_merely_unusual_passes") else {

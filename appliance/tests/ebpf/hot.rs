@@ -1,5 +1,5 @@
-//! Hot names: which queries are answered in the kernel, and with what. Every byte is compared with what the forwarder writes into
-//! the same frame.
+//! Hot names: which queries are answered in the kernel, and how. Every byte is compared with what the forwarder writes into the
+//! same frame.
 
 use crate::bench::{Bench, monotonic_ns};
 use crate::cookie::{cookie_option, with_options};
@@ -22,15 +22,15 @@ use xdnsd_core::wire;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const GENERATION: u32 = 5;
-/// When the answers were stored, and for how long they are fresh.
+/// Time at which the answers were stored; below, how long they are fresh.
 const STORED: Instant = Instant::from_millis(1_000_000);
 pub const TTL_SECS: u32 = 300;
-/// The time of day here.
+/// Time of day in these tests.
 pub const WALL_SECS: u64 = 1_800_000_000;
 pub const SECRET: [u8; 16] = *b"the present one.";
 pub const PREVIOUS: [u8; 16] = *b"the one before..";
 
-/// The forwarder asks nobody here.
+/// An upstream that is never asked.
 struct Nobody;
 
 impl Effects<()> for Nobody {
@@ -53,7 +53,7 @@ impl Effects<()> for Nobody {
     }
 }
 
-/// Whoever holds it has the cache, too.
+/// The lock also guards the cache.
 static TABLES: Mutex<Tables<()>> = Mutex::new(Tables::new());
 static CACHE: SharedCache = SharedCache::new();
 static CONFIGURED: Once = Once::new();
@@ -64,11 +64,11 @@ pub struct Tiers {
     program: HotProgram,
     pub hot: Box<HotAnswers>,
     tables: MutexGuard<'static, Tables<()>>,
-    /// How old the answers are, in seconds.
+    /// Age of the answers, in seconds.
     age_secs: u32,
-    /// The forwarder's time of day.
+    /// Time of day of the forwarder.
     pub unix_secs: u32,
-    /// It has cookies by these.
+    /// Secrets of its cookies.
     pub secrets: [[u8; 16]; 2],
 }
 
@@ -98,17 +98,17 @@ impl Tiers {
         })
     }
 
-    /// The programs and what they share, without the forwarder.
+    /// The programs and their shared memory, without the forwarder.
     pub fn into_programs(self) -> (Bench, HotProgram, Box<HotAnswers>) {
         (self.bench, self.program, self.hot)
     }
 
-    /// What holds for clients that are known.
+    /// Generation for known clients.
     pub fn valid(hot: &HotAnswers) -> u64 {
         hot.valid(GENERATION)
     }
 
-    /// Keeps an answer: the body for this question.
+    /// Caches an answer: the body for this question.
     pub fn keep(&self, question: &Key<'_>, head: Head, body: &[u8]) {
         let head = Head {
             stored: STORED,
@@ -119,7 +119,7 @@ impl Tiers {
         CACHE.insert(question, &head, body);
     }
 
-    /// The frame that the forwarder makes of this one. Where others would get the same answer, the program has it from here on.
+    /// Answer of the forwarder to this frame. If other clients would get the same answer, the program has it from here on.
     pub fn forward(&mut self, frame: &[u8]) -> Vec<u8> {
         let valid = self.hot.valid(GENERATION);
         let counters = Counters::new();
@@ -163,7 +163,7 @@ impl Tiers {
             words[word::OVER] =
                 words[word::SINCE] + fresh.until.millis_since(fresh.since) * 1_000_000;
             words[word::VALID] = valid;
-            // The second time nobody has asked for what is in its place.
+            // At the second attempt the entry in its place has not been asked for.
             let is_put = self.hot.put(&words, now) || self.hot.put(&words, now);
             assert!(is_put, "there is room");
             self.hot.admit(valid, client.address, || false);
@@ -173,7 +173,7 @@ impl Tiers {
         answer
     }
 
-    /// Runs the frame: the answer, or why there is none; then the frame is as it was.
+    /// Runs the frame. Returns the answer, or why there is none; then the frame has to be unchanged.
     pub fn ask(&mut self, frame: &[u8]) -> Result<Vec<u8>, HotOutcome> {
         let before = self.program.outcomes().expect("counted");
         let (reason, answer) = self.bench.run_hot(frame);
@@ -197,7 +197,7 @@ impl Tiers {
     }
 }
 
-/// What the wall clock is ahead of the program's, so that it is the time of day here now.
+/// Offset from the program's clock to the time of day in these tests.
 pub fn wall() -> u64 {
     WALL_SECS.wrapping_sub(monotonic_ns() / SECOND_NS)
 }
@@ -229,7 +229,7 @@ pub const RD: u16 = 0x0100;
 const AD: u16 = 0x0020;
 const CD: u16 = 0x0010;
 
-/// A query for `name`, which is written as it stands.
+/// A query for `name`, in this letter case.
 pub fn message(name: &str, qtype: u16, flags: u16, opt: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0xbe, 0xef];
     bytes.extend(flags.to_be_bytes());
@@ -297,7 +297,7 @@ fn a_hot_answer_is_the_forwarders_byte_by_byte() {
     }
 }
 
-/// A card that shortens frames, or one that Ethernet has filled up: it is the answer's length that counts.
+/// A NIC that truncates frames, or one padded by Ethernet: the answer's length counts.
 #[test]
 fn padding_of_ethernet_is_no_part_of_the_answer() {
     let Some(mut tiers) = Tiers::new("padding_of_ethernet_is_no_part_of_the_answer") else {
@@ -341,7 +341,7 @@ fn ttls_count_down_and_end_at_0() {
     };
     let [first, second] = [ttl(&five, 0), ttl(&five, 14)];
     assert_eq!((first, second), (TTL_SECS - 5, 15));
-    // The same answer, looked at later: nothing but the age of its TTLs has changed.
+    // The same answer later: only the age of its TTLs has changed.
     tiers.make_older(&frame, 7);
     let seven_later = tiers.ask(&frame).expect("answered");
     assert_eq!(
@@ -356,7 +356,7 @@ fn ttls_count_down_and_end_at_0() {
 }
 
 impl Tiers {
-    /// Puts the answer to this query as if it had been put `secs` ago, and a little more: the program's clock lags.
+    /// Puts the answer to this query as if `secs` ago, and a little more: the program's clock lags.
     fn make_older(&mut self, frame: &[u8], secs: u64) {
         self.put_changed(frame, |words| {
             for at in [word::SINCE, word::OVER] {
@@ -365,7 +365,7 @@ impl Tiers {
         });
     }
 
-    /// Puts the answer to this query with other words.
+    /// Puts the answer to this query with changed words.
     fn put_changed(&mut self, frame: &[u8], change: impl FnOnce(&mut [u64])) {
         let answer = self.forward(frame);
         let (_, range) = wire::parse(&answer).expect("an answer");
@@ -469,7 +469,7 @@ fn without_the_program_all_is_user_spaces() {
     assert_eq!(tiers.ask(&frame), Ok(forwarded));
 }
 
-/// Messages that the forwarder understands, or refuses, and that are not what the program takes for plain.
+/// Messages that the forwarder understands, or refuses, and that are not plain queries for the program.
 #[test]
 fn what_is_not_plain_is_user_spaces() {
     let Some(mut tiers) = Tiers::new("what_is_not_plain_is_user_spaces") else {
@@ -492,7 +492,7 @@ fn what_is_not_plain_is_user_spaces() {
             "cut at {cut}"
         );
     }
-    // Bit 15 is that of responses, which do not come here.
+    // Bit 15 marks responses, which do not get here.
     for bit in 0..15 {
         let flags = RD ^ 1 << bit;
         let is_taken = matches!(1 << bit, RD | AD | CD);
@@ -581,7 +581,7 @@ fn names_up_to_the_bound_are_answered() {
     assert_eq!(tiers.ask(&root), Ok(forwarded));
 }
 
-/// Numbers without a pattern, the same in each run (xorshift, Marsaglia 2003).
+/// Pseudo-random numbers, the same in each run (xorshift, Marsaglia 2003).
 struct Random(u64);
 
 impl Random {
@@ -597,8 +597,8 @@ impl Random {
     }
 }
 
-/// Generated answers and questions: what the program gives is what the forwarder gives, and what it does not give it has not
-/// touched. It gives all that it could.
+/// Generated answers and questions: the program gives the same bytes as the forwarder, or leaves the frame unchanged. It gives
+/// all answers that it could.
 #[test]
 fn generated_questions_get_the_forwarders_bytes() {
     let Some(mut tiers) = Tiers::new("generated_questions_get_the_forwarders_bytes") else {

@@ -1,4 +1,4 @@
-//! Loading, attaching and the maps.
+//! Tests of loading, attaching and the maps.
 
 use crate::bench::{self, Bench, QUEUE_TOO_HIGH, listen};
 use crate::frames::Query;
@@ -10,7 +10,7 @@ use xdnsd_abi::{LISTEN_MAX, PathCheck, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
 
-/// What `ip link` says of XDP on the interface, asked in the namespace of this thread.
+/// Output of `ip link` about XDP on the interface, in this thread's namespace.
 fn attached(interface: &str) -> String {
     let mut ip = Command::new("ip");
     let output = ip
@@ -117,7 +117,7 @@ fn jumbo_frames_leave_the_program_in_the_driver() {
     });
 }
 
-/// What a kernel before 5.18 gets.
+/// As on a kernel before 5.18.
 #[test]
 fn the_program_for_one_buffer_names_a_large_mtu_and_auto_goes_generic() {
     if !privilege::root_or_skip(
@@ -144,13 +144,13 @@ fn the_program_for_one_buffer_names_a_large_mtu_and_auto_goes_generic() {
     });
 }
 
-/// An object with a first program that the kernel refuses, as one before 5.18 refuses the flag of `xdp.frags`.
+/// An object with a first program that the kernel refuses, like the flag of `xdp.frags` before 5.18.
 #[test]
 fn a_kernel_that_refuses_several_buffers_gets_the_other_program() {
     if !privilege::root_or_skip("a_kernel_that_refuses_several_buffers_gets_the_other_program") {
         return;
     }
-    // `exit` instead of its first instruction: R0 is not set then, which no kernel takes.
+    // `exit` as its first instruction: R0 is not set then, which every kernel refuses.
     let program = Program::load_object(&with_first_program_spoilt()).expect("the other one loads");
     assert!(!program.takes_several_buffers());
 }
@@ -225,7 +225,7 @@ fn the_listen_map_becomes_what_is_asked_for() {
             .map(|(key, check)| plain((key.to_bytes(), *check)))
             .collect();
         assert_eq!(present, expected);
-        // A query from any of these is looked up, whichever it goes to.
+        // A query from any of these sources is looked up, whatever its destination.
         let own = wanted
             .iter()
             .fold(0, |own, (key, _)| own | key.address_bit());

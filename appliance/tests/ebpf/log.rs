@@ -1,4 +1,4 @@
-//! Records for who reads the log: none where nobody does, and of what the shield has done alone.
+//! Records of the log: none without a reader, and only about actions of the shield.
 
 use crate::bench::{Bench, listen};
 use crate::frames::Query;
@@ -44,7 +44,7 @@ fn a_frame_is_told_of_while_somebody_reads_with_the_verdict_it_had_without() {
         assert!(event.time_ns > 0);
         assert_eq!(ring.pop(), None, "of what passes by nobody is told");
     }
-    // A full ring loses, and the verdict is the same.
+    // A full ring loses records, and the verdict is the same.
     assert_eq!(bench.program.log_lost().expect("it is counted"), 0);
     for _ in 0..100 {
         bench.expect(&dropped[0], Reason::DropResponse);

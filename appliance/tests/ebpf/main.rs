@@ -1,4 +1,4 @@
-//! The XDP program in this machine's kernel: for every reason a frame that has it, action, bytes and counter asserted.
+//! The XDP program in this machine's kernel: a frame for every reason, with action, bytes and counter asserted.
 
 mod bench;
 mod conditions;
@@ -79,7 +79,7 @@ fn ethernet_padding_is_no_matter() {
     }
 }
 
-/// The kernel drops what a chunk of the UMEM does not hold, and what is in several buffers.
+/// The kernel drops frames that exceed a chunk of the UMEM, or are in several buffers.
 #[test]
 fn a_frame_that_no_chunk_holds_passes() {
     let name = "a_frame_that_no_chunk_holds_passes";
@@ -98,7 +98,7 @@ fn a_frame_that_no_chunk_holds_passes() {
     }
 }
 
-/// BPF_PROG_TEST_RUN makes a frame that is longer than a page one of several buffers.
+/// BPF_PROG_TEST_RUN splits a frame that is longer than a page into several buffers.
 #[test]
 fn a_frame_in_several_buffers_passes() {
     let Some(mut bench) = Bench::new("a_frame_in_several_buffers_passes") else {
@@ -122,7 +122,7 @@ fn a_frame_in_several_buffers_passes() {
     }
 }
 
-/// Also where the first buffer ends early: right behind the datagram, or within it.
+/// Also if the first buffer ends early: directly after the datagram, or within it.
 #[test]
 fn what_lies_behind_the_first_buffer_is_never_read() {
     let Some(mut bench) = Bench::new("what_lies_behind_the_first_buffer_is_never_read") else {
@@ -229,7 +229,7 @@ fn what_is_not_for_us_passes() {
         &Query::between("2001:db8::1", "2001:4860:4860::8888").frame(),
         Reason::PassForeign,
     );
-    // The IPv4 listener's key, in the clothes of the other family.
+    // The IPv4 listener's address in IPv4-mapped form.
     bench.expect(
         &Query::between("2001:db8::1", "::ffff:192.0.2.53").frame(),
         Reason::PassForeign,
@@ -243,7 +243,7 @@ fn a_vlan_has_listeners_of_its_own() {
     };
     for (outer, inner, tags) in [
         (5, 0, vec![[VLAN, 0xe005]]),
-        // Drop Eligible Indicator (IEEE 802.1Q section 9.6): no part of the VLAN ID.
+        // Drop Eligible Indicator (IEEE 802.1Q section 9.6): not part of the VLAN ID.
         (5, 0, vec![[VLAN, 0x1005]]),
         (6, 5, vec![[QINQ, 0xf006], [VLAN, 0x1005]]),
         (5, 0, vec![[QINQ, 0x0005]]),
@@ -340,10 +340,10 @@ fn a_wrong_checksum_passes_and_an_absent_one_is_legal_over_ipv4() {
     for query in both() {
         let (good, udp) = (query.frame(), query.udp());
         for at in udp + 6..good.len() {
-            // The response bit and the low bits of the checksum are other tests'.
+            // Other tests cover the response bit and the low bits of the checksum.
             bench.expect(&flipped(good.clone(), at), Reason::PassUdpChecksum);
         }
-        // What a partial checksum offload leaves behind: the sum of the pseudo-header, not inverted.
+        // As left by partial checksum offload: the sum of the pseudo-header, not inverted.
         let mut partial = good.clone();
         partial[udp + 6..udp + 8].copy_from_slice(&pseudo_header_sum(&query).to_be_bytes());
         bench.expect(&partial, Reason::PassUdpChecksum);
@@ -477,7 +477,7 @@ fn lengths_that_disagree_pass() {
                 bench.expect(&query.resealed(padded), Reason::PassLength);
             }
         }
-        // Both longer by the same: the packet is cut, and what would follow is not in the frame.
+        // Both longer by the same: the packet is truncated, and the rest is not in the frame.
         let (ip_says, udp_says) = (read(&query, ip_len) + 9, read(&query, udp + 4) + 9);
         let longer = query.resealed(|frame| {
             frame[ip_len..ip_len + 2].copy_from_slice(&ip_says.to_be_bytes());
@@ -571,7 +571,7 @@ fn a_queue_beyond_the_maps_passes() {
         .set_listen(&[entry])
         .expect("the map has room");
     bench.expect_at(&frame, Reason::Redirected, Duration::ZERO, Some((index, 0)));
-    // Queue 1 has a slot in which nobody ever lived, the other has none.
+    // Queue 1 has a slot without a worker, the other has no slot.
     for queue in [1, QUEUE_TOO_HIGH] {
         let at = Some((index, queue));
         bench.expect_at(&frame, Reason::PassNoSocket, Duration::ZERO, at);

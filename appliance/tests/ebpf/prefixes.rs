@@ -1,4 +1,4 @@
-//! Denied and allowed prefixes: which packets are dropped, whatever they carry, and that others' are left alone.
+//! Denied and allowed prefixes: which packets are dropped, whatever they carry, and that packets to others pass.
 
 use crate::bench::{Bench, listen};
 use crate::frames::Query;
@@ -8,7 +8,7 @@ use xdnsd_abi::{PREFIXES_MAX, Reason, verdict};
 
 const VLAN: u16 = 0x8100;
 
-/// `192.0.2.0/24` as the trie has it.
+/// `192.0.2.0/24` as a key of the trie.
 fn bits(text: &str) -> PrefixBits {
     let (address, len) = text.split_once('/').expect("a prefix");
     let len: u8 = len.parse().expect("a length");
@@ -76,7 +76,7 @@ fn the_longest_prefix_decides() {
     }
 }
 
-/// In one trie a prefix of one family is none of the other's.
+/// In the shared trie a prefix of one family matches no address of the other.
 #[test]
 fn all_of_one_family_is_nothing_of_the_other() {
     let name = "all_of_one_family_is_nothing_of_the_other";
@@ -116,7 +116,7 @@ fn every_packet_to_us_is_dropped_whatever_it_carries_and_others_are_left_alone()
             &query.clone().tagged(&[[VLAN, 5]]).frame(),
             Reason::DropDenied,
         );
-        // Another port, another protocol, a part, a checksum that does not add up.
+        // Another port, another protocol, a fragment, a wrong checksum.
         let mut elsewhere = query.clone();
         elsewhere.destination_port = 22;
         bench.expect(&elsewhere.frame(), Reason::DropDenied);
@@ -148,7 +148,7 @@ fn every_packet_to_us_is_dropped_whatever_it_carries_and_others_are_left_alone()
     bench.expect(&Query::v4().with_ipv4_options(), Reason::PassIpv4Options);
     bench.listen(&[(listen("192.0.2.53", 0, 0), 0)]);
     bench.expect(&Query::v4().with_ipv4_options(), Reason::DropDenied);
-    // Another program looks into the same trie.
+    // Another program uses the same trie.
     let mut second = Bench::single(name).expect("root");
     second.program.share_prefixes(&trie).expect("it takes it");
     second.expect(&Query::v4().frame(), Reason::Redirected);
@@ -157,7 +157,7 @@ fn every_packet_to_us_is_dropped_whatever_it_carries_and_others_are_left_alone()
     let _trie = trie;
 }
 
-/// The trie holds as many as is promised, and a full one can still be changed (Linux before 6.13 wants room for that).
+/// The trie has room for the promised number, and a full one can still be changed (Linux before 6.13 needs room for that).
 #[test]
 fn ten_thousand_prefixes_fit_and_can_be_changed() {
     let name = "ten_thousand_prefixes_fit_and_can_be_changed";

@@ -1,4 +1,4 @@
-//! Limits per client: what becomes of a query of who has had too much, and that the program says what user space would say.
+//! Limits per client: the fate of excess queries, and that the program's answers equal those of user space.
 
 use crate::bench::{Bench, listen, monotonic_ns};
 use crate::frames::{CLIENT_MAC, OUR_MAC, Query};
@@ -17,7 +17,7 @@ use xdnsd_core::rate::{Accounts, Limit, RateKind, RateLimits, unit, words};
 use xdnsd_core::time::Instant;
 
 const RULES: RateLimits = RateLimits {
-    // One comes back in a second, which a machine that is busy does not spend between two frames.
+    // One is earned back in a second, which even a busy machine does not spend between two frames.
     queries: Rate::new(1, 40),
     misses: Rate::new(10, 4),
     slips: Rate::new(2, 1),
@@ -67,7 +67,7 @@ impl Limited {
         self.table[at].store(word, Ordering::Relaxed);
     }
 
-    /// Charges a client as a worker does, by the clock that the program reads. How often it was within.
+    /// Charges a client like a worker, by the program's clock. Returns how often it was within its limit.
     fn charge(&self, client: IpAddr, is_on_link: bool, count: usize) -> usize {
         let now = Instant::from_millis(monotonic_ns() / 1_000_000);
         let client = unit(client, is_on_link);
@@ -75,7 +75,7 @@ impl Limited {
         (0..count).filter(|_| charged() == Limit::Within).count()
     }
 
-    /// The same until the client has had all that it may have, and no answer with TC.
+    /// Charges the client until its limit is used up, including answers with TC.
     fn exhaust(&self, client: IpAddr, is_on_link: bool) {
         assert!(self.charge(client, is_on_link, 1_000) <= 50);
         let tag = self.tag(client, is_on_link);
@@ -96,7 +96,7 @@ impl Limited {
     }
 }
 
-/// As a stub sends it, with DO and these options.
+/// A stub's query with DO and these options.
 fn with_edns(query: &Query, options: &[u8]) -> Query {
     let mut query = query.clone();
     query.message[11] = 1;
@@ -107,7 +107,7 @@ fn with_edns(query: &Query, options: &[u8]) -> Query {
     query
 }
 
-/// What user space says: the question and TC, with an OPT record of ours, and no options.
+/// Answer of user space: the question and TC, with our OPT record, and no options.
 fn slipped(query: &Query, has_edns: bool) -> Vec<u8> {
     let mut message = query.message.clone();
     message.truncate(12 + 17 + 4);
@@ -179,7 +179,7 @@ fn who_has_had_too_much_is_told_to_come_over_tcp_and_then_dropped() {
             limited.bench.expect(&frame, Reason::DropRate);
         }
     }
-    // Where answers do not leave, user space gives them: first, and then it drops as well.
+    // If answers do not leave, user space gives them: first, and then it drops as well.
     let query = Query::v4();
     limited.bench.listen_for(&query);
     limited.exhaust(query.source, false);
@@ -188,7 +188,7 @@ fn who_has_had_too_much_is_told_to_come_over_tcp_and_then_dropped() {
     for _ in 0..3 {
         limited.bench.expect(&query.frame(), Reason::Redirected);
     }
-    // What is no question is dropped, and what is too long to be looked at.
+    // Messages without a question are dropped, and so are those too long to be parsed.
     for message in [vec![0; 12], [&query.message[..], &[0; 256]].concat()] {
         let odd = Query {
             message,
@@ -196,7 +196,7 @@ fn who_has_had_too_much_is_told_to_come_over_tcp_and_then_dropped() {
         };
         limited.bench.expect(&odd.frame(), Reason::DropRate);
     }
-    // Others are not concerned, nor is anybody when limits are off.
+    // Others are not affected, nor is anybody when limits are off.
     let other = Query::between("198.51.100.1", "192.0.2.53");
     limited.bench.expect(&other.frame(), Reason::Redirected);
     let told = limited.bench.program.set_limits_answer(true);
@@ -250,14 +250,14 @@ fn a_neighbour_counts_for_itself_and_others_for_their_prefix() {
             false => drop(limited.bench.sent(&other.frame(), Reason::RateSlipped)),
         }
     }
-    // More networks than it knows: user space alone says who is a neighbour.
+    // More networks than it knows: only user space knows neighbours then.
     limited.show(control::NETWORKS, NETWORKS_MAX as u64 + 1);
     let query = Query::between("192.0.2.200", "192.0.2.53");
     limited.bench.listen_for(&query);
     limited.bench.expect(&query.frame(), Reason::Redirected);
 }
 
-/// A cookie that the forwarder gives is good in the kernel, and no other.
+/// Only a cookie from the forwarder is valid in the kernel.
 #[test]
 fn a_dns_cookie_of_ours_is_exempt() {
     let Some(mut limited) = Limited::new("a_dns_cookie_of_ours_is_exempt") else {
@@ -308,7 +308,7 @@ fn a_dns_cookie_of_ours_is_exempt() {
     }
 }
 
-/// Beside the program that answers hot names it is another one.
+/// With the program for hot names it is another one.
 #[test]
 fn it_stands_in_front_of_hot_names() {
     let Some(bench) = Bench::hot("it_stands_in_front_of_hot_names") else {
@@ -324,7 +324,7 @@ fn it_stands_in_front_of_hot_names() {
     }
 }
 
-/// Each has a count of its own.
+/// Each processor has a count of its own.
 fn stay_on_one_processor() {
     let this = Pid::from_raw(0);
     let allowed = sched_getaffinity(this).expect("it runs somewhere");
@@ -335,7 +335,7 @@ fn stay_on_one_processor() {
     sched_setaffinity(this, &set).expect("it is allowed");
 }
 
-/// Whom no worker has answered lately: all such together are given so much, whether a name is hot or not.
+/// Clients that no worker has answered lately share one limit, whether a name is hot or not.
 #[test]
 fn new_clients_are_too_many_together() {
     let Some(tiers) = Tiers::new("new_clients_are_too_many_together") else {
@@ -352,7 +352,7 @@ fn new_clients_are_too_many_together() {
             limited.bench.expect(&frame, Reason::Redirected);
         }
     }
-    // One in an hour, which is the first one. No neighbour is among them.
+    // One per hour, which is the first one. Neighbours do not count.
     limited.show(control::NEWCOMERS, 3_600_000_000_000);
     let query = Query::v4();
     limited.bench.listen_for(&query);
@@ -372,7 +372,7 @@ fn new_clients_are_too_many_together() {
     }
 }
 
-/// What it costs: nothing where limits are off.
+/// Cost: none if limits are off.
 #[test]
 fn what_limits_cost_a_query() {
     let Some(mut limited) = Limited::new("what_limits_cost_a_query") else {

@@ -1,11 +1,11 @@
-//! Segments to guarded ports that ask for nothing: connections and proofs pass, and of strays a few.
+//! Segments to guarded ports other than SYNs: connections and proofs pass, and a few strays.
 
 use crate::bench::Bench;
 use crate::syn::{Syn, guarded};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use xdnsd_abi::{Orders, Reason, few};
 
-/// How many strays pass in a second.
+/// Number of strays that pass per second.
 const STRAYS_MAX: u64 = few::STRAYS.1;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
@@ -13,7 +13,7 @@ const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const ACK: u8 = 0x10;
 
-/// The same bench, where what belongs to no connection is dropped.
+/// The same bench, which drops segments without a connection.
 fn dropping(test: &str) -> Option<(Bench, TcpListener)> {
     let (mut bench, listener) = guarded(test)?;
     tell(&mut bench, Orders::give(None).without_strays());
@@ -38,16 +38,16 @@ fn segment(syn: &Syn, flags: u8, sequence: u32, acknowledgment: u32) -> Vec<u8> 
     })
 }
 
-/// What brings the cookie back that the SYN is answered with.
+/// Segment that returns the cookie from the answer to the SYN.
 fn proof(bench: &mut Bench, syn: &Syn) -> Vec<u8> {
     let cookie = syn.check(&bench.answer(&syn.frame()));
     let next = syn.sequence.wrapping_add(1);
     segment(syn, ACK, next, cookie.wrapping_add(1))
 }
 
-/// Sends strays until one is dropped: the few that pass in this second have then passed. Gives how many did.
+/// Sends strays until one is dropped: then the few of this second have passed. Returns their number.
 fn drop_strays(bench: &mut Bench, frame: &[u8]) -> u64 {
-    // A slow machine may see several seconds begin.
+    // On a slow machine several seconds may begin.
     for passed in 0..STRAYS_MAX * 100 {
         let reason = bench.reason(frame);
         if reason == Reason::DropStray {
@@ -66,7 +66,7 @@ fn a_cookie_that_is_brought_back_passes_and_says_who_the_client_is() {
     for syn in Syn::both() {
         let proof = proof(&mut bench, &syn);
         let next = syn.sequence.wrapping_add(1);
-        // The client's next segments may be here before its connection is.
+        // The client's next segments may arrive before its connection is established.
         let behind = segment(&syn, ACK | PSH, next.wrapping_add(1_000), 77);
         drop_strays(&mut bench, &behind);
         let mut with_data = syn.clone();
@@ -82,7 +82,7 @@ fn a_cookie_that_is_brought_back_passes_and_says_who_the_client_is() {
         for _ in 0..2 * STRAYS_MAX {
             bench.expect(&behind, Reason::PassVerified);
         }
-        // A cookie of other numbers or of another port is none.
+        // A cookie for other numbers or another port is invalid.
         let mut other = syn.clone();
         other.source_port += 1;
         for wrong in [
@@ -135,7 +135,7 @@ fn what_belongs_to_no_connection_is_dropped_but_for_a_few() {
         for flags in [RST, RST | ACK, RST | FIN, RST | PSH] {
             bench.expect(&segment(&syn, flags, 7, 9), Reason::DropReset);
         }
-        // The kernel says nothing to these; and a SYN is not this program's.
+        // The kernel does not answer these; and a SYN is not handled by this program.
         for flags in [
             0,
             FIN,
@@ -165,7 +165,7 @@ fn what_belongs_to_no_connection_is_dropped_but_for_a_few() {
             };
             bench.expect(&syn.resealed(cut), Reason::PassProtocol);
         }
-        // Without its options it says enough, wherever they are.
+        // Without its options it suffices, wherever they are.
         for len in syn.tcp()..frame.len() {
             let reason = match len - syn.tcp() {
                 ..20 => Reason::PassProtocol,
@@ -174,7 +174,7 @@ fn what_belongs_to_no_connection_is_dropped_but_for_a_few() {
             bench.expect(&segment(&syn, RST, 7, 9)[..len], reason);
         }
     }
-    // Nobody listens: the kernel says so.
+    // Without a listener the kernel answers.
     drop(listener);
     for syn in Syn::both() {
         for flags in [ACK, RST] {
@@ -208,19 +208,19 @@ fn a_connection_is_left_alone_whatever_it_sends() {
         for flags in [ACK, ACK | PSH, ACK | FIN, RST, RST | ACK] {
             bench.expect(&segment(&syn, flags, 7, 9), Reason::PassProtocol);
         }
-        // Closed by the client, then by us, which leaves a TIME-WAIT at its end alone: nobody's here.
+        // Closed by the client, then by us, which leaves a TIME-WAIT only at its end: none is left here.
         drop((client, accepted));
     }
 }
 
-/// So many that nobody sends them end here unseen; what carries data does not.
+/// In a flood of resets they end here without a socket lookup; segments with data do not.
 #[test]
 fn in_a_flood_of_resets_none_is_looked_after() {
     let Some((mut bench, listener)) = dropping("in_a_flood_of_resets") else {
         return;
     };
     drop(listener);
-    // Nobody listens there any more, which the kernel is to say.
+    // Without a listener, which the kernel is to report.
     for syn in Syn::both() {
         bench.expect(&segment(&syn, RST, 7, 9), Reason::PassProtocol);
     }

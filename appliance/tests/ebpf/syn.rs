@@ -1,4 +1,4 @@
-//! SYN cookies: which SYNs are answered, and with what; judged by smoltcp, against a listener of this machine's kernel.
+//! SYN cookies: which SYNs are answered, and how; checked by smoltcp, against a listener of this machine's kernel.
 
 use crate::bench::{Bench, LOOPBACK, listen, monotonic_ns};
 use crate::frames::{CLIENT_MAC, OUR_MAC, flipped};
@@ -9,21 +9,21 @@ use xdnsd_abi::{
     GUARDED_MAX, Listen, Orders, PathCheck, Reason, RestoredOptions, SYN_FRAME_MAX, few,
 };
 
-/// How often something is tried that a slow machine may be too slow for.
+/// Attempts at what a slow machine may be too slow for.
 const ATTEMPTS: u32 = 50;
 
 const VLAN: u16 = 0x8100;
 const QINQ: u16 = 0x88a8;
-/// What a route says that a client may send.
+/// MSS of a route that limits it.
 pub const MSS: u16 = 1_412;
-/// What Linux sends: MSS, SACK permitted, timestamp, no operation, window scale.
+/// Options of Linux: MSS, SACK permitted, timestamp, no operation, window scale.
 const LINUX: [u8; 20] = [
     2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 1, 3, 3, 7,
 ];
 const SYN: u8 = 0x02;
 const SYN_ACK: u8 = 0x12;
 
-/// A SYN to be.
+/// A SYN that can be modified.
 #[derive(Clone)]
 pub struct Syn {
     pub source: IpAddr,
@@ -65,7 +65,7 @@ impl Syn {
         self.ip() + if self.source.is_ipv4() { 20 } else { 40 }
     }
 
-    /// The frame, without padding, with every checksum right.
+    /// The frame, without padding, with all checksums correct.
     pub fn frame(&self) -> Vec<u8> {
         let mut bytes = [OUR_MAC, CLIENT_MAC].concat();
         for word in self.tags.iter().flatten() {
@@ -98,7 +98,7 @@ impl Syn {
         self.sealed(bytes)
     }
 
-    /// The frame with every checksum right.
+    /// The frame with all checksums corrected.
     fn sealed(&self, mut frame: Vec<u8>) -> Vec<u8> {
         let (source, destination) = self.ends();
         if self.source.is_ipv4() {
@@ -109,7 +109,7 @@ impl Syn {
         frame
     }
 
-    /// The frame after `change`, with every checksum right.
+    /// The frame after `change`, with the checksums corrected.
     pub fn resealed(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut frame = self.frame();
         change(&mut frame);
@@ -120,17 +120,17 @@ impl Syn {
         (self.source.into(), self.destination.into())
     }
 
-    /// Checks every byte of the answer but the cookie, which it gives: its options are an MSS and no other.
+    /// Checks every byte of the answer but the cookie, which it returns: the only option is an MSS.
     pub fn check(&self, answer: &[u8]) -> u32 {
         self.check_with(answer, &[], 64_240)
     }
 
-    /// The same of one that lets no data come.
+    /// Checks an answer with a closed window.
     pub fn check_closed(&self, answer: &[u8]) -> u32 {
         self.check_with(answer, &[], 0)
     }
 
-    /// The same for an answer with these options behind its MSS.
+    /// Checks an answer with these options after its MSS.
     fn check_with(&self, answer: &[u8], options: &[u8], window: u16) -> u32 {
         let len = (24 + options.len()) as u16;
         let sent = self.frame();
@@ -179,7 +179,7 @@ impl Syn {
     }
 }
 
-/// A bench with port 53 guarded, somebody who listens there, and the kernel's cookies on for all.
+/// A bench with port 53 guarded, a listener there, and the kernel's cookies on for all.
 pub fn guarded(test: &str) -> Option<(Bench, TcpListener)> {
     let mut bench = Bench::new(test)?;
     bench.program.guard().unwrap_or_else(|e| panic!("{e}"));
@@ -245,7 +245,7 @@ fn options_of_every_length_are_answered_and_so_are_none() {
             syn.options = options;
             let frame = syn.frame();
             syn.check(&bench.answer(&frame));
-            // Ethernet's padding, up to the longest frame that is looked at.
+            // Ethernet's padding, up to the longest frame that is parsed.
             for len in [60, SYN_FRAME_MAX]
                 .into_iter()
                 .filter(|len| *len >= frame.len())
@@ -261,7 +261,7 @@ fn options_of_every_length_are_answered_and_so_are_none() {
     }
 }
 
-/// What the kernel takes back, in the tests that ask for it.
+/// Options that the kernel restores, in tests of them.
 const KEPT: RestoredOptions = RestoredOptions {
     sack: true,
     scale: Some(9),
@@ -271,7 +271,7 @@ const SCALE: &[u8] = &[3, 3, 7];
 const SACK: &[u8] = &[4, 2];
 const TIMESTAMPS: &[u8] = &[8, 10, 0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0];
 
-/// What the answer to a SYN with these options has behind its MSS, but for the timestamp that it makes; and the bits of that.
+/// Options after the MSS in the answer to a SYN with these options, except the timestamp; and the bits encoded there.
 fn answered(
     bench: &mut Bench,
     syn: &Syn,
@@ -296,14 +296,14 @@ fn answered(
     }
     let stamp = options[4..8].try_into().map(u32::from_be_bytes);
     let stamp = stamp.expect("four bytes");
-    // Not in the future, and no older than what the bits, and the coarse clock's tick, take from it.
+    // Not in the future, and no older than the encoded bits and the coarse clock's tick allow.
     let age = (after as u32).wrapping_sub(stamp);
     assert!(u64::from(age) <= after - before + 128 + 20, "{age}");
     options[4..8].fill(0);
     (options, stamp & 0x3f)
 }
 
-/// With a timestamp everything is kept, and in the timestamp are the kernel's bits for it; without one, nothing.
+/// With a timestamp all options are kept, encoded in the kernel's bits of the timestamp; without one, none.
 #[test]
 fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
     let Some((mut bench, _listener)) = guarded("options_are_kept") else {
@@ -336,17 +336,17 @@ fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
             &[&[1, 1][..], &stamps, &[1; 4]].concat(),
             0x0f,
         ),
-        // More than fourteen is fourteen (RFC 7323 section 2.3).
+        // More than fourteen counts as fourteen (RFC 7323 section 2.3).
         (KEPT, &[TIMESTAMPS, &[3, 3, 0], SACK], &all, 0x10),
         (KEPT, &[TIMESTAMPS, &[3, 3, 15], SACK], &all, 0x1e),
         (KEPT, &[TIMESTAMPS, &[3, 3, 255], SACK], &all, 0x1e),
-        // What the kernel was told not to do is not kept: it would refuse the ACK.
+        // Options that the kernel is told to ignore are not kept: it would refuse the ACK.
         (no_kept_sack, &[&LINUX], &no_sack, 0x07),
         (no_kept_scale, &[&LINUX], &no_scale, 0x1f),
         // Without a timestamp.
         (KEPT, &[SCALE, SACK], &[], 0),
         (KEPT, &[], &[], 0),
-        // One that is cut, and one behind the end.
+        // One that is truncated, and one after the end.
         (KEPT, &[SCALE, SACK, NOP, NOP, cut], &[], 0),
         (KEPT, &[SCALE, &[0], TIMESTAMPS], &[], 0),
     ];
@@ -360,7 +360,7 @@ fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
             answered(&mut bench, &syn, KEPT, &[&both]),
             (all.clone(), 0x17)
         );
-        // Wherever in the header they stand.
+        // Anywhere in the header.
         for gap in 0..=20 {
             let gap = NOP.repeat(gap);
             let found = answered(&mut bench, &syn, KEPT, &[&gap, &LINUX]);
@@ -369,7 +369,7 @@ fn options_are_kept_as_the_kernels_own_cookies_keep_them() {
     }
 }
 
-/// Whatever stands there: each option as it is found by the book, and nothing of the frame behind the header.
+/// Any bytes: each option is found as by the RFC, and nothing of the frame after the header is read.
 #[test]
 fn options_of_any_bytes_are_looked_at_within_bounds() {
     let Some((mut bench, _listener)) = guarded("options_of_any_bytes") else {
@@ -382,7 +382,7 @@ fn options_of_any_bytes_are_looked_at_within_bounds() {
     };
     for syn in Syn::both().into_iter().cycle().take(400) {
         let len = usize::from(next() % 11) * 4;
-        // Mostly kinds and lengths that mean something.
+        // Mostly valid kinds and lengths.
         let words: Vec<u8> = (0..len)
             .map(|_| match next() {
                 octet @ 0..192 => [0, 1, 1, 2, 2, 3, 3, 4, 8, 10, 3, 5][usize::from(octet % 12)],
@@ -448,7 +448,7 @@ fn tags_stay_and_a_vlan_has_guarded_ports_of_its_own() {
     }
 }
 
-/// The listener has no address: it would be found for any (and the client's connection to somebody else be taken over).
+/// The listener has no address, so it would match any (and the client's connection to another host would be taken over).
 #[test]
 fn what_is_not_ours_passes_although_somebody_listens_on_all_addresses() {
     let Some((mut bench, _listener)) = guarded("what_is_not_ours_passes") else {
@@ -514,7 +514,7 @@ fn only_the_segment_that_asks_for_a_connection_is_answered() {
     for syn in Syn::both() {
         for flags in 0..=u8::MAX {
             let frame = syn.resealed(|frame| frame[syn.tcp() + 13] = flags);
-            // PSH, URG and the two of ECN say nothing about it.
+            // PSH, URG and the two of ECN do not matter.
             if flags & 0b01_0111 == SYN {
                 syn.check(&bench.answer(&frame));
             } else {
@@ -592,7 +592,7 @@ fn one_wrong_bit_anywhere_under_the_checksums_passes() {
     for syn in Syn::both() {
         let good = syn.frame();
         let tcp = syn.tcp();
-        // Ports, offset and flags are other tests'.
+        // Other tests cover ports, offset and flags.
         for at in (tcp + 4..tcp + 12).chain(tcp + 14..good.len()) {
             bench.expect(&flipped(good.clone(), at), Reason::PassTcpChecksum);
         }
@@ -637,7 +637,7 @@ fn at_rest_and_off_nothing_is_written() {
     for syn in Syn::both() {
         bench.expect(&syn.frame(), Reason::PassSyn);
     }
-    // Never guarded: nobody is asked, whatever the maps say.
+    // Never guarded: no SYN is answered, whatever the maps contain.
     for bench in [Bench::new("off"), Bench::single("off")] {
         let Some(mut bench) = bench else { return };
         guard(&mut bench, &[(0, 0)]);
@@ -660,7 +660,7 @@ fn a_kernel_with_frames_in_one_buffer_is_refused_by_name() {
     assert!(error.to_string().contains("6.0"), "{error}");
 }
 
-/// What a listener is no longer asked for is as good: within the second it has given one itself. Here it is gone meanwhile.
+/// A listener counts for the rest of the second after it was found. Here it is gone meanwhile.
 #[test]
 fn in_a_flood_a_cookie_takes_no_look_at_a_socket() {
     let Some((mut bench, first)) = guarded("in_a_flood_a_cookie_takes_no_look") else {
@@ -691,7 +691,7 @@ fn in_a_flood_a_cookie_takes_no_look_at_a_socket() {
     }
 }
 
-/// The FIB of the bench's namespace knows no way back.
+/// The FIB of the bench's namespace has no way back.
 #[test]
 fn where_the_route_wants_it_the_fib_is_asked() {
     let Some((mut bench, _listener)) = guarded("where_the_route_wants_it_the_fib_is_asked") else {

@@ -1,5 +1,5 @@
-//! What the kernel's verifier goes through before it takes the programs: of a million instructions, its limit, how many each one
-//! needs on this kernel. `cargo xtask test` shows the lines.
+//! Instructions that the kernel's verifier processes for each program on this kernel, of its limit of a million. `cargo xtask
+//! test` shows the lines.
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
@@ -7,9 +7,9 @@ use std::fs;
 use std::io::Write as _;
 use xdnsd_lab::{privilege, workspace};
 
-/// Instructions after which the verifier gives up (BPF_COMPLEXITY_LIMIT_INSNS), less what another kernel may need more.
+/// Instructions after which the verifier gives up (BPF_COMPLEXITY_LIMIT_INSNS), minus a margin for other kernels.
 const VERIFIED_MAX: u32 = 900_000;
-/// What a line begins with; `cargo xtask test` looks for it.
+/// Prefix of the lines; `cargo xtask test` looks for it.
 const SIGN: &str = "verifier: ";
 
 #[test]
@@ -38,7 +38,7 @@ fn every_program_leaves_the_verifier_some_room() {
         }
     }
     lines.sort();
-    // Not by `eprint!`, whose text the test harness keeps to itself.
+    // Not by `eprint!`, whose text the test harness captures.
     std::io::stderr()
         .write_all(lines.concat().as_bytes())
         .expect("standard error is open");

@@ -1,11 +1,11 @@
-//! A socket with the UMEM that it has for itself.
+//! A socket with a UMEM of its own.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use xdnsd::os::xsk::{
     Batch, Census, CopyMode, Frame, Kick, Opener, Pool, SocketCounters, Statistics, Xsk,
 };
 
-/// A socket that has a UMEM for itself.
+/// A socket with a UMEM of its own.
 pub struct Alone {
     pub xsk: Option<Xsk>,
     pub pool: Pool,

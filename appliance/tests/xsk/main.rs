@@ -95,7 +95,7 @@ impl Bench {
         }
     }
 
-    /// The next frame of ours that reaches the peer.
+    /// The next of our frames that reaches the peer.
     fn arrived(&self) -> Vec<u8> {
         self.peer
             .receive(PATIENCE, is_ours)
@@ -103,7 +103,7 @@ impl Bench {
             .expect("a frame arrives")
     }
 
-    /// Waits until the kernel has given every sent chunk back.
+    /// Waits until the kernel has returned every sent chunk.
     fn settle(&mut self) {
         let xsk = self.xsk();
         wait_until("all sent frames are completed", PATIENCE, || {
@@ -271,7 +271,7 @@ fn one_flush_sends_more_than_the_kernels_budget_of_32() {
     assert!(counters.kicks as usize >= TX_CHUNKS / 32, "{counters:?}");
 }
 
-/// Sets the budget that every kernel before 6.17 has, so that the loop around it is tested on later ones too.
+/// Sets the budget of kernels before 6.17, so that the loop around it is tested on later ones too.
 fn limit_budget(xsk: &Alone) {
     const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
     let budget: u32 = 32;

@@ -12,7 +12,7 @@ use super::*;
 use xdnsd::os::xsk::{Pool, SHARERS_MAX, Xsk};
 use xdnsd_core::limits::CHUNKS_PER_QUEUE;
 
-/// How long one look at a peer takes: what is there already is found.
+/// Timeout of one look at a peer: finds what is there already.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// One interface.
@@ -32,7 +32,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// So many interfaces, none of which has a socket.
+    /// This number of interfaces, none of which has a socket.
     fn new(count: usize) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let namespace = Namespace::unnamed().unwrap();
@@ -81,7 +81,7 @@ impl Ports {
         Ok(())
     }
 
-    /// Whatever it has in the kernel is lost until the ledger hears of it.
+    /// Chunks in the kernel are lost until the ledger hears of it.
     fn close(&mut self, number: usize) {
         let xsk = self.ports[number].xsk.take().unwrap();
         let closed = self.opener.close(xsk).expect("the ledger knew it");
@@ -89,14 +89,14 @@ impl Ports {
         self.check();
     }
 
-    /// Every chunk is in one place.
+    /// Checks that every chunk is in exactly one place.
     fn check(&self) {
         assert!(self.pool.holds());
         let open = self.ports.iter().filter_map(|port| port.xsk.as_ref());
         let mut all = 0;
         for (at, xsk) in open.enumerate() {
             let census = xsk.census(&self.pool);
-            // What no socket has is told by each.
+            // Chunks without a socket are reported by each.
             let nobodys = if at == 0 {
                 0
             } else {
@@ -123,7 +123,7 @@ impl Ports {
         count
     }
 
-    /// A frame of which there is one goes to an interface and comes back by it, and by no other.
+    /// A single frame goes to an interface and comes back by it, and by no other.
     fn ask(&mut self, number: usize, mark: usize) {
         let is_it = |frame: &[u8]| is_ours(frame) && number_of(frame) == mark;
         self.ports[number].peer.send(&numbered(mark)).unwrap();
@@ -134,7 +134,7 @@ impl Ports {
         })
         .unwrap();
         for port in &self.ports {
-            // An error: it was deleted.
+            // An error: the interface was deleted.
             let more = port.peer.receive(LOOK, is_it).ok().flatten();
             assert_eq!(more, None, "{}", port.name);
         }
@@ -154,7 +154,7 @@ fn a_frame_goes_back_by_the_socket_that_it_came_by_and_one_that_closes_leaves_th
     for mark in 0..4 * PORTS {
         ports.ask(mark % PORTS, mark);
     }
-    // The one that registered the memory goes first, with frames that nobody has read.
+    // The socket that registered the memory is closed first, with unread frames.
     for _ in 0..8 {
         ports.ports[0].peer.send(&numbered(9)).unwrap();
     }
@@ -168,7 +168,7 @@ fn a_frame_goes_back_by_the_socket_that_it_came_by_and_one_that_closes_leaves_th
     let gone = ports.ports[1].xsk.as_mut().unwrap().probe();
     assert_eq!(gone, Kick::Gone);
     ports.ask(0, 200);
-    // Of those that the memory is shared with, this one is bound no more.
+    // Of those that share the memory, this one is no longer bound.
     ports.close(2);
     ports.close(0);
     let error = ports
@@ -186,7 +186,7 @@ fn a_frame_goes_back_by_the_socket_that_it_came_by_and_one_that_closes_leaves_th
     assert!(ports.pool.is_empty());
 }
 
-/// Frames come all the time, also to what is about to be closed; an interface is deleted and made again.
+/// Frames come all the time, also to sockets about to be closed; an interface is deleted and made again.
 #[test]
 fn sockets_of_one_umem_open_and_close_under_load_and_no_chunk_is_lost() {
     if !root_or_skip("sockets_of_one_umem_open_and_close_under_load_and_no_chunk_is_lost") {

@@ -1,4 +1,4 @@
-//! Datagrams with the server's own address and port, which somebody else sends.
+//! Forged datagrams with the server's own address and port as their source.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -31,30 +31,30 @@ use crate::support::script::Rule;
 use crate::support::upstream::Asked;
 use xdnsd::os::datagrams::{DATAGRAMS_MAX, send_all};
 
-/// Forged datagrams of one test, by each way and family.
+/// Number of forged datagrams in one test, by each way and family.
 const FORGED: usize = 1_000_000;
-/// Names that they claim to be the answers to, one after the other.
+/// Number of names that they claim to answer, one after the other.
 const VICTIMS: usize = 10;
-/// Sent before it is looked whether the question has moved to another port.
+/// Number sent before checking whether the question has moved to another port.
 const BURST: usize = 10_000;
-/// What forged answers say.
+/// Address in forged answers.
 const POISON: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 66);
 
-/// Bytes of the header of UDP, and where in it the destination port and the checksum are.
+/// Length of the UDP header; below, the offsets of destination port and checksum.
 const UDP_LEN: usize = 8;
 const DESTINATION: usize = 2;
 const CHECKSUM: usize = 6;
-/// Lower ports are nobody's who asks.
+/// Lower ports are never used for questions.
 const PORT_MIN: u16 = 1024;
 
-/// Sends datagrams as from anybody: a raw socket writes the headers.
+/// Sends datagrams with any source: a raw socket writes the headers.
 pub struct Forger {
     socket: OwnedFd,
     from: SocketAddr,
 }
 
 impl Forger {
-    /// From this address and port, whoever has them.
+    /// With this source address and port, whoever has them.
     pub fn open(host: &Namespace, from: SocketAddr) -> Result<Self> {
         let family = if from.is_ipv4() {
             AddressFamily::Inet
@@ -69,7 +69,7 @@ impl Forger {
     /// Sends one.
     pub fn send(&self, to: SocketAddr, message: &[u8]) -> Result<()> {
         let (bytes, _) = self.packet(to, message)?;
-        // A full queue is no error of the test: what is dropped is not forged.
+        // A full queue is no error of the test: what is dropped is not counted as forged.
         let _ = sendto(
             self.socket.as_raw_fd(),
             &bytes,
@@ -79,7 +79,7 @@ impl Forger {
         Ok(())
     }
 
-    /// A packet, and where in it the UDP header is.
+    /// A packet, and the offset of its UDP header.
     fn packet(&self, to: SocketAddr, message: &[u8]) -> Result<(Vec<u8>, usize)> {
         let udp = UdpRepr {
             src_port: self.from.port(),
@@ -126,13 +126,13 @@ impl Forger {
     }
 }
 
-/// Sends one message very often: to any port of one address, with any ID.
+/// Sends one message many times: to any port of one address, with any ID.
 struct Flood {
-    /// Connected, so that a call sends several.
+    /// Connected, so that one call sends several.
     socket: OwnedFd,
     packets: [Vec<u8>; DATAGRAMS_MAX],
     udp_at: usize,
-    /// The checksum of the packet with port and ID 0.
+    /// Checksum of the packet with port and ID 0.
     checksum: u16,
     random: Random,
 }
@@ -155,7 +155,7 @@ impl Flood {
         })
     }
 
-    /// Sends so many, none of them with a port and an ID that are `right` together.
+    /// Sends `count` messages, none of them with a port and an ID that are `right` together.
     fn send(&mut self, count: usize, right: &[(u16, u16)]) {
         for _ in 0..count.div_ceil(DATAGRAMS_MAX) {
             for packet in &mut self.packets {
@@ -173,22 +173,22 @@ impl Flood {
                 datagram[CHECKSUM..][..2].copy_from_slice(&sum.to_be_bytes());
                 datagram[UDP_LEN..][..2].copy_from_slice(&id.to_be_bytes());
             }
-            // A full queue is no error of the test: how many came, the router says.
+            // A full queue is no error of the test: the router counts arrivals.
             let _ = send_all(&self.socket, self.packets.iter().map(Vec::as_slice));
         }
     }
 }
 
-/// The checksum of a datagram in which these words were 0 before.
+/// Checksum of a datagram in which these words were 0 before.
 fn with_words(checksum: u16, words: [u16; 2]) -> u16 {
     let sum = u32::from(!checksum) + words.map(u32::from).iter().sum::<u32>();
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    // 0 would be none.
+    // 0 would mean no checksum.
     if sum == 0 { u16::MAX } else { sum }
 }
 
-/// The answer to a question as a forger would have it: right in everything but what it says.
+/// Forged answer to a question: correct except for its address.
 fn forged_answer(asked: &Asked) -> Vec<u8> {
     let mut forged = asked.query.clone();
     forged.set_message_type(MessageType::Response);
@@ -198,7 +198,7 @@ fn forged_answer(asked: &Asked) -> Vec<u8> {
     wire(&forged)
 }
 
-/// What a client is told about `name`, from now on that its server answers.
+/// Addresses that a client gets for `name`, now that its server answers.
 fn answer_at_last(scene: &Scene, name: &str) -> Result<Vec<String>> {
     scene.upstream.on(name, Rule::addresses(300, &[ANSWER]));
     let client = scene.udp_client(Family::V4)?;
@@ -214,8 +214,8 @@ fn answer_at_last(scene: &Scene, name: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// The address that asked is a part of what is guessed, or a host with many would be as easy to find as one with many ports.
-/// With ID, question, port and all: it is for nobody, as if the port were closed.
+/// The local address is a part of what an attacker has to guess, or a host with many would be as easy to hit as one with many
+/// ports. With ID, question and port correct, such an answer is still refused, as if the port were closed.
 #[test]
 fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -240,7 +240,7 @@ fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
         for other in ours.into_iter().filter(|other| *other != from.ip()) {
             forger.send(SocketAddr::new(other, from.port()), &bytes)?;
         }
-        // What comes to the port itself comes behind that.
+        // A datagram to the port itself comes after that.
         forger.send(from, b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;
         scene
             .daemon
@@ -254,8 +254,8 @@ fn an_answer_to_another_of_our_addresses_is_nobodys() -> Result<()> {
     })
 }
 
-/// What is on its way to a port that is closed by what came before it: a server, or a network, that says everything twice. A
-/// socket that is closed takes it along, so only the way without sockets sees it.
+/// Packets on their way to a port that was closed by the ones before: a server, or a network, that sends all twice. A closed
+/// socket discards its queue, so only the way without sockets sees them.
 #[test]
 fn what_comes_behind_the_answer_is_unmatched_and_neither_late_nor_forged() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -286,7 +286,7 @@ fn what_comes_behind_the_answer_is_unmatched_and_neither_late_nor_forged() -> Re
     )
 }
 
-/// Datagrams to this host that its kernel had no socket for, of this family.
+/// Datagrams to this host without a socket, counted by its kernel, of this family.
 fn refused(host: &Namespace, is_v4: bool) -> Result<u64> {
     if is_v4 {
         return host.snmp("Udp", "NoPorts");
@@ -298,7 +298,7 @@ fn refused(host: &Namespace, is_v4: bool) -> Result<u64> {
     Ok(lines.next().context("Udp6NoPorts")?.trim().parse()?)
 }
 
-/// Port and ID of each time that `name` was asked for.
+/// Port and ID of each question for `name`.
 fn asked_with(scene: &Scene, name: &str) -> Vec<(u16, u16)> {
     let asked = scene.upstream.asked(name).into_iter();
     asked
@@ -306,8 +306,8 @@ fn asked_with(scene: &Scene, name: &str) -> Vec<(u16, u16)> {
         .collect()
 }
 
-/// What an attacker can do who knows the server, its port, our address, the name and when it is asked for: guess ports and IDs.
-/// One pair of four billion is right, and a million guesses have that one in one run of 4,000: it is left out here.
+/// Off-path attack with known server, port, local address, name and time: the attacker guesses ports and IDs. One pair of four
+/// billion is correct, and one run in 4,000 would hit it with a million guesses: it is excluded here.
 #[test]
 fn a_million_forged_answers_from_the_servers_own_address_and_port_poison_nothing() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -334,7 +334,7 @@ fn a_million_forged_answers_from_the_servers_own_address_and_port_poison_nothing
             "{way}, {server}: {came} refused, {told:?} told, {:?}",
             begun.elapsed()
         );
-        // All that came to ports that are not open, the kernel refused; a busy one loses some.
+        // The kernel refused those to closed ports; a busy one loses some.
         ensure!(came > FORGED as u64 * 9 / 10, "{came} of {FORGED} arrived");
         ensure!(
             grown(Counter::UpstreamAnswers) == VICTIMS as u64,
@@ -351,7 +351,7 @@ fn a_million_forged_answers_from_the_servers_own_address_and_port_poison_nothing
     })
 }
 
-/// Whoever sees the port as well tries its IDs: it is closed before that is any use.
+/// An attacker who knows the port as well tries its IDs: it is closed before that succeeds.
 #[test]
 fn all_ids_but_the_right_one_at_the_port_of_a_question_poison_nothing() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");

@@ -1,4 +1,5 @@
-//! The source ports of questions to upstreams, by both ways: each question's own, open to its server alone, closed with it.
+//! Source ports of questions to upstreams, by both ways: one for each question, open only to its server, closed with the
+//! question.
 
 mod forged;
 
@@ -42,7 +43,7 @@ fn forward(way: &str, lines: &str) -> String {
     format!("[forward]\nupstream_ports = \"{way}\"\n{lines}")
 }
 
-/// Both servers, of which the first is silent about names below `open.test.` and quick about others.
+/// Both servers; the first is silent about names below `open.test.` and quick about others.
 fn set(way: &str, server: IpAddr, test: &str) -> Result<Option<Scene>> {
     let setup = Setup::default()
         .servers(&[&server.to_string()])
@@ -60,7 +61,7 @@ fn set(way: &str, server: IpAddr, test: &str) -> Result<Option<Scene>> {
     Ok(scene)
 }
 
-/// Whether a question that is open now has a socket in the router as this way means it to have.
+/// True if the router has the sockets for an open question that this way implies.
 fn is_in_use(scene: &Scene, way: &str) -> Result<bool> {
     let from = open_question(scene, "way")?;
     Ok(has_socket(&scene.lab.router, from.port())? == (way == "connected"))
@@ -71,7 +72,7 @@ fn has_socket(host: &Namespace, port: u16) -> Result<bool> {
     Ok(listed.contains(&format!(":{port:04X} ")))
 }
 
-/// Asks for a name that nobody answers, and says from where upstream was asked for it last.
+/// Asks for a name without an answer, and returns the source of the latest upstream question for it.
 fn open_question(scene: &Scene, label: &str) -> Result<SocketAddr> {
     let name = format!("{label}.open.test.");
     let client = scene.udp_client(Family::V4)?;
@@ -119,17 +120,17 @@ fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
             let asked = scene.upstream.asked(&name);
             let from = asked[0].from;
             if asked.len() > 1 {
-                // A machine that is busy made it ask again: the port that was not answered stays open for a moment.
+                // A busy machine asked again: the unanswered port stays open for a moment.
                 continue;
             }
             assert!(
                 !has_socket(&scene.lab.router, from.port())?,
                 "{way}: {from}"
             );
-            // Nor does the server itself reach us through it.
+            // The server itself does not reach us through it either.
             forger.send(from, b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;
         }
-        // What comes to a port that is open comes behind that.
+        // Datagrams to an open port arrive after that.
         let open = open_question(scene, "after")?;
         forger.send(open, b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;
         scene
@@ -144,7 +145,7 @@ fn a_port_is_open_while_its_question_is_and_no_longer() -> Result<()> {
     })
 }
 
-/// `net.ipv4.ip_local_reserved_ports`, which may change while the daemon runs.
+/// Ports of `net.ipv4.ip_local_reserved_ports`, which may change while the daemon runs.
 #[test]
 fn ports_that_the_administrator_keeps_are_not_asked_from() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -177,7 +178,7 @@ fn ports_that_the_administrator_keeps_are_not_asked_from() -> Result<()> {
     })
 }
 
-/// What a probe from here to there is told.
+/// Response to a probe from one host to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
     Refused,
@@ -190,7 +191,7 @@ fn probe(host: &Namespace, from: IpAddr, to: SocketAddr) -> Result<Told> {
         socket.connect(to)?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
         let end = Instant::now() + ANSWER_TIMEOUT;
-        // A kernel that is busy is late, and drops what it has no time for. A port that swallows tells nothing, ever.
+        // A busy kernel is late, and drops probes that it has no time for. A port that swallows probes never responds.
         while Instant::now() < end {
             socket.send(b"\x12\x34\x80\x00\0\0\0\0\0\0\0\0")?;
             match socket.recv(&mut [0; 64]) {
@@ -205,7 +206,7 @@ fn probe(host: &Namespace, from: IpAddr, to: SocketAddr) -> Result<Told> {
     })
 }
 
-/// Sources that a scanner has: its own address, more of a network that is routed to it, and the upstream's host with other
+/// Sources of a scanner: its own address, further ones in a network that is routed to it, and the upstream's host with other
 /// addresses and other ports.
 fn scanners(scene: &Scene) -> Result<Vec<(&Namespace, IpAddr)>> {
     let (client, upstream) = (&scene.lab.client, &scene.lab.upstream);
@@ -227,7 +228,7 @@ fn scanners(scene: &Scene) -> Result<Vec<(&Namespace, IpAddr)>> {
         .lab
         .router
         .ip(&format!("route add fd66:0:0:1::/64 via {CLIENT_V6}\n"))?;
-    // Without limits, so that what is told tells about the port.
+    // Without rate limits, so that responses depend only on the port.
     for (file, value) in [
         ("ipv4/icmp_ratelimit", "0"),
         ("ipv4/icmp_msgs_per_sec", "100000"),
@@ -264,7 +265,7 @@ fn a_scan_cannot_tell_an_open_port_from_a_closed_one() -> Result<()> {
                 }
             }
         }
-        // Nothing of it came to us.
+        // None of it reached us.
         let metrics = scene.daemon.metrics()?;
         for counter in [Counter::UpstreamForged, Counter::UpstreamUnmatched] {
             assert_eq!(metrics.get(&counter), Some(0), "{counter:?}");
@@ -273,7 +274,7 @@ fn a_scan_cannot_tell_an_open_port_from_a_closed_one() -> Result<()> {
     })
 }
 
-/// Neither do sockets that are always there: every port is as closed from outside as the next.
+/// Permanent sockets do not either: from outside every port is equally closed.
 #[test]
 fn an_idle_daemon_has_no_open_port_but_those_that_it_serves() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -349,7 +350,7 @@ fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
         for nobody in ["10.54.0.2:5399", "[fd54::2]:5399"] {
             let setup = Setup::default()
                 .servers(&[nobody, &UPSTREAM_V4.to_string()])
-                // So that it is no timeout that moves on.
+                // So that the question does not move on by a timeout.
                 .sections(&forward(way, "give_up_ms = 30000\n"));
             let scene = scene!(setup);
             scene
@@ -370,7 +371,7 @@ fn what_icmp_refuses_is_asked_of_the_next_server_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The way to a server goes after it was asked: that a question was not sent is noticed when it is.
+/// The route to a server goes after it was asked: a failure to send is noticed at once.
 #[test]
 fn what_cannot_be_sent_is_asked_of_the_next_server_at_once() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -400,7 +401,7 @@ fn what_cannot_be_sent_is_asked_of_the_next_server_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Nobody there: the router's own kernel says so, after its neighbour discovery.
+/// No host has the address: the router's own kernel reports it, after neighbour discovery.
 #[test]
 fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -417,7 +418,7 @@ fn only_servers_that_refuse_are_servfail_at_once() -> Result<()> {
     Ok(())
 }
 
-/// The machine's own routes say so: nothing leaves, and nobody waits.
+/// The machine's own routes reject it: nothing is sent, and no client waits.
 #[test]
 fn what_no_route_leads_to_is_servfail_at_once() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -461,7 +462,7 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
     each_way!(|scene: &Scene, way: &str, server: IpAddr| -> Result<()> {
         let from = open_question(scene, "steady")?;
         let before = scene.daemon.metrics()?;
-        // Our own address and another port, another server, another port of the server.
+        // Our own address with another port, another server, another port of the server.
         let other: IpAddr = if server.is_ipv4() {
             SECOND_V4
         } else {
@@ -481,7 +482,7 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
         let now = scene.daemon.metrics()?;
         let harm = now.growth(&before, &Counter::UpstreamUnreachable);
         assert_eq!(harm, 0, "{way}");
-        // And one that does is believed: the errors arrive at all.
+        // A correct one is believed, so such errors do arrive.
         icmp_refused(&scene.lab.upstream, from, SocketAddr::new(server, 53))?;
         scene
             .daemon
@@ -489,7 +490,7 @@ fn an_icmp_error_that_quotes_no_question_in_flight_does_no_harm() -> Result<()> 
     })
 }
 
-/// The kernel takes it for an error that may pass, and tells a connected socket of those only where that asks for it.
+/// The kernel counts it as transient, and reports those to a connected socket only on request.
 #[test]
 fn an_icmp_error_that_says_host_unreachable_counts_as_one_that_says_port_unreachable() -> Result<()>
 {
@@ -575,7 +576,7 @@ fn icmp_error(
     message.extend(1280_u16.to_be_bytes());
     message.extend(quoted);
     if v4 {
-        // The kernel sums up ICMPv6 itself.
+        // The kernel computes the checksum of ICMPv6.
         let sum = message
             .chunks(2)
             .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))
@@ -627,8 +628,8 @@ fn an_answer_after_the_end_is_late_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// More questions than have a place, of a server that is slow: most ports are closed before their answers come, which find
-/// them taken by others if nothing keeps those from it.
+/// More questions than places, to a slow server: most ports are closed before their answers come, and would be in use by other
+/// questions if they did not rest.
 #[test]
 fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -640,7 +641,7 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
         let client = scene.udp_client(Family::V4)?;
         let before = scene.daemon.metrics()?;
         for number in 0..BURST {
-            // Each under a domain of its own: one domain gets a part of the places alone (`forward.zone_questions`).
+            // Each in a domain of its own: one domain gets only a part of the places (`forward.zone_questions`).
             let name = format!("www.n{number}.slow.");
             client.send(&wire(&query(&name, RecordType::A)))?;
             if number % 64 == 63 {
@@ -648,7 +649,7 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
                 thread::sleep(Duration::from_millis(2));
             }
         }
-        // What is asked last is answered last.
+        // The last question is answered last.
         let last = || client.ask(&query("www.last.slow.", RecordType::A));
         wait_until("the last one is answered", TIMEOUT, || {
             last().is_ok_and(|answer| addresses(&answer) == [ANSWER])
@@ -667,7 +668,7 @@ fn late_answers_to_a_burst_are_nobodys_forgeries() -> Result<()> {
     Ok(())
 }
 
-/// Starts the daemon of `scene` again, with no more capabilities than setpriv(1) leaves it.
+/// Restarts the daemon of `scene` with the capabilities that setpriv(1) leaves it.
 fn start_bounded(scene: &mut Scene, capabilities: &str) -> Result<Process> {
     scene.daemon.terminate()?;
     scene.upstream.on("*.open.test.", Rule::silence());
@@ -684,7 +685,7 @@ fn start_bounded(scene: &mut Scene, capabilities: &str) -> Result<Process> {
     Ok(process)
 }
 
-/// Lines of the log about the way that is taken.
+/// Lines of the log about the way that is used.
 fn said_of_ports(log: &str) -> Vec<&str> {
     let lines = log.lines();
     lines
@@ -692,7 +693,7 @@ fn said_of_ports(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// CAP_BPF and what implies it are taken away.
+/// Without CAP_BPF and the capabilities that imply it.
 #[test]
 fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -702,7 +703,7 @@ fn without_bpf_each_question_has_a_socket_and_the_log_says_so_once() -> Result<(
             .sections(&forward(way, "give_up_ms = 30000\n"));
         let mut scene = scene!(setup);
         let process = start_bounded(&mut scene, "-bpf,-sys_admin")?;
-        // The program is tried beside the start, not before it.
+        // The program is tried during the start, which does not wait for it.
         wait_until("the log says so", TIMEOUT, || {
             !said_of_ports(&process.log()).is_empty()
         })?;
@@ -736,7 +737,7 @@ fn the_four_capabilities_of_the_daemon_are_enough_for_sk_lookup() -> Result<()> 
     Ok(())
 }
 
-/// Nobody waits for the program: not the start, not a question, not the end.
+/// Nothing waits for the program: neither start nor question nor end.
 #[test]
 fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -767,7 +768,7 @@ fn a_kernel_that_never_ends_with_the_program_holds_up_nothing() -> Result<()> {
     Ok(())
 }
 
-/// The routes choose the local address, and what comes to another one is not ours.
+/// The routes choose the local address, and datagrams to another one are refused.
 #[test]
 fn the_local_address_follows_the_route() -> Result<()> {
     only!(ONCE, "ports towards upstreams, by each way that there is");
@@ -843,7 +844,7 @@ fn source_and_route_follow_a_device_that_is_made_anew() -> Result<()> {
         wait_until(&format!("{way} asks from {expected}"), 2 * TIMEOUT, || {
             from() == Some(expected)
         })?;
-        // And a route that says from where.
+        // A route with a source address.
         let other: IpAddr = if server.is_ipv4() {
             "10.54.0.78"
         } else {
@@ -861,7 +862,7 @@ fn source_and_route_follow_a_device_that_is_made_anew() -> Result<()> {
     })
 }
 
-/// A server at a link-local address of the upstream's host, which answers whatever is asked with one address.
+/// A server at a link-local address of the upstream's host, which answers all questions with one address.
 fn serve_link_local(host: &Namespace) -> Result<()> {
     host.ip(&format!(
         "address add fe80::53/64 dev {HOST_INTERFACE} nodad\n"

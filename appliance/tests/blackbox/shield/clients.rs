@@ -1,5 +1,5 @@
-//! Programs that people use get through: each opens connections that begin with a cookie, over both families, with timestamps and
-//! without.
+//! Common programs get through: each opens connections that begin with a cookie, over both families, with and without
+//! timestamps.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, TcpListener};
@@ -22,7 +22,7 @@ const SSH: u16 = 2222;
 const WEB: u16 = 8080;
 /// Long enough to fill many windows.
 const PAGE_LEN: usize = 1 << 20;
-/// Seconds that a client may take.
+/// Time limit of a client, in seconds.
 const PATIENCE: &str = "20";
 
 #[test]
@@ -64,7 +64,7 @@ fn clients_of_all_kinds_get_through() -> Result<()> {
         .wait_growth(&before, &[(&Reason::SynCookie, connections)])
 }
 
-/// A server for ssh, as routers have it.
+/// An SSH server, as on routers.
 fn serve_ssh(router: &Namespace, directory: &Path) -> Result<Process> {
     let key = directory.join("ssh-key");
     let mut make = router.command("dropbearkey");
@@ -79,7 +79,7 @@ fn serve_ssh(router: &Namespace, directory: &Path) -> Result<Process> {
     Ok(process)
 }
 
-/// The first line that the server says, which speaks before it is spoken to.
+/// First line of a server that speaks first.
 fn banner(client: &Namespace, address: IpAddr) -> Result<String> {
     let mut command = client.command("nc");
     command.args(["-w", PATIENCE, &address.to_string(), &SSH.to_string()]);
@@ -97,7 +97,7 @@ fn banner(client: &Namespace, address: IpAddr) -> Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Gives a page to so many clients.
+/// Serves a page to this number of clients.
 fn serve_web(router: &Namespace, clients: usize) -> Result<JoinHandle<Result<()>>> {
     let listener = router.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, WEB)))?;
     Ok(thread::spawn(move || {

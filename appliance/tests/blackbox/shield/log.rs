@@ -1,4 +1,4 @@
-//! The shield's log: what becomes of frames, while somebody reads and at no other time.
+//! The shield's log: verdicts on frames, only while there is a reader.
 
 use std::fs;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn who_reads_the_log_is_told_of_frames_and_of_how_many_more() -> Result<()> {
         let fate = denied.try_ask(&message, Duration::from_millis(50));
         assert_ne!(fate, Fate::Answered);
     };
-    // Nobody reads: nothing is kept for who comes later.
+    // Without a reader nothing is kept for a later one.
     deny();
     let socket = scene.directory.path().join("sock");
     let mut command = scene.lab.router.command(BINARY);
@@ -87,7 +87,7 @@ fn who_reads_the_log_is_told_of_frames_and_of_how_many_more() -> Result<()> {
         json!(53),
         "as it came: {cookie}"
     );
-    // The server goes, and the reader says so.
+    // The server ends, and the reader reports it.
     let mut scene = scene;
     scene.daemon.terminate()?;
     assert!(!reader.wait_exit(TIMEOUT)?.success());

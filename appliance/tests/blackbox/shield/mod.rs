@@ -1,4 +1,4 @@
-//! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel has its setting back.
+//! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel's setting is restored.
 
 mod clients;
 mod log;
@@ -38,13 +38,13 @@ use options::Shown;
 
 const SYSCTL: &str = "/proc/sys/net/ipv4/tcp_syncookies";
 const TIMESTAMPS: &str = "/proc/sys/net/ipv4/tcp_timestamps";
-/// A port of the router's own that is guarded besides, and one that is not.
+/// Another guarded port of the router; below, one that is not guarded.
 const GUARDED: u16 = 2222;
 const UNGUARDED: u16 = 2223;
-/// The flag of TCP.
+/// Flag of TCP.
 const ACK: u8 = 0x10;
 
-/// The section, with these lines.
+/// A setup of the section with these lines.
 fn setup(lines: &str) -> Setup {
     let section = format!(
         "[shield]\nstate_file = \"{{directory}}/syncookies\"\nports = [{GUARDED}]\n{lines}\n"
@@ -56,7 +56,7 @@ fn always() -> Setup {
     setup("syn_cookies = \"always\"")
 }
 
-/// Whether cookies are given, and if not, why not.
+/// Metric: whether cookies are given, and if not, why not.
 #[derive(Debug)]
 struct Given(&'static str);
 
@@ -83,7 +83,7 @@ pub fn wait_state(daemon: &Daemon, reason: &'static str) -> Result<()> {
     })
 }
 
-/// On a veth pair frames that XDP sends arrive where there is a program as well.
+/// On a veth pair frames that XDP sends arrive only if there is a program at the other end as well.
 pub fn with_program(host: &Namespace) -> Result<Link> {
     with_program_on(host, HOST_INTERFACE)
 }
@@ -93,7 +93,7 @@ pub fn with_program_on(host: &Namespace, interface: &str) -> Result<Link> {
     attach_pass(host, interface).context("a program at the other end of the pair")
 }
 
-/// What the router's kernel counts under this name: of the protocol, and the extensions of Linux.
+/// Counter of the router's kernel with this name: of the protocol, or of Linux' extensions.
 fn counted(scene: &Scene, name: &str) -> Result<u64> {
     for file in ["netstat", "snmp"] {
         let text = scene
@@ -143,7 +143,7 @@ fn ask_over_tcp(scene: &Scene, family: Family) -> Result<Stream> {
     Ok(stream)
 }
 
-/// A SYN from any source, in a frame of the client's.
+/// A SYN with any source, in a frame of the client's.
 fn syn(client: &RawClient, source: SocketAddr, destination: SocketAddr) -> Result<Vec<u8>> {
     let frame = client.frame(destination, &[])?;
     let mut bytes = [frame.destination_mac, frame.source_mac].concat();
@@ -168,7 +168,7 @@ fn syn(client: &RawClient, source: SocketAddr, destination: SocketAddr) -> Resul
     Ok(bytes)
 }
 
-/// Makes the checksums right.
+/// Corrects the checksums.
 fn seal(frame: &mut [u8], source: SocketAddr, destination: SocketAddr) {
     let header = match source.is_ipv4() {
         true => 20,
@@ -181,7 +181,7 @@ fn seal(frame: &mut [u8], source: SocketAddr, destination: SocketAddr) {
     TcpPacket::new_unchecked(&mut frame[14 + header..]).fill_checksum(&from, &to);
 }
 
-/// The cookie that a SYN from this port is answered with.
+/// Cookie in the answer to a SYN from this port.
 fn cookie(client: &RawClient, source: SocketAddr, server: SocketAddr) -> Result<u32> {
     client.send(&syn(client, source, server)?)?;
     let is_answer = |bytes: &[u8]| {
@@ -197,7 +197,7 @@ fn cookie(client: &RawClient, source: SocketAddr, server: SocketAddr) -> Result<
     Ok(number.0 as u32)
 }
 
-/// The segment that brings a cookie back.
+/// Segment that returns a cookie.
 fn proof(
     client: &RawClient,
     source: SocketAddr,
@@ -217,7 +217,7 @@ fn proof(
     Ok(frame)
 }
 
-/// A SYN from somebody who is not there, another one for each number.
+/// A SYN from a host that does not exist, another one for each number.
 fn forged(client: &RawClient, number: u32) -> Result<Vec<u8>> {
     let [_, b, c, d] = number.to_be_bytes();
     let port = 1024 + (number % 50_000) as u16;
@@ -264,7 +264,7 @@ fn a_connection_begins_with_a_cookie_and_is_an_ordinary_one() -> Result<()> {
         0,
         "the kernel answered none"
     );
-    // Less what a timestamp takes of each segment.
+    // Minus the timestamp in each segment.
     let shown = Shown::of(&scene, 6)?;
     shown.expect(&["ts sack ", " mss:1448 "], 3);
     shown.expect(&["ts sack ", " mss:1428 "], 3);
@@ -317,7 +317,7 @@ fn ports_of_the_routers_own_hide_behind_it_and_others_do_not() -> Result<()> {
     for server in servers {
         server.join().expect("it only serves")?;
     }
-    // Nobody listens any more: the kernel says so.
+    // Without a listener the kernel says so.
     assert!(Stream::open_to(&scene.lab, (LAN_V4, GUARDED).into()).is_err());
     scene.daemon.wait_growth(
         &before,
@@ -325,7 +325,7 @@ fn ports_of_the_routers_own_hide_behind_it_and_others_do_not() -> Result<()> {
     )
 }
 
-/// A listener without an address would be found for any: the router's other clients' connections would be taken over.
+/// A listener without an address would match any: connections of the router's other clients would be taken over.
 #[test]
 fn connections_to_others_are_left_alone() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -394,7 +394,7 @@ fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Re
     let _program = with_program(&scene.lab.client)?;
     wait_state(&scene.daemon, "")?;
     let client = scene.raw_client()?;
-    // What the stack does for a connection, without a flood.
+    // Work of the stack for connections without a flood.
     let all = [
         "InSegs",
         "PassiveOpens",
@@ -423,7 +423,7 @@ fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Re
         .zip(&end)
         .map(|(start, end)| end - start)
         .collect();
-    // A connection's own segments are some ten, and none of them is a SYN.
+    // A connection has some ten segments, and none of them is a SYN.
     let connections = connections as u64;
     assert!(grown[0] < connections * 20, "segments: {grown:?}");
     assert_eq!(grown[1], connections, "connections: {grown:?}");
@@ -440,7 +440,7 @@ fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Re
     Ok(())
 }
 
-/// Sends forged SYNs, at most so many, until `is_enough`.
+/// Sends forged SYNs, up to a maximum, until `is_enough`.
 fn flood_until(scene: &Scene, is_enough: impl Fn() -> bool) -> Result<()> {
     const MOST: u32 = 300;
     let client = scene.raw_client()?;
@@ -467,7 +467,7 @@ fn auto_begins_with_a_flood_and_ends_when_it_is_calm() -> Result<()> {
     wait_state(&scene.daemon, "calm")?;
     assert_eq!(sysctl(&scene)?, "1");
     let before = scene.daemon.metrics()?;
-    // Connections that are completed are no flood, however many there are: for some looks, as fast as they come.
+    // Completed connections are no flood, however many there are: for some looks, as fast as they come.
     let start = Instant::now();
     let mut connections = 0;
     while start.elapsed() < Duration::from_millis(3_500) {
@@ -506,7 +506,7 @@ fn auto_begins_with_a_flood_and_ends_when_it_is_calm() -> Result<()> {
     Ok(())
 }
 
-/// Without a program at its other end a veth pair loses what XDP sends: no client waits for that.
+/// Without a program at its other end a veth pair loses what XDP sends: clients do not wait for that.
 #[test]
 fn where_answers_go_nowhere_the_kernel_answers() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -532,7 +532,7 @@ fn where_answers_go_nowhere_the_kernel_answers() -> Result<()> {
         .wait_growth(&before, &[(&Reason::SynCookie, 2)])
 }
 
-/// Generic XDP sends by the device's own way: no program is needed at the other end.
+/// Generic XDP sends like the device itself: no program is needed at the other end.
 #[test]
 fn generic_mode_gives_cookies_too() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -548,7 +548,7 @@ fn generic_mode_gives_cookies_too() -> Result<()> {
         .wait_growth(&before, &[(&Reason::SynCookie, 2)])
 }
 
-/// The server with /proc/sys mounted as systemd does for the unit: to be read, but for what `more` mounts.
+/// The server with /proc/sys mounted read-only, as by systemd for the unit, except for what `more` mounts.
 fn behind_mounts(scene: &Scene, more: &str) -> Result<Daemon> {
     let config = scene.directory.path().join("config.toml");
     let script = format!(
@@ -580,11 +580,11 @@ fn a_setting_that_cannot_be_had_is_refused_with_the_reason() -> Result<()> {
     daemon.wait_growth(&before, &[(&Reason::PassSyn, 1), (&Reason::SynCookie, 0)])?;
     assert_eq!(sysctl(&scene)?, "1");
     daemon.terminate()?;
-    // As ReadWritePaths= of the unit makes it.
+    // As by ReadWritePaths= of the unit.
     let daemon = behind_mounts(&scene, &format!("mount --bind {SYSCTL} {SYSCTL}"))?;
     wait_state(&daemon, "")?;
     assert_eq!(sysctl(&scene)?, "2");
-    // That alone: no options then.
+    // Only that one: no options then.
     daemon.wait_log_count("SYN cookies keep an MSS and no other option", 1)?;
     let _open = ask_over_tcp(&scene, Family::V4)?;
     Shown::of(&scene, 1)?.expect(&[" mss:1460 "], 1);

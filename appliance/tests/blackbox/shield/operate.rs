@@ -1,4 +1,4 @@
-//! What an operator switches by hand: programs that are taken off an interface and put back, and secrets that are changed.
+//! Switches of an operator: programs are detached and attached again, and secrets are changed.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -46,7 +46,7 @@ fn a_program_is_taken_off_and_put_back_at_once_and_clients_are_answered_all_the_
             .metrics()?
             .growth(&before, &Counter::QueriesUdp);
         assert_eq!(by_kernel, 1, "the kernel's sockets serve");
-        // A reload, and whatever changes on the machine, leave it.
+        // A reload, or any change of the machine, keeps it.
         scene.daemon.control("reload")?;
         scene
             .lab
@@ -97,7 +97,7 @@ fn a_cookie_by_the_secret_before_is_good_and_one_by_an_older_one_is_not() -> Res
         status().is_ok_and(|status| status.contains("port 8080: in force"))
     })?;
     let client = scene.raw_client()?;
-    // Hosts that no kernel is, which would answer with an RST.
+    // Hosts without a kernel, which would answer with an RST.
     let source = |last: u8| SocketAddr::new(Ipv4Addr::new(10, 53, 0, last).into(), 40_000);
     let server = SocketAddr::new(UPSTREAM_V4.into(), PORT);
     let rotate = || scene.daemon.control("shield secret rotate");
@@ -113,7 +113,7 @@ fn a_cookie_by_the_secret_before_is_good_and_one_by_an_older_one_is_not() -> Res
         .wait_growth(&before, &[(&Reason::ForwardProof, 1)])?;
     rotate()?;
     client.send(&proof(&client, source(72), server, older)?)?;
-    // Its answer comes behind what became of that.
+    // Its answer comes after the previous frame was handled.
     cookie(&client, source(73), server)?;
     let proofs = scene
         .daemon

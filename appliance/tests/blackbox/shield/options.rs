@@ -1,4 +1,4 @@
-//! What of a client's TCP options a connection keeps that began with a cookie, at both its ends.
+//! TCP options of a client that a connection keeps after beginning with a cookie, at both ends.
 
 use anyhow::{Context, Result};
 use xdnsd_abi::Reason;
@@ -11,21 +11,21 @@ use crate::support::client::Family;
 use crate::support::run::only;
 use crate::support::scene::{Scene, scene};
 
-/// What `ss` shows of the connections to port 53, at their two ends.
+/// Output of `ss` about connections to port 53, at both ends.
 pub struct Shown([String; 2]);
 
 impl Shown {
-    /// Of so many.
+    /// Waits for `count` connections.
     pub fn of(scene: &Scene, count: usize) -> Result<Self> {
         let shown = Self::now(scene)?;
-        // A kernel without inet_diag shows nothing of it.
+        // A kernel without inet_diag does not show them.
         if shown.is_whole() {
             shown.expect(&[], count);
         }
         Ok(shown)
     }
 
-    /// Whether there are none any more.
+    /// True if there are no connections any more.
     fn are_none(scene: &Scene) -> bool {
         Self::now(scene).is_ok_and(|shown| shown.0.iter().all(String::is_empty))
     }
@@ -43,7 +43,7 @@ impl Shown {
         self.0.iter().all(|end| end.contains(" mss:"))
     }
 
-    /// So many of them have all of this, at both ends.
+    /// Asserts that `count` of them have all of these words, at both ends.
     pub fn expect(&self, words: &[&str], count: usize) {
         for end in self.0.iter().filter(|_| self.is_whole()) {
             let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
@@ -52,7 +52,7 @@ impl Shown {
         }
     }
 
-    /// The scales of the windows, each end's own and the other's.
+    /// Window scales, each end's own and the other's.
     fn scales(&self) -> Vec<[Option<(u8, u8)>; 2]> {
         let [router, client] = &self.0;
         let scales = |line: &str| {
@@ -68,7 +68,7 @@ impl Shown {
     }
 }
 
-/// Whatever the client offers, both ends agree on it: also by how many bits the kernel shifts the windows that we announced.
+/// Both ends agree on what the client offers: also on the shift of the windows that we announced.
 #[test]
 fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -91,7 +91,7 @@ fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
             let path = format!("/proc/sys/net/ipv4/{name}");
             scene.lab.client.write(&path, value)?;
         }
-        // A buffer whose windows are shifted by 9 bits.
+        // A buffer with a window shift of 9 bits.
         let buffer = "4096 131072 16777217";
         scene
             .lab
@@ -142,7 +142,7 @@ fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
-/// By how many bits the router's kernel shifts windows: as of a connection that began without a cookie.
+/// Window shift of the router's kernel, from a connection that began without a cookie.
 fn sysctl_scale(scene: &Scene) -> Result<u8> {
     let text = scene.lab.router.read("/proc/sys/net/ipv4/tcp_rmem")?;
     let most: u32 = text
@@ -155,8 +155,8 @@ fn sysctl_scale(scene: &Scene) -> Result<u8> {
     Ok((most.max(other.unwrap_or(0)).ilog2() - 15) as u8)
 }
 
-/// The kernel's cookies know some sizes of a segment, and take the largest that is not more than the client's
-/// (`msstab` in net/ipv4/syncookies.c and net/ipv6/syncookies.c).
+/// The kernel's cookies encode some segment sizes, and use the largest that does not exceed the client's (`msstab` in
+/// net/ipv4/syncookies.c and net/ipv6/syncookies.c).
 #[test]
 fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -198,7 +198,7 @@ fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
         let shown = Shown::of(&scene, 1)?;
         let [router, _] = &shown.0;
         if shown.is_whole() {
-            // Less what a timestamp takes.
+            // Minus a timestamp.
             let sent = format!(" mss:{} ", known - 12);
             assert!(router.contains(&sent), "{wanted}: {router}");
         }
@@ -208,7 +208,7 @@ fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
     Ok(())
 }
 
-/// Without them the kernel's setting stays as it is.
+/// Without options the kernel's setting is not changed.
 #[test]
 fn a_config_without_options_leaves_timestamps_alone() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");

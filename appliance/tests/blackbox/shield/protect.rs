@@ -1,5 +1,5 @@
-//! Hosts behind the router: who has not shown that it is where it says opens no connection to them, on an interface that is served
-//! and on one that is not.
+//! Protected hosts behind the router: a client that has not proved its address opens no connection to them, on an interface
+//! that is served and on one that is not.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -22,7 +22,7 @@ use crate::support::stream::{Next, Stream};
 const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
 const GREETING: &[u8] = b"hello";
-/// Until a flood is one, and over: some looks of a second each, of a machine that may be slow.
+/// Time for a flood to be detected, and over: some looks of a second each, on a machine that may be slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn setup(interface: &str, hosts: [IpAddr; 2]) -> Setup {
@@ -33,7 +33,7 @@ fn setup(interface: &str, hosts: [IpAddr; 2]) -> Setup {
     Setup::default().sections(&section)
 }
 
-/// Answers each who asks, on both ports.
+/// Answers each client, on both ports.
 fn serve(host: &Namespace) -> Result<()> {
     for port in [PORT, OTHER_PORT] {
         let listener = host.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
@@ -50,7 +50,7 @@ fn serve(host: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Whether somebody answers.
+/// True if the server answers.
 fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bool> {
     let mut stream = Stream::open_in(client, local, server, TIMEOUT)?;
     let _ = stream.write(b"hi");
@@ -64,11 +64,11 @@ fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bool> 
     }
 }
 
-/// The first connection is reset, and the next ones are answered; other ports are nobody's business.
+/// The first connection is reset, and the next ones are answered; other ports are not protected.
 fn comes_again(client: &Namespace, local: IpAddr, host: IpAddr) -> Result<()> {
     assert!(greet(client, local, SocketAddr::new(host, OTHER_PORT))?);
     let server = SocketAddr::new(host, PORT);
-    // The program may not know yet whom it protects.
+    // The program may not know the protected hosts yet.
     wait_until("the first connection is reset", TIMEOUT, || {
         !greet(client, local, server).unwrap_or(false)
     })?;
@@ -165,7 +165,7 @@ fn an_interface_that_is_not_served_has_the_shield_alone() -> Result<()> {
     Ok(())
 }
 
-/// Without a program at its other end a veth pair loses what XDP sends: better no shield than no connection.
+/// Without a program at its other end a veth pair loses what XDP sends: then connections matter more than protection.
 #[test]
 fn where_answers_go_nowhere_all_passes() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -187,7 +187,7 @@ fn where_answers_go_nowhere_all_passes() -> Result<()> {
     Ok(())
 }
 
-/// An interface that is not there is said with file, line and key; when it comes, it has its shield.
+/// A missing interface is reported with file, line and key; when it comes, it is protected.
 #[test]
 fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -229,7 +229,7 @@ fn an_interface_that_comes_late_is_said_and_then_protected() -> Result<()> {
         .wait_log_count("dmz0: the interface is gone", 1)
 }
 
-/// Nobody is asked while it is calm, and new clients are in a flood.
+/// Clients are not challenged while it is calm, and new ones are in a flood.
 #[test]
 fn where_floods_alone_are_kept_away_clients_are_asked_in_a_flood() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");

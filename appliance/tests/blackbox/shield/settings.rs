@@ -1,4 +1,4 @@
-//! The kernel's settings: they are back when nobody needs them any more, and not before.
+//! The kernel's settings are restored when they are no longer needed, and not before.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -36,10 +36,10 @@ fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one()
     assert_eq!(sysctl(&scene)?, "1");
     assert_eq!(setting(&scene, TIMESTAMPS)?, "1");
     assert!(!state_file(&scene).exists());
-    // Who wants no timestamps gets none.
+    // If somebody has switched timestamps off, they stay off.
     scene.lab.router.write(TIMESTAMPS, "0")?;
 
-    // Whatever was there.
+    // Whatever the previous value.
     scene.lab.router.write(SYSCTL, "0")?;
     scene.daemon.start_again(&scene.lab)?;
     wait_state(&scene.daemon, "")?;
@@ -58,7 +58,7 @@ fn the_kernels_setting_is_put_back_at_the_end_and_after_a_kill_by_the_next_one()
     scene.daemon.terminate()?;
     assert_eq!(sysctl(&scene)?, "0");
 
-    // One that is to give none puts it back as well.
+    // A process that is to give none restores it as well.
     scene.daemon.start_again(&scene.lab)?;
     wait_state(&scene.daemon, "")?;
     scene.daemon.kill()?;
@@ -90,14 +90,14 @@ fn what_somebody_else_sets_meanwhile_is_set_again_and_said() -> Result<()> {
     Ok(())
 }
 
-/// Its SYN was answered with a cookie when the server was told to end, and its ACK comes when no program is there any more.
+/// Its SYN was answered with a cookie when the server was told to end, and its ACK comes when there is no program any more.
 #[test]
 fn a_cookie_on_its_way_is_taken_after_the_programs_are_gone() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
     let mut scene = scene!(always());
     let _program = with_program(&scene.lab.client)?;
     scene.daemon.terminate()?;
-    // With 0 the kernel takes no cookie.
+    // With 0 the kernel accepts no cookie.
     scene.lab.router.write(SYSCTL, "0")?;
     scene.daemon.start_again(&scene.lab)?;
     wait_state(&scene.daemon, "")?;
@@ -106,7 +106,7 @@ fn a_cookie_on_its_way_is_taken_after_the_programs_are_gone() -> Result<()> {
         .router
         .run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, GUARDED)))?;
     listener.set_nonblocking(true)?;
-    // Of a host that no kernel is, which would answer with an RST.
+    // From a host without a kernel, which would answer with an RST.
     let source: SocketAddr = (Ipv4Addr::new(10, 53, 0, 77), 40_077).into();
     let server = SocketAddr::new(LAN_V4.into(), GUARDED);
     let client = scene.raw_client()?;

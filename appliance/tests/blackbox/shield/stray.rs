@@ -1,4 +1,4 @@
-//! Segments that belong to no connection end in the driver, and clients that have proved their address are known.
+//! Segments without a connection end in the driver, and clients that have proved their address are known.
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use crate::support::stream::Stream;
 
 const RST: u8 = 0x04;
 
-/// A segment of a connection that never was.
+/// A segment of a connection that never existed.
 fn stray(client: &RawClient, number: u32, flags: u8) -> Result<Vec<u8>> {
     let [_, _, c, d] = number.to_be_bytes();
     let port = 1024 + (number % 50_000) as u16;
@@ -50,7 +50,7 @@ fn floods_of_acks_and_resets_leave_the_stack_alone_and_connections_too() -> Resu
     let client = scene.raw_client()?;
     let mut open = ask_over_tcp(&scene, Family::V4)?;
     for (flags, reason, most) in [
-        // Some a second are left to the kernel, which says that there is no such connection.
+        // A few per second are left to the kernel, which says that there is no such connection.
         (ACK, Reason::DropStray, 0),
         (RST, Reason::DropReset, FLOOD),
     ] {
@@ -78,7 +78,7 @@ fn floods_of_acks_and_resets_leave_the_stack_alone_and_connections_too() -> Resu
     Ok(())
 }
 
-/// What a client sends at once behind the ACK that brings the cookie back is not taken for a stray.
+/// Segments that a client sends directly after the ACK with the cookie are not taken for strays.
 #[test]
 fn what_follows_a_cookie_at_once_arrives() -> Result<()> {
     only!(ONCE, "the shield in front of all ways");
@@ -132,7 +132,7 @@ fn a_client_that_brought_a_cookie_back_is_not_asked_again() -> Result<()> {
         for _ in 0..4 {
             drop(ask_over_tcp(&scene, family)?);
         }
-        // The kernel's own are cookies too, and come back.
+        // The kernel's own answers are cookies too, and come back.
         scene
             .daemon
             .wait_growth(&before, &[(&Reason::SynCookie, 1)])?;

@@ -1,4 +1,4 @@
-//! Who is answered, by every way in: the table of `access.others`, by which device a query came, and where its answer would go.
+//! Access of clients, by every way in: the table of `access.others`, by the device of a query and the route of its answer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -20,7 +20,7 @@ use crate::support::view::View;
 use crate::support::ways::{Way, Ways};
 use crate::support::{SILENCE, TIMEOUT};
 
-/// What came of a query.
+/// Outcome of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Answer,
@@ -40,7 +40,7 @@ impl Outcome {
         }
     }
 
-    /// How long it is waited for.
+    /// Timeout for the outcome.
     fn patience(self) -> std::time::Duration {
         match self {
             Self::Answer | Self::Refused => TIMEOUT,
@@ -53,7 +53,7 @@ pub fn question() -> Vec<u8> {
     Ask::of("www.test.", rtype::A).bytes()
 }
 
-/// What a host at `local` in `host` is told by `server`, by a UDP or TCP socket of its kernel.
+/// Answer of `server` to a host at `local` in `host`, by a UDP or TCP socket of its kernel.
 pub fn by_socket(
     host: &Namespace,
     way: Way,
@@ -85,7 +85,7 @@ pub fn by_socket(
     }
 }
 
-/// What a host at `source` beside the router is told: datagrams as frames of its own, streams by its kernel.
+/// Answer to a host at `source` beside the router: datagrams as frames of its own, streams by its kernel.
 pub fn from_lan(
     scene: &Scene,
     ways: &Ways<'_>,
@@ -104,7 +104,7 @@ pub fn from_lan(
     Outcome::of(ways.raw().next_for(&frame, expected.patience())?)
 }
 
-/// A device of the router that is not served, as docker makes it, and the namespace behind it.
+/// A device of the router that is not served, like docker's, with the namespace behind it.
 pub fn docker(router: &Namespace) -> Result<Namespace> {
     let container = Namespace::unnamed()?;
     router.ip(&format!(
@@ -129,7 +129,7 @@ fn parsed<const N: usize>(addresses: [&str; N]) -> Result<Vec<IpAddr>> {
     Ok(parsed.collect::<Result<_, _>>()?)
 }
 
-/// Addresses of hosts on both sides: on the list, behind the router on the LAN's side, and one of the LAN's own that is on the
+/// Addresses of hosts on both sides: in the config's list, behind the router on the LAN's side, and one of the LAN's own on the
 /// WAN's side.
 fn prepare(scene: &Scene) -> Result<()> {
     scene
@@ -179,7 +179,7 @@ fn others_get_what_the_config_says_by_every_way_and_from_everywhere() -> Result<
                 }
             }
         }
-        // By another device: what is a neighbour's address there is forged, or answered by a way of its own.
+        // By another device: a neighbour's address there is forged, or has another route.
         let mut wan = vec![IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()];
         wan.extend(parsed(["10.53.0.99", "fd53::99"])?);
         for way in [Way::Udp, Way::Tcp] {
@@ -193,7 +193,7 @@ fn others_get_what_the_config_says_by_every_way_and_from_everywhere() -> Result<
     Ok(())
 }
 
-/// What is not answered for where it comes from is counted, connections too.
+/// Unanswered queries are counted by their reason, connections too.
 #[test]
 fn strangers_are_counted_by_every_way() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -223,7 +223,7 @@ fn strangers_are_counted_by_every_way() -> Result<()> {
     scene.daemon.wait_growth(&before, &expected)
 }
 
-/// No source that the routes would answer by another device is answered where the kernel would not, and no other suffers.
+/// A source with a route by another device is answered only where the kernel would, and no other is affected.
 #[test]
 fn the_check_of_sources_follows_rp_filter() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -235,7 +235,7 @@ fn the_check_of_sources_follows_rp_filter() -> Result<()> {
          route add 2001:db8:9::/48 via {UPSTREAM_V6} dev {WAN}\n"
     ))?;
     let ways = Ways::open(&scene)?;
-    // The kernel knows the way back to those who are there.
+    // The kernel knows the way back to existing hosts.
     ways.same(&question())?;
     let [forged, forged_v6] = parsed(["203.0.113.7", "2001:db8:9::7"])?[..] else {
         anyhow::bail!("two addresses")
@@ -243,7 +243,7 @@ fn the_check_of_sources_follows_rp_filter() -> Result<()> {
     let ask = |client: IpAddr, expected| {
         from_lan(&scene, &ways, Way::Xdp, client, server_of(client), expected)
     };
-    // The larger of both counts, and 2 asks for any route at all.
+    // The larger of both values counts, and 2 requires any route at all.
     for (all, lan, expected) in [
         ("0", "0", Outcome::Answer),
         ("0", "1", Outcome::Nothing),
@@ -271,7 +271,7 @@ fn the_check_of_sources_follows_rp_filter() -> Result<()> {
     Ok(())
 }
 
-/// `always` leaves it to the kernel, which answers where the routes lead, or not at all; `never` answers where it came from.
+/// `always` leaves it to the kernel, which answers along the routes, or not at all; `never` answers where it came from.
 #[test]
 fn the_check_of_sources_is_a_key() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -313,8 +313,8 @@ fn the_check_of_sources_is_a_key() -> Result<()> {
     Ok(())
 }
 
-/// A source that is ours where we do not serve, or that no host has: the kernel drops it, and so do we before it. Everybody is
-/// allowed, so that nothing else keeps them out.
+/// A source that is ours on a device that is not served, or that no host has: the kernel drops it, and so do we before it. All
+/// clients are allowed, so that nothing else excludes them.
 #[test]
 fn own_addresses_of_other_devices_and_those_of_networks_are_nobodys_whoever_is_allowed()
 -> Result<()> {
@@ -377,13 +377,13 @@ fn own_addresses_of_other_devices_and_those_of_networks_are_nobodys_whoever_is_a
     }
     let answer = ways.raw().any_answer_to(&frames, SILENCE)?;
     ensure!(answer.is_none(), "an answer: {answer:02x?}");
-    // All but the one that the program knows by itself: the destination.
+    // All but the one that the program detects by itself: the destination.
     let seen = 2 * (nobodys.len() as u64 - 1);
     scene.daemon.wait_growth(
         &before,
         &[(&Counter::QueriesXdp, seen), (&Counter::AnswersXdp, 0)],
     )?;
-    // Who says that he has it gets no connection.
+    // A host with such an address gets no connection.
     for (address, length) in [
         ("172.17.0.1", "/32 dev eth0"),
         ("10.54.0.1", "/32 dev eth0"),
@@ -396,7 +396,7 @@ fn own_addresses_of_other_devices_and_those_of_networks_are_nobodys_whoever_is_a
         let outcome = by_socket(host, Way::Tcp, local, server_of(local), nothing)?;
         assert_eq!(outcome, nothing, "{address}");
     }
-    // Their neighbours are somebody.
+    // Their neighbours are ordinary hosts.
     for &address in &beside {
         let answer = Outcome::Answer;
         let outcome = from_lan(&scene, &ways, Way::Xdp, address, server_of(address), answer)?;

@@ -1,5 +1,4 @@
-//! What is counted for which interface: the one that a query came in by, whatever address was asked and whichever worker took
-//! it.
+//! Counters by interface: the one that a query came in by, whichever address was asked and whichever worker took it.
 
 use std::net::IpAddr;
 
@@ -18,7 +17,7 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::ways::{Way, Ways};
 
-/// One counter of what came in by this interface.
+/// A counter of queries from this interface.
 #[derive(Debug)]
 struct CameBy(&'static str, Counter);
 
@@ -32,7 +31,7 @@ impl Metric for CameBy {
     }
 }
 
-/// The counters of a way: queries and answers.
+/// Counters of a way: queries and answers.
 const COUNTED: [(Way, Counter, Counter); 2] = [
     (Way::Udp, Counter::QueriesUdp, Counter::AnswersUdp),
     (Way::Tcp, Counter::QueriesTcp, Counter::AnswersTcp),
@@ -119,7 +118,7 @@ fn queries_and_answers_are_counted_for_the_interface_that_the_query_came_in_by()
             grown.with_context(|| format!("{counter:?}"))?;
         }
     }
-    // No counter of a worker claims an interface that its queries need not have come by.
+    // No counter of a worker names an interface that its queries need not have come by.
     let stats = scene.daemon.control("stats")?;
     for family in [
         "cache_hits",
@@ -132,7 +131,7 @@ fn queries_and_answers_are_counted_for_the_interface_that_the_query_came_in_by()
         ensure!(lines.peek().is_some(), "{stats}");
         ensure!(lines.all(|line| line.contains("{worker=\"")), "{stats}");
     }
-    // An interface that has gone leaves what it had with the others.
+    // A deleted interface leaves its counts with the others.
     scene.lab.router.ip("link delete docker0\n")?;
     wait_until("docker0 is other", TIMEOUT, || {
         let Ok(now) = scene.daemon.metrics() else {

@@ -1,4 +1,4 @@
-//! What of DNSSEC a forwarder hands on: AD from whom it trusts, DO and CD as the client said them, records whole.
+//! DNSSEC in a forwarder: AD from trusted upstreams, DO and CD from the client, records unchanged.
 
 use anyhow::Result;
 use hickory_proto::op::ResponseCode;
@@ -22,7 +22,7 @@ const DNSKEY: u16 = 48;
 const DS: u16 = 43;
 const NSEC: u16 = 47;
 
-/// The four queries that are kept apart: with DO or not, with CD or not.
+/// The four kinds of queries that are cached apart: with and without DO, with and without CD.
 const KEYS: [(bool, u16); 4] = [(false, 0), (true, 0), (false, flag::CD), (true, flag::CD)];
 
 fn ask(name: &str, rtype: u16, dnssec_ok: bool, flags: u16) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn signature(covered: u16) -> RData {
     )
 }
 
-/// `www.test.` with an address that is always said to be authentic.
+/// `www.test.` with an address that always has AD.
 fn authentic(scene: &Scene) {
     let rule = Rule::made(|query, reply| {
         reply.set_authentic_data(true);
@@ -64,7 +64,7 @@ fn ad_comes_from_upstreams_that_are_trusted() -> Result<()> {
     let scene = scene!(Setup::three_ways().sections(TRUSTED));
     authentic(&scene);
     let ways = Ways::open(&scene)?;
-    // RFC 6840 section 5.8: to those that understand it.
+    // RFC 6840 section 5.8: to clients that understand it.
     for (dnssec_ok, flags, expected) in [
         (false, 0, false),
         (false, flag::AD, true),
@@ -82,7 +82,7 @@ fn ad_comes_from_upstreams_that_are_trusted() -> Result<()> {
         );
         assert_eq!(reply.data(rtype::A).len(), 1);
     }
-    // An alias that nobody vouches for, whose target is asked for by itself.
+    // An alias without AD, with a target that is asked for separately.
     scene.upstream.on(
         "alias.test.",
         Rule::records(&["alias.test. 300 CNAME www.test."]),
@@ -91,7 +91,7 @@ fn ad_comes_from_upstreams_that_are_trusted() -> Result<()> {
         let reply = ways.same(&ask("alias.test.", rtype::A, true, flag::AD))?;
         assert_eq!((reply.has(flag::AD), reply.answers().len()), (false, 2));
     }
-    // Section 5.7: with AD we say that we want to know.
+    // Section 5.7: AD in a query asks for it.
     for asked in scene.upstream.asked("www.test.") {
         assert!(asked.query.authentic_data(), "{}", asked.query);
     }
@@ -118,7 +118,7 @@ fn ad_of_others_is_worth_nothing() -> Result<()> {
 fn do_and_cd_are_passed_on_and_kept_apart() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
-    // What the upstream is asked shows in the address.
+    // The address shows what the upstream was asked.
     let rule = Rule::made(|query, reply| {
         let dnssec_ok = query
             .extensions()
@@ -130,7 +130,7 @@ fn do_and_cd_are_passed_on_and_kept_apart() -> Result<()> {
         reply.add_answer(Record::from_rdata(owner, 300, data));
     });
     scene.upstream.on("www.test.", rule);
-    // As a validating upstream answers for what is bogus.
+    // The answer of a validating upstream to a bogus name.
     let bogus = Rule::made(|query, reply| {
         if !query.checking_disabled() {
             reply.set_response_code(ResponseCode::ServFail);
@@ -233,7 +233,7 @@ fn signatures_and_proofs_come_whole_to_those_who_want_them() -> Result<()> {
         let counts = [rtype::SOA, NSEC, RRSIG].map(|rtype| count(&proven, rtype));
         assert_eq!(counts, [1, 1, 2], "{proven:?}");
     }
-    // Who asks for signatures gets them without DO.
+    // A query for signatures gets them without DO.
     let asked = ways.same(&ask("www.test.", RRSIG, false, 0))?;
     assert_eq!(count(&asked, RRSIG), 1, "{asked:?}");
     ways.check_tiers()

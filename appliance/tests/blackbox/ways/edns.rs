@@ -68,7 +68,7 @@ fn opt_comes_back_if_it_came() -> Result<()> {
                 .same(&ask.clone().edns(&record).bytes())
                 .context(what)?;
             assert_eq!(reply.rcode(), plain.rcode(), "{what}");
-            // In what is not a name nothing can be found.
+            // A message without a valid name has no OPT that can be found.
             if what != "a bad name" {
                 let opt = opt_of(&reply);
                 assert_eq!(
@@ -107,7 +107,7 @@ fn other_versions_are_told_ours() -> Result<()> {
             assert_eq!(opt_of(&reply).flags, opt.flags);
         }
     }
-    // The high half of an RCODE means nothing in a query, nor do flags that are not known: they do not come back.
+    // The high half of an RCODE means nothing in a query, nor do unknown flags: they do not come back.
     let mut strange = OptRecord::size(1232);
     strange.extended_rcode = 0xff;
     strange.flags = 0x7fff;
@@ -158,7 +158,7 @@ fn opt_records_that_are_none() -> Result<()> {
     ways.check_tiers()
 }
 
-/// As unbound and dnsmasq do: the answer is right, whatever the server made of its OPT. The client gets ours.
+/// As unbound and dnsmasq do: the answer is used, whatever is wrong with the server's OPT. The client gets ours.
 #[test]
 fn an_answer_whose_opt_is_broken_is_given_with_ours() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -237,7 +237,7 @@ fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
         assert_eq!(reply.data(rtype::A).len(), 1, "{what}: {reply:?}");
         assert_eq!(opt_of(&reply).options, [], "{what}");
     }
-    // Nothing of it goes upstream.
+    // None of it goes upstream.
     let asked = scene.upstream.asked("www.test.");
     let [asked] = &asked[..] else {
         panic!("one question: {asked:?}")
@@ -318,7 +318,7 @@ fn with_cookie(name: &str, rtype: u16, cookie: &[u8]) -> Vec<u8> {
     Ask::of(name, rtype).edns(&opt).bytes()
 }
 
-/// The cookie of a reply: the client's part as it came, and 16 octets of ours in the form of RFC 9018 section 4.
+/// Cookie of a reply: the client's part unchanged, and 16 octets of ours in the form of RFC 9018 section 4.
 fn cookie_of(reply: &View) -> Result<Vec<u8>> {
     let cookie = opt_of(reply).option(option::COOKIE).context("a cookie")?;
     assert_eq!((&cookie[..8], cookie.len()), (&CLIENT[..], 24));
@@ -344,7 +344,7 @@ fn cookies_are_made_and_checked() -> Result<()> {
         };
         let given = of(Way::Xdp, &CLIENT)?;
         for way in Way::ALL {
-            // A good one comes back as it is by whichever way; another gets a successor.
+            // A valid one comes back unchanged by any way; another gets a successor.
             assert_eq!(of(way, &given)?, given, "{way:?}");
             let mut wrong = given.clone();
             wrong[20] ^= 1;
@@ -389,7 +389,7 @@ fn a_cookie_can_be_asked_for_alone() -> Result<()> {
     ways.check_tiers()
 }
 
-/// A secret that nobody has given is turned by hand while cookies by it are out, at once for whichever way they come back.
+/// A drawn secret is changed while cookies by it are in use: at once for all ways.
 #[test]
 fn cookies_outlive_one_turn_of_a_drawn_secret() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -438,7 +438,7 @@ fn long_answers_are_for_clients_that_proved_their_address() -> Result<()> {
     let ways = Ways::open(&scene)?;
     let long = |cookie: &[u8]| with_cookie("long.test.", rtype::TXT, cookie);
     let plain = Ask::of("long.test.", rtype::TXT).edns(&OptRecord::size(1232));
-    // Who speaks no cookies has to come by TCP.
+    // A client without cookies has to use TCP.
     let (short, whole) = ways.truncated(&plain.bytes())?;
     assert_eq!((short.answers().len(), whole.answers().len()), (0, 7));
     for family in Family::ALL {

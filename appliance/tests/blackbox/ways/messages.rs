@@ -1,4 +1,4 @@
-//! Messages as RFC 1035 and its successors have them, and everything that is none.
+//! Messages by RFC 1035 and its successors, and invalid ones.
 
 use anyhow::{Context, Result};
 use hickory_proto::op::ResponseCode;
@@ -18,7 +18,7 @@ use crate::support::script::Rule;
 use crate::support::view::View;
 use crate::support::ways::Ways;
 
-/// Asks each of these by all ways and compares the code of the replies.
+/// Asks each of these by all ways and compares the RCODE of the replies.
 fn assert_codes(ways: &Ways<'_>, cases: &[(&str, u16, Vec<u8>)]) -> Result<()> {
     for (what, expected, message) in cases {
         let reply = ways.same(message).with_context(|| (*what).to_owned())?;
@@ -300,7 +300,7 @@ fn what_is_no_query_gets_no_answer() -> Result<()> {
             .edns(&OptRecord::size(512))
             .bytes(),
     )?;
-    // An ICMP error's length: a whole answer of another server.
+    // The length of an ICMP error: a whole answer of another server.
     let mut answer = a("www.test.").with(flag::QR | flag::RA).count(1, 1);
     answer = answer.tail(&record("www.test.", rtype::A, class::IN, 9, &[1, 2, 3, 4]));
     ways.silent(&answer.bytes())?;
@@ -318,7 +318,7 @@ fn flags_of_the_query_and_of_its_answer() -> Result<()> {
         .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     let ways = Ways::open(&scene)?;
     let of = |flags| ways.same(&a("www.test.").flags(flags).bytes());
-    // RD and CD come back, AA, RA, Z and an RCODE of the query mean nothing; AD needs an upstream that is trusted.
+    // RD and CD come back; AA, RA, Z and an RCODE in the query mean nothing; AD needs a trusted upstream.
     for (flags, expected) in [
         (flag::RD, flag::RD),
         (0, 0),
@@ -529,7 +529,7 @@ fn what_fits_of_a_long_answer_is_whole_rrsets() -> Result<()> {
         Ask::of("alias.test.", rtype::TXT),
         Ask::of("alias.test.", rtype::TXT).edns(&OptRecord::size(700)),
     ] {
-        // `truncated` looks that no RRset is there in part.
+        // `truncated` checks that no RRset is incomplete.
         let (short, long) = ways.truncated(&ask.bytes())?;
         let types = short.answers().iter().map(|record| record.rtype);
         assert_eq!(types.collect::<Vec<_>>(), [rtype::CNAME], "{short:?}");
@@ -546,7 +546,7 @@ fn queries_longer_than_any_are_answered_all_the_same() -> Result<()> {
         .upstream
         .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     for family in Family::ALL {
-        // In fragments, which the kernel puts together.
+        // In fragments, which the kernel reassembles.
         let client = scene.udp_client(family)?;
         for len in [1_232, 1_500, 4_095, 4_096, 4_097, 9_000, 60_000] {
             let mut query = a("www.test.").bytes();
@@ -577,7 +577,7 @@ fn damaged_queries_have_the_same_fate_by_all_ways() -> Result<()> {
     let (mut answered, mut silent) = (0, 0);
     for round in 0..400 {
         let mut message = sound[round % sound.len()].clone();
-        // Behind the ID, so that answers are told apart. Names go where they are damaged to.
+        // After the ID, so that answers can be told apart. Damaged names may be asked anywhere.
         for _ in 0..=random.below(3) {
             let at = 2 + usize::try_from(random.below(message.len() as u64 - 2))?;
             message[at] = random.pick(&[0, 1, 0xc0, 0xff, 0x80, 12]);
@@ -602,7 +602,7 @@ fn assert_opt(reply: &View) {
     assert_eq!((opt.size, opt.version, opt.flags), (1232, 0, 0x8000));
 }
 
-/// RFC 1035 section 4.1.1: who does not desire recursion gets what is here.
+/// RFC 1035 section 4.1.1: without RD the client gets only local and cached data.
 #[test]
 fn without_rd_nothing_leaves() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");

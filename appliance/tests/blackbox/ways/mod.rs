@@ -1,4 +1,4 @@
-//! What the RFCs say of messages, EDNS, streams and protection, by all three ways in and over both families.
+//! Requirements of RFCs on messages, EDNS, streams and protection, by all three ways in and over both families.
 
 mod access;
 mod counted;

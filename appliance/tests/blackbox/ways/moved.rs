@@ -1,4 +1,4 @@
-//! Addresses that the config names and that the router has elsewhere by now, or not for sure: by every way in.
+//! Addresses of the config that the router has elsewhere by now, or only tentatively: by every way in.
 
 use std::net::IpAddr;
 
@@ -15,12 +15,12 @@ use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 use crate::support::ways::{Way, Ways};
 
-/// Beside the router's usual addresses, which keep the networks on the LAN.
+/// Besides the router's usual addresses, which keep the networks on the LAN.
 const MOVING_V4: &str = "10.53.0.98";
 const MOVING_V6: &str = "fd53::98";
 const MOVING: [(&str, &str); 2] = [(MOVING_V4, "/32"), (MOVING_V6, "/128 nodad")];
 
-/// Listens on all of them. Everybody is allowed, so that nothing else keeps a query out.
+/// Listens on all of them. All clients are allowed, so that nothing else refuses a query.
 fn set_up() -> Setup {
     Setup {
         listen: format!("listen = [\"{LAN_V4}\", \"{LAN_V6}\", \"{MOVING_V4}\", \"{MOVING_V6}\"]"),
@@ -38,7 +38,7 @@ fn address(scene: &Scene, command: &str, device: &str) -> Result<()> {
     scene.lab.router.ip(&lines.concat())
 }
 
-/// The client sends to the router whatever is asked of these addresses: no neighbour discovery hides what becomes of it.
+/// The client sends all packets to these addresses to the router, without neighbour discovery.
 fn pin_neighbours(scene: &Scene) -> Result<()> {
     let path = format!("/sys/class/net/{LAN}/address");
     let mac = scene.lab.router.read(&path)?;
@@ -59,7 +59,7 @@ fn prepare(scene: &Scene) -> Result<Ways<'_>> {
     Ways::open(scene)
 }
 
-/// What the neighbour is told by the moving addresses, by every way.
+/// Outcomes for the neighbour at the moving addresses, by every way.
 fn outcomes(
     scene: &Scene,
     ways: &Ways<'_>,
@@ -85,7 +85,7 @@ fn check(scene: &Scene, ways: &Ways<'_>, expected: Outcome) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all of them are answered, over AF_XDP where that is the way.
+/// Waits until all of them are answered, over AF_XDP if that is the way.
 fn wait_for_answers(scene: &Scene, ways: &Ways<'_>) -> Result<()> {
     wait_until("the addresses are answered again", TIMEOUT * 2, || {
         let answered = || -> Result<bool> {
@@ -114,7 +114,7 @@ fn an_address_that_moves_to_an_interface_that_is_not_served_is_not_ours_until_it
         wait_until("nobody is answered", TIMEOUT, || {
             check(&scene, &ways, Outcome::Nothing).is_ok()
         })?;
-        // Nor where it is now.
+        // Nor on its current device.
         for (local, (server, _)) in [IpAddr::from(UPSTREAM_V4), UPSTREAM_V6.into()]
             .into_iter()
             .zip(MOVING)
@@ -133,8 +133,8 @@ fn an_address_that_moves_to_an_interface_that_is_not_served_is_not_ours_until_it
     Ok(())
 }
 
-/// Where the other interface is served on all of its addresses, the address is served there; where it is served on others
-/// alone, nowhere.
+/// If the other interface is served on all of its addresses, the address is served there; if it is served only on others,
+/// nowhere.
 #[test]
 fn an_address_that_moves_to_another_interface_is_served_as_the_config_says_there() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -190,7 +190,7 @@ fn an_address_that_moves_to_another_interface_is_served_as_the_config_says_there
     Ok(())
 }
 
-/// Whether `ip` shows the moving IPv6 address of the router so.
+/// True if `ip` shows this flag of the router's moving IPv6 address.
 fn is_shown(scene: &Scene, flag: &str) -> bool {
     let shown = scene
         .lab
@@ -202,8 +202,8 @@ fn is_shown(scene: &Scene, flag: &str) -> bool {
     })
 }
 
-/// While the kernel asks whether somebody else has it (RFC 4862 section 5.4) nothing is delivered to it, and nothing when
-/// somebody had.
+/// While the kernel checks for duplicates (RFC 4862 section 5.4) nothing is delivered to it, and nothing after a duplicate was
+/// found.
 #[test]
 fn an_ipv6_address_that_is_tentative_or_a_duplicate_is_not_answered_until_it_is_ours() -> Result<()>
 {
@@ -226,7 +226,7 @@ fn an_ipv6_address_that_is_tentative_or_a_duplicate_is_not_answered_until_it_is_
         }
         router.ip(&format!("address add {MOVING_V6}/128 dev {LAN}\n"))?;
         wait_until(flag, TIMEOUT, || is_shown(&scene, flag))?;
-        // Then the other one has gone, and could hear an answer to what it sends.
+        // Then the duplicate is gone, and could hear an answer to its packets.
         if flag == "dadfailed" {
             let held = format!("address delete {MOVING_V6}/128 dev {HOST_INTERFACE}\n");
             scene.lab.client.ip(&held)?;

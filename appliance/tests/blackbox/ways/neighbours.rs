@@ -1,4 +1,4 @@
-//! Whom the default answers: neighbours on the served interfaces, by all ways. And whose frames are ours.
+//! The default access: neighbours on the served interfaces, by all ways. And which frames are ours.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -39,7 +39,7 @@ fn from(ways: &Ways<'_>, way: Way, source: &str) -> Result<UdpFrame> {
     Ok(frame)
 }
 
-/// Whether the router's address on the LAN answers a host on the WAN side that asks from `local`.
+/// True if the router's address on the LAN answers a host on the WAN side that asks from `local`.
 fn answers_the_wan(scene: &Scene, local: IpAddr) -> Result<bool> {
     let server: IpAddr = match local {
         IpAddr::V4(_) => LAN_V4.into(),
@@ -56,7 +56,7 @@ fn answers_the_wan(scene: &Scene, local: IpAddr) -> Result<bool> {
     Ok(socket.recv(&mut [0; 512]).is_ok())
 }
 
-/// Whether a stream from there is answered.
+/// True if a stream from there is answered.
 fn answers_the_wans_stream(scene: &Scene, server: IpAddr) -> Result<bool> {
     use std::io::{Read as _, Write as _};
     let open = || std::net::TcpStream::connect((server, DNS_PORT));
@@ -105,7 +105,7 @@ fn the_address_on_the_lan_does_not_answer_the_wan() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
     let scene = scene!(Setup::three_ways());
     prepare(&scene)?;
-    // By its own address, and by one of the LAN's own network.
+    // By its own address, and by one in the LAN's network.
     scene
         .lab
         .upstream
@@ -146,7 +146,7 @@ fn the_wan_is_answered_where_its_network_is_allowed_and_where_all_are() -> Resul
     Ok(())
 }
 
-/// The router's own processes ask its address on the LAN, from whatever address of its own.
+/// The router's own processes ask its address on the LAN, from any of its own addresses.
 #[test]
 fn the_router_itself_is_answered() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -202,11 +202,11 @@ fn a_frame_to_another_station_is_not_answered_and_a_new_mac_is_followed() -> Res
     Ok(())
 }
 
-/// An address that is in the config and that the router has lost is not answered, and again when it is back.
+/// A configured address that the router has lost is not answered, and answered again when it is back.
 #[test]
 fn an_explicit_address_that_is_lost_is_not_answered_until_it_is_back() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
-    // With the address goes its network, and who may ask as a neighbour.
+    // With the address goes its network, and access for its neighbours.
     let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
     let ways = prepare(&scene)?;
     for (family, address) in [(Family::V4, "10.53.0.1/24"), (Family::V6, "fd53::1/64")] {
@@ -233,7 +233,7 @@ fn an_explicit_address_that_is_lost_is_not_answered_until_it_is_back() -> Result
     Ok(())
 }
 
-/// MTU 9000: the program stays in the driver, jumbo frames of others cross the router, and queries are answered over AF_XDP.
+/// MTU 9000: the program stays in the driver, other hosts' jumbo frames cross the router, and queries are answered over AF_XDP.
 #[test]
 fn jumbo_frames_of_others_pass_and_queries_are_answered_over_af_xdp() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");

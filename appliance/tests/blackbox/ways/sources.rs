@@ -1,4 +1,5 @@
-//! Queries from where no answer may go: it would come back, or go to many. And clients that the config does not answer.
+//! Queries with sources that must not get an answer: it would come back, or go to many. And clients that the config does not
+//! answer.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +20,7 @@ use crate::support::view::View;
 use crate::support::ways::{Way, Ways};
 use crate::support::{SILENCE, TIMEOUT};
 
-/// Services that answer whatever they get.
+/// Ports of services that answer any datagram.
 const REFLECTORS: [u16; 5] = [7, 13, 17, 19, 37];
 
 fn prepare(scene: &Scene) -> Result<Ways<'_>> {
@@ -43,7 +44,7 @@ fn frame(ways: &Ways<'_>, way: Way, source: SocketAddr) -> Result<UdpFrame> {
     Ok(frame)
 }
 
-/// Sends all of these and looks that none is answered, and that a plain query is.
+/// Sends all of these and asserts that none is answered, and that an ordinary query is.
 fn assert_silent(ways: &Ways<'_>, frames: &[UdpFrame]) -> Result<()> {
     for frame in frames {
         ways.raw().send(&frame.to_bytes())?;
@@ -77,7 +78,7 @@ fn services_that_answer_everything_get_no_answer() -> Result<()> {
     scene
         .daemon
         .wait_growth(&before, &[(&Counter::IgnoredSources, ignored)])?;
-    // A stream begins with a handshake: nobody is led to it.
+    // A stream begins with a handshake, so its source cannot be forged.
     for family in Family::ALL {
         let mut stream = ways.stream_from(family, 7)?;
         let reply = View::parse(&stream.exchange(&question())?)?;
@@ -135,8 +136,8 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
     let ways = prepare(&scene)?;
     let mut frames = Vec::new();
     let martians = [
-        // Ours, on another port as well, and on a device that is not served; this network, and this one's first address;
-        // the loopback; a group; everybody, near and far.
+        // Ours, on another port as well, and on a device that is not served; this network, and its first address; the loopback;
+        // a group; broadcast addresses, limited and directed.
         "10.53.0.1",
         "10.54.0.1",
         "fd54::1",
@@ -167,7 +168,7 @@ fn addresses_that_are_ours_or_nobodys_get_no_answer() -> Result<()> {
     assert_silent(&ways, &frames)
 }
 
-/// An address that the router gets while it serves is nobody else's from then on, and one that it loses is.
+/// An address that the router gets while it serves is no client's from then on; one that it loses may be.
 #[test]
 fn addresses_that_come_and_go_are_followed() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -217,8 +218,8 @@ fn messages_to_many_get_no_answer() -> Result<()> {
             frames.push(frame);
         }
     }
-    // Ours, in a frame to everybody: the kernel does not deliver it, or answers the one who asked. From a group: the
-    // answer would go to all of it.
+    // Our address, in a broadcast frame: the kernel does not deliver it, or answers the sender. From a group: the answer would
+    // go to all of it.
     let mut from_group = ways.frame(Way::Xdp, Family::V4, &question())?;
     from_group.source_mac = [0xff; 6];
     frames.push(from_group);
@@ -272,7 +273,7 @@ fn clients_get_what_the_access_list_says() -> Result<()> {
             let reply = ways.raw().exchange(&from(allowed, &question())?)?;
             assert_eq!(View::parse(&reply)?.data(rtype::A).len(), 1);
             dropped.push(from(denied, &question())?);
-            // Nothing at all: no FORMERR, no NOTIMP.
+            // No answer: no FORMERR, no NOTIMP.
             dropped.push(from(denied, &Ask::without_question().bytes())?);
             dropped.push(from(denied, &Ask::of("a.", 1).opcode(4).bytes())?);
         }

@@ -1,4 +1,4 @@
-//! DNS over TCP (RFC 7766): how queries may be cut and joined, who may wait for how long, and who has to go.
+//! DNS over TCP (RFC 7766): how queries may be split and joined, timeouts, and which connections are closed.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -24,12 +24,12 @@ use crate::support::upstream::Asked;
 use crate::support::view::View;
 use crate::support::{ANSWER_TIMEOUT, SILENCE, TIMEOUT};
 
-/// How long a query may take to arrive whole.
+/// Time in which a query has to arrive.
 const QUERY_TIME: Duration = Duration::from_secs(5);
-/// How long the upstream takes for the names below `slow.test.`.
+/// Delay of the upstream for names below `slow.test.`.
 const SLOW: Duration = Duration::from_millis(600);
 
-/// `www.test.` and everything below `test.` has an address, what is below `slow.test.` only later.
+/// `www.test.` and everything below `test.` has an address, names below `slow.test.` only later.
 fn prepare(scene: &Scene) {
     let rule = Rule::addresses(300, &["192.0.2.1"]);
     scene.upstream.on("*.test.", rule.clone());
@@ -68,7 +68,7 @@ fn a_query_may_come_in_any_pieces() -> Result<()> {
         let mut stream = Stream::open(&scene.lab, family)?;
         let query = a("www.test.");
         let whole = framed(&query);
-        // Cut everywhere: within the length, behind it, within the message.
+        // Split everywhere: within the length, after it, within the message.
         for at in 1..whole.len() {
             stream.write(&whole[..at])?;
             // So that two segments are two reads.
@@ -142,7 +142,7 @@ fn one_connection_has_so_many_questions_open_and_no_more() -> Result<()> {
     let mut greedy = Stream::open(&scene.lab, Family::V4)?;
     let names = (0..100).map(|number| a(&format!("g{number}.slow.test.")));
     greedy.write(&names.flat_map(|query| framed(&query)).collect::<Vec<_>>())?;
-    // Those that the upstream gets twice for its slowness count once.
+    // Questions that the upstream gets twice because it is slow count once.
     let asked = || {
         let all = scene.upstream.asked_all();
         let names: BTreeSet<String> = all.iter().map(Asked::name).collect();
@@ -218,11 +218,11 @@ fn the_longest_messages() -> Result<()> {
     scene.upstream.on("huge.test.", Rule::answer(300, &strings));
     let mut stream = Stream::open(&scene.lab, Family::V6)?;
     for len in [2_047, 2_048, 2_049, 5_000, 65_535] {
-        // Trailing bytes are nobody's, however many.
+        // Trailing bytes are ignored, however many.
         let mut query = a("www.test.");
         query.resize(len, 0xa5);
         assert_answers(&stream.exchange(&query)?, &query).with_context(|| format!("{len}"))?;
-        // What is needed of a message has to stand at its beginning.
+        // The needed part of a message has to be at its beginning.
         let padded = OptRecord::size(1232).option(12, &vec![0; len.min(60_000)]);
         let padded = Ask::of("www.test.", rtype::A).edns(&padded).bytes();
         let reply = View::parse(&stream.exchange(&padded)?)?;
@@ -234,7 +234,7 @@ fn the_longest_messages() -> Result<()> {
     let update = Ask::of("test.", 6).opcode(5).tail(&[7; 60_000]).count(2, 9);
     let reply = View::parse(&stream.exchange(&update.bytes())?)?;
     assert_eq!(reply.rcode(), code::NOTIMP);
-    // Several of them, which no send buffer holds at once, and a client that reads.
+    // Several of them, which exceed any send buffer, and a client that reads.
     let huge = Ask::of("huge.test.", rtype::TXT).bytes();
     for _ in 0..5 {
         let reply = View::parse(&stream.exchange(&huge)?)?;
@@ -263,7 +263,7 @@ fn who_has_said_all_gets_all_answers_and_is_closed() -> Result<()> {
             }
             assert!(stream.is_closed_within(TIMEOUT)?);
         }
-        // The end within a query, and without any.
+        // FIN within a query, and without any query.
         for part in [&b""[..], b"\0", &framed(&fast)[..9]] {
             let mut stream = Stream::open(&scene.lab, family)?;
             stream.write(part)?;
@@ -296,7 +296,7 @@ fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
     prepare(&scene);
     let idle = Duration::from_secs(2);
     for family in Family::ALL {
-        // One that never said a word, and one that did.
+        // A connection without a query, and one that had some.
         let fresh = Stream::open(&scene.lab, family)?;
         let used = open_and_ask(&scene.lab, family)?;
         for mut stream in [fresh, used] {
@@ -304,7 +304,7 @@ fn an_idle_connection_is_closed_in_its_time() -> Result<()> {
             assert!(stream.is_closed_within(idle * 3)?);
             assert!(since.elapsed() <= idle * 2, "{:?}", since.elapsed());
         }
-        // Who asks again and again stays.
+        // A client that keeps asking stays.
         let mut busy = open_and_ask(&scene.lab, family)?;
         for _ in 0..4 {
             assert_eq!(busy.next(idle * 6 / 10)?, Next::Nothing);
@@ -351,7 +351,7 @@ fn a_query_that_takes_too_long_to_come_ends_its_connection() -> Result<()> {
     assert!(dripping.is_closed_within(QUERY_TIME)?);
     let took = since.elapsed();
     assert!(took >= QUERY_TIME && took < QUERY_TIME * 3 / 2, "{took:?}");
-    // A hundred seconds for who is idle.
+    // A hundred seconds for idle connections.
     let query = a("www.test.");
     assert_answers(&idle.exchange(&query)?, &query)
 }
@@ -398,14 +398,14 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
     scene
         .daemon
         .wait_growth(&before, &[(&Counter::QueriesTcp, all)])?;
-    // Another client gets one of his, the same one does not.
+    // Another client gets one of its slots, the same one does not.
     let mut guest = open_and_ask(&scene.lab, Family::V6)?;
     let slow = a("guest.slow.test.");
     guest.send(&slow)?;
     let mut more = Stream::open(&scene.lab, Family::V4)?;
     assert!(more.is_closed_within(TIMEOUT)?);
     assert_answers(&guest.receive()?, &slow)?;
-    // One of his was closed for it; all others get an answer, if only that there is none.
+    // One of its connections was closed for it; all others get an answer, if only a failure.
     let mut closed = 0;
     for stream in &mut streams {
         match stream.next(TIMEOUT)? {
@@ -418,8 +418,8 @@ fn one_client_that_waits_on_all_slots_shuts_nobody_out() -> Result<()> {
     Ok(())
 }
 
-/// One host of the LAN takes all slots; whether another one in its /64 gets one all the same. A network is new: the
-/// appliance has to learn of it while it runs. The other is that of link-local addresses, which all hosts share.
+/// One host of the LAN takes all slots, and another one in its /64 still gets one. A network is new: the appliance has to learn
+/// of it while it runs. The other is that of link-local addresses, which all hosts share.
 #[test]
 fn a_neighbour_that_waits_on_all_slots_shuts_no_other_neighbour_out() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -458,7 +458,7 @@ fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
     let query = a("www.test.");
     let served = || -> Result<bool> {
         let mut stream = Stream::open_from(&scene.lab, modest, 0)?;
-        // A connection that is refused is reset, which the write or the read sees.
+        // A refused connection is reset, which the write or the read sees.
         let is_sent = stream.send(&query).is_ok();
         Ok(is_sent && matches!(stream.next(TIMEOUT)?, Next::Message(_)))
     };
@@ -467,8 +467,8 @@ fn shuts_no_other_out(scene: &Scene, network: &str) -> Result<()> {
     })
 }
 
-/// Eight neighbours have an eighth of the slots each: three connections that wait, and one that has just been opened. A ninth comes
-/// before the second is over that a new one has to say something.
+/// Eight neighbours have an eighth of the slots each: three connections that wait, and one that has just been opened. A ninth
+/// comes before the second is over in which a new one has to send something.
 #[test]
 fn who_has_just_come_is_not_closed_for_the_next_one() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
@@ -504,7 +504,7 @@ fn who_has_just_come_is_not_closed_for_the_next_one() -> Result<()> {
         let mut ninth = Stream::open_from(&scene.lab, address(CLIENTS)?, 0)?;
         assert_answers(&ninth.exchange(&query)?, &query)?;
         if first.elapsed() > Duration::from_millis(800) {
-            // On a machine this busy it shows nothing.
+            // A machine that busy shows nothing.
             continue;
         }
         for stream in &mut fresh {
@@ -525,7 +525,7 @@ fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
     let huge = Ask::of("huge.test.", rtype::TXT).bytes();
     let mut greedy = Stream::open_narrow(&scene.lab, Family::V4, 32_768)?;
     let mut other = open_and_ask(&scene.lab, Family::V4)?;
-    // 50,000 bytes each: more than both buffers hold, long before they are all asked for.
+    // 50,000 bytes each: together more than both buffers hold.
     for _ in 0..40 {
         if greedy.send(&huge).is_err() {
             break;
@@ -533,7 +533,7 @@ fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
         let query = a("www.test.");
         assert_answers(&other.exchange(&query)?, &query)?;
     }
-    // What was sent before may be read; then there is an end, never a wrong byte.
+    // What was sent before may be read; then the stream ends, never with a wrong byte.
     let mut whole = 0;
     loop {
         match greedy.next(TIMEOUT) {
@@ -544,7 +544,7 @@ fn who_does_not_read_is_closed_and_nobody_waits_for_him() -> Result<()> {
             }
             Ok(Next::Closed) => break,
             Ok(Next::Nothing) => anyhow::bail!("the connection is still open"),
-            // It broke off within a message.
+            // It ended within a message.
             Err(error) => {
                 let kind = error.downcast_ref().map(std::io::Error::kind);
                 let ends = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset];
