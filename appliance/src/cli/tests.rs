@@ -1,4 +1,4 @@
-//! Words in, commands or what is wrong with them out.
+//! Tests of parsing: words to commands or error messages.
 
 use super::hint::SYNONYMS;
 use super::*;
@@ -7,7 +7,7 @@ fn parsed(line: &str) -> Result<Command, String> {
     parse(line.split_whitespace().map(OsString::from))
 }
 
-/// What asks a daemon at the default socket.
+/// A request to the daemon at the default socket.
 fn ask_at_default(request: &str) -> Result<Command, String> {
     Ok(Command::Ask {
         request: request.into(),
@@ -215,7 +215,7 @@ fn words(words: &[&str]) -> Result<Command, String> {
     parse(words.iter().map(OsString::from))
 }
 
-/// `xdnsd cache flush "$name"` must not forget everything where `name` is empty.
+/// `xdnsd cache flush "$name"` must not forget everything if `name` is empty.
 #[test]
 fn an_argument_that_is_empty_or_several_words_is_refused() {
     let empty = "cache flush has a NAME that is empty: xdnsd cache flush [--socket PATH] [NAME]";

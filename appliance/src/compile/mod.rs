@@ -1,4 +1,4 @@
-//! The compiler of policy: what people write, compiled to the images that `xdnsd_core::policy` looks into.
+//! The compiler of policy: compiles the files and settings of the user to the images that `xdnsd_core::policy` looks into.
 //!
 //! ```text
 //! config ──────────────► PolicyInput ─┐
@@ -7,10 +7,10 @@
 //! inotify ──► Watcher ──► PolicyReloader: waits, reads anew, keeps the old set where the new one is wrong
 //! ```
 //!
-//! Here belongs how names, records, hosts files, leases, lists and prefixes are written, what is made of them, who is believed
-//! where they differ (`claims`, `trust`), and which line of which file decided (`why`).
+//! Here belongs the syntax of names, records, hosts files, leases, lists and prefixes, what is made of them, their precedence
+//! when they differ (`claims`, `trust`), and which line of which file decided (`why`).
 //!
-//! What does not: what is done with a query (`xdnsd_core::policy`), and the thread that reads the files (`daemon::reload`).
+//! What does not: the handling of a query (`xdnsd_core::policy`), and the thread that reads the files (`daemon::reload`).
 //!
 //! It uses `os` for files and memory, and `text`.
 

@@ -1,15 +1,15 @@
 //! The process: its main thread, and the threads that it starts and looks after.
 //!
-//! Here belongs what makes parts of the other wings work together, and keeps them working while the world changes: the main
-//! thread (`run`), the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`),
-//! what of their traffic is ours (`destinations`), the XDP program that several threads have (`program`) and what an operator
-//! switches on it (`switches`), what the programs drop and SYN cookies (`shield`), limits per client (`rates`), hot names (`tier0`),
-//! all of these on one interface (`inside`) and whether their answers leave it (`way_out`), the sk_lookup program (`ports`), sockets
-//! of addresses that come and go (`sockets`), files and configs that are read again (`reload`), and when to try again (`retry`).
-//! States that metrics show are `shared`. What stands in the way of files and sockets that it is to make (`places`) is known to
-//! `check` as well. What the process may do from its start on is `confine`.
+//! Here belongs what connects the other wings, and keeps them working while the environment changes: the main thread (`run`),
+//! the threads with an engine (`workers`), interfaces that come and go (`interfaces`, `supervisor`, `queues`), destinations
+//! that are ours (`destinations`), the XDP program shared by threads (`program`) and its switches for an operator (`switches`),
+//! denied prefixes and SYN cookies (`shield`), limits per client (`rates`), hot names (`tier0`), all of these on one interface
+//! (`inside`) and whether their answers leave it (`way_out`), the sk_lookup program (`ports`), sockets for addresses that come
+//! and go (`sockets`), files and configs that are read again (`reload`), and pauses between attempts (`retry`). State for
+//! metrics is `shared`. Obstacles to files and sockets that it is to make (`places`) are also used by `check`. The confinement
+//! of the process is `confine`.
 //!
-//! What does not: anything that one query or one request needs. A worker goes on when everything here waits.
+//! What does not: anything that one query or one request needs. Workers go on while everything here waits.
 //!
 //! It uses `control`, `worker`, `config`, `compile`, `store`, `os` and `text`. No wing uses it.
 

@@ -1,6 +1,5 @@
 //! Hot names: conditions on a frame before its first byte is changed. Each test has an answer ready that would be given, and
 //! one condition that fails.
-//! thing that speaks against it.
 
 use crate::bench::FRAME_LEN_MIN;
 use crate::frames::{CLIENT_MAC, OUR_MAC, Query, flipped};

@@ -162,7 +162,7 @@ pub struct Reading {
     workers: Vec<WorkerReading>,
     queues: Vec<QueueReading>,
     programs: Vec<ProgramReading>,
-    /// Ports of bridges, and why their programs serve nobody.
+    /// Ports of bridges, and why their programs serve no queries.
     ports: Vec<PortState>,
     /// Interfaces of protected hosts, with the reason why they are not protected.
     protects: Vec<(String, &'static str)>,

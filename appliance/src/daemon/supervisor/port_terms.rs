@@ -115,7 +115,7 @@ impl ShownPort {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The port that has it, and why the program serves nobody there, in a word; empty if it serves.
+    /// The port that has it, and why the program serves no queries there, in a word; empty if it serves.
     #[must_use]
     pub fn get(&self) -> Option<(String, &'static str)> {
         self.lock().clone()
