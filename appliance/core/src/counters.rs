@@ -34,7 +34,7 @@ xdnsd_abi::counters! {
         UpstreamAnswers = "upstream_answers",
         /// Questions that an upstream did not answer in time.
         UpstreamTimeouts = "upstream_timeouts",
-        /// Questions sent to another upstream after a timeout or a failure.
+        /// Questions sent to the next upstream after a timeout or a failure.
         UpstreamRetries = "upstream_retries",
         /// Questions that could not be sent upstream: socket error.
         UpstreamSendErrors = "upstream_send_errors",
@@ -52,9 +52,9 @@ xdnsd_abi::counters! {
         UpstreamMalformed = "upstream_malformed",
         /// Queries that joined a question in flight.
         Coalesced = "coalesced",
-        /// Questions or queries for which the table of questions in flight had no room.
+        /// No room for another question in flight: an earlier one ended for it.
         PendingFull = "pending_full",
-        /// Queries for which the table of waiting clients had no room.
+        /// No room for another waiting client: an earlier question ended for it.
         WaitersFull = "waiters_full",
         /// Queries for a new name under a domain with as many questions in flight as allowed: SERVFAIL, and upstream was
         /// not asked.

@@ -100,9 +100,9 @@ pub mod shield {
 pub mod protect {
     /// All segments to them pass.
     pub const OFF: u32 = 0;
-    /// SYNs are answered if the section always wants that.
+    /// No flood: SYNs are answered, except to destinations with [`super::Protected::is_auto`].
     pub const CALM: u32 = 1;
-    /// SYNs are answered.
+    /// Flood: SYNs are answered.
     pub const FLOOD: u32 = 2;
 }
 

@@ -138,7 +138,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Stops waiting for all attempts of a question. Their ports stay open for a moment, so that a late server is measured
-    /// and not counted as forged.
+    /// and not counted as unmatched.
     pub(super) fn let_go(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
         let Some((question, _)) = self.tables.pending.get_mut(index) else {
             return;

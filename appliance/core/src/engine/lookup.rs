@@ -20,9 +20,9 @@ pub(super) enum Freshness {
     /// Within its TTL; `aging`: in the last tenth.
     Fresh { age_secs: u32, aging: bool },
     /// Past its TTL, or of unknown age from before a restart. `at_once`: clients get it without waiting for a fresh one.
-    /// `refresh`: upstream is asked for a fresh one, since the last try did not fail just now.
+    /// `refresh`: upstream is asked for a fresh one, unless that has failed just now.
     Stale { at_once: bool, refresh: bool },
-    /// Past its use.
+    /// Too old to be served.
     Expired,
     /// Within its TTL: a mark of an answer that is longer than a slot.
     TooLarge,

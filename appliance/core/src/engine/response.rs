@@ -232,7 +232,7 @@ fn too_large(head: &Head) -> Head {
     }
 }
 
-/// Returns true if the message has no question, or has the name exactly as it was sent. In that case the name is changed to
+/// Returns true if the message has no question, or a question with the name exactly as it was sent. That name is changed to
 /// lower case, because names of the answer are pointers to it.
 fn settle(message: &mut [u8], sent: &Name) -> bool {
     if Header::parse(message).is_some_and(|header| header.counts[0] == 0) {
