@@ -76,7 +76,7 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// A message with a record of type A for each number, and where they stand in it.
+    /// A message with a record of type A for each number, and the positions of the records.
     fn addresses(numbers: impl Iterator<Item = u32>) -> (Vec<u8>, Vec<Record>) {
         let mut message = vec![0; 65_535];
         let mut writer = Writer::new(&mut message);

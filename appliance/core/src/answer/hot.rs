@@ -156,7 +156,7 @@ mod tests {
         rotates: true,
     };
 
-    /// A reply with so many records of a type, each with RDATA of so many bytes.
+    /// A reply with records of these types, each with RDATA of this many bytes.
     fn reply(records: &[(u16, usize)], opt: Option<OptReply>, flags: u16) -> Vec<u8> {
         let mut message = std::vec![0; 1232];
         let mut writer = Writer::new(&mut message);

@@ -115,7 +115,7 @@ pub struct Layout {
     before: u16,
     /// Number of adjacent names: 0 to 2.
     names: u8,
-    /// Whether the names may be compressed.
+    /// Compression of the names.
     pub compression: Compression,
     /// Bytes behind the last name; `None` if any number.
     after: Option<u8>,

@@ -122,7 +122,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
                 true,
             ),
             Freshness::Stale { .. } => return Lookup::Stale,
-            // Without RD nobody is asked for the rest, so TC would promise what a retry over TCP does not get.
+            // Without RD no upstream is asked for the rest, so TC would promise what a retry over TCP does not get.
             Freshness::TooLarge if request.is_tcp() || !request.wants_recursion() => {
                 return Lookup::Mark;
             }

@@ -75,7 +75,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(_) if request.query.qtype == rtype::ANY => return self.answer_any(request),
             Err(group) => group,
         };
-        // From here on the question is about the target of a local alias, where there is one. The look-up above was for
+        // From here on the question is about the target of a local alias, if there is one. The look-up above was for
         // QNAME.
         let has_alias = request.target.is_some();
         if has_alias {

@@ -20,14 +20,14 @@ const WARM_UP: u64 = 2;
 /// Seconds of a test.
 const LONG: u64 = 12;
 
-/// What others ask for in the meantime.
+/// Requests of others in the meantime.
 #[derive(Clone, Copy, Debug)]
 enum Others {
     /// Ever new names, which do not exist.
     NoNames,
     /// Ever new names.
     Names,
-    /// So many names, one after the other.
+    /// This many names, one after the other.
     Loop(usize),
 }
 
@@ -64,7 +64,7 @@ fn answered_beside(others: Others, seed: u64) -> usize {
     let mut shard = Box::new(Shard::new());
     let mut random = Random::new(seed);
     let (mut asked, mut hits, mut stranger) = (0, 0, 0);
-    // A turn for each request of the flood; every so many of them one for the names.
+    // A round for each request of the flood; in every so many of them a request for the names.
     let every = FLOOD as usize / (NAMES * 5);
     for turn in 0..FLOOD * LONG {
         let now = Instant::from_millis(turn * 1_000 / FLOOD);

@@ -10,7 +10,7 @@ use crate::cache::{Inserted, Shard};
 use crate::limits::{CACHE_LARGE_BYTES, CACHE_SMALL_BYTES, CACHE_WAYS};
 use crate::testing::Random;
 
-/// What the model test stores under a key: the body is made from the version.
+/// Entry of the model test under a key; its body is made from the version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     head: Head,
@@ -81,7 +81,7 @@ fn compare_with_model(
                         "replaced"
                     }
                     Inserted::Evicted => {
-                        // One fewer where the key itself moved to the other size and put out another there.
+                        // One fewer if the key itself moved to the other size and evicted an entry there.
                         assert!(shard.len() == before || shard.len() + 1 == before);
                         model.insert(number, version);
                         "evicted"

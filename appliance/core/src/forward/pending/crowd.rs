@@ -75,7 +75,7 @@ impl Crowds {
 pub struct CrowdLimits {
     /// Under one domain, and never more than places are free.
     pub zone: u16,
-    /// For one group of servers, where there are several.
+    /// For one group of servers, if there are several.
     pub group: u16,
 }
 

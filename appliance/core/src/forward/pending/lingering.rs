@@ -38,7 +38,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
             .map(|(_, index, attempt)| (index, attempt))
     }
 
-    /// Keeps an attempt's port open until `until`. Returns the port that makes room for it, which the caller closes.
+    /// Keeps an attempt's port open until `until`. Returns the port of the oldest one, if that makes room: the caller leaves it.
     pub fn linger(
         &mut self,
         attempt: &Attempt,

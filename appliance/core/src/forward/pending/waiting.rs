@@ -3,12 +3,12 @@
 use super::{ALIASES, CLIENT_BUCKETS, Question, Slab, WAITERS, Waiter};
 use crate::dns::Name;
 
-/// A client that waited for a question.
+/// A client that was removed from those that wait.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken<R> {
     /// The client.
     pub waiter: Waiter<R>,
-    /// Its QNAME where that is a local alias that led to the question.
+    /// QNAME of its query, if that is a local alias that led to the question.
     pub alias: Option<Name>,
 }
 
