@@ -1,6 +1,6 @@
-//! What a command needs from the machine: found by name, said, and installed by apt-get when it is missing.
+//! Packages that a command needs: checked by name, reported, and installed by apt-get if missing.
 //!
-//! Nothing is installed that the command at hand does not need, and looking costs a few file lookups.
+//! Only packages for the command at hand are installed, and a check costs a few file lookups.
 
 use std::env;
 use std::fs;
@@ -21,7 +21,7 @@ use xdnsd_lab::process::output_of;
 use xdnsd_lab::programs::{find_program, find_unpacked, unpacked_root};
 use xdnsd_lab::suite::{PACKAGES, SUITE, Suite};
 
-/// What packages are needed for.
+/// Purpose of packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// The lab: namespaces, an upstream server, tools that ask.
@@ -45,7 +45,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Every purpose.
+    /// All purposes.
     pub const ALL: [Self; 9] = [
         Self::Lab,
         Self::AfXdp,
@@ -58,7 +58,7 @@ impl Purpose {
         Self::Package,
     ];
 
-    /// Its name on the command line.
+    /// Name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Purpose {
         }
     }
 
-    /// Packages, each with the sign that it is there.
+    /// Its packages, each with the sign that it is installed.
     fn needs(self) -> &'static [Need] {
         match self {
             Self::Lab => LAB,
@@ -180,7 +180,7 @@ const IMAGE_AARCH64: &[Need] = &[
     program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
 ];
-/// Where the suite of [`ensure_suite`] comes from.
+/// Mirror for [`ensure_suite`].
 const MIRROR: &str = "http://deb.debian.org/debian";
 const PEERS: &[Need] = &[program("mmdebstrap", "mmdebstrap")];
 const PAPER: &[Need] = &[
@@ -190,45 +190,45 @@ const PAPER: &[Need] = &[
 ];
 const PACKAGE: &[Need] = &[program("lintian", "lintian"), program("man-db", "man")];
 
-/// A package that is needed.
+/// A required package.
 #[derive(Clone, Copy, Debug)]
 struct Need {
     package: &'static str,
     sign: Sign,
 }
 
-/// How a package shows that it is there. A program or a file may also come from elsewhere, and that is as good.
+/// Sign that a package is installed. A program or file from elsewhere also counts.
 #[derive(Clone, Copy, Debug)]
 enum Sign {
-    /// A program in PATH or where root's programs are.
+    /// A program in PATH or in root's directories.
     Program(&'static str),
     /// A file.
     File(&'static str),
-    /// dpkg's own list of the package's files.
+    /// dpkg's list of the package's files.
     Package,
-    /// A file of a package that is unpacked and not installed: its scripts would change this machine.
+    /// A file of a package that is unpacked instead of installed, since its scripts would change this machine.
     Unpacked(&'static str),
 }
 
-/// A package that is there when its program is.
+/// A package whose sign is its program.
 const fn program(package: &'static str, name: &'static str) -> Need {
     let sign = Sign::Program(name);
     Need { package, sign }
 }
 
-/// A package that is there when its file is.
+/// A package whose sign is its file.
 const fn file(package: &'static str, path: &'static str) -> Need {
     let sign = Sign::File(path);
     Need { package, sign }
 }
 
-/// A package that has to be this very one.
+/// A package that must be installed itself.
 const fn package(package: &'static str) -> Need {
     let sign = Sign::Package;
     Need { package, sign }
 }
 
-/// A package that is unpacked beside the others' build: systemd-resolved's scripts make /etc/resolv.conf point to it.
+/// A package that is unpacked below the build directory: systemd-resolved's scripts would redirect /etc/resolv.conf.
 const fn unpacked(package: &'static str, path: &'static str) -> Need {
     let sign = Sign::Unpacked(path);
     Need { package, sign }
@@ -245,7 +245,7 @@ impl Need {
     }
 }
 
-/// Whether dpkg keeps a list of the package's files. That of a multi-arch package carries its architecture.
+/// True if dpkg has a list of the package's files. For a multi-arch package its name has the architecture.
 fn is_unpacked(package: &str) -> bool {
     let info = Path::new("/var/lib/dpkg/info");
     let names = [
@@ -263,7 +263,7 @@ fn debian_arch() -> &'static str {
     }
 }
 
-/// The packages that are missing for these purposes.
+/// Packages that are missing for these purposes.
 #[must_use]
 pub fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
     let needs = purposes.iter().flat_map(|purpose| purpose.needs());
@@ -276,7 +276,7 @@ pub fn missing(purposes: &[Purpose]) -> Vec<&'static str> {
     missing
 }
 
-/// Installs what is missing for these purposes. Nothing is said where nothing is missing.
+/// Installs the packages missing for these purposes. Silent if there are none.
 pub fn ensure_all(purposes: &[Purpose], signals: &Signals) -> Result<()> {
     let packages = missing(purposes);
     if !packages.is_empty() {
@@ -306,7 +306,7 @@ fn is_to_unpack(package: &str) -> bool {
     same.any(|need| matches!(need.sign, Sign::Unpacked(_)))
 }
 
-/// Downloads a Debian package and unpacks it; nothing of it runs.
+/// Downloads a Debian package and unpacks it, without running any of it.
 fn unpack(package: &str) -> Result<()> {
     let root = unpacked_root(package);
     fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
@@ -319,7 +319,7 @@ fn unpack(package: &str) -> Result<()> {
     output_of(&mut command).map(drop)
 }
 
-/// Unpacks the newest of the servers that benchmarks compare with, where that has not been done.
+/// Unpacks the suite with the newest servers for benchmarks, unless it is there.
 pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
     if let Some(suite) = Suite::find() {
         return Ok(suite);
@@ -335,7 +335,7 @@ pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
     let what = format!("unpack {PACKAGES} of {SUITE}");
     eprintln!("{what} into {}", root.display());
     let mut command = Command::new("mmdebstrap");
-    // Packages are unpacked and nothing of them runs. A mirror may be some weeks behind; its signature counts all the same.
+    // Packages are only unpacked. A mirror may be weeks behind; its signature is checked all the same.
     command
         .arg("--variant=extract")
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
@@ -361,7 +361,7 @@ pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
 
 /// Installs Debian packages, as root or through sudo.
 ///
-/// apt-get's package lists are refreshed only when it cannot do without: they are absent or older than the mirror.
+/// apt-get's package lists are refreshed only if needed: they are missing or older than the mirror.
 pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
     let list = packages.join(" ");
     let by_hand = format!("install it by hand: apt-get install {list}");
@@ -395,11 +395,11 @@ pub fn install(packages: &[&str], signals: &Signals) -> Result<()> {
     Ok(())
 }
 
-/// How long apt-get may take, download included.
+/// Time limit of apt-get, download included.
 const APT_LIMIT: Duration = Duration::from_secs(1200);
 
-/// Runs apt-get without questions, and without starting the services that come with packages: the lab starts its own
-/// server in its own namespace, and a second one on port 53 of this machine would be in the way.
+/// Runs apt-get without questions, and without starting packaged services: the lab starts its own server in its own namespace,
+/// and a second one on port 53 of this machine would conflict.
 const APT_SCRIPT: &str = r#"
 set -u
 policy=/usr/sbin/policy-rc.d
@@ -426,7 +426,7 @@ fn apt(what: &str, words: &[&str], log: &Path, signals: &Signals) -> Result<bool
     let mut command = if is_root() {
         Command::new("sh")
     } else {
-        // Asked here, where there is a terminal to answer on; what follows is in the background.
+        // Asked here, on the terminal; what follows runs in the background.
         let status = Command::new("sudo")
             .arg("-v")
             .status()

@@ -1,4 +1,4 @@
-//! Ctrl-C as something to wait for, so that what was made is also removed.
+//! Waiting for Ctrl-C, so that cleanup runs.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -9,12 +9,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-/// Catches the signals that ask this program to end, for as long as it runs.
+/// Catches the signals that ask this program to end, while it runs.
 ///
-/// They are handled, not blocked: a blocked signal would be blocked in every child too.
+/// They are handled rather than blocked, since children would inherit the block.
 #[derive(Debug)]
 pub struct Signals {
-    /// Readable as soon as one has come.
+    /// Readable once a signal has arrived.
     receiver: UnixStream,
 }
 
@@ -29,12 +29,12 @@ impl Signals {
         Ok(Self { receiver })
     }
 
-    /// Whether one has come, waiting for it up to `timeout`. It stays to be seen again.
+    /// True if a signal has arrived; waits up to `timeout`. It is reported again at the next call.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)];
-        // Interrupted by the signal itself: it has written by then.
+        // If interrupted by the signal itself, its byte is written by then.
         let ready = poll(&mut fds, timeout).or_else(|_| poll(&mut fds, PollTimeout::ZERO));
         ready.is_ok_and(|ready| ready > 0)
     }

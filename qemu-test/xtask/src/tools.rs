@@ -1,4 +1,4 @@
-//! Programs out of crates: each of the version that is tested, below the target folder.
+//! Programs from crates, each in the tested version, below the target folder.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,18 +11,18 @@ use xdnsd_lab::process::output_of;
 /// A crate's program.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
-    /// The name of both.
+    /// Name of the crate and of its program.
     pub name: &'static str,
     pub version: &'static str,
 }
 
 impl Tool {
-    /// Where our own one is, once it is installed.
+    /// Path of our own installation.
     pub fn program(self) -> PathBuf {
         folder().join("bin").join(self.name)
     }
 
-    /// Our own one; installed now where it is not, or is of another version, as `how` has cargo do it.
+    /// Path of our own installation, installed now if it is missing or of another version, with cargo set up by `how`.
     pub fn own(self, how: impl FnOnce(&mut Command)) -> Result<PathBuf> {
         let program = self.program();
         if self.is_at(&program) {
@@ -38,7 +38,7 @@ impl Tool {
         Ok(program)
     }
 
-    /// Whether this program is it.
+    /// True if the program at this path has the right version.
     pub fn is_at(self, program: &Path) -> bool {
         let version = output_of(Command::new(program).arg("--version"));
         let expected = format!("{} {}", self.name, self.version);

@@ -1,4 +1,4 @@
-//! The workspace: its places, its files, cargo in it.
+//! The workspace: its paths, its files, its cargo.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use xdnsd_lab::process::output_of;
 pub use xdnsd_lab::workspace::{root, target};
 
-/// Where the commands put their logs.
+/// Directory of the commands' logs.
 #[must_use]
 pub fn logs() -> PathBuf {
     target().join("xtask")
@@ -26,29 +26,29 @@ pub fn cargo() -> Command {
     command
 }
 
-/// What is made here and belongs to no release, relative to the root.
+/// Generated directories, not part of a release, relative to the root.
 const MADE: [&str; 3] = [".git", "dist", "target"];
 
-/// The files under version control, relative to the root; all of them where nothing is, as in an unpacked release.
+/// Files under version control, relative to the root; all files if there is no repository, as in an unpacked release.
 pub fn files() -> Result<Vec<PathBuf>> {
     if !is_checkout() {
         return files_below(&root());
     }
     let mut git = Command::new("git");
-    // New files that are not ignored belong to the change at hand.
+    // New files that are not ignored belong to the current change.
     git.args(["ls-files", "--cached", "--others", "--exclude-standard"]);
     let listed = output_of(git.current_dir(root())).context("list the files of the workspace")?;
     let files = listed.lines().map(PathBuf::from);
     Ok(files.filter(|file| root().join(file).is_file()).collect())
 }
 
-/// Whether git knows these files.
+/// True in a git checkout.
 #[must_use]
 pub fn is_checkout() -> bool {
     root().join(".git").exists()
 }
 
-/// The files of a tree but for what is made there, relative to its root.
+/// Files of a tree without generated directories, relative to its root.
 pub fn files_below(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut directories = vec![PathBuf::new()];

@@ -1,4 +1,4 @@
-//! What `buildroot/` says twice, because make and Kconfig cannot read Rust, is the same in both places.
+//! Values that `buildroot/` repeats, because make and Kconfig cannot read Rust, equal the originals.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What stands between `start` and `end`, for every `start` in `text`.
+/// Texts between `start` and `end`, for every `start` in `text`.
 fn between<'a>(text: &'a str, start: &str, end: &str) -> Vec<&'a str> {
     let parts = text.split(start).skip(1);
     parts
@@ -59,7 +59,7 @@ fn every_capacity_of_the_menu_reaches_the_compiler() {
     assert_eq!(handed_on, capacities().into_keys().collect::<Vec<_>>());
 }
 
-/// cargo-package sets a profile of its own: what Cargo.toml says of ours has to be said there again.
+/// cargo-package sets its own profile, so the package has to repeat the profile of Cargo.toml.
 #[test]
 fn package_has_the_profile_of_the_manifest() {
     let manifest = read("Cargo.toml");
@@ -88,7 +88,7 @@ fn package_has_the_version_of_the_workspace() {
     assert!(read("buildroot/package/xdnsd/xdnsd.mk").contains(&version));
 }
 
-/// `cargo xtask dist` writes the second file of licences, and its hash beside that of the archive.
+/// `cargo xtask dist` writes the second licence file, and its hash beside that of the archive.
 #[test]
 fn package_names_the_licences_of_the_release() {
     let package = read("buildroot/package/xdnsd/xdnsd.mk");
@@ -99,7 +99,7 @@ fn package_names_the_licences_of_the_release() {
     assert!(read("buildroot/package/xdnsd/xdnsd.hash").contains("  LICENSE\n"));
 }
 
-/// The loader, the updater and the script that makes the disk name one file, of one size, with one beginning.
+/// The loader, the updater and the script that makes the disk agree on the file's name, size and header.
 #[test]
 fn environment_of_the_loader_has_one_place() {
     let board = "buildroot/board/xdnsd";
@@ -114,7 +114,7 @@ fn environment_of_the_loader_has_one_place() {
     assert!(script.contains(&format!("printf '{mark}\\ngood=")));
 }
 
-/// Merged into a maker's configuration, it may set nothing that the maker has set: lists of files are overwritten.
+/// Merged into a maker's configuration, it must not set anything that the maker has set: lists of files are overwritten.
 #[test]
 fn fragment_sets_nothing_but_the_package() {
     let fragment = read("buildroot/xdnsd.config");
@@ -122,7 +122,7 @@ fn fragment_sets_nothing_but_the_package() {
     assert_eq!(lines.collect::<Vec<_>>(), ["BR2_PACKAGE_XDNSD=y"]);
 }
 
-/// What ends with this status is not started again, by the supervisor or by systemd.
+/// A server that ends with this status is not restarted, by the supervisor or by systemd.
 #[test]
 fn bad_configuration_has_one_status() {
     let main = read("appliance/src/main.rs");
@@ -133,7 +133,7 @@ fn bad_configuration_has_one_status() {
     assert!(unit.contains(&format!("\nRestartPreventExitStatus={status}\n")));
 }
 
-/// `run --user` and systemd leave the server the same rights.
+/// `run --user` and systemd leave the server the same capabilities.
 #[test]
 fn unit_keeps_the_capabilities_that_the_server_keeps() {
     let account = read("appliance/src/os/account.rs");
@@ -150,7 +150,7 @@ fn unit_keeps_the_capabilities_that_the_server_keeps() {
     }
 }
 
-/// What is not the machine's own is the same for all: compression, overlay, versions, what is built.
+/// Settings that do not depend on the machine are the same for all: compression, overlay, versions, packages.
 #[test]
 fn machines_differ_in_kernel_and_loader_alone() {
     let lines = |machine: &str| -> Vec<String> {
@@ -173,7 +173,7 @@ fn machines_differ_in_kernel_and_loader_alone() {
     assert_eq!(lines("aarch64_virt"), lines("x86_64"));
 }
 
-/// The power button needs a kernel that tells of it, a listener, and something to do.
+/// The power button needs kernel support, a listener, and an action.
 #[test]
 fn power_button_is_heard_on_every_machine() {
     let board = "buildroot/board/xdnsd";
@@ -188,12 +188,12 @@ fn power_button_is_heard_on_every_machine() {
     }
     let busybox = read(&format!("{board}/busybox.fragment"));
     assert!(busybox.contains("\nCONFIG_ACPID=y\n"));
-    // The name under which busybox's acpid looks for it, unless told otherwise.
+    // busybox's acpid looks for this name by default.
     let action = read(&format!("{board}/rootfs-overlay/etc/acpi/PWRF/00000080"));
     assert!(action.contains("\nexec poweroff\n"));
 }
 
-/// Where no slot starts the loader starts anew, by commands that are built into it in every image.
+/// If no slot boots, the loader restarts itself, with commands built into it in every image.
 #[test]
 fn loader_has_what_it_needs_to_try_again() {
     let script = read("buildroot/board/xdnsd/grub.cfg");
@@ -221,7 +221,7 @@ fn loader_has_what_it_needs_to_try_again() {
     }
 }
 
-/// What the kernel makes modules of unless told otherwise, and nothing loads.
+/// Drivers that the kernel builds as modules by default, and that nothing loads.
 #[test]
 fn kernels_build_no_modules_that_nobody_loads() {
     let fragments = [
@@ -252,7 +252,7 @@ fn kernels_build_no_modules_that_nobody_loads() {
     }
 }
 
-/// What strangers had to guess: each word stands for a question that was asked.
+/// Answers to questions that readers have asked: each word stands for one.
 #[test]
 fn readme_answers_what_a_stranger_asks() {
     let readme = read("buildroot/README.md");
@@ -283,7 +283,7 @@ fn readme_answers_what_a_stranger_asks() {
     }
 }
 
-/// A lease that comes late is waited for. Buildroot's busybox gives up after three questions.
+/// A late lease is waited for. Buildroot's busybox gives up after three requests.
 #[test]
 fn lease_that_comes_late_is_waited_for() {
     let fragment = read("buildroot/board/xdnsd/busybox.fragment");
@@ -295,7 +295,7 @@ fn lease_that_comes_late_is_waited_for() {
     );
 }
 
-/// Every place that differs from one machine or output directory to the next is told to rustc by another name.
+/// Every path that differs between machines or output directories is remapped in rustc.
 #[test]
 fn wrapper_keeps_every_place_out() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -327,7 +327,7 @@ fn wrapper_keeps_every_place_out() {
     }
 }
 
-/// The release's own settings put the wrapper between cargo and rustc that keeps paths out.
+/// The release's own settings put the wrapper between cargo and rustc that removes paths.
 #[test]
 fn release_is_built_without_paths() {
     let settings = read("qemu-test/xtask/src/dist/vendor.rs");

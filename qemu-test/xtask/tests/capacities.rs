@@ -1,10 +1,10 @@
-//! Capacities that do not fit the budget are refused by the compiler, which says by how much.
+//! Capacities beyond the budget are compile errors, which say by how much.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What cargo says of a package of the workspace with this capacity. Nothing is compiled to code, in a folder of its own: the
-/// capacities would make the other one's builds begin anew.
+/// Output of cargo for a package of the workspace with this capacity. Only checked, in a separate folder: the capacities would
+/// invalidate other builds.
 fn said(package: &str, capacity: (&str, &str)) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut cargo = Command::new(env!("CARGO"));

@@ -1,5 +1,5 @@
-//! What the image does with `/etc/network/interfaces` as people edit it: static addresses of eth0 are set before the server
-//! starts, anything else is ifup's.
+//! The image's treatment of an edited `/etc/network/interfaces`: static addresses of eth0 are set before the server starts,
+//! anything else is left to ifup.
 
 use std::env;
 use std::fs;
@@ -18,7 +18,7 @@ fn overlay(path: &str) -> PathBuf {
         .join(path)
 }
 
-/// A file of the test's own, which goes with it.
+/// A temporary file, removed when dropped.
 struct File(PathBuf);
 
 impl File {
@@ -44,7 +44,7 @@ fn shell(script: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// What `early-start` sets before the server starts. Empty: eth0 is ifup's, as a whole.
+/// Commands by which `early-start` sets addresses before the server starts. Empty if eth0 is left to ifup as a whole.
 fn set_early(name: &str, interfaces: &str) -> String {
     let file = File::new(name, interfaces);
     let script = fs::read_to_string(overlay("usr/libexec/xdnsd/early-start")).expect("it is there");
@@ -59,7 +59,7 @@ fn set_early(name: &str, interfaces: &str) -> String {
     shell(&script).trim().to_owned()
 }
 
-/// What `early-start` does not do it leaves to ifup, instead of leaving it undone.
+/// Whatever `early-start` does not do is left to ifup, so nothing stays undone.
 #[test]
 fn only_static_addresses_are_set_early() {
     let shipped = fs::read_to_string(overlay("etc/network/interfaces")).expect("it is there");
@@ -98,7 +98,7 @@ fn only_static_addresses_are_set_early() {
     ] {
         let text = format!("{STATIC}\t{line}\n{STATIC_V6}");
         assert_eq!(set_early("more", &text), "", "{text}");
-        // Some editors write no end of the last line.
+        // Some editors omit the last line's end.
         let text = format!("{STATIC_V6}{STATIC}\t{line}");
         assert_eq!(set_early("last", &text), "", "{text}");
     }
@@ -120,7 +120,7 @@ fn only_static_addresses_are_set_early() {
     assert_eq!(set_early("netmask-first", text), "");
 }
 
-/// What `S39home` calls ifup for.
+/// Interfaces for which `S39home` calls ifup.
 fn brought_up(name: &str, interfaces: &str, ifstate: &str) -> String {
     let (interfaces, ifstate) = (
         File::new(&format!("{name}-interfaces"), interfaces),

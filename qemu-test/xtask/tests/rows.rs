@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Where the table begins.
+/// Heading of the table.
 const HEADING: &str = "## Which test holds what once broke";
 
-/// The folder of the workspace.
+/// The workspace's folder.
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// The names of all functions and modules below `folder`.
+/// Names of all functions and modules below `folder`.
 fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder of the sources") {
         let path = entry.expect("an entry").path();
@@ -28,7 +28,7 @@ fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
                     .map(|name| name.to_string_lossy().into_owned()),
             );
             let text = fs::read_to_string(&path).expect("a source");
-            // Tests in a guest are called by their name from a list.
+            // Tests in a guest are called by name from a list.
             let functions = text.lines().map(str::trim_start).filter_map(|line| {
                 let line = line.strip_prefix("pub ").unwrap_or(line);
                 line.strip_prefix("fn ")

@@ -1,4 +1,4 @@
-//! The unit for systemd and the scripts for procd and busybox let the server do what the examples in `config/` ask of it.
+//! The unit for systemd and the scripts for procd and busybox permit what the examples in `config/` require.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ const PROCD: &str = "buildroot/package/xdnsd/xdnsd.procd";
 const IMAGE: &str = "buildroot/board/xdnsd/rootfs-overlay";
 /// The default of `control.socket`, which most examples leave as it is.
 const CONTROL: &str = "/run/xdnsd/control.sock";
-/// Keys of the configuration whose files the server writes, beside others in the same folder.
+/// Keys whose files the server writes, beside others in the same folder.
 const WRITTEN: [&str; 2] = ["snapshot", "socket"];
 
 fn root() -> PathBuf {
@@ -22,7 +22,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The examples that a router may be given. The lab's is for the lab, where everything runs as root.
+/// Examples for routers. The lab's is excluded: everything there runs as root.
 fn examples() -> Vec<String> {
     let listed = fs::read_dir(root().join("config")).expect("config/");
     let names = listed.map(|entry| entry.expect("an entry").file_name());
@@ -38,7 +38,7 @@ fn examples() -> Vec<String> {
     names
 }
 
-/// Every absolute path in a configuration, also in lines that wait to be switched on (`#key = …`), with its key.
+/// Every absolute path in a configuration, with its key, including commented-out lines (`#key = …`).
 fn paths(config: &str) -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     for line in config.lines() {
@@ -56,7 +56,7 @@ fn paths(config: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The values of `key` in a unit, over all lines of that name.
+/// Values of `key` in a unit, over all lines with it.
 fn unit_values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
     let lines = unit.lines().filter_map(|line| line.split_once('='));
     let of_key = lines.filter(|(found, _)| *found == key);
@@ -65,7 +65,7 @@ fn unit_values<'a>(unit: &'a str, key: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// Why a server under this unit cannot reach `path`, if it cannot (systemd.exec(5)).
+/// Why a server under this unit cannot reach `path`; `None` if it can (systemd.exec(5)).
 fn unreachable(unit: &str, path: &Path, is_written: bool) -> Option<String> {
     let is_on = |key: &str| {
         let values = unit_values(unit, key);
@@ -96,7 +96,7 @@ fn unreachable(unit: &str, path: &Path, is_written: bool) -> Option<String> {
     (is_written && is_strict && !may_write).then(|| "it is read-only".into())
 }
 
-/// A snapshot that is read-only shows an hour after the start, and a lease file that is hidden never shows.
+/// A read-only snapshot path shows an hour after the start, and a hidden lease file never does.
 #[test]
 fn unit_reaches_every_file_of_every_example() {
     let unit = read(UNIT);
@@ -117,7 +117,7 @@ fn unit_reaches_every_file_of_every_example() {
     assert!(seen.contains(&("/var/lib/xdnsd/cache".into(), true)));
 }
 
-/// What the unit was before is what the test above has to find.
+/// The test above detects the unit's former errors.
 #[test]
 fn unit_that_hides_leases_or_state_is_found_out() {
     let (lease, state) = (
@@ -133,7 +133,7 @@ fn unit_that_hides_leases_or_state_is_found_out() {
     assert!(unreachable("ReadWritePaths=-/data/xdnsd\n", state, true).is_none());
 }
 
-/// Each way to start the server makes the folders that the examples write to, as its account's.
+/// Each way to start the server makes the folders that the examples write to, owned by its account.
 #[test]
 fn every_way_to_start_makes_the_folder_of_the_snapshot() {
     let written: BTreeSet<_> = examples()
@@ -146,7 +146,7 @@ fn every_way_to_start_makes_the_folder_of_the_snapshot() {
     assert_eq!(written, ["/var/lib/xdnsd"]);
     assert!(read(SUPERVISE).contains("\nXDNSD_STATE=\"/var/lib/xdnsd\"\n"));
     assert!(read(PROCD).contains("\nSTATE=/var/lib/xdnsd\n"));
-    // The image has its state on the data partition, and the examples' folder leads there.
+    // The image keeps its state on the data partition, to which the examples' folder is linked.
     let defaults = read(&format!("{IMAGE}/etc/default/xdnsd"));
     assert!(defaults.contains("\nXDNSD_STATE=/data/xdnsd\n"));
     assert!(
@@ -160,7 +160,7 @@ fn every_way_to_start_makes_the_folder_of_the_snapshot() {
     );
 }
 
-/// The lines that the procd script hands on, by an rc.common that says what it is told. `functions` come after it.
+/// Lines that the procd script passes on, with an rc.common that prints its arguments. `functions` are appended to it.
 fn procd(action: &str, functions: &str) -> String {
     const RC_COMMON: &str = r#"
 initscript=/etc/init.d/xdnsd
@@ -209,10 +209,10 @@ close \n";
     assert_eq!(procd("reload_service", ""), "signal xdnsd server\n");
 }
 
-/// Three looks in a row that say that it hangs; anything else says nothing against it.
+/// Three checks in a row must report a hang; any other status resets the count.
 #[test]
 fn a_server_that_does_not_answer_is_ended() {
-    // What the looks say, one after the other; then there are no more.
+    // Statuses of the checks in sequence, after which there are none.
     let looks = |statuses: &str| {
         format!(
             "set -- {statuses}\nsleep() {{ [ $# -gt 0 ] && [ -n \"$statuses\" ]; }}\n\
@@ -231,7 +231,7 @@ fn a_server_that_does_not_answer_is_ended() {
     assert!(unit.contains("\nWatchdogSec=15\n") && unit.contains("\nNotifyAccess=main\n"));
 }
 
-/// A bad configuration is said once, instead of a server that starts all the time.
+/// A bad configuration is reported once, without a restart loop.
 #[test]
 fn procd_starts_nothing_with_a_bad_configuration() {
     let bad = "checked() { echo 'xdnsd.toml:3: wrong'; return 1; }";

@@ -1,5 +1,5 @@
-//! The loop around the server where there is neither systemd nor procd, run as it is: with a server that takes no SIGTERM and
-//! says of its health what the test wants, and with short pauses.
+//! The supervision loop for systems without systemd and procd, run unchanged: with a server that ignores SIGTERM and reports the
+//! health that the test sets, and with short pauses.
 
 use std::env;
 use std::fs;
@@ -12,16 +12,16 @@ use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 const SUPERVISE: &str = "buildroot/package/xdnsd/supervise";
-/// The statuses of `xdnsd health`: it answers, it hangs, there is no daemon.
+/// Statuses of `xdnsd health`: well, hanging, no daemon.
 const WELL: &str = "0";
 const HANGS: &str = "1";
 const UNKNOWN: &str = "3";
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// Looks that may say that it hangs before it is ended.
+/// Checks that report a hang before the server is ended.
 const LOOKS: usize = 3;
 
-/// The server: where the test says so it is as one that is stopped, which no SIGTERM reaches. Each look at its health is told the next
-/// line of a file, or the last one.
+/// The server: on request it ignores SIGTERM, like a stopped process. Each health check reads the next line of a file, or the
+/// last one.
 const SERVER: &str = "#!/bin/sh
 here=${0%/*}
 case $1 in
@@ -39,7 +39,7 @@ run)
 esac
 ";
 
-/// The script in a folder of the test's own, which goes with it.
+/// The script in a temporary folder, removed when dropped.
 struct Supervised {
     process: Process,
     folder: PathBuf,
@@ -101,13 +101,13 @@ impl Supervised {
         assert!(waited.is_ok(), "{what}: {}", self.read("console"));
     }
 
-    /// Waits until it was looked at so often, and no look before counts any more.
+    /// Waits for `count` further checks, ignoring earlier ones.
     fn wait_looks(&self, count: usize) {
         let before = self.lines("looks");
         self.wait("it is looked at", || self.lines("looks") > before + count);
     }
 
-    /// The server's process, once there have been so many.
+    /// PID of the server, after `runs` starts.
     fn server(&self, runs: usize) -> String {
         self.wait("it runs", || self.lines("runs") == runs);
         let mut pid = String::new();
@@ -146,7 +146,7 @@ fn a_server_that_hangs_is_ended_and_started_again_and_any_other_lives() {
     assert_ne!(second, first);
     supervised.wait_looks(2 * LOOKS);
     assert_eq!(supervised.server(2), second, "it lives");
-    // And the end of the loop is the server's.
+    // The loop ends the server when it ends.
     assert!(supervised.process.terminate().expect("it ends").success());
     supervised.wait("the server has ended", || {
         !Path::new(&format!("/proc/{second}")).exists()

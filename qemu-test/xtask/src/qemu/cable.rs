@@ -1,4 +1,4 @@
-//! A cable to the guest: a tap device, on which frames are seen as the guest sends them.
+//! A cable to the guest: a tap device, on which frames are visible as the guest sends them.
 
 use anyhow::{Context, Result};
 
@@ -6,19 +6,19 @@ use super::machine::{HOST, Link};
 use super::upstream::Upstream;
 use xdnsd_lab::netns::Namespace;
 
-/// The host's end.
+/// Name of the device, the host's end.
 pub const DEVICE: &str = "tap0";
 
-/// A tap device in a namespace of its own, with the upstream behind it. Needs root.
+/// A tap device in its own namespace, with the upstream behind it. Needs root.
 pub struct Cable {
-    /// Where the device is.
+    /// Namespace of the device.
     pub namespace: Namespace,
     /// The name server on it.
     pub upstream: Upstream,
 }
 
 impl Cable {
-    /// Makes all of it, with as many queues as the guest asks for, or with one.
+    /// Makes all of it, with multiple queues or a single one.
     pub fn new(is_multi_queue: bool) -> Result<Self> {
         let namespace = Namespace::unnamed()?;
         let multi_queue = if is_multi_queue { " multi_queue" } else { "" };

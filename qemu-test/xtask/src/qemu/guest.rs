@@ -1,4 +1,4 @@
-//! A guest that runs: its console, and commands typed into it.
+//! A running guest: its console, and commands typed into it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,14 +15,14 @@ use nix::sys::signal::Signal;
 
 use xdnsd_lab::wait::wait_until;
 
-/// What a command in the guest may take, on a host with other work.
+/// Time limit of a command in the guest, on a host with other work.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
-/// The line that `/usr/libexec/xdnsd/boot-check` writes, up to its word.
+/// Prefix of the line that `/usr/libexec/xdnsd/boot-check` writes.
 const VERDICT: &str = "xdnsd-boot: ";
-/// What the server logs once all of it runs.
+/// Part of the line that the server logs once all of it runs.
 const READY: &str = "] ready: ";
 
-/// What root's shell asks with, in either image.
+/// Prompt of root's shell, in either image.
 const PROMPT: &str = "\n# ";
 
 /// QEMU with its console. Killed when dropped, and by the kernel when the thread that started it ends.
@@ -37,7 +37,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Starts QEMU. What the console says is also written to `log`.
+    /// Starts QEMU. Console output is also written to `log`.
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         // SAFETY: the closure runs in the forked child and makes one system call (prctl) on a constant: it takes no
         // lock and allocates nothing, which is what may be done between fork and exec.
@@ -66,7 +66,7 @@ impl Guest {
         })
     }
 
-    /// Everything that the console has said.
+    /// All console output.
     #[must_use]
     pub fn console(&self) -> String {
         let bytes = self
@@ -83,13 +83,13 @@ impl Guest {
         self.started
     }
 
-    /// Since QEMU was started.
+    /// Time since QEMU was started.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Waits until the console has said `text` `times` times; ends early when QEMU does.
+    /// Waits until `text` has appeared `times` times on the console; fails early if QEMU ends.
     pub fn wait_for_nth(&mut self, text: &str, times: usize, limit: Duration) -> Result<()> {
         let mut is_said = false;
         let what = format!("the console says {text:?}");
@@ -97,7 +97,7 @@ impl Guest {
             is_said = self.console().matches(text).count() >= times;
             is_said || !self.is_running()
         });
-        // It may have been its last word.
+        // It may have been the last output.
         if is_said || self.console().matches(text).count() >= times {
             return Ok(());
         }
@@ -110,13 +110,13 @@ impl Guest {
         )
     }
 
-    /// Waits until the console has said `text`.
+    /// Waits until `text` has appeared on the console.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<()> {
         self.wait_for_nth(text, 1, limit)
     }
 
-    /// Waits for the `nth` boot's verdict and returns its line; one that says FAIL is an error. The first answer comes from
-    /// the kernel's sockets; XDP and TCP are there when this returns.
+    /// Waits for the `nth` boot's verdict and returns its line; FAIL is an error. The first answer comes from the kernel's
+    /// sockets; XDP and TCP are ready when this returns.
     pub fn wait_for_verdict(&mut self, nth: usize, limit: Duration) -> Result<String> {
         self.wait_for_nth(VERDICT, nth, limit)?;
         let mut line = String::new();
@@ -140,22 +140,22 @@ impl Guest {
         Ok(line)
     }
 
-    /// Logs in as root, which has no password in the image as it is built.
+    /// Logs in as root, who has no password in a fresh image.
     pub fn log_in(&mut self) -> Result<()> {
         let logins = self.console().matches("login: ").count();
         self.type_line("")?;
         self.wait_for_nth("login: ", logins + 1, COMMAND_LIMIT)?;
-        // What is typed before the shell has said that it is ready is thrown away.
+        // Input before the shell's prompt is discarded.
         let prompts = self.console().matches(PROMPT).count();
         self.type_line("root")?;
         self.wait_for_nth(PROMPT, prompts + 1, COMMAND_LIMIT)?;
-        // The marker is not in what is typed, so its echo does not count.
+        // The typed text differs from the marker, so its echo does not count.
         self.type_line("stty -echo; PS1=; echo logged''-in")?;
         self.logins += 1;
         self.wait_for_nth("logged-in", self.logins, COMMAND_LIMIT)
     }
 
-    /// Runs a line of shell and returns what it printed; one that fails is an error.
+    /// Runs a line of shell and returns its output; a non-zero status is an error.
     pub fn shell(&mut self, line: &str) -> Result<String> {
         self.commands += 1;
         let number = self.commands;
@@ -187,19 +187,19 @@ impl Guest {
         Ok(output)
     }
 
-    /// A counter of the server, summed over its queues.
+    /// A counter of the server, summed over its labels.
     pub fn counter(&mut self, name: &str) -> Result<u64> {
         let stats = self.shell("xdnsd stats --prometheus")?;
         Ok(sum(&stats, name))
     }
 
-    /// Of that, what has this label.
+    /// A counter of the server, summed over samples with this label.
     pub fn counter_with(&mut self, name: &str, label: &str) -> Result<u64> {
         let stats = self.shell("xdnsd stats --prometheus")?;
         Ok(sum_with(&stats, name, label))
     }
 
-    /// Switches the power off: nothing is flushed.
+    /// Switches the power off, without flushing anything.
     pub fn cut_power(mut self) -> Result<()> {
         self.child.kill().context("kill QEMU")?;
         self.child.wait().context("wait for QEMU").map(drop)
@@ -211,7 +211,7 @@ impl Guest {
             .with_context(|| format!("the console:\n{}", self.console()))
     }
 
-    /// Whether QEMU runs.
+    /// True while QEMU runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
@@ -224,18 +224,18 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        // Both fail only when it has ended already, which is what is wanted.
+        // Both fail only if it has ended already, which is fine.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// The sum of a counter's samples, whatever their labels are, in Prometheus's text format.
+/// Sum of a counter's samples, whatever their labels, in Prometheus's text format.
 pub fn sum(stats: &str, name: &str) -> u64 {
     sum_with(stats, name, "")
 }
 
-/// The sum of those with this label.
+/// Sum of a counter's samples with this label.
 pub fn sum_with(stats: &str, name: &str, label: &str) -> u64 {
     let samples = stats.lines().filter_map(|line| line.split_once(' '));
     let named = samples.filter(|(sample, _)| sample.split('{').next() == Some(name));
@@ -245,7 +245,7 @@ pub fn sum_with(stats: &str, name: &str, label: &str) -> u64 {
         .sum()
 }
 
-/// What was said between `begin` and `end`, and the word behind `end`, once its line is whole.
+/// Output between `begin` and `end`, and the word after `end`, once its line is complete.
 fn between(console: &str, begin: &str, end: &str) -> Option<(String, String)> {
     let (_, after) = console.rsplit_once(begin)?;
     let (output, rest) = after.split_once(end)?;
@@ -264,7 +264,7 @@ fn copy_in_background(
             if let Ok(mut console) = to.lock() {
                 console.extend_from_slice(&buffer[..count]);
             }
-            // A log that cannot be written costs the log, not the test.
+            // A failed write loses the log, but not the test.
             drop(log.write_all(&buffer[..count]));
         }
     });

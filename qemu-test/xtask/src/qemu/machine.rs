@@ -1,4 +1,4 @@
-//! A virtual machine as QEMU's command line.
+//! Builds QEMU's command line for a virtual machine.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -13,20 +13,20 @@ use crate::image::{Arch, Image};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::Process;
 
-/// The host as the guest sees it, whatever is behind `eth0`.
+/// The host's address for the guest, whatever is behind `eth0`.
 pub const HOST: &str = "192.168.1.2";
-/// The guest's address on `eth0`, fixed in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
+/// The guest's address on `eth0`, as in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
 pub const GUEST: &str = "192.168.1.1";
-/// The Ethernet address of the guest's device.
+/// Ethernet address of the guest's device.
 pub const GUEST_MAC: &str = "52:54:00:53:00:01";
-/// Where the host offers its processor.
+/// Device of the host's KVM.
 const KVM: &str = "/dev/kvm";
-/// UEFI for QEMU's virt machine, which has no BIOS to start from a disk.
+/// UEFI for QEMU's virt machine, which has no BIOS to boot from a disk.
 pub const AARCH64_FIRMWARE: &str = "/usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
-/// How long a kernel may take under KVM until it says a word.
+/// Time limit for the first kernel message under KVM.
 const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long QEMU may take for a command.
+/// Time limit of a QEMU command.
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 
 /// What runs the guest's instructions.
@@ -39,7 +39,7 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// An error where this host cannot run machines of `arch` so.
+    /// Fails if this host cannot run machines of `arch` with this accelerator.
     pub fn check(self, arch: Arch) -> Result<()> {
         ensure!(
             self == Self::Tcg || is_native(arch),
@@ -53,7 +53,7 @@ impl Accel {
         Ok(())
     }
 
-    /// What was asked for, if it can be; without anything, KVM where it works.
+    /// The requested accelerator, if possible; by default KVM where it works.
     pub fn choose(wanted: Option<Self>, image: &Image) -> Result<Self> {
         match wanted {
             Some(wanted) => wanted.check(image.arch).map(|()| wanted),
@@ -63,15 +63,15 @@ impl Accel {
     }
 }
 
-/// Whether this host's processor can be the guest's.
+/// True if this host's processor can run the guest natively.
 fn is_native(arch: Arch) -> bool {
     arch == Arch::X86_64 && std::env::consts::ARCH == arch.name()
 }
 
-/// Whether KVM runs this image's kernel, which `/dev/kvm` does not tell: nested in some clouds it opens, runs the firmware
-/// and then fails on the kernel.
+/// True if KVM runs this image's kernel. `/dev/kvm` alone proves nothing: nested in some clouds it opens, runs the firmware and
+/// then fails on the kernel.
 ///
-/// The probe is a machine without a disk. A kernel that runs says who it is; it is not waited for any further.
+/// The probe is a machine without a disk, until the first kernel message.
 fn kvm_works(image: &Image) -> bool {
     if !Path::new(KVM).exists() {
         return false;
@@ -107,21 +107,21 @@ fn kvm_works(image: &Image) -> bool {
     probe.wait_for_log("Linux version", KVM_PROBE_LIMIT).is_ok()
 }
 
-/// What `eth0` is connected to.
+/// Connection of `eth0`.
 #[derive(Debug, Clone)]
 pub enum Link<'a> {
-    /// QEMU's own network stack; both ports of the host lead to port 53 of the guest.
+    /// QEMU's own network stack, with two ports of the host forwarded to port 53 of the guest.
     User {
-        /// On the host's loopback.
+        /// Port on the host's loopback.
         udp_port: u16,
-        /// On the host's loopback.
+        /// Port on the host's loopback.
         tcp_port: u16,
     },
-    /// The tap device of that name in a namespace.
+    /// A tap device in a namespace.
     Tap {
-        /// Where the device is, and QEMU too.
+        /// Namespace of the device, and of QEMU.
         namespace: &'a Namespace,
-        /// The device.
+        /// Name of the device.
         device: &'a str,
     },
 }
@@ -129,9 +129,9 @@ pub enum Link<'a> {
 /// A machine to boot an image on.
 #[derive(Debug, Clone)]
 pub struct Machine<'a> {
-    /// What to boot.
+    /// The image to boot.
     pub image: &'a Image,
-    /// What runs it.
+    /// The accelerator.
     pub accel: Accel,
     /// Memory in MiB.
     pub memory_mib: u32,
@@ -139,19 +139,19 @@ pub struct Machine<'a> {
     pub cpus: u32,
     /// Queue pairs of the network device.
     pub queues: u32,
-    /// What the network device is connected to.
+    /// Connection of the network device.
     pub link: Link<'a>,
-    /// Further properties of the network device, each with a comma in front.
+    /// Further properties of the network device, each with a leading comma.
     pub nic: &'a str,
-    /// The data partition as a disk of its own.
+    /// A disk with the data partition.
     pub data: Option<&'a Path>,
-    /// Whether the data partition cannot be written.
+    /// True to make the data partition read-only.
     pub is_data_read_only: bool,
-    /// The flashed disk, from which the loader starts instead of the image's kernel.
+    /// The flashed disk, whose loader starts instead of the image's kernel.
     pub disk: Option<&'a Path>,
-    /// The port of the loopback on which QEMU takes commands ([`press_power_button`]).
+    /// Port on the loopback for QEMU's control protocol ([`press_power_button`]).
     pub control_port: Option<u16>,
-    /// What the clock shows at start, if not the host's time.
+    /// Initial time of the clock, if other than the host's.
     pub clock: Option<&'a str>,
 }
 
@@ -236,7 +236,7 @@ impl<'a> Machine<'a> {
     fn base(&self) -> Vec<String> {
         let arguments: &[&str] = match (self.image.arch, self.accel) {
             (Arch::X86_64, Accel::Kvm) => &["-machine", "q35", "-accel", "kvm", "-cpu", "host"],
-            // QEMU 7.2 leaves wrong flags behind cmpxchg16b, and the guest dies of them every dozen boots.
+            // QEMU 7.2 leaves wrong flags after cmpxchg16b, which crashes the guest in about one of twelve boots.
             (Arch::X86_64, Accel::Tcg) => &[
                 "-machine",
                 "q35",
@@ -260,7 +260,7 @@ impl<'a> Machine<'a> {
             .collect()
     }
 
-    /// The image's kernel, started by QEMU itself: the root is the first disk.
+    /// Adds the image's kernel, started by QEMU itself, with the root as the first disk.
     fn add_kernel(&self, command: &mut Command) {
         let console = if self.image.arch == Arch::X86_64 {
             "ttyS0"
@@ -307,7 +307,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// What emulates a machine of that kind.
+/// Emulator of this architecture.
 pub fn program(arch: Arch) -> String {
     format!("qemu-system-{}", arch.name())
 }
@@ -324,14 +324,14 @@ fn add_disk(command: &mut Command, id: &str, path: &Path, is_read_only: bool) {
     command.args(["-device", &format!("virtio-blk-pci,drive={id}")]);
 }
 
-/// Presses the machine's power button, by the QEMU Machine Protocol.
+/// Presses the machine's power button, through the QEMU Machine Protocol.
 pub fn press_power_button(control_port: u16) -> Result<()> {
     let mut control = TcpStream::connect(("127.0.0.1", control_port)).context("connect to QEMU")?;
     control.set_read_timeout(Some(CONTROL_LIMIT))?;
     let mut said = BufReader::new(control.try_clone()?).lines();
     for command in ["qmp_capabilities", "system_powerdown"] {
         writeln!(control, "{{\"execute\": \"{command}\"}}").context("ask QEMU")?;
-        // The greeting and events come between.
+        // The greeting and events come in between.
         let is_done = said
             .by_ref()
             .any(|line| line.is_ok_and(|line| line.contains("\"return\"")));
@@ -340,7 +340,7 @@ pub fn press_power_button(control_port: u16) -> Result<()> {
     Ok(())
 }
 
-/// A port of the loopback that is free at the moment, for UDP and TCP.
+/// A port of the loopback that is free now, for UDP and TCP.
 pub fn free_port() -> Result<u16> {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").context("find a free port")?;
     Ok(tcp
@@ -349,7 +349,7 @@ pub fn free_port() -> Result<u16> {
         .port())
 }
 
-/// Where a test or a run keeps its files, removed with it.
+/// Directory for the files of a test or a run, removed when dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
@@ -363,7 +363,7 @@ impl Scratch {
         Ok(Self(path))
     }
 
-    /// A path in it.
+    /// A path in the directory.
     #[must_use]
     pub fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
@@ -372,7 +372,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // A directory that stays is in the build directory, where `cargo clean` finds it.
+        // A leftover directory is in the build directory, where `cargo clean` removes it.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }

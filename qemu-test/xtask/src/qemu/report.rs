@@ -1,7 +1,7 @@
-//! `cargo xtask image --report`: sizes and times of the image, measured, for `qemu-test/REPORT.md`.
+//! `cargo xtask image --report`: measured sizes and times of the image, for `qemu-test/REPORT.md`.
 //!
-//! The first answer is the one that a host on the wire gets: it asks from power on, without a pause. What the guest itself
-//! can tell comes later, by the time that the asking takes it.
+//! The first answer is measured by a host on the wire, which asks from power on without a pause. The guest itself can report only
+//! later, by the time that asking it takes.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -21,19 +21,19 @@ use crate::workspace;
 use xdnsd_lab::privilege::require_root;
 use xdnsd_lab::process::output_of;
 
-/// Boots that are measured; the report has their median.
+/// Measured boots; the report has their median.
 const BOOTS: usize = 5;
 const MIB: f64 = (1 << 20) as f64;
-/// The host on the wire asks so often.
+/// Interval of the host's questions.
 const ASK_EVERY: Duration = Duration::from_millis(5);
-/// Frames that wait until the guest takes them: a question that is older has been asked again.
+/// Most frames queued for the guest: an older question has been asked again.
 const WAITING_MAX: u32 = 2;
 /// The address of localhost, which is answered without an upstream (RFC 6761 section 6.3).
 const QUESTION: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x09localhost\0\0\x01\0\x01";
-/// How often the guest is asked for its clock; the quickest reply counts.
+/// Readings of the guest's clock; the quickest reply counts.
 const CLOCK_READINGS: usize = 5;
 
-/// Boots `image` a few times and writes what was measured to `REPORT.md` under its own heading.
+/// Boots `image` a few times and writes the results to `REPORT.md` under their own heading.
 pub fn write(image: &Image, command: &str) -> Result<()> {
     require_root("a tap device")?;
     let accel = Accel::choose(None, image)?;
@@ -56,10 +56,10 @@ pub fn write(image: &Image, command: &str) -> Result<()> {
     Ok(())
 }
 
-/// One boot.
+/// Results of one boot.
 struct Boot {
     kernel: String,
-    /// Seconds from power on until the kernel's clock starts: firmware, and the kernel unpacking itself.
+    /// Seconds from power on until the kernel's clock starts: firmware, and the kernel's decompression.
     firmware_s: f64,
     /// Seconds from there to init.
     init_s: f64,
@@ -74,8 +74,8 @@ fn measure(image: &Image, accel: Accel) -> Result<Boot> {
     cable
         .namespace
         .ip(&format!("link set {DEVICE} txqueuelen {WAITING_MAX}\n"))?;
-    // The guest learns the host's MAC address from the host's own request, as from any client's. Asked once a second, as
-    // the kernel does, it would come up to a second after the guest can be reached.
+    // The guest learns the host's MAC address from the host's ARP request, as from any client's. At the kernel's interval of a
+    // second, the request would come up to a second after the guest is reachable.
     cable.namespace.write(
         &format!("/proc/sys/net/ipv4/neigh/{DEVICE}/retrans_time_ms"),
         "20",
@@ -116,7 +116,7 @@ fn measure(image: &Image, accel: Accel) -> Result<Boot> {
     })
 }
 
-/// Asks the guest from the cable until it answers, and sends when it did.
+/// Asks the guest from the cable until it answers, and sends the time of the answer.
 fn ask_until_answered(cable: &Cable) -> Result<mpsc::Receiver<Instant>> {
     let socket = cable.namespace.run(|| -> Result<UdpSocket> {
         let socket = UdpSocket::bind((HOST, 0)).context("a socket on the cable")?;
@@ -131,7 +131,7 @@ fn ask_until_answered(cable: &Cable) -> Result<mpsc::Receiver<Instant>> {
         let limit = Instant::now() + super::tests::BOOT_LIMIT;
         let mut reply = [0; 512];
         while Instant::now() < limit {
-            // Refused, or without a carrier: asked again.
+            // Refused, or without carrier: the next turn asks again.
             let is_sent = socket.send(QUESTION).is_ok();
             if is_sent && socket.recv(&mut reply).is_ok() {
                 let _ = sender.send(Instant::now());
@@ -143,7 +143,8 @@ fn ask_until_answered(cable: &Cable) -> Result<mpsc::Receiver<Instant>> {
     Ok(first)
 }
 
-/// How long after power on the guest's clock began: its reading is as old as the console is slow, and no older.
+/// Seconds from power on to the start of the guest's clock. A reading is late by the console's delay at most, so the least
+/// counts.
 fn firmware(guest: &mut Guest) -> Result<f64> {
     let mut firmware_s = f64::MAX;
     for _ in 0..CLOCK_READINGS {
@@ -170,7 +171,7 @@ fn sizes(image: &Image) -> Result<String> {
     let root = size(&image.root)?;
     let mut text = String::from("| what | |\n|---|---|\n");
     if !image.directory.join("root").exists() {
-        // Buildroot's root has the kernel inside: it is what a slot of the disk holds.
+        // Buildroot's root has the kernel inside, as in a slot of the disk.
         text += &format!(
             "| kernel | {kernel:.2} MiB |\n| root with the kernel inside | {root:.2} MiB, at most 16 |\n"
         );
@@ -221,7 +222,7 @@ fn times(boots: &[Boot], accel: Accel) -> Result<String> {
     Ok(text)
 }
 
-/// The kind of machine, without its name, and how busy it was: times mean little without that.
+/// The host's hardware, without its name, and its load, without which times mean little.
 fn machine(image: &Image) -> Result<String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let load = fs::read_to_string("/proc/loadavg").context("read the load")?;
@@ -233,7 +234,7 @@ fn machine(image: &Image) -> Result<String> {
     ))
 }
 
-/// `text` with the section of that heading replaced, or with a new one at its end.
+/// `text` with the section of this heading replaced, or appended.
 fn replace_section(text: &str, heading: &str, section: &str) -> String {
     let Some((before, rest)) = text.split_once(heading) else {
         return format!("{}\n\n{section}", text.trim_end());

@@ -1,7 +1,7 @@
-//! `cargo xtask run`: the image for a person. It boots, is asked a few names, shows which tier answered, and stays.
+//! `cargo xtask run`: the image for interactive use. It boots, answers a few names, shows which tier answered, and stays.
 //!
-//! Nothing needs root: QEMU forwards a port of the loopback to the guest, and upstream is a server of this program or
-//! the resolver that this host uses. Only several queues do: QEMU's own network stack has one, a tap device has more.
+//! Nothing needs root: QEMU forwards a port of the loopback to the guest, and upstream is a server of this program or the host's
+//! resolver. Except several queues: QEMU's own network stack has one, a tap device has more.
 
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
@@ -25,31 +25,31 @@ use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
 use xdnsd_lab::process::output_of;
 
-/// How long a boot may take.
+/// Time limit of a boot.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// What a kernel of Debian's needs to start at all. The header of 6.12's asks for 56 MiB from 16 MiB on (init_size and
+/// Least memory for Debian's kernels to start at all. The header of 6.12 asks for 56 MiB from 16 MiB on (init_size and
 /// pref_address) before anything else is in memory; Buildroot's for 29. The one for aarch64 starts with 128 MiB.
 const DEBIAN_MIB_MIN: u32 = 96;
 const DEBIAN_MIB_MIN_AARCH64: u32 = 128;
-/// A small router.
+/// Default memory: a small router.
 const MEMORY_MIB: u32 = 128;
-/// What may be asked for. Buildroot's kernel is made for 16 processors, QEMU's virt has 8 at most.
+/// Accepted ranges. Buildroot's kernel supports 16 processors, QEMU's virt machine at most 8.
 const MEMORY_RANGE_MIB: RangeInclusive<u32> = 64..=65_536;
 const CPU_RANGE: RangeInclusive<u32> = 1..=8;
 const QUEUE_RANGE: RangeInclusive<u32> = 1..=8;
-/// The resolver that QEMU's network stack offers: it asks the host's.
+/// The resolver of QEMU's network stack, which asks the host's.
 const HOST_RESOLVER: &str = "192.168.1.3";
-/// Where each tier's answers are counted.
+/// Counters of answers by tier.
 const TIERS: [(&str, &str, &str); 4] = [
     ("XDP", FRAMES, ANSWERED),
     ("AF_XDP", "xdnsd_answers_xdp_total", ""),
     ("kernel UDP", "xdnsd_answers_udp_total", ""),
     ("kernel TCP", "xdnsd_answers_tcp_total", ""),
 ];
-/// What the XDP program has answered by itself.
+/// Counter of the XDP program's own answers, and its label.
 pub const FRAMES: &str = "xdnsd_xdp_frames_total";
 pub const ANSWERED: &str = "reason=\"answered\"";
-/// More than enough in a second for a name to be a hot one.
+/// Queries in a second for a name to become hot: more than enough.
 const OFTEN: u32 = 20;
 
 /// What `run` is told about its virtual machine.
@@ -84,7 +84,7 @@ enum NameServer {
     Host,
 }
 
-/// What was asked for on the command line.
+/// Options from the command line.
 #[derive(Debug)]
 pub struct Options<'a> {
     machine: &'a MachineArguments,
@@ -93,12 +93,12 @@ pub struct Options<'a> {
 }
 
 impl MachineArguments {
-    /// The server to take, where it is not to be built.
+    /// The server to use instead of building one.
     pub fn server(&self) -> Option<&Path> {
         self.recipe.server.as_deref()
     }
 
-    /// These, checked before anything is built, with what is said for the lab as well.
+    /// Options, validated before anything is built, with those common to the lab.
     pub fn options(&self, is_once: bool, queues: u32) -> Result<Options<'_>> {
         ensure!(
             QUEUE_RANGE.contains(&queues),
@@ -115,7 +115,7 @@ impl MachineArguments {
         })
     }
 
-    /// With too little memory for its kernel, the guest would hang without a word.
+    /// With too little memory for its kernel, the guest would hang silently.
     fn check_memory(&self) -> Result<()> {
         let arch = self.recipe.arch;
         let least = match arch {
@@ -139,7 +139,7 @@ impl Options<'_> {
         self.machine.upstream == NameServer::Host
     }
 
-    /// What several queues need.
+    /// A tap device, if there are several queues.
     fn cable(&self) -> Result<Option<Cable>> {
         if self.queues <= 1 {
             return Ok(None);
@@ -159,7 +159,7 @@ impl Options<'_> {
         }
     }
 
-    /// A name to ask for, and the address to get, if any is known.
+    /// A name to ask for, and the expected address, if known.
     fn question(&self) -> (&'static str, Option<String>) {
         if self.is_host_upstream() {
             ("debian.org", None)
@@ -218,14 +218,14 @@ pub fn main(options: &Options<'_>, signals: &Signals) -> Result<ExitCode> {
     attend(&mut guest, signals)
 }
 
-/// Asks over UDP, for a name that is then in the cache, over TCP, and when it was asked for often. Returns how many answers were
-/// wrong.
+/// Asks over UDP twice, so that the second answer comes from the cache, over TCP, and after many queries. Returns the number of
+/// wrong answers.
 fn try_out(guest: &mut Guest, link: &Link<'_>, options: &Options<'_>) -> Result<u32> {
     let (name, wanted) = options.question();
     let mut wrong = 0;
     for (is_tcp, often) in [(false, 0), (false, 0), (true, 0), (false, OFTEN)] {
         for _ in 0..often {
-            // What comes is shown of the last one.
+            // Only the last answer is shown.
             let _ = output_of(&mut question(link, name, is_tcp));
         }
         let asked = ask(guest, name, link, is_tcp)?;
@@ -249,7 +249,7 @@ fn power_off(guest: &mut Guest, wrong: u32) -> Result<ExitCode> {
     })
 }
 
-/// The configuration of a guest that asks `server`, with more lines for its interface.
+/// Configuration of a guest with upstream `server`, and more lines for its interface.
 #[must_use]
 pub fn configuration(server: &str, interface: &str) -> String {
     format!(
@@ -259,10 +259,10 @@ pub fn configuration(server: &str, interface: &str) -> String {
     )
 }
 
-/// Behind [`configuration`], whose last section is that of the cache: hot names are answered by the XDP program.
+/// Appended to [`configuration`], whose last section is the cache: the XDP program answers hot names.
 pub const HOT_NAMES: &str = "tier0 = \"auto\"\n";
 
-/// Waits for the first answer and shows meanwhile how far the boot is.
+/// Waits for the first answer and shows the boot's progress.
 fn boot(guest: &mut Guest, signals: &Signals) -> Result<String> {
     let is_terminal = stderr().is_terminal();
     let step = Duration::from_millis(500);
@@ -297,7 +297,7 @@ fn boot(guest: &mut Guest, signals: &Signals) -> Result<String> {
     }
 }
 
-/// dig, from where the guest is reached.
+/// dig, from where the guest is reachable.
 fn dig(link: &Link<'_>, is_tcp: bool) -> Command {
     match link {
         Link::User { udp_port, tcp_port } => {
@@ -314,7 +314,7 @@ fn dig(link: &Link<'_>, is_tcp: bool) -> Command {
     }
 }
 
-/// The question. What a cookie says to one client is not for the XDP program.
+/// The command that asks. Without a cookie, which is specific to one client and so left to user space.
 fn question(link: &Link<'_>, name: &str, is_tcp: bool) -> Command {
     let mut dig = dig(link, is_tcp);
     dig.args(["+tries=3", "+time=3", "+noall", "+answer", "+stats"]);
@@ -325,7 +325,7 @@ fn question(link: &Link<'_>, name: &str, is_tcp: bool) -> Command {
     dig
 }
 
-/// The same for a person.
+/// How to ask, for the user.
 fn how_to_ask(link: &Link<'_>) -> String {
     match link {
         Link::User { udp_port, tcp_port } => format!(
@@ -337,16 +337,16 @@ fn how_to_ask(link: &Link<'_>) -> String {
     }
 }
 
-/// A name that was asked for.
+/// Result of a question.
 struct Asked {
-    /// The answer's line, or that there is none.
+    /// The answer's record, or a note that there is none.
     answer: String,
     tier: &'static str,
     time: String,
 }
 
 impl Asked {
-    /// Whether it is an answer, and has the address `wanted`, if any address is.
+    /// True for an answer, with the address `wanted` if given.
     fn is_right(&self, wanted: Option<&str>) -> bool {
         let mut words = self.answer.split_whitespace().skip(3);
         words.next() == Some("A")
@@ -363,10 +363,10 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Asks one name from outside and finds out which tier has answered.
+/// Asks one name from outside and determines the tier that answered.
 fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<Asked> {
     let before = guest.shell("xdnsd stats --prometheus")?;
-    // No answer at all is an answer to the person, too.
+    // A missing answer is reported to the user as well.
     let said = output_of(&mut question(link, name, is_tcp)).unwrap_or_default();
     let after = guest.shell("xdnsd stats --prometheus")?;
     let tier = TIERS.iter().find(|(_, counter, label)| {
@@ -386,7 +386,7 @@ fn ask(guest: &mut Guest, name: &str, link: &Link<'_>, is_tcp: bool) -> Result<A
     })
 }
 
-/// The person's words go to the console and the console's to the person, until either ends.
+/// Connects the user's terminal to the console, until either ends.
 fn attend(guest: &mut Guest, signals: &Signals) -> Result<ExitCode> {
     let (sender, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -1,17 +1,17 @@
-//! A name server for the guest to ask, on this host: every answer follows from its question.
+//! A name server for the guest, on this host: every answer is a function of its question.
 //!
 //! | name | answer |
 //! |---|---|
 //! | `big…` TXT | 12 strings of 200 bytes: truncated over UDP |
-//! | any A | an address made of the name's bytes, so that a wrong answer shows |
-//! | anything else | no data |
+//! | any A | an address derived from the name's bytes, so that a wrong answer shows |
+//! | anything else | NODATA |
 
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use xdnsd_lab::scripted::{self, A, Asked, Record, Rule, TXT};
 
-/// The TTL of every answer: longer than any test.
+/// TTL of every answer: longer than any test.
 const TTL_SECS: u32 = 3600;
 const BIG_STRINGS: usize = 12;
 const BIG_STRING_LEN: usize = 200;
@@ -19,13 +19,13 @@ const BIG_STRING_LEN: usize = 200;
 /// The server, until it is dropped.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Where it listens, UDP and TCP.
+    /// Its port, for UDP and TCP.
     pub port: u16,
     _server: scripted::Upstream,
 }
 
 impl Upstream {
-    /// Starts it on `address`, at any port.
+    /// Starts it on `address`, at a free port.
     pub fn start(address: Ipv4Addr) -> Result<Self> {
         let mut server = scripted::Upstream::without_record(Rule::answer(answer));
         let address = server.serve((address, 0).into())?;
@@ -59,7 +59,7 @@ fn big_data() -> Vec<u8> {
     string.repeat(BIG_STRINGS)
 }
 
-/// The address of a name in wire format, the same for either case: FNV-1a within 198.18.0.0/15.
+/// Address of a name in wire format, independent of letter case: FNV-1a within 198.18.0.0/15.
 fn address_of(name: &[u8]) -> Ipv4Addr {
     let hash = name.iter().fold(0x811c_9dc5_u32, |hash, byte| {
         (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
@@ -67,7 +67,7 @@ fn address_of(name: &[u8]) -> Ipv4Addr {
     Ipv4Addr::from(0xc612_0000 | (hash & 0x0001_ffff))
 }
 
-/// The address that `name`, with dots, is answered with.
+/// Address of `name`, given with dots.
 #[must_use]
 pub fn expected(name: &str) -> String {
     let mut wire = Vec::new();

@@ -1,4 +1,4 @@
-//! What `run --lab` asks, what has to come, and which tier has to give it.
+//! Questions of `run --lab`, with the expected answers and tiers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -14,18 +14,18 @@ use xdnsd_lab::lab::{LAN_V4, LAN_V6, Lab};
 use xdnsd_lab::wait::wait_until;
 use xdnsd_lab::zone;
 
-/// How long a counter may lag behind the answer that it counts.
+/// Longest delay between an answer and its counter.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
-/// So often a hot name is asked for: more than enough in a second.
+/// Queries for a hot name: more than enough in a second.
 const OFTEN: usize = 20;
 /// Load per second and family: slow enough for a busy machine, so that a lost query is a fault.
 const LOAD_RATE: &str = "1000";
 const LOAD_SECS: &str = "2";
 
-/// Which tier gave an answer.
+/// Tier that gave an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// The XDP program by itself.
+    /// The XDP program itself.
     Program,
     /// A worker, over AF_XDP.
     Xdp,
@@ -33,7 +33,7 @@ pub enum Tier {
     Udp,
     /// TCP.
     Tcp,
-    /// No counter of an answer moved.
+    /// No counter of an answer changed.
     Unknown,
 }
 
@@ -49,13 +49,13 @@ impl fmt::Display for Tier {
     }
 }
 
-/// A question and its answer.
+/// A question and its expected answer.
 struct Case {
     name: String,
     kind: &'static str,
     status: &'static str,
     records: Vec<String>,
-    /// Larger than a UDP answer: dig asks again over TCP, and the cache does not keep it.
+    /// True if it exceeds a UDP answer: dig asks again over TCP, and the cache does not keep it.
     is_big: bool,
 }
 
@@ -96,7 +96,7 @@ impl Case {
         }
     }
 
-    /// What is wrong with an answer.
+    /// The fault of an answer, if any.
     fn fault(&self, answer: &Answer) -> Option<String> {
         if answer.status != self.status {
             return Some(format!("{} instead of {}", answer.status, self.status));
@@ -112,12 +112,12 @@ impl Case {
     }
 }
 
-/// A name with one record, which may be a hot one.
+/// A name with one record, which may become hot.
 fn host(kind: &'static str, address: impl fmt::Display) -> Case {
     Case::new("host-1", kind, &[&format!("host-1 {kind} {address}")])
 }
 
-/// Asked over IPv4. The names differ from those over IPv6, so that each is a first hit once.
+/// Cases over IPv4. The names differ from those over IPv6, so that each is a first hit once.
 fn cases_v4() -> Vec<Case> {
     vec![
         Case::new("www", "A", &["www A 192.0.2.1", "www A 192.0.2.2"]),
@@ -156,8 +156,8 @@ fn cases_v6() -> Vec<Case> {
     ]
 }
 
-/// Asks everything twice, one name often, then all as load. `cache_tier` answers from the cache. Returns how many answers were
-/// wrong.
+/// Asks everything twice, one name often, then all as load. `cache_tier` is the tier of cache hits. Returns the number of wrong
+/// answers.
 pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
     let client = Client { lab, router };
     let mut wrong = 0;
@@ -174,7 +174,7 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
             }
         }
     }
-    // Where the XDP program sees queries.
+    // Only then the XDP program sees queries.
     if cache_tier == Tier::Xdp {
         println!("\nasked {OFTEN} times");
         for (server, case) in [
@@ -188,7 +188,7 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
                 .for_each(|fault| println!("    WRONG: {fault}"));
         }
     }
-    // After all first hits: the load fills the cache.
+    // After all first hits, since the load fills the cache.
     for server in [IpAddr::V4(LAN_V4), LAN_V6.into()] {
         println!("\ndnsperf -s {server}");
         wrong += client.load(server)?;
@@ -196,14 +196,14 @@ pub fn all(lab: &Lab, router: &Router, cache_tier: Tier) -> Result<usize> {
     Ok(wrong)
 }
 
-/// The client of the lab, and whom it asks.
+/// The lab's client, and the router that it asks.
 struct Client<'a> {
     lab: &'a Lab,
     router: &'a Router,
 }
 
 impl Client<'_> {
-    /// A first hit and a cache hit.
+    /// Asks for a first hit and a cache hit.
     fn twice(&self, server: IpAddr, case: &Case, cache_tier: Tier) -> Result<Vec<String>> {
         let (answer, first) = self.once(server, case)?;
         let mut faults: Vec<_> = case.fault(&answer).into_iter().collect();
@@ -231,7 +231,7 @@ impl Client<'_> {
         Ok(faults)
     }
 
-    /// A hot name: what is wrong.
+    /// Asks for a hot name; returns the fault, if any.
     fn often(&self, server: IpAddr, case: &Case) -> Result<Option<String>> {
         for _ in 0..OFTEN {
             dig::ask(&self.lab.client, server, &case.name, case.kind)?;
@@ -250,7 +250,7 @@ impl Client<'_> {
         let answer = answer
             .with_context(|| format!("the appliance's log:\n{}", self.router.process.log()))?;
         let mut path = Path::of(&Stats::default());
-        // Not an error here: the caller reports a tier without a count.
+        // A timeout is reported by the caller, as an unknown tier.
         let counted = wait_until("the answer is counted", COUNT_TIMEOUT, || {
             path = self
                 .router
@@ -264,7 +264,7 @@ impl Client<'_> {
         Ok((answer, path))
     }
 
-    /// A short load by dnsperf at a rate that every machine carries: no query may be lost.
+    /// A short load by dnsperf at a rate that every machine sustains: no query may be lost.
     fn load(&self, server: IpAddr) -> Result<usize> {
         let mut command = dnsperf::command(&self.lab.client, server, &self.router.questions);
         command.args(["-Q", LOAD_RATE, "-l", LOAD_SECS]);
@@ -277,7 +277,7 @@ impl Client<'_> {
     }
 }
 
-/// How an answer came about, from what the counters did meanwhile.
+/// Path of an answer, from counters that changed meanwhile.
 struct Path {
     tier: Tier,
     is_hit: bool,
@@ -296,7 +296,7 @@ impl fmt::Display for Path {
 
 impl Path {
     fn of(moved: &Stats) -> Self {
-        // An answer that did not fit counts where it was truncated, and then over TCP.
+        // A truncated answer is counted by its tier, and then over TCP.
         let tiers = [
             (Tier::Tcp, "answers_tcp"),
             (Tier::Udp, "answers_udp"),

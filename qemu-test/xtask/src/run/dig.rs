@@ -1,4 +1,4 @@
-//! One question by dig, and what it printed.
+//! Asks one question with dig, and parses the output.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ pub struct Answer {
 /// Asks `server` from a host.
 pub fn ask(host: &Namespace, server: IpAddr, name: &str, kind: &str) -> Result<Answer> {
     let mut command = host.command("dig");
-    // -r: a .digrc of the person does not matter here.
+    // -r: ignore the user's .digrc.
     command.args([
         "-r",
         &format!("@{server}"),
@@ -31,7 +31,7 @@ pub fn ask(host: &Namespace, server: IpAddr, name: &str, kind: &str) -> Result<A
         kind,
         "+tries=1",
         "+time=4",
-        // What says something to one client alone the XDP program leaves to user space.
+        // A cookie is specific to one client, so the XDP program leaves such queries to user space.
         "+nocookie",
     ]);
     let text = output_of(&mut command)?;
@@ -65,7 +65,7 @@ impl Answer {
         Some(answer).filter(|answer| !answer.status.is_empty())
     }
 
-    /// The records' data alone, short enough for a line.
+    /// Data of the records, short enough for a line.
     pub fn summary(&self) -> String {
         const LEN_MAX: usize = 60;
         let data = self

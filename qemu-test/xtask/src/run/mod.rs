@@ -1,5 +1,5 @@
-//! `cargo xtask run`: see it work. In a virtual machine ([`crate::qemu::run`]), or with `--lab` in the lab on this
-//! machine: an upstream and the appliance are started, asked, checked, and left for a person to try.
+//! `cargo xtask run`: a demonstration. In a virtual machine ([`crate::qemu::run`]), or with `--lab` in the lab on this machine:
+//! an upstream and the appliance are started, asked, checked, and left for interactive use.
 
 use std::env;
 use std::fs;
@@ -36,13 +36,13 @@ mod stats;
 
 use check::Tier;
 
-/// The configuration in the repository.
+/// The lab's configuration in the repository.
 pub const CONFIG: &str = "config/lab.toml";
-/// Where that configuration keeps what the appliance writes.
+/// Directory of the appliance's files in that configuration.
 pub const STATE: &str = "/run/xdnsd-lab";
-/// How long the appliance may take to answer on its control socket.
+/// Time for the appliance to answer on its control socket.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at whether the person wants to end.
+/// Time between two checks whether the user wants to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What `run` is told.
@@ -100,7 +100,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     run(&Options::of(arguments), &server, signals)
 }
 
-/// What was asked for on the command line.
+/// Options from the command line.
 struct Options {
     is_once: bool,
     prefix: String,
@@ -126,7 +126,7 @@ impl Options {
         }
     }
 
-    /// Who answers from the cache: frames with partial checksums are left to the kernel.
+    /// Tier of cache hits: frames with partial checksums are left to the kernel.
     fn cache_tier(&self) -> Tier {
         match self.spec.offload {
             Offload::Off => Tier::Xdp,
@@ -135,7 +135,7 @@ impl Options {
     }
 }
 
-/// Builds the appliance, and says where it is.
+/// Builds the appliance; returns its path.
 pub fn build() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "-p", "xdnsd"]);
@@ -144,7 +144,7 @@ pub fn build() -> Result<PathBuf> {
     Ok(workspace::target().join("release/xdnsd"))
 }
 
-/// Becomes the same command as root, with the server that was built as this user. Returns only if that fails.
+/// Replaces this process by the same command as root, with the server that was built as this user. Returns only on failure.
 fn run_as_root(built: Option<&PathBuf>) -> anyhow::Error {
     eprintln!("network namespaces need root: asking sudo");
     let Ok(program) = env::current_exe() else {
@@ -159,7 +159,7 @@ fn run_as_root(built: Option<&PathBuf>) -> anyhow::Error {
 }
 
 fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> {
-    // A lab that ends by itself gets no names, so that several run side by side.
+    // A lab that ends by itself is unnamed, so that several run side by side.
     if options.is_once {
         let lab = Lab::up(&options.spec)?;
         let _other_end = other_end(&lab, options)?;
@@ -180,10 +180,9 @@ fn run(options: &Options, server: &Path, signals: &Signals) -> Result<ExitCode> 
     Ok(code)
 }
 
-/// An XDP program at the client's end of the link: without one a veth pair takes nothing that another one sends. A cable needs
-/// none.
+/// An XDP program at the client's end of the link, which a veth pair needs to receive frames that XDP sends. A cable needs none.
 fn other_end(lab: &Lab, options: &Options) -> Result<Option<Link>> {
-    // Checksums that are left to the interface, it would not see.
+    // With checksum offload, the program would see partial checksums only.
     if options.spec.offload == Offload::On {
         return Ok(None);
     }
@@ -205,11 +204,11 @@ fn examine(router: &Router, lab: &Lab, options: &Options) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// A directory for what the servers write, gone with this value.
+/// A directory for the servers' files, removed when dropped.
 struct State(PathBuf);
 
 impl State {
-    /// Empty, whatever an earlier run left: a restored cache would have no first hits.
+    /// Makes it empty, whatever an earlier run left: with a restored cache there would be no first hits.
     fn make(path: &str) -> Result<Self> {
         let path = PathBuf::from(path);
         if path.exists() {
@@ -232,12 +231,12 @@ impl Drop for State {
     }
 }
 
-/// The appliance in the router, and its upstream. Ended in this order.
+/// The appliance in the router, and its upstream. Dropped in this order.
 struct Router {
     process: Process,
     server: PathBuf,
     socket: PathBuf,
-    /// What dnsperf asks.
+    /// Questions for dnsperf.
     questions: PathBuf,
     _upstream: Upstream,
 }
@@ -272,7 +271,7 @@ impl Router {
     }
 }
 
-/// The configuration of the repository, with its paths in `state`.
+/// The repository's configuration, with its paths in `state`.
 fn config(state: &State) -> Result<PathBuf> {
     let original = workspace::root().join(CONFIG);
     if state.0 == Path::new(STATE) {
@@ -309,14 +308,14 @@ Enter or Ctrl-C ends it.",
     );
 }
 
-/// Waits for Enter, for Ctrl-C, or for the end of the appliance, which would be a fault.
+/// Waits for Enter, for Ctrl-C, or for the end of the appliance, which is a fault.
 fn attend(router: &mut Router, signals: &Signals) -> Result<()> {
     let has_entered = Arc::new(AtomicBool::new(false));
     let tell = has_entered.clone();
-    // Detached: a thread that reads a terminal cannot be called back.
+    // Detached: a thread that reads a terminal cannot be interrupted.
     thread::spawn(move || {
         let mut line = String::new();
-        // At its end, a closed standard input says nothing about what the person wants.
+        // End of file on a closed standard input is no request to end.
         let has_line = stdin().read_line(&mut line).is_ok_and(|len| len > 0);
         tell.store(has_line, Ordering::Relaxed);
     });

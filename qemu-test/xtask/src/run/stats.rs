@@ -25,7 +25,7 @@ pub fn ask(server: &Path, socket: &Path) -> Result<Stats> {
 }
 
 impl Stats {
-    /// Reads Prometheus' text format.
+    /// Parses Prometheus' text format.
     fn parse(text: &str) -> Self {
         let mut stats = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -35,12 +35,12 @@ impl Stats {
             let Ok(value) = value.parse::<u64>() else {
                 continue;
             };
-            // One label says what is counted; the others say where.
+            // The label `reason` distinguishes counters; the others are summed over.
             let (name, labels) = metric.split_once('{').unwrap_or((metric, ""));
             let reason = labels
                 .split(['{', ',', '}'])
                 .find(|label| label.starts_with("reason="));
-            // A gauge, summed over workers and servers, would say nothing.
+            // Summing a gauge over workers and servers would be meaningless.
             if !name.ends_with("_total") {
                 continue;
             }
@@ -51,7 +51,7 @@ impl Stats {
         stats
     }
 
-    /// The value of `xdnsd_NAME_total`, zero where there is none.
+    /// Value of `xdnsd_NAME_total`, or 0 without it.
     pub fn get(&self, name: &str) -> u64 {
         self.0
             .get(&format!("xdnsd_{name}_total"))
@@ -59,13 +59,13 @@ impl Stats {
             .unwrap_or(0)
     }
 
-    /// Frames that the XDP program has answered by itself.
+    /// Frames that the XDP program has answered itself.
     pub fn answered_by_program(&self) -> u64 {
         let key = "xdnsd_xdp_frames_total{reason=\"answered\"}";
         self.0.get(key).copied().unwrap_or(0)
     }
 
-    /// What has been counted since `before`.
+    /// Increments since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let moved = self.0.iter().map(|(name, value)| {
             let earlier = before.0.get(name).copied().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is made right again.
+//! Faults, and how they are undone.
 
 use std::thread;
 use std::time::Duration;
@@ -13,51 +13,51 @@ use super::servers::{Mood, Servers};
 
 /// Slow clients at the same time: more than there are places.
 const SLOW_CLIENTS: usize = 80;
-/// How long an interface is down, and a process stopped.
+/// Time that an interface is down, or a process stopped.
 const MOMENT: Duration = Duration::from_secs(1);
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: what the others are compared with.
+    /// No fault, as a baseline.
     None,
     /// The first server is silent.
     FirstSilent,
-    /// Both are.
+    /// Both servers are silent.
     BothSilent,
-    /// Both say SERVFAIL.
+    /// Both servers answer SERVFAIL.
     BothFailing,
-    /// All datagrams of both are truncated.
+    /// Both servers truncate all datagrams.
     Truncating,
-    /// Both send other answers, to another ID.
+    /// Both servers send other answers, with a wrong ID.
     WrongId,
-    /// Both lose the letter case of questions.
+    /// Both servers answer with the question in lower case.
     Lowering,
     /// The link to the servers is down for a moment.
     WanDown,
-    /// The link to the clients is.
+    /// The link to the clients is down for a moment.
     LanDown,
-    /// SIGHUP, again and again.
+    /// Repeated SIGHUP.
     Reload,
-    /// The cache is emptied.
+    /// The cache is flushed.
     Flush,
-    /// SIGKILL, and a start.
+    /// SIGKILL, then a start.
     Kill,
-    /// SIGTERM, and a start.
+    /// SIGTERM, then a start.
     Restart,
-    /// The process stands still for a moment.
+    /// The process is stopped for a moment.
     Stopped,
     /// No space for the snapshot.
     FullDisk,
-    /// A list has other names, by a rename.
+    /// A list is replaced with other names, by a rename.
     ListRenamed,
-    /// The same, written over the old one.
+    /// A list is overwritten in place with other names.
     ListInPlace,
-    /// TCP clients that say half a query, or never read.
+    /// TCP clients that send half a query, or never read.
     SlowClients,
 }
 
-/// All of them.
+/// All faults.
 pub const ALL: [Fault; 18] = [
     Fault::None,
     Fault::FirstSilent,
@@ -79,7 +79,7 @@ pub const ALL: [Fault; 18] = [
     Fault::SlowClients,
 ];
 
-/// What faults are made in.
+/// Environment of the faults.
 #[derive(Debug)]
 pub struct Scene<'s, 'l> {
     /// The network.
@@ -88,12 +88,12 @@ pub struct Scene<'s, 'l> {
     pub servers: &'s Servers,
     /// The appliance.
     pub router: &'s mut Router<'l>,
-    /// Where its snapshot is.
+    /// File system of its snapshot.
     pub disk: &'s Disk,
 }
 
 impl Fault {
-    /// What the table calls it.
+    /// Name in the table.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -118,7 +118,7 @@ impl Fault {
         }
     }
 
-    /// Goes wrong for `length`, and is right again at the end.
+    /// Causes the fault for `length`, and undoes it.
     pub fn happen(self, scene: &mut Scene<'_, '_>, length: Duration) -> Result<()> {
         match self {
             Self::None => thread::sleep(length),
@@ -154,7 +154,7 @@ impl Fault {
             }
             Self::FullDisk => {
                 scene.disk.fill()?;
-                // A snapshot is written meanwhile, or tried to be.
+                // Writes a snapshot meanwhile, or tries to.
                 let _ = scene.router.ask(&["cache", "save"]);
                 thread::sleep(length);
                 scene.disk.clear()?;
@@ -183,7 +183,7 @@ fn down(lab: &Lab, device: &str) -> Result<()> {
     lab.router.ip(&format!("link set {device} up\n"))
 }
 
-/// One list gets other names, and then its own again.
+/// Replaces one list's names, then restores them.
 fn swap(scene: &Scene<'_, '_>, is_in_place: bool, length: Duration) -> Result<()> {
     scene.router.swap_list("none.txt", is_in_place)?;
     thread::sleep(length);

@@ -1,4 +1,4 @@
-//! Who asks, all the time: over both families and both transports, for names that are known, new, local and listed.
+//! Load of the soak: continuous questions over both families and both transports, for known, new, local and listed names.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
@@ -13,57 +13,57 @@ use xdnsd_lab::scripted::{A, TXT};
 
 use super::oracle::{self, AAAA, Clock, Expected, Source, Verdict};
 
-/// Names that are asked for again and again.
+/// Number of names that are asked for repeatedly.
 const KNOWN: u64 = 200;
-/// Names on the list that is always there, and on the one that comes and goes.
+/// Number of names on the permanent list, and on the one that is swapped.
 pub const LISTED: u64 = 50;
-/// Between two questions of one asker.
+/// Pause between two questions of one asker.
 const PAUSE: Duration = Duration::from_millis(8);
-/// A client waits no longer for what is known, and for what is new.
+/// Timeouts of a client for known and for new names.
 const PATIENCE_KNOWN: Duration = Duration::from_secs(1);
 const PATIENCE_NEW: Duration = Duration::from_secs(5);
-/// The address of the record in the config.
+/// Address of the local record in the config.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 7);
-/// Longest message.
+/// Longest message, in bytes.
 const MESSAGE_MAX: usize = 65_535;
 
-/// What an asker asks for.
+/// Kind of questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What is answered without a server, mostly: known, local and listed names.
+    /// Usually answered without a server: known, local and listed names.
     Known,
-    /// Names that nobody has asked for, and long answers.
+    /// Names not asked for before, and long answers.
     New,
 }
 
-/// What became of one question, and when.
+/// Outcome of one question, with its time.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When that was known.
+    /// When the outcome was known.
     pub known: Instant,
-    /// What it was about.
+    /// Kind of the question.
     pub kind: Kind,
-    /// `None`: no answer came.
+    /// `None` without an answer.
     pub verdict: Option<Verdict>,
 }
 
-/// What askers have noted and nobody has looked at yet.
+/// Events that askers have noted, not yet evaluated.
 pub type Events = Mutex<Vec<Event>>;
 
-/// One who asks.
+/// A client that asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
-    /// For what.
+    /// Kind of its questions.
     pub kind: Kind,
-    /// Whether over IPv6.
+    /// True for IPv6.
     pub is_v6: bool,
-    /// Whether over TCP.
+    /// True for TCP.
     pub is_tcp: bool,
-    /// Makes what it asks for differ from what others do.
+    /// Makes its questions differ from those of other askers.
     pub seed: u64,
 }
 
-/// All of them: each kind over each family and transport.
+/// One asker for each kind, family and transport.
 #[must_use]
 pub fn askers(seed: u64) -> Vec<Asker> {
     let mut askers = Vec::new();
@@ -82,7 +82,7 @@ pub fn askers(seed: u64) -> Vec<Asker> {
 }
 
 impl Asker {
-    /// Asks, one question after the other, until it is told to end. In the network namespace of the calling thread.
+    /// Asks one question after the other until `is_over`, in the network namespace of the calling thread.
     pub fn ask_on(self, clock: Clock, events: &Events, is_over: &AtomicBool) {
         let mut random = Random(self.seed);
         let mut number = 0;
@@ -115,7 +115,7 @@ impl Asker {
                 (text, kind, Source::MaybeBlocked)
             }
             (Kind::Known, _) => {
-                // Some are asked for far more often than others.
+                // Some names are asked for far more often than others.
                 let place = random.below(KNOWN).min(random.below(KNOWN));
                 (format!("known{place}.test"), kind, Source::Upstream)
             }
@@ -148,7 +148,7 @@ impl Asker {
         } else {
             over_udp(server, &query, patience)
         };
-        // No route, no port, nobody there: no answer.
+        // No route, no port, no listener: no answer.
         let reply = reply.ok()?;
         if reply.len() < 12 || reply[..2] != query[..2] || reply[2] & 0x80 == 0 {
             return Some(Verdict::Wrong(format!("no reply: {reply:02x?}")));
@@ -163,7 +163,7 @@ fn over_udp(server: SocketAddr, query: &[u8], patience: Duration) -> io::Result<
     } else {
         Ipv4Addr::UNSPECIFIED.into()
     };
-    // A port of its own for each question: what comes late for another one does not come here.
+    // A different port for each question, so that a late answer to another one does not arrive here.
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(patience))?;
@@ -201,14 +201,14 @@ fn read_until(stream: &mut TcpStream, mut room: &mut [u8], until: Instant) -> io
     Ok(())
 }
 
-/// Connections that say half of a query and then nothing, or never read. They end when this is dropped.
+/// Connections that send half a query and then nothing, or never read. Closed when dropped.
 #[derive(Debug)]
 pub struct SlowClients {
     _streams: Vec<TcpStream>,
 }
 
 impl SlowClients {
-    /// So many, in the network namespace of the calling thread.
+    /// Opens `count` connections, in the network namespace of the calling thread.
     pub fn open(count: usize) -> Result<Self> {
         let server = SocketAddr::new(LAN_V4.into(), 53);
         let open = |number: usize| -> io::Result<TcpStream> {
@@ -229,7 +229,7 @@ impl SlowClients {
             }
             Ok(stream)
         };
-        // Where the table is full the appliance closes one for the next.
+        // When its table is full, the appliance closes one connection for the next.
         let opened: Vec<TcpStream> = (0..count).filter_map(|number| open(number).ok()).collect();
         (!opened.is_empty())
             .then_some(Self { _streams: opened })
@@ -250,7 +250,7 @@ impl Random {
         z ^ z >> 31
     }
 
-    /// One below `end`.
+    /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

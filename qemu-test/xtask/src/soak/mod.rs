@@ -1,5 +1,5 @@
-//! `cargo xtask soak`: the appliance in the lab for an hour, asked all the time, while one thing after the other goes wrong; each
-//! answer is judged ([`oracle`]), and memory is watched.
+//! `cargo xtask soak`: the appliance in the lab for an hour under continuous questions and a sequence of faults; each answer is
+//! judged ([`oracle`]), and memory is monitored.
 
 mod faults;
 mod load;
@@ -33,16 +33,16 @@ use report::{Report, Sample};
 use router::{Disk, Router};
 use servers::Servers;
 
-/// How long a fault lasts, where it lasts, and how long it is looked at afterwards.
+/// Duration of a lasting fault, and of the observation afterwards.
 const FAULT: Duration = Duration::from_secs(4);
 const RECOVERY: Duration = Duration::from_secs(4);
-/// So that the first fault finds a cache with something in it.
+/// Fills the cache before the first fault.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// What memory may grow by, in KiB: pages that come with a new peak of what goes on at once.
+/// Permitted growth of memory in KiB: pages touched at a new peak of concurrent work.
 const GROWTH_MAX: i64 = 512;
-/// Shorter ones say nothing about memory.
+/// Shorter runs say nothing about memory.
 const GROWTH_MINUTES_MIN: u64 = 10;
-/// Where the tables are kept.
+/// Record of the tables.
 const RECORD: &str = "qemu-test/SOAK.md";
 
 /// What `soak` is told.
@@ -95,7 +95,7 @@ fn soak(arguments: &Arguments, server: &Path, signals: &Signals) -> Result<Repor
     }
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
     let lab = Lab::up(&Spec::default())?;
-    // Without a program at its other end a veth pair takes nothing that AF_XDP sends.
+    // A veth pair needs a program at this end to receive frames that AF_XDP sends.
     let _other_end = attach_pass(&lab.client, HOST_INTERFACE)?;
     let disk = Disk::mount()?;
     let clock = Clock::start();
@@ -104,7 +104,7 @@ fn soak(arguments: &Arguments, server: &Path, signals: &Signals) -> Result<Repor
     let (events, is_over) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let length = Duration::from_secs(u64::from(arguments.minutes) * 60);
     thread::scope(|scope| {
-        // The threads of those who ask are made inside, and end when this tells them to.
+        // The asking threads are made inside the namespace, and end on `is_over`.
         let asking = scope.spawn(|| {
             lab.client.run(|| {
                 thread::scope(|inside| {
@@ -129,7 +129,7 @@ fn soak(arguments: &Arguments, server: &Path, signals: &Signals) -> Result<Repor
     })
 }
 
-/// One fault after the other, each as often as the others.
+/// Causes one fault after the other, each equally often.
 fn go_wrong(
     scene: &mut Scene<'_, '_>,
     length: Duration,

@@ -1,4 +1,4 @@
-//! What each name has, and what an answer may say: a function of name, type and time alone, so that each answer is judged by
+//! Content of each name, and verdict on an answer: a function of name, type and time alone, so that each answer is judged by
 //! itself, whatever happened before.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -8,31 +8,31 @@ use xdnsd_lab::scripted::{A, Asked, Record, TXT};
 
 /// QTYPE of an IPv6 address.
 pub const AAAA: u16 = 28;
-/// What a name has changes once in so long.
+/// Interval at which the content of names changes.
 const VERSION: Duration = Duration::from_secs(4);
-/// How long an answer may be served past its TTL: `cache.stale_max_ttl` of the config.
+/// Longest time that a stale answer is served: `cache.stale_max_ttl` of the config.
 pub const STALE_MAX: Duration = Duration::from_secs(60);
-/// TTL of a stale answer, for which a client may keep it: it says so itself.
+/// TTL of a stale answer, for which a client may keep it.
 const SLACK: Duration = Duration::from_secs(12);
-/// Longest TTL of what the servers say.
+/// Longest TTL of the servers' answers.
 const TTL_MAX_SECS: u32 = 30;
-/// Bytes of a long text, which fits no datagram.
+/// Bytes of a long text, which exceeds any datagram.
 const TEXT_LEN: usize = 3_000;
 /// Longest character string.
 const STRING_LEN: usize = 255;
 /// Bytes of a header.
 const HEADER_LEN: usize = 12;
-/// An answer's record: a pointer to the question, type, class, TTL, length.
+/// Bytes of an answer's record before its RDATA: pointer to the question, type, class, TTL, length.
 const RECORD_HEAD: usize = 12;
 /// Most steps of a walk over one name.
 const LABELS_MAX: usize = 128;
 
-/// The clock of versions.
+/// Clock of versions.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
 
 impl Clock {
-    /// From now on.
+    /// Starts now.
     #[must_use]
     pub fn start() -> Self {
         Self(Instant::now())
@@ -42,7 +42,7 @@ impl Clock {
         ((at - self.0).as_secs() / VERSION.as_secs()) as u16
     }
 
-    /// Whether something of `version` may be said at `now`.
+    /// True if content of `version` may be served at `now`.
     fn is_possible(self, version: u16, now: Instant) -> bool {
         let newest = self.version(now);
         let oldest = Duration::from_secs(u64::from(TTL_MAX_SECS)) + STALE_MAX + SLACK;
@@ -51,40 +51,40 @@ impl Clock {
     }
 }
 
-/// What is asked, and what has to come of it.
+/// A question and its expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// In wire form.
+    /// Name in wire format.
     pub name: Vec<u8>,
     /// QTYPE.
     pub kind: u16,
-    /// Who says it.
+    /// Source of the expected answer.
     pub source: Source,
 }
 
-/// Who says what a name has.
+/// Source of a name's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The servers.
     Upstream,
-    /// The config: this address.
+    /// The config, with this address.
     Local(Ipv4Addr),
-    /// A list: the name does not exist.
+    /// A blocklist: NXDOMAIN.
     Blocked,
-    /// A list that comes and goes: it does not exist, or has what the servers say.
+    /// A list that is swapped: NXDOMAIN, or the servers' answer.
     MaybeBlocked,
 }
 
-/// What came of a question.
+/// Verdict on an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The right answer.
     Right,
-    /// The appliance says that it could not get one: SERVFAIL.
+    /// SERVFAIL.
     Failed,
-    /// Truncated: to be asked again over TCP.
+    /// Truncated: to be retried over TCP.
     Truncated,
-    /// Something else, and what.
+    /// Wrong, with a description.
     Wrong(String),
 }
 
@@ -99,7 +99,7 @@ fn ttl_secs(name: &[u8]) -> u32 {
     1 + hash(name) % TTL_MAX_SECS
 }
 
-/// RDATA of what a name has, but for the version, which stands at the end of addresses.
+/// RDATA of a name; the version is at the end of addresses.
 fn data(name: &[u8], kind: u16, version: u16) -> Vec<u8> {
     let [a, b, c, d] = hash(name).to_be_bytes();
     let [e, f] = version.to_be_bytes();
@@ -116,7 +116,7 @@ fn data(name: &[u8], kind: u16, version: u16) -> Vec<u8> {
     }
 }
 
-/// What a server says.
+/// Response of a server.
 #[must_use]
 pub fn response(asked: &Asked, clock: Clock) -> Vec<u8> {
     let name = asked.wire_name();
@@ -184,7 +184,7 @@ fn is_right(expected: &Expected, source: Source, rdata: &[u8], clock: Clock) -> 
 
 /// Type and RDATA of the record at `at`, whose owner is the question's name.
 fn record(reply: &[u8], at: usize) -> Option<(u16, &[u8])> {
-    // Its owner may be a pointer, or written out.
+    // The owner may be compressed or spelled out.
     let mut owner = at;
     for _ in 0..LABELS_MAX {
         match *reply.get(owner)? {
@@ -206,7 +206,7 @@ fn record(reply: &[u8], at: usize) -> Option<(u16, &[u8])> {
     Some((kind, rdata))
 }
 
-/// The wire form of a name of plain labels.
+/// Wire format of a name with plain labels.
 #[must_use]
 pub fn wire(text: &str) -> Vec<u8> {
     let mut name = Vec::new();
@@ -218,7 +218,7 @@ pub fn wire(text: &str) -> Vec<u8> {
     name
 }
 
-/// An address that no right answer has: what forged ones say.
+/// Records with an address that no right answer has, for forged answers.
 #[must_use]
 pub fn forged() -> [Record; 1] {
     let data = Ipv4Addr::new(203, 0, 113, 66).octets().to_vec();
@@ -229,7 +229,7 @@ pub fn forged() -> [Record; 1] {
     }]
 }
 
-/// The same for IPv6.
+/// [`forged`] for IPv6.
 #[must_use]
 pub fn forged_v6() -> [Record; 1] {
     let data = Ipv6Addr::new(0x2001, 0xdb8, 0x66, 0, 0, 0, 0, 0x66)

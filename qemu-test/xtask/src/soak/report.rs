@@ -1,4 +1,4 @@
-//! What came of it: a table of faults, and memory over time.
+//! Results: a table of faults, and memory over time.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use super::faults::{ALL, Fault};
 use super::load::{Event, Kind};
 use super::oracle::Verdict;
 
-/// Wrong answers that are shown.
+/// Most wrong answers that are shown.
 const SHOWN_MAX: usize = 20;
 
 /// Questions of one kind during one fault.
@@ -16,11 +16,11 @@ const SHOWN_MAX: usize = 20;
 pub struct Share {
     asked: u64,
     right: u64,
-    /// Longest time from one right answer to the next, of all who ask.
+    /// Longest time between two right answers, over all askers.
     worst_gap: Duration,
 }
 
-/// Times and shares of one fault.
+/// Number of occurrences and shares of one fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Row {
     times: u64,
@@ -31,15 +31,15 @@ struct Row {
 /// Memory and descriptors at one time.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Since the soak began.
+    /// Time since the soak began.
     pub at: Duration,
-    /// KiB.
+    /// Resident memory in KiB.
     pub rss: u64,
-    /// How many.
+    /// Number of descriptors.
     pub descriptors: usize,
 }
 
-/// All that was seen.
+/// All results.
 #[derive(Debug, Default)]
 pub struct Report {
     rows: BTreeMap<usize, Row>,
@@ -50,7 +50,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Counts what askers noted while `fault` was there, and some seconds after it.
+    /// Counts events noted during `fault` and some seconds after.
     pub fn take(&mut self, fault: Fault, since: Instant, until: Instant, events: &[Event]) {
         let place = ALL.iter().position(|other| *other == fault);
         let row = self.rows.entry(place.unwrap_or(ALL.len())).or_default();
@@ -74,19 +74,19 @@ impl Report {
         }
     }
 
-    /// Notes memory and descriptors.
+    /// Adds a sample.
     pub fn note(&mut self, sample: Sample) {
         self.samples.push(sample);
     }
 
-    /// How many wrong answers there were.
+    /// Number of wrong answers.
     #[must_use]
     pub fn wrong_count(&self) -> u64 {
         self.wrong_count
     }
 
-    /// By how many KiB the most of the last quarter is above the most of the second one: what is filled at the beginning, such as
-    /// the cache, does not count. `None`: there are too few samples to tell.
+    /// Growth in KiB from the second quarter's maximum to the last quarter's: initial growth, such as filling the cache, is left
+    /// out. `None` with too few samples.
     #[must_use]
     pub fn growth(&self) -> Option<i64> {
         let quarter = self.samples.len() / 4;
@@ -96,7 +96,7 @@ impl Report {
         Some(last as i64 - second as i64)
     }
 
-    /// The table, and memory.
+    /// The table of faults, and memory.
     #[must_use]
     pub fn show(&self) -> String {
         let mut text = format!(
@@ -136,7 +136,7 @@ impl Report {
         text
     }
 
-    /// Tenths of the time, each with the most that there was.
+    /// Ten rows over time, each with its maximum.
     fn memory(&self) -> String {
         let mut text = format!(
             "\n{:>8} {:>9} {:>12}\n",

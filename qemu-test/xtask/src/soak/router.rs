@@ -1,4 +1,4 @@
-//! The appliance under the soak: its files, its process, its memory.
+//! The appliance in the soak: its files, its process, its memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use xdnsd_lab::process::{End, Process, output_of};
 use super::load::{LISTED, LOCAL};
 use super::oracle::STALE_MAX;
 
-/// How long it may take to answer on its control socket.
+/// Time to answer on its control socket.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// The size of the file system that its snapshot is on.
+/// Size of the file system for its snapshot.
 const DISK: &str = "size=8m";
 
-/// A folder for what is written, on a file system of its own that may be full. Gone with this value.
+/// A folder on its own file system, which can be filled. Removed when dropped.
 #[derive(Debug)]
 pub struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts one.
+    /// Mounts the file system.
     pub fn mount() -> Result<Self> {
         let path = PathBuf::from(format!("/run/xdnsd-soak-{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
@@ -33,17 +33,17 @@ impl Disk {
         Ok(Self(path))
     }
 
-    /// Leaves no byte free.
+    /// Fills it completely.
     pub fn fill(&self) -> Result<()> {
         let piece = vec![0x5a; 1 << 16];
         let path = self.0.join("full");
         let mut file = fs::File::create(&path).context("fill the disk")?;
-        // It ends: a write fails.
+        // Bound: a write fails once it is full.
         while std::io::Write::write_all(&mut file, &piece).is_ok() {}
         Ok(())
     }
 
-    /// Makes room again.
+    /// Frees the space again.
     pub fn clear(&self) -> Result<()> {
         fs::remove_file(self.0.join("full")).context("clear the disk")
     }
@@ -94,7 +94,7 @@ impl<'l> Router<'l> {
             stale = STALE_MAX.as_secs(),
         );
         fs::write(folder.join("soak.toml"), config).context("write the config")?;
-        // Addresses stay where an interface is down for a moment, as those of a router do that sets them again.
+        // Keeps addresses while an interface is down for a moment, like a router that sets them again.
         lab.router.write(
             &format!("/proc/sys/net/ipv6/conf/{LAN}/keep_addr_on_down"),
             "1",
@@ -130,7 +130,7 @@ impl<'l> Router<'l> {
         self.process.kill().map(drop)
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Ends it with SIGTERM, and waits.
     pub fn terminate(&mut self) -> Result<()> {
         let status = self.process.terminate()?;
         ensure!(
@@ -146,7 +146,7 @@ impl<'l> Router<'l> {
         self.process.signal(signal)
     }
 
-    /// It has not ended by itself.
+    /// Fails if it has ended by itself.
     pub fn assert_runs(&mut self) -> Result<()> {
         let is_running = self.process.is_running();
         ensure!(
@@ -157,12 +157,12 @@ impl<'l> Router<'l> {
         Ok(())
     }
 
-    /// Asks it at its control socket.
+    /// Sends a request to its control socket.
     pub fn ask(&self, words: &[&str]) -> Result<String> {
         ask(&self.server, &self.folder, words)
     }
 
-    /// Gives one of its lists other names: those of the file `from`, in place or by a rename.
+    /// Replaces one of its lists by the file `from`, in place or by a rename.
     pub fn swap_list(&self, from: &str, is_in_place: bool) -> Result<()> {
         let (from, to) = (self.folder.join(from), self.folder.join("sometimes.txt"));
         if is_in_place {
@@ -174,7 +174,7 @@ impl<'l> Router<'l> {
         fs::rename(new, to).context("rename a list")
     }
 
-    /// Its memory in KiB, and how many descriptors it has.
+    /// Its resident memory in KiB, and its number of descriptors.
     pub fn measure(&self) -> Result<(u64, usize)> {
         let process = PathBuf::from(format!("/proc/{}", self.process.pid()));
         let status = fs::read_to_string(process.join("status")).context("read its status")?;

@@ -1,4 +1,4 @@
-//! The servers behind the appliance: what they say follows from the question, and what is wrong with them from the fault in force.
+//! The servers behind the appliance: answers follow from the question, errors from the fault in force.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use xdnsd_lab::scripted::{self, A, Asked, Rule};
 
 use super::oracle::{self, Clock};
 
-/// Where a header says what it is.
+/// Offset of the flags in a header.
 const FLAGS: usize = 2;
 const TRUNCATED: u8 = 2;
 const SERVFAIL: u8 = 2;
 
-/// How a server is.
+/// Behaviour of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mood {
-    /// It answers.
+    /// Answers.
     Good,
-    /// It says nothing.
+    /// Is silent.
     Silent,
-    /// It has no answer: SERVFAIL.
+    /// Answers SERVFAIL.
     Failing,
-    /// All of its datagrams are truncated.
+    /// Truncates all datagrams.
     Truncating,
-    /// What it sends by datagram is to another question's ID.
+    /// Sends datagrams with a wrong ID.
     WrongId,
-    /// It loses the letter case of a question.
+    /// Returns the question in lower case.
     Lowering,
 }
 
@@ -42,7 +42,7 @@ const MOODS: [Mood; 6] = [
     Mood::Lowering,
 ];
 
-/// Both servers; they end when this is dropped.
+/// Both servers, until dropped.
 #[derive(Debug)]
 pub struct Servers {
     moods: Arc<[AtomicU8; 2]>,
@@ -50,7 +50,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts them at the lab's addresses for that.
+    /// Starts them at the lab's upstream addresses.
     pub fn start(lab: &Lab, clock: Clock) -> Result<Self> {
         let moods: Arc<[AtomicU8; 2]> = Arc::default();
         let seen = moods.clone();
@@ -69,7 +69,7 @@ impl Servers {
         })
     }
 
-    /// From now on they are like this, the first and the second.
+    /// Sets the behaviour of the first and the second server.
     pub fn set(&self, moods: [Mood; 2]) {
         for (place, mood) in self.moods.iter().zip(moods) {
             place.store(mood as u8, Ordering::Relaxed);
@@ -104,7 +104,7 @@ fn answer(asked: &Asked, moods: &[AtomicU8; 2], clock: Clock) -> Vec<u8> {
     response
 }
 
-/// What loses the letter case.
+/// Loses the letter case of a question.
 trait LowerName {
     /// Makes the name of a question lower case.
     fn make_ascii_lowercase_name(&mut self);

@@ -1,5 +1,5 @@
-//! A second try for the few tests that failed beside others, by themselves: who waits for an answer on a machine that is busy
-//! with the neighbours' load may wait in vain. A test that then passes is named, so that it is not forgotten.
+//! Second run of the few tests that failed beside others, by themselves: on a machine under the other tests' load a timeout may
+//! be accidental. A test that then passes is named, so that it is not forgotten.
 
 use std::process::Command;
 
@@ -9,18 +9,18 @@ use super::tally::Tally;
 use crate::progress::{Task, watch};
 use crate::signals::Signals;
 
-/// More than these are no accident.
+/// Most failures that may be accidental.
 const FAILED_MAX: usize = 3;
 
-/// Tests that failed, and the command that runs them alone.
+/// Failed tests, and the command that runs them alone.
 pub struct Again<'o> {
     names: Vec<&'o str>,
-    /// One test after the other.
+    /// Runs them one after the other.
     pub command: Command,
 }
 
 impl Again<'_> {
-    /// Whether each of them runs and passes now. Says which ones did.
+    /// True if each of them runs and passes now. Prints which ones did.
     pub fn have_passed(self, task: Task<'_>, signals: &Signals) -> Result<bool> {
         let log = task.log.with_extension("again.log");
         let watched = watch(Task { log: &log, ..task }, self.command, signals)?;
@@ -33,8 +33,8 @@ impl Again<'_> {
     }
 }
 
-/// What `command` is tried again with, whose output and tally these are. `None`: nothing failed, or too many tests, or something
-/// else than a test, or it does not run tests.
+/// The second run of `command`, given its output and tally. `None` if there were no failures, too many, other failures than
+/// tests, or if it runs no tests.
 pub fn of<'o>(command: &Command, output: &'o str, tally: Tally) -> Option<Again<'o>> {
     let names = names(output, tally);
     let mut arguments = command.get_args();
@@ -62,11 +62,11 @@ pub fn of<'o>(command: &Command, output: &'o str, tally: Tally) -> Option<Again<
     })
 }
 
-/// The names of the tests that failed. Empty: they are too many, or something else failed.
+/// Names of the failed tests. Empty if there are too many, or if something else failed.
 fn names(output: &str, tally: Tally) -> Vec<&str> {
     let mut names = Vec::new();
     let mut lines = output.lines();
-    // It stands in front of what they wrote, and once more in front of their names.
+    // The heading precedes their output, and once more their names.
     while lines.any(|line| line == "failures:") {
         let listed = lines.clone().map_while(|line| line.strip_prefix("    "));
         names.extend(listed.filter(|name| !name.contains(' ')));

@@ -1,7 +1,7 @@
-//! `cargo xtask test`: every test there is, in steps that go on after a failure.
+//! `cargo xtask test`: all tests, in steps that go on after a failure.
 //!
-//! A step is a command in a child process: its output goes to a log, its time is limited, and what it counts is read
-//! from what it prints ([`tally`]). The last line is `N passed, M failed`, and `, K skipped` where tests were skipped.
+//! A step is a command in a child process, with its output in a log and a time limit; its counts are read from its output
+//! ([`tally`]). The last line is `N passed, M failed`, and `, K skipped` if tests were skipped.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,10 +43,10 @@ pub struct Arguments {
     image: qemu::tests::ImageArguments,
 }
 
-/// Lines of a failure's output that are shown; the log has all of them.
+/// Most lines of a failure's output that are shown; the log has all.
 const SHOWN_LINES: usize = 150;
 
-/// A step that did not go well.
+/// A failed step.
 struct Failure {
     step: &'static str,
     text: String,
@@ -64,7 +64,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
         return mutations::main(&rows, signals);
     }
     if image.image.is_some() {
-        // An image built elsewhere: the sources of this workspace do not matter.
+        // With an image built elsewhere, the sources of this workspace do not matter.
         return qemu::tests::main(image, signals);
     }
     ensure!(
@@ -100,7 +100,7 @@ pub fn main(arguments: Arguments, signals: &Signals) -> Result<ExitCode> {
     })
 }
 
-/// Installs what the steps need. What cannot be installed fails those steps that need it, not the others.
+/// Installs what the steps need. A package that cannot be installed only fails the steps that need it.
 fn set_up(steps: &[&Step], signals: &Signals) {
     let purposes: Vec<Purpose> = steps.iter().flat_map(|step| needed(step)).collect();
     if let Err(error) = setup::ensure_all(&purposes, signals) {
@@ -108,7 +108,7 @@ fn set_up(steps: &[&Step], signals: &Signals) {
     }
 }
 
-/// The lab is of no use without root.
+/// Purposes of a step; the lab is useless without root.
 fn needed(step: &Step) -> Vec<Purpose> {
     let purposes = step.purposes.iter().copied();
     purposes
@@ -161,7 +161,7 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     let told = fs::read_to_string(&skip_file).context("read which tests did not run")?;
     let [left_out, skips] = tell(&told, &watched.output);
     let mut tally = Tally::of(&watched.output, watched.is_success(), skips, is_ci());
-    // They end well, and have shown nothing.
+    // Such tests pass without testing anything.
     tally.passed = tally.passed.saturating_sub(left_out);
     let mut again = again::of(&(step.command)(scope)?, &watched.output, tally);
     if let Some(again) = &mut again {
@@ -177,8 +177,7 @@ fn run(step: &Step, scope: &Scope, signals: &Signals) -> Result<(Tally, Option<F
     Ok((tally, failure))
 }
 
-/// Prints which tests did not run, by what they `told`, and what the verifier did; gives how many were left out and how many
-/// skipped.
+/// Prints which tests did not run, from `told`, and the verifier's work; returns the numbers of tests left out and skipped.
 fn tell(told: &str, output: &str) -> [usize; 2] {
     let (left_out, skips): (Vec<&str>, Vec<&str>) =
         told.lines().partition(|line| line.starts_with(LEFT_OUT));
@@ -192,7 +191,7 @@ fn tell(told: &str, output: &str) -> [usize; 2] {
     [left_out.len(), skips.len()]
 }
 
-/// What the eBPF tests say of the verifier's work on each program, each line once.
+/// Reports of the eBPF tests on the verifier's work per program, without duplicates.
 fn verified(output: &str) -> Vec<&str> {
     const SIGN: &str = "verifier: ";
     let mut lines: Vec<_> = output
@@ -204,7 +203,7 @@ fn verified(output: &str) -> Vec<&str> {
     lines
 }
 
-/// How many tests were left out for which reason, a line each.
+/// Number of tests left out per reason, a line each.
 fn by_reason(left_out: &[&str]) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for line in left_out {
@@ -217,7 +216,7 @@ fn by_reason(left_out: &[&str]) -> String {
         .collect()
 }
 
-/// The part of a command's output that says what went wrong.
+/// The relevant part of a failed command's output.
 fn explain(watched: &Watched) -> String {
     let lines: Vec<_> = watched
         .output

@@ -11,23 +11,23 @@ use clap::ValueEnum;
 use crate::setup::Purpose;
 use crate::workspace;
 
-/// A row: what is run, what it needs, and how long it may take.
+/// A step: its command, requirements and time limit.
 pub struct Step {
-    /// What is tested; also the name of its log.
+    /// Its subject, and the name of its log.
     pub name: &'static str,
-    /// Whether `--quick` includes it.
+    /// True if `--quick` includes it.
     is_quick: bool,
-    /// Whether all of it needs root. Tests that need root beside others that do not skip themselves.
+    /// True if all of it needs root. Tests that need root among others that do not skip themselves.
     pub needs_root: bool,
-    /// Whether it hands a filter on to test binaries.
+    /// True if it passes a filter to test binaries.
     takes_filter: bool,
-    /// What has to be installed.
+    /// Purposes of required packages.
     pub purposes: &'static [Purpose],
-    /// After so many minutes something hangs. The long tests of the image take longer.
+    /// Time limit in minutes. The long tests of the image have another.
     limit_mins: u64,
-    /// Which of the ways it is, of a step that runs the black-box tests alone.
+    /// The way, for a step that only runs the black-box tests.
     way: Option<Way>,
-    /// The command itself.
+    /// Makes the command.
     pub command: fn(&Scope) -> Result<Command>,
 }
 
@@ -48,14 +48,14 @@ pub enum Way {
     All,
 }
 
-/// Of the environment of the black-box tests: their way, and how many questions are generated for all tiers.
+/// Environment of the black-box tests: the way, and the number of questions generated for all tiers.
 const WAY_VARIABLE: &str = "XDNSD_TEST_WAY";
 const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
-/// Of them in the long tests.
+/// Number of questions in the long tests.
 const QUESTIONS_LONG: &str = "10000";
 
 impl Step {
-    /// A step that needs nothing but cargo.
+    /// A step that needs only cargo.
     const fn new(
         name: &'static str,
         limit_mins: u64,
@@ -87,7 +87,7 @@ impl Step {
         }
     }
 
-    /// `--quick` includes it.
+    /// Includes the step in `--quick`.
     const fn quick(self) -> Self {
         Self {
             is_quick: true,
@@ -95,7 +95,7 @@ impl Step {
         }
     }
 
-    /// All of it needs root.
+    /// Marks the whole step as needing root.
     const fn root(self) -> Self {
         Self {
             needs_root: true,
@@ -103,7 +103,7 @@ impl Step {
         }
     }
 
-    /// It hands a filter on.
+    /// Marks the step as taking a filter.
     const fn filtered(self) -> Self {
         Self {
             takes_filter: true,
@@ -111,14 +111,14 @@ impl Step {
         }
     }
 
-    /// It needs packages for these purposes.
+    /// Sets the purposes of required packages.
     const fn with(self, purposes: &'static [Purpose]) -> Self {
         Self { purposes, ..self }
     }
 }
 
-/// Themes of the black-box tests that are about what is behind an AF_XDP socket or beside it, and to which it does what it does in
-/// all others: once is enough.
+/// Black-box themes unrelated to the path of queries, for which one run is enough: they test what is behind an AF_XDP socket or
+/// beside it.
 const WITHOUT_XSK: [&str; 17] = [
     "cache::",
     "caching::",
@@ -139,9 +139,9 @@ const WITHOUT_XSK: [&str; 17] = [
     "why::",
 ];
 
-/// Ways that the whole of the tests goes by, besides that over AF_XDP, by which `cargo test` goes: a minute each.
+/// Ways by which all tests run, besides AF_XDP, by which `cargo test` runs: a minute each.
 const USUAL_WAYS: [Way; 4] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot];
-/// Themes of the black-box tests about answers and how long they hold: in a run of all tests these alone go by the way of hot names.
+/// Black-box themes about answers and their lifetimes: in a run of all tests only these use the way of hot names.
 const HOT_THEMES: [&str; 6] = [
     "caching::",
     "filter::",
@@ -150,10 +150,10 @@ const HOT_THEMES: [&str; 6] = [
     "rate::",
     "reload::",
 ];
-/// Black-box tests at once. They mostly wait, for TTLs, timeouts and silence, so there may be more than processors.
+/// Concurrent black-box tests. They mostly wait for TTLs, timeouts and silence, so they may exceed the processors.
 const BLACK_BOXES: &str = "--test-threads=6";
 
-/// Cheap ones first, so that a slip shows at once; each may fail without the others.
+/// Cheap ones first, so that simple errors show at once; each may fail without the others.
 const STEPS: &[Step] = &[
     Step::new("format", 5, |_| Ok(cargo("fmt --all --check"))).quick(),
     Step::new("tidy", 5, |scope| Ok(scope.xtask("tidy"))).quick(),
@@ -217,26 +217,26 @@ const STEPS: &[Step] = &[
     Step::new("package", 30, |scope| Ok(scope.xtask("package --check"))).with(&[Purpose::Package]),
 ];
 
-/// After so many minutes the long tests of the image hang: 50 power cuts, each with a boot.
+/// Time limit in minutes of the image's long tests: 50 power cuts, each with a boot.
 const LONG_LIMIT_MINS: u64 = 120;
 
-/// The part of the tests that takes seconds.
+/// The step with the tests that take seconds.
 const QUICK_TESTS: &str = "quick tests";
 
-/// Which steps are wanted, and which tests within them.
+/// Selection of steps, and of tests within them.
 pub struct Scope {
     filter: Option<String>,
     is_quick: bool,
-    /// Whether the image's long tests are wanted.
+    /// True to include the image's long tests.
     is_long: bool,
-    /// Where there are any, the black-box tests by these ways and nothing else.
+    /// If not empty, only the black-box tests by these ways.
     ways: Vec<Way>,
-    /// This program, as it was found before a build replaced it.
+    /// Path of this program, determined before a build replaces it.
     program: PathBuf,
 }
 
 impl Scope {
-    /// `filter` names steps, or else tests.
+    /// `filter` names steps, or otherwise tests.
     pub fn new(filter: Option<String>, is_quick: bool) -> Result<Self> {
         let program = env::current_exe().context("find this program")?;
         Ok(Self {
@@ -248,19 +248,19 @@ impl Scope {
         })
     }
 
-    /// The same, with the long tests of the image, and of hot names.
+    /// The scope with the long tests of the image, and of hot names.
     #[must_use]
     pub fn long(self, is_long: bool) -> Self {
         Self { is_long, ..self }
     }
 
-    /// The black-box tests alone, by these ways.
+    /// The scope with only the black-box tests by these ways.
     #[must_use]
     pub fn ways(self, ways: Vec<Way>) -> Self {
         Self { ways, ..self }
     }
 
-    /// How many minutes the step may take.
+    /// Time limit of the step in minutes.
     pub fn limit_mins(&self, step: &Step) -> u64 {
         let is_long = self.is_long && step.purposes.contains(&Purpose::Image);
         if is_long {
@@ -274,7 +274,7 @@ impl Scope {
         if self.is_long { "boot --long" } else { "boot" }
     }
 
-    /// The steps to run, in order.
+    /// Steps to run, in order.
     pub fn steps(&self) -> Vec<&'static Step> {
         let is_of_ways = |step: &&Step| match step.way {
             None => self.ways.is_empty(),
@@ -283,7 +283,7 @@ impl Scope {
         };
         let wanted = STEPS.iter().filter(is_of_ways);
         let wanted = wanted.filter(|step| step.is_quick || !self.is_quick);
-        // The whole of the tests includes the quick ones.
+        // The full tests include the quick ones.
         let wanted = wanted.filter(|step| self.is_quick || step.name != QUICK_TESTS);
         let named = self.names_a_step();
         let is_asked_for = |step: &&Step| match &self.filter {
@@ -296,13 +296,13 @@ impl Scope {
 
     fn names_a_step(&self) -> bool {
         let filter = self.filter.as_deref();
-        // Ways are named by an option of their own: `tcp` is in the names of many tests.
+        // Ways have their own option: `tcp` is in the names of many tests.
         let mut steps = STEPS.iter().filter(|step| step.way.is_none());
         filter.is_some_and(|filter| steps.any(|step| step.name.contains(filter)))
     }
 
-    /// `cargo test`, not a runner that may be installed or not: what runs on a fresh machine runs everywhere, and
-    /// tests that share a process may not disturb each other.
+    /// Uses `cargo test` rather than a runner that may be missing: what runs on a fresh machine runs everywhere, and tests that
+    /// share a process must not disturb each other.
     fn cargo_test(&self, arguments: &str) -> Command {
         let mut command = cargo("test --no-fail-fast");
         command.args(arguments.split_whitespace());
@@ -338,7 +338,7 @@ fn cargo(arguments: &str) -> Command {
 
 fn documentation() -> Command {
     let mut command = cargo("doc --workspace --no-deps --document-private-items --keep-going");
-    // The pages have the private items, so a link to one is good.
+    // The pages include private items, so links to them are valid.
     command.env(
         "RUSTDOCFLAGS",
         "-D warnings -A rustdoc::private-intra-doc-links",
@@ -346,7 +346,7 @@ fn documentation() -> Command {
     command
 }
 
-/// shellcheck of every file that a shell interprets.
+/// shellcheck of every shell script.
 fn shellcheck() -> Result<Command> {
     let mut scripts = Vec::new();
     for file in workspace::files()? {
@@ -369,7 +369,7 @@ fn shellcheck() -> Result<Command> {
         bail!("no script is found, although .ci/run is one");
     }
     let mut command = Command::new("shellcheck");
-    // Read busybox's shell as dash: it has what the scripts here use.
+    // Checks scripts for busybox's shell as dash: it supports what they use.
     command.arg("--exclude=SC2187").args(scripts);
     command.current_dir(workspace::root());
     Ok(command)

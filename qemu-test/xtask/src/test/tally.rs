@@ -1,4 +1,4 @@
-//! How many tests a command ran, from what it printed.
+//! Number of tests that a command ran, from its output.
 
 use std::fmt;
 use std::ops::AddAssign;
@@ -6,33 +6,33 @@ use std::ops::AddAssign;
 /// Numbers of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Ran and held.
+    /// Ran and passed.
     pub passed: usize,
-    /// Ran and did not hold, or could not run though it had to.
+    /// Ran and failed, or could not run although it had to.
     pub failed: usize,
-    /// Did not run, for a reason that was said.
+    /// Did not run, for a stated reason.
     pub skipped: usize,
 }
 
 impl Tally {
-    /// One test that failed.
+    /// One failed test.
     pub const FAILED: Self = Self {
         passed: 0,
         failed: 1,
         skipped: 0,
     };
-    /// One test that was skipped.
+    /// One skipped test.
     pub const SKIPPED: Self = Self {
         passed: 0,
         failed: 0,
         skipped: 1,
     };
 
-    /// Reads the results of test binaries (`test result: ok. 3 passed; …`) and of our own commands (`3 passed, …`).
-    /// A command that prints neither is one test. `skips` tests reported themselves as skipped and then passed.
+    /// Parses the results of test binaries (`test result: ok. 3 passed; …`) and of our own commands (`3 passed, …`). A command
+    /// that prints neither is one test. `skips` tests reported themselves as skipped and then passed.
     ///
-    /// A command that fails although no test did (it does not build, it was killed) counts as one failure more, and
-    /// where `is_ci`, so does every test that is `#[ignore]`d: a test that never runs proves nothing.
+    /// A command that fails although no test did (it does not build, it was killed) counts as one more failure, and with `is_ci`,
+    /// so does every `#[ignore]`d test: a test that never runs proves nothing.
     #[must_use]
     pub fn of(output: &str, is_success: bool, skips: usize, is_ci: bool) -> Self {
         let mut tally = Self::default();
@@ -41,7 +41,7 @@ impl Tally {
             if let Some(result) = libtest(line) {
                 tally += result;
             } else if let Some(result) = own(line) {
-                // Our commands count what they skip.
+                // Our own commands count skipped tests themselves.
                 skips = 0;
                 tally += result;
             } else {
@@ -96,7 +96,7 @@ fn own(line: &str) -> Option<Tally> {
     })
 }
 
-/// Whether a line of output says only that things go well.
+/// True if a line of output only reports success.
 #[must_use]
 pub fn is_routine(line: &str) -> bool {
     let is_test = line.starts_with("test ") && line.ends_with(" ... ok");
@@ -178,7 +178,7 @@ test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; fini
             Tally::of("Checking\nFinished\n", true, 0, false),
             tally(1, 0, 0)
         );
-        // A binary with nothing in it is not a test.
+        // A binary without tests is not a test.
         let empty = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(Tally::of(empty, true, 0, false), tally(0, 0, 0));
     }

@@ -1,6 +1,6 @@
-//! `cargo xtask tidy`: the habits of this repository that no other tool checks.
+//! `cargo xtask tidy`: checks the repository's rules that no other tool checks.
 //!
-//! Each rule is a test; its failures name file and line.
+//! Each rule is a test; failures name file and line.
 
 mod modules;
 mod mutations;
@@ -16,28 +16,28 @@ use crate::measure::{Function, MANY_PARAMETERS, Reading, is_test_path, ratio};
 use crate::test::tally::Tally;
 use crate::workspace;
 
-/// Lines of a source file, its tests included.
+/// Most lines of a source file, its tests included.
 const FILE_LINES_MAX: usize = 650;
-/// Lines of a file that is all tests.
+/// Most lines of a file that is all tests.
 const TEST_FILE_LINES_MAX: usize = 1000;
-/// Lines of a function.
+/// Most lines of a function.
 const FUNCTION_LINES_MAX: usize = 60;
-/// Lines of a function in tests, where a table of cases is long and still one thing.
+/// Most lines of a function in tests, where a table of cases may be long.
 const TEST_FUNCTION_LINES_MAX: usize = 100;
 
-/// Where `unsafe` may stand: folders and files whose safe interface cannot be misused.
+/// Folders and files that may contain `unsafe`, behind a safe interface that cannot be misused.
 const FENCES: &[&str] = &[
     "appliance/src/os/",
-    // The kernel's sockets alone, as fast as they can be: what a benchmark compares us with.
+    // The kernel's sockets alone, as fast as possible: a benchmark's reference.
     "appliance/examples/udp_echo.rs",
     // The frame, and the kernel's helpers and maps.
     "ebpf/src/context.rs",
     "ebpf/src/frame/",
     "ebpf/src/kernel/",
     "ebpf/src/hot/kernel.rs",
-    // Where the kernel hands over its context.
+    // Entry point with the kernel's context.
     "ebpf/src/lookup.rs",
-    // bpf(2), packet sockets, namespaces, what a child does before its program, signals.
+    // bpf(2), packet sockets, namespaces, code in a child before exec, signals.
     "qemu-test/lab/src/bpf/",
     "qemu-test/lab/src/frames.rs",
     "qemu-test/lab/src/netns.rs",
@@ -47,7 +47,7 @@ const FENCES: &[&str] = &[
     "qemu-test/xtask/src/qemu/guest.rs",
 ];
 
-/// What stands at the top of the repository: the parts, and beside them what tools and readers look for there.
+/// Entries at the top of the repository: its parts, and files that tools and readers expect there.
 const TOP: &[&str] = &[
     "appliance",
     "buildroot",
@@ -68,16 +68,16 @@ const TOP: &[&str] = &[
     "rust-toolchain.toml",
 ];
 
-/// Of the engine's functions, how many in a hundred may have many parameters.
+/// Most functions of the engine with many parameters, in percent.
 const WIDE_PERCENT_MAX: f64 = 3.0;
-/// The engine: what is called for each query.
+/// The engine: code that runs for each query.
 const ENGINE: &str = "appliance/core/src/engine";
 
-/// A file under version control that is text.
+/// A text file under version control.
 struct Source {
     path: PathBuf,
     text: String,
-    /// What a parser of Rust says of it; nothing of another text.
+    /// Counts from a Rust parser; `None` for other files.
     reading: Option<Result<Reading>>,
 }
 
@@ -96,7 +96,7 @@ impl Source {
         self.reading.is_some()
     }
 
-    /// Those of a source of Rust; none of what no parser takes, which a rule of its own names.
+    /// Functions of a Rust source; empty for other files, and for source that does not parse, which another rule reports.
     fn functions(&self) -> &[Function] {
         match &self.reading {
             Some(Ok(reading)) => &reading.functions,
@@ -121,7 +121,7 @@ impl Source {
             .map(|(index, line)| (index + 1, line))
     }
 
-    /// `file:line` of every line that is wrong.
+    /// `file:line` of every wrong line.
     fn find(&self, is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
         let wrong = self.lines().filter(|(_, line)| is_wrong(line));
         wrong
@@ -130,7 +130,7 @@ impl Source {
     }
 }
 
-/// A habit, and how to find what breaks it.
+/// A rule for single files, and its check.
 struct Rule {
     name: &'static str,
     check: fn(&Source) -> Vec<String>,
@@ -183,16 +183,16 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// The crate that the programs for the kernel are compiled with: no dependencies, no features.
+/// The crate shared with the kernel's programs: no dependencies, no features.
 const GROUND: &str = "ebpf/abi/";
 /// Crates without std, alloc and unsafe.
 const BELOW_STD: &[&str] = &[GROUND, "appliance/core/"];
-/// How they could get more.
+/// Lines by which they could get std or alloc.
 const WITH_STD: &[&str] = &["extern crate std;", "extern crate alloc;"];
-/// What their first page says.
+/// Lines that their root module must have.
 const BELOW_STD_SAYS: &[&str] = &["#![no_std]", "#![forbid(unsafe_code)]"];
 
-/// A habit of all files together.
+/// A rule for all files together.
 struct TreeRule {
     name: &'static str,
     check: fn(&[Source]) -> Vec<String>,
@@ -253,7 +253,7 @@ fn sources() -> Result<Vec<Source>> {
     for path in workspace::files()? {
         let bytes = fs::read(workspace::root().join(&path));
         let bytes = bytes.with_context(|| format!("read {}", path.display()))?;
-        // What is not UTF-8 is an object or an image.
+        // Files that are not UTF-8 are objects or images.
         if let Ok(text) = String::from_utf8(bytes)
             && !is_generated(&path)
         {
@@ -342,7 +342,7 @@ fn function_length(source: &Source) -> Vec<String> {
     wrong.collect()
 }
 
-/// None is named while they are few: some functions of a seam cannot have less.
+/// No names while there are few: some functions of an interface need many parameters.
 fn wide_functions(sources: &[Source]) -> Vec<String> {
     let (mut all, mut wide) = (0, Vec::new());
     for source in sources
@@ -398,7 +398,7 @@ fn stray_at_top(source: &Source) -> Vec<String> {
     }
 }
 
-/// In a table of dependencies, a comment stands right above each, or above the first of a group without blank lines.
+/// In a table of dependencies, each needs a comment right above it, or above its group without blank lines.
 fn unexplained_dependency(source: &Source) -> Vec<String> {
     if !source.is_manifest() {
         return Vec::new();
@@ -419,7 +419,7 @@ fn unexplained_dependency(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// Tests may use it to be the kernel's side of a fence.
+/// Tests may use std, to play the kernel's part.
 fn above_ground(source: &Source) -> Vec<String> {
     let path = source.path.to_string_lossy();
     if path.strip_prefix(GROUND) == Some("Cargo.toml") {
@@ -444,7 +444,7 @@ fn above_ground(source: &Source) -> Vec<String> {
     wrong
 }
 
-/// A table of a manifest that a crate without dependencies and features does not have. For tests there may be some.
+/// True for a manifest table that a crate without dependencies and features must not have. Dev-dependencies are allowed.
 fn is_table_of_more(line: &str) -> bool {
     let table = line
         .strip_prefix('[')
@@ -473,7 +473,7 @@ fn is_key(line: &str) -> bool {
 mod tests {
     use super::{FUNCTION_LINES_MAX, RULES, Source, wide_functions};
 
-    /// The names of the rules that a file breaks.
+    /// Names of the rules that a file breaks.
     fn broken(path: &str, text: &str) -> Vec<&'static str> {
         let source = Source::new(path.into(), text.to_owned());
         RULES

@@ -1,23 +1,23 @@
-//! Which modules of a package use which, by their paths. Tests do not count.
+//! Dependencies between a package's modules, from paths in the code, without tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Source;
 
-/// A re-export may name another: so many are followed.
+/// Most re-exports that are followed in a chain.
 const EXPORTS_MAX: usize = 8;
 
-/// The modules of one package. A module is named by its path from the package's root; the root itself is the empty name,
-/// and `main.rs` beside a library is `main`.
+/// The modules of one package. A module is named by its path from the package's root; the root itself is the empty name, and
+/// `main.rs` beside a library is `main`.
 pub struct Modules {
-    /// The names that each uses, from the root on.
+    /// Names that each module uses, from the root on.
     used: BTreeMap<String, Vec<String>>,
-    /// What a module re-exports of one below it: by its name there, the module's own.
+    /// Re-exports of items of a submodule: from the name there to the item's own name.
     exports: BTreeMap<String, String>,
 }
 
 impl Modules {
-    /// Reads the modules in `folder`, whose package is called `package` in its own `main.rs`.
+    /// Parses the modules in `folder`, whose package is called `package` in its own `main.rs`.
     pub fn read(sources: &[Source], folder: &str, package: &str) -> Self {
         let mut texts: BTreeMap<String, Code> = BTreeMap::new();
         for source in sources.iter().filter(|source| source.is_rust()) {
@@ -53,14 +53,14 @@ impl Modules {
         Self { used, exports }
     }
 
-    /// The folders of modules, the root among them.
+    /// Modules with submodules, the root included.
     pub fn folders(&self) -> BTreeSet<&str> {
         let modules = self.used.keys();
         let parents = modules.filter_map(|module| Some(module.rsplit_once("::")?.0));
         parents.chain([""]).collect()
     }
 
-    /// What stands in `folder`, and which of that each part uses, with all that is below it.
+    /// The parts of `folder`, each with the other parts that it uses, submodules included.
     pub fn arrows(&self, folder: &str) -> BTreeMap<String, BTreeSet<String>> {
         let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (module, used) in &self.used {
@@ -75,7 +75,7 @@ impl Modules {
         arrows
     }
 
-    /// The module that has what is called `name`.
+    /// The module that defines `name`.
     fn module_behind(&self, name: &str) -> Option<&str> {
         let mut name = name.to_owned();
         for _ in 0..EXPORTS_MAX {
@@ -93,7 +93,7 @@ impl Modules {
     }
 }
 
-/// The parts of `arrows` that use each other in a circle, and what leads from one circle to another.
+/// Parts of `arrows` in a circle of dependencies, or on a path between circles.
 pub fn circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
     let mut left: BTreeSet<String> = arrows.keys().cloned().collect();
     // Bound: each round takes at least one away.
@@ -109,14 +109,14 @@ pub fn circles(arrows: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> 
     }
 }
 
-/// What a file says, without comments and tests.
+/// Paths in a file, without comments and tests.
 #[derive(Default)]
 struct Code {
-    /// What stands behind `use`, without white space.
+    /// Trees of `use` statements, without white space.
     uses: Vec<String>,
     /// All other paths.
     paths: Vec<String>,
-    /// Modules that are there for tests alone.
+    /// Modules that exist only for tests.
     test_modules: Vec<String>,
 }
 
@@ -147,8 +147,8 @@ impl Code {
     }
 }
 
-/// `text` without comments and without what stands under `#[cfg(test)]`, and the names of modules that stand there.
-/// rustfmt puts the closing brace of an item under its first word.
+/// `text` without comments and without items under `#[cfg(test)]`, and the names of modules among these. Relies on rustfmt, which
+/// aligns the closing brace of an item with its first word.
 pub fn without_tests(text: &str) -> (String, Vec<String>) {
     let (mut code, mut modules) = (String::new(), Vec::new());
     let (mut is_test, mut end): (bool, Option<String>) = (false, None);
@@ -173,14 +173,14 @@ pub fn without_tests(text: &str) -> (String, Vec<String>) {
     (code, modules)
 }
 
-/// Whether a line begins a `use`.
+/// True if a line begins a `use`.
 fn tree_begun(line: &str) -> bool {
     let words = line.split_whitespace();
     let mut words = words.skip_while(|word| word.starts_with("pub"));
     words.next() == Some("use")
 }
 
-/// What stands behind `use`, without white space and without other names that are given.
+/// The tree of a `use`, without white space and renames.
 fn tree(statement: &str) -> String {
     let (_, tree) = statement.split_once("use ").unwrap_or_default();
     let mut parts = tree.split(" as ");
@@ -191,7 +191,7 @@ fn tree(statement: &str) -> String {
     plain.split_whitespace().collect()
 }
 
-/// The paths of a tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// Paths of a tree: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn expand(tree: &str) -> Vec<String> {
     let (mut paths, mut path) = (Vec::new(), String::new());
     let mut before: Vec<String> = Vec::new();
@@ -213,7 +213,7 @@ fn expand(tree: &str) -> Vec<String> {
     paths
 }
 
-/// A path in `module`, from the package's root on. `None`: it is another package's, or leads no way up.
+/// A path used in `module`, from the package's root on. `None` if it is another package's, or local.
 fn absolute(module: &str, path: &str, package: &str) -> Option<String> {
     let mut segments = path.split("::").filter(|segment| !segment.is_empty());
     let mut at: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
@@ -238,7 +238,7 @@ fn absolute(module: &str, path: &str, package: &str) -> Option<String> {
     Some(at.join("::"))
 }
 
-/// The name of the module in a file, by the file's path from the root on.
+/// Name of a file's module, from the file's path below the root.
 fn module_of(file: &str) -> String {
     let path = file.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -255,7 +255,7 @@ fn join(module: &str, name: &str) -> String {
     format!("{module}::{name}")
 }
 
-/// The part of `folder` that a module is, or is below.
+/// The part of `folder` that a module is or belongs to.
 fn part_of<'m>(module: &'m str, folder: &str) -> Option<&'m str> {
     let below = match folder {
         "" => module,
@@ -264,7 +264,7 @@ fn part_of<'m>(module: &'m str, folder: &str) -> Option<&'m str> {
     below.split("::").next().filter(|part| !part.is_empty())
 }
 
-/// A path and what it begins with, the longest first.
+/// A path and its prefixes, the longest first.
 fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(path), |path| Some(path.rsplit_once("::")?.0))
 }
@@ -322,7 +322,7 @@ mod tests {
         assert!(!helper.arrows("").contains_key("helper"));
     }
 
-    /// What a module shows of one below it is that one's.
+    /// A re-exported item belongs to the module that defines it.
     #[test]
     fn a_re_export_is_followed_to_its_module() {
         let modules = modules(&[

@@ -1,11 +1,11 @@
-//! What `cargo xtask test --mutations` could not even try: found without building anything.
+//! Entries that `cargo xtask test --mutations` could not apply, found without a build.
 
 use std::path::{Path, PathBuf};
 
 use super::Source;
 use crate::test::mutations::list::{self, LIST, Mutation};
 
-/// Entries of the list whose text does not stand exactly once in its file, or whose test does not exist.
+/// Entries whose text does not occur exactly once in its file, or whose test does not exist.
 pub fn without_text_or_test(sources: &[Source]) -> Vec<String> {
     let find = |path: &Path| sources.iter().find(|source| source.path == path);
     let Some(list) = find(Path::new(LIST)) else {
@@ -31,7 +31,7 @@ pub fn without_text_or_test(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
-/// Whether a function for tests of that name is where the test's modules say.
+/// True if the test's function exists in one of its modules' files.
 fn has_test(sources: &[Source], mutation: &Mutation) -> bool {
     let test = &mutation.test;
     let line = format!("name = \"{}\"", test.binary.package);

@@ -1,7 +1,7 @@
-//! The drawings of ARCHITECTURE.md, which say what uses what, held against the code.
+//! Checks the drawings in ARCHITECTURE.md of what uses what against the code.
 //!
-//! A drawing is a block of text that begins with `FOLDER: what uses what`. Each line after it is a module or a folder of
-//! modules, and what it uses: `daemon -> control, worker`. What is used stands below, so there is no circle in it.
+//! A drawing is a text block that begins with `FOLDER: what uses what`. Each further line is a module or a folder of modules, and
+//! what it uses: `daemon -> control, worker`. Used modules are further down, so there are no circles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,17 +9,17 @@ use std::path::Path;
 use super::Source;
 use super::modules::{Modules, circles};
 
-/// The packages with a drawing: folder, and name.
+/// Packages with a drawing: folder, and name.
 const DRAWN: [(&str, &str); 2] = [
     ("appliance/src", "xdnsd"),
     ("appliance/core/src", "xdnsd_core"),
 ];
-/// Where they are.
+/// Page with the drawings.
 const PAGE: &str = "ARCHITECTURE.md";
-/// Ends the first line of each.
+/// End of each drawing's first line.
 const TITLE: &str = ": what uses what";
 
-/// What the drawings say and the code does not, and the other way round.
+/// Differences between the drawings and the code, in both directions.
 pub fn wrong_drawings(sources: &[Source]) -> Vec<String> {
     let page = sources
         .iter()
@@ -43,7 +43,7 @@ pub fn wrong_drawings(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
-/// Modules of one folder that use each other.
+/// Modules of one folder that depend on each other in a circle.
 pub fn circles_of_modules(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (folder, package) in DRAWN {
@@ -60,7 +60,7 @@ pub fn circles_of_modules(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
-/// Modules that are a file beside the folder of their parts, where all others are its `mod.rs`.
+/// Modules in a file beside their folder of submodules, instead of its `mod.rs`.
 pub fn files_beside_folders(sources: &[Source]) -> Vec<String> {
     let rust = sources.iter().filter(|source| source.is_rust());
     let files: Vec<&Path> = rust.map(|source| source.path.as_path()).collect();
@@ -71,7 +71,7 @@ pub fn files_beside_folders(sources: &[Source]) -> Vec<String> {
     beside.map(|file| file.display().to_string()).collect()
 }
 
-/// The lines of a drawing, each with what it points to.
+/// Lines of a drawing, each with what it uses.
 type Drawing<'t> = Vec<(&'t str, Vec<&'t str>)>;
 
 fn drawing<'t>(page: &'t str, folder: &str) -> Option<Drawing<'t>> {
@@ -119,7 +119,7 @@ mod tests {
 
     const PAGE_TEXT: &str = "\n```text\na/src: what uses what\n  top -> mid, ground\n  mid -> ground\n  ground\n```\nmore -> text\n";
 
-    /// Parts, each with what it uses.
+    /// Parts, each with the parts that it uses.
     type Edges<'t> = &'t [(&'t str, &'t [&'t str])];
 
     fn found(edges: Edges<'_>) -> BTreeMap<String, BTreeSet<String>> {

@@ -1,4 +1,4 @@
-//! What every test of the image begins with: files of its own, an upstream, a machine, a first answer.
+//! Common setup of the image's tests: files, an upstream, a machine, a first answer.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -15,46 +15,46 @@ use crate::qemu::run::configuration;
 use crate::qemu::upstream::{Upstream, expected};
 use xdnsd_lab::process::output_of;
 
-/// How long a boot may take on a host with other work.
+/// Time limit of a boot on a host with other work.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// How long an answer may take, and how often it is asked for.
+/// Time limit of an answer, and number of attempts.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const ANSWER_TRIES: u32 = 5;
-/// Boots that say nothing at all are tried so many times.
+/// Attempts to boot if a machine prints nothing at all.
 const SILENT_TRIES: u32 = 2;
 
-/// The ground of one test.
+/// Environment of one test.
 #[derive(Debug)]
 pub struct Bench<'a> {
     /// The image under test.
     pub image: &'a Image,
-    /// The kernel in it, where it is an image of ours.
+    /// Its kernel, for an image built here.
     pub kernel: Kernel,
-    /// What runs it.
+    /// The accelerator.
     pub accel: Accel,
-    /// Whether this is the long run.
+    /// True for a long run.
     pub is_long: bool,
-    /// Its files.
+    /// Directory for its files.
     pub scratch: Scratch,
-    /// The name server behind it, unless the test has one of its own.
+    /// The name server, unless the test has its own.
     pub upstream: Upstream,
     /// The test's name.
     pub name: &'static str,
 }
 
-/// A guest that has answered once, and where to ask it.
+/// A guest that has answered once, and its address.
 #[derive(Debug)]
 pub struct Router {
     /// Its console.
     pub guest: Guest,
-    /// Its verdict.
+    /// Line of its verdict.
     pub verdict: String,
     udp_port: u16,
     tcp_port: u16,
 }
 
 impl<'a> Bench<'a> {
-    /// Makes the ground.
+    /// Makes the environment.
     pub fn new(case: &Case, image: &'a Image, accel: Accel, is_long: bool) -> Result<Self> {
         let name = case.name;
         let words = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
@@ -71,12 +71,12 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// A configuration that asks this ground's upstream, with more lines for the interface.
+    /// A configuration with this environment's upstream, and more lines for the interface.
     pub fn configuration(&self, interface: &str) -> String {
         configuration(&format!("{HOST}:{}", self.upstream.port), interface)
     }
 
-    /// A data disk with that configuration.
+    /// A data disk with this configuration.
     pub fn data_disk(&self, configuration: &str) -> Result<PathBuf> {
         let path = self.scratch.join("data.ext4");
         disk::make_data_with_config(&path, configuration)?;
@@ -91,12 +91,12 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// A machine with this ground's image.
+    /// A machine with this environment's image.
     pub fn machine<'m>(&'m self, link: Link<'m>, data: &'m Path) -> Machine<'m> {
         let mut machine = Machine::new(self.image, self.accel, link);
         machine.data = Some(data);
         if self.image.arch == Arch::Aarch64 && self.image.initrd.is_some() {
-            // Debian's kernel for it is five times as large, and not compressed.
+            // Debian's kernel for this architecture is five times as large, and uncompressed.
             machine.memory_mib = 256;
         }
         machine
@@ -119,7 +119,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Boots until init has spoken. A machine that says nothing at all is started once more.
+    /// Boots until init has printed something. A silent machine is started once more.
     pub fn start(&self, machine: &Machine<'_>) -> Result<Guest> {
         let log = self.scratch.join("console.log");
         for number in 1..=SILENT_TRIES {
@@ -142,12 +142,12 @@ impl<'a> Bench<'a> {
         bail!("{SILENT_TRIES} boots said nothing at all")
     }
 
-    /// Data disk, link, boot, log in: what most tests begin with.
+    /// Makes data disk and link, boots, and logs in, as most tests do.
     pub fn router(&self, interface: &str, nic: &str) -> Result<Router> {
         self.router_with(&self.configuration(interface), nic)
     }
 
-    /// The same with a configuration of its own.
+    /// [`Self::router`] with its own configuration.
     pub fn router_with(&self, configuration: &str, nic: &str) -> Result<Router> {
         let data = self.data_disk(configuration)?;
         let mut machine = self.machine(self.user_link()?, &data);
@@ -159,7 +159,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Router {
-    /// A router that was booted by other means.
+    /// A router that was booted otherwise.
     pub fn of(guest: Guest, link: &Link<'_>) -> Self {
         let (udp_port, tcp_port) = match *link {
             Link::User { udp_port, tcp_port } => (udp_port, tcp_port),
@@ -178,8 +178,8 @@ impl Router {
         check(name, &dig(self.udp_port, &[name, "A"])?)
     }
 
-    /// Asks for the address of `name` so often, as fast as answers come, and checks each of them. No cookie: it says something to
-    /// one client alone.
+    /// Asks `count` times for the address of `name`, as fast as answers come, and checks each. Without a cookie, which is
+    /// specific to one client.
     pub fn ask_often(&self, name: &str, count: u32) -> Result<()> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect((Ipv4Addr::LOCALHOST, self.udp_port))?;
@@ -211,12 +211,12 @@ impl Router {
         check(name, &dig(self.tcp_port, &["+tcp", name, "A"])?)
     }
 
-    /// Waits until the console has said it: where two programs are loaded, a slow guest is ready before they are.
+    /// Waits until `text` appears on the console: with two programs to load, a slow guest is ready before they are.
     pub fn console_will_say(&mut self, text: &str) -> Result<()> {
         self.guest.wait_for(text, BOOT_LIMIT)
     }
 
-    /// What the console has said about XDP.
+    /// Checks that `text` has appeared on the console.
     pub fn console_says(&self, text: &str) -> Result<()> {
         let console = self.guest.console();
         ensure!(
@@ -239,7 +239,7 @@ fn query(id: u16, name: &str) -> Vec<u8> {
     query
 }
 
-/// Asks the loopback's port with dig, for the short form of the answer.
+/// Asks a port of the loopback with dig; returns the short form of the answer.
 fn dig(port: u16, words: &[&str]) -> Result<String> {
     let mut command = Command::new("dig");
     command
@@ -255,7 +255,7 @@ fn dig(port: u16, words: &[&str]) -> Result<String> {
     output_of(&mut command)
 }
 
-/// An error unless `said` is the address that the upstream gives to `name`.
+/// Fails unless `said` is the upstream's address of `name`.
 pub fn check(name: &str, said: &str) -> Result<()> {
     let wanted = expected(name);
     ensure!(

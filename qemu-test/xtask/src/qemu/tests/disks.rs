@@ -1,4 +1,4 @@
-//! The image and what is on its disks: snapshots, power cuts, bad configurations, updates.
+//! The image and its disks: snapshots, power cuts, bad configurations, updates.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::workspace;
 use xdnsd_lab::process::output_of;
 use xdnsd_lab::wait::wait_until;
 
-/// Names that are asked for before a reboot and after it.
+/// Names that are asked for before and after a reboot.
 const NAMES: [&str; 5] = [
     "a.keep.test",
     "b.keep.test",
@@ -22,25 +22,25 @@ const NAMES: [&str; 5] = [
     "d.keep.test",
     "e.keep.test",
 ];
-/// Power cuts in an ordinary run, and in the long one.
+/// Power cuts in a normal run, and in a long one.
 const CUTS: u32 = 3;
 const CUTS_LONG: u32 = 50;
-/// e2fsck's exit status is a sum of these.
+/// Bits of e2fsck's exit status.
 const FSCK_CLEAN: i32 = 0;
 const FSCK_JOURNAL_REPLAYED: i32 = 1;
-/// The image's snapshot interval in these tests is 1 s; a snapshot is on the disk within this.
+/// The snapshot interval in these tests is 1 s; a snapshot is on the disk within this.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(30);
-/// Long enough for the snapshot interval and the writing: what is known now outlives a power cut.
+/// Covers the snapshot interval and the writing: answers known before outlive a power cut.
 const SNAPSHOT_PAUSE: &str = "sleep 4; test -s /data/xdnsd/cache";
 
-/// Answers that were cached before a reboot are given after it, without an upstream.
+/// Cached answers survive a reboot, without an upstream.
 pub fn reboot(bench: &Bench) -> Result<()> {
     let mut router = bench.router("", "")?;
     learn(&mut router)?;
     knows_after_a_reboot(&mut router)
 }
 
-/// Each name is asked for once, so what comes from the cache was restored. It may be refreshed upstream meanwhile.
+/// Each name is asked for once, so an answer from the cache was restored. It may be refreshed upstream meanwhile.
 fn knows_after_a_reboot(router: &mut Router) -> Result<()> {
     router.guest.type_line("reboot")?;
     router.guest.wait_for_verdict(2, BOOT_LIMIT)?;
@@ -55,7 +55,7 @@ fn knows_after_a_reboot(router: &mut Router) -> Result<()> {
     Ok(())
 }
 
-/// How many answers the latest start has found in a snapshot.
+/// Number of answers that the latest start has restored.
 fn restored(router: &Router) -> Result<usize> {
     let console = router.guest.console();
     let said = console.rsplit_once("snapshot: restored ");
@@ -63,8 +63,8 @@ fn restored(router: &Router) -> Result<usize> {
     count.with_context(|| format!("nothing was restored. The console:\n{console}"))
 }
 
-/// QEMU is killed at moments that differ: the file system can be repaired by its journal, the next boot has what the first
-/// one had learned, and answers.
+/// QEMU is killed at varying moments: the journal repairs the file system, the next boot has the answers of the first one, and
+/// serves.
 pub fn power_cut(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
     let cuts = if bench.is_long { CUTS_LONG } else { CUTS };
@@ -82,7 +82,7 @@ pub fn power_cut(bench: &Bench) -> Result<()> {
                 "power cut {number}: too few"
             );
         }
-        // xorshift64: where in the work of the next seconds the power goes.
+        // xorshift64: when to cut the power within the next seconds of work.
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
@@ -108,7 +108,7 @@ pub fn power_cut(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// The power button ends the system in order: the data partition is clean, and what was learned is on it.
+/// The power button shuts down in order: the data partition is clean, and has the snapshot.
 pub fn power_button(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
     let port = free_port()?;
@@ -124,7 +124,7 @@ pub fn power_button(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// A router without a battery starts in 1970.
+/// A router without a battery boots in 1970.
 pub fn clock_at_1970(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
     let mut machine = bench.machine(bench.user_link()?, &data);
@@ -137,7 +137,7 @@ pub fn clock_at_1970(bench: &Bench) -> Result<()> {
     knows_after_a_reboot(&mut router)
 }
 
-/// The data partition cannot be written: the configuration on it holds, and names are answered.
+/// The data partition is read-only: its configuration applies, and names are answered.
 pub fn read_only_data(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
     let mut machine = bench.machine(bench.user_link()?, &data);
@@ -147,12 +147,12 @@ pub fn read_only_data(bench: &Bench) -> Result<()> {
     NAMES.iter().try_for_each(|name| router.ask(name))
 }
 
-/// The data partition is full: the same.
+/// The data partition is full: its configuration applies, and names are answered.
 pub fn full_data(bench: &Bench) -> Result<()> {
     let data = bench.data_disk(&bench.configuration(""))?;
     let filler = bench.scratch.join("filler");
     fs::write(&filler, vec![0x5a; 40 << 20]).context("write a file that does not fit")?;
-    // It ends with an error, having written what fits.
+    // debugfs ends with an error, having written as much as fits.
     drop(output_of(
         Command::new("debugfs")
             .args(["-w", "-R", &format!("write {} filler", filler.display())])
@@ -170,7 +170,7 @@ pub fn full_data(bench: &Bench) -> Result<()> {
     NAMES.iter().try_for_each(|name| router.ask(name))
 }
 
-/// A bad configuration: the console says what is wrong, the network is up, and a good one can be put in its place.
+/// A bad configuration: the console shows the error, the network is up, and the configuration can be replaced.
 pub fn bad_configuration(bench: &Bench) -> Result<()> {
     let good = bench.configuration("");
     let data = bench.data_disk(&good.replace("[upstream]", "[upstraem]"))?;
@@ -188,7 +188,7 @@ pub fn bad_configuration(bench: &Bench) -> Result<()> {
     })
 }
 
-/// A new system that does not answer is given up for the old one; one that answers stays.
+/// An updated system that does not answer is rolled back; one that answers stays.
 pub fn update(bench: &Bench) -> Result<()> {
     let configuration = bench.configuration("");
     let path = if let Some(disk) = &bench.image.disk {
@@ -211,7 +211,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     ensure!(router.verdict.contains("slot=a"), "{}", router.verdict);
     router.guest.log_in()?;
 
-    // The other slot gets a copy of this one with another server in it: none.
+    // The other slot gets a copy of this one with an empty server.
     router
         .guest
         .shell("dd if=/dev/vda2 of=/dev/vda3 bs=64k 2>/dev/null")?;
@@ -235,7 +235,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     let status = router.guest.shell("xdnsd-update --status")?;
     ensure!(status.contains("running=b good=b try="), "{status}");
 
-    // Slot a is on trial with a root that the kernel cannot mount: it panics, and slot b is back.
+    // Slot a is on trial with a root that the kernel cannot mount: it panics, and slot b boots again.
     router
         .guest
         .shell("dd if=/dev/vda3 bs=64k 2>/dev/null | xdnsd-update -")?;
@@ -247,7 +247,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     ensure!(verdict.contains("slot=b"), "{verdict}");
     router.ask(NAMES[1])?;
 
-    // To go back is a trial, too: what is in the other slot may be half an update, as here.
+    // Going back is a trial, too: the other slot may hold half an update, as here.
     router.guest.log_in()?;
     router.guest.shell("xdnsd-update --back")?;
     let status = router.guest.shell("xdnsd-update --status")?;
@@ -255,7 +255,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Neither slot starts. The loader tries again by itself, not only once.
+/// Neither slot starts. The loader retries by itself, more than once.
 pub fn no_slot(bench: &Bench) -> Result<()> {
     let work = bench.scratch.join("disk");
     let path = disk::make_disk(bench.image, &mut image::packages(), None, &work)?;
@@ -269,8 +269,8 @@ pub fn no_slot(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// The home's side gets its address by DHCP, by the one word that people change in `/etc/network/interfaces`. The line
-/// for IPv6 stays as it was.
+/// The LAN side gets its address by DHCP, after the one-word change in `/etc/network/interfaces`. The line for IPv6 stays as it
+/// was.
 pub fn leased_address(bench: &Bench) -> Result<()> {
     const FILE: &str = "etc/network/interfaces";
     let overlay = format!("buildroot/board/xdnsd/rootfs-overlay/{FILE}");
@@ -311,7 +311,7 @@ fn learn(router: &mut Router) -> Result<()> {
     })
 }
 
-/// What a boot does, by e2fsck on a copy: the journal is replayed, and then nothing is left to repair.
+/// Does with e2fsck on a copy what a boot does: the journal is replayed, and nothing is left to repair.
 fn is_repaired_by_its_journal(bench: &Bench, data: &Path) -> Result<()> {
     let copy = bench.scratch.join("copy.ext4");
     fs::copy(data, &copy).context("copy the data disk")?;

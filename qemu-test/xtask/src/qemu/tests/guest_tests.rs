@@ -1,8 +1,8 @@
-//! Black-box tests of the appliance that need what the host's kernel may lack, on a guest's kernel.
+//! Black-box tests of the appliance that need features the host's kernel may lack, on a guest's kernel.
 //!
-//! The first root is the whole machine: busybox, the kernel's modules, the test program with the appliance and the tools
-//! that it calls, all of them this host's. The test program knows the path of the appliance: a link leads from there to where
-//! it is in the guest. Init makes the links when everything is mounted, so the checkout may be anywhere, below `/tmp` too.
+//! The first root is the whole machine: busybox, the kernel's modules, the test program with the appliance and the tools that it
+//! calls, all of them the host's. The test program contains the appliance's path, so a link leads from there to its place in the
+//! guest. Init makes the links when everything is mounted, so the checkout may be anywhere, even below `/tmp`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,11 +29,11 @@ const MODULES: [&str; 6] = [
     "af_packet",
     "ipv6",
 ];
-/// What init and its command call busybox by.
+/// Busybox applets for init and its command.
 const APPLETS: [&str; 7] = ["echo", "insmod", "ln", "mkdir", "mount", "poweroff", "sh"];
-/// Where the guest has what was built here: a folder that no host has, and nothing is mounted over.
+/// Directory of the built programs in the guest: one that no host has, and that nothing is mounted over.
 const BUILT: &str = "/built-here";
-/// What the tests call.
+/// Tools that the tests call.
 const TOOLS: [&str; 8] = [
     "ip",
     "ethtool",
@@ -44,21 +44,21 @@ const TOOLS: [&str; 8] = [
     "dropbear",
     "dropbearkey",
 ];
-/// An emulated processor runs all of the tests of VLANs in a minute, and those of SYN cookies in two.
+/// On an emulated processor all tests of VLANs take a minute, and those of SYN cookies two.
 const LIMIT: Duration = Duration::from_secs(400);
 const MEMORY_MIB: u32 = 512;
 
-/// Every test of VLANs, on a kernel that has them.
+/// All tests of VLANs, on a kernel that supports them.
 pub fn vlan(bench: &Bench) -> Result<()> {
     black_box(bench, "vlan::")
 }
 
-/// Every test of SYN cookies that has no mark (`not_in_guests!`): the program that gives them is the one that a verifier knows least of.
+/// All tests of SYN cookies without the mark `not_in_guests!`: their program depends most on the verifier.
 pub fn shield(bench: &Bench) -> Result<()> {
     black_box(bench, "shield::")
 }
 
-/// The black-box tests that `filter` names.
+/// Runs the black-box tests that `filter` names.
 fn black_box(bench: &Bench, filter: &str) -> Result<()> {
     let program = test_program()?;
     let initrd = bench.scratch.join("initrd");
@@ -84,7 +84,7 @@ fn black_box(bench: &Bench, filter: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the black-box tests, and says where they are.
+/// Builds the black-box tests; returns their path.
 fn test_program() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args([
@@ -105,7 +105,7 @@ fn test_program() -> Result<PathBuf> {
         .with_context(|| path.display().to_string())
 }
 
-/// The archive of a machine that runs the tests whose names contain `filter`.
+/// Archive of a machine that runs the tests whose names contain `filter`.
 fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
     let mut packages = image::packages();
     let busybox = packages
@@ -134,7 +134,7 @@ fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
     }
     root.archive.program("modules/order", order.as_bytes());
 
-    // The path that the test program was built with.
+    // The path that is compiled into the test program.
     let appliance = program
         .ancestors()
         .nth(2)
@@ -157,20 +157,20 @@ fn first_root(bench: &Bench, program: &Path, filter: &str) -> Result<Vec<u8>> {
     Ok(root.archive.finish())
 }
 
-/// Lines of a shell script that make `path` lead to `built`.
+/// Lines of a shell script that link `path` to `built`.
 fn link(built: &Path, path: &Path) -> Result<String> {
     let folder = shell_word(path.parent().context("a program is in a folder")?)?;
     let (built, path) = (shell_word(built)?, shell_word(path)?);
     Ok(format!("mkdir -p {folder}\nln -s {built} {path}\n"))
 }
 
-/// A path as one word of a shell script, whatever is in it.
+/// A path quoted as one word of a shell script.
 fn shell_word(path: &Path) -> Result<String> {
     let path = path.to_str().context("a path is UTF-8")?;
     Ok(format!("'{}'", path.replace('\'', r"'\''")))
 }
 
-/// An archive and what is in it.
+/// An archive and the names in it.
 #[derive(Default)]
 struct Root {
     archive: Archive,
@@ -184,7 +184,7 @@ impl Root {
         }
     }
 
-    /// A file, and the directories that lead to it.
+    /// Adds a file, and the directories that lead to it.
     fn file(&mut self, path: &Path, data: &[u8]) {
         let name = path.to_string_lossy();
         let name = name.trim_start_matches('/');
@@ -196,7 +196,7 @@ impl Root {
         }
     }
 
-    /// The program of this host at `path`, as `data` at `place`, and the libraries that the dynamic loader finds for it here.
+    /// Adds the host's program at `path`, as `data` at `place`, and the libraries that the dynamic loader finds for it here.
     fn with_libraries(&mut self, path: &Path, place: &Path, data: &[u8]) -> Result<()> {
         self.file(place, data);
         for word in output_of(Command::new("ldd").arg(path))?.split_whitespace() {
@@ -223,7 +223,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    /// A checkout below what the guest mounts over (`/tmp`, `/run`, `/dev`), or with a name that a shell would split.
+    /// A checkout below the guest's mount points (`/tmp`, `/run`, `/dev`), or with a name that a shell would split.
     #[test]
     fn link_leads_to_what_was_built_wherever_the_checkout_is() {
         let folder = std::env::temp_dir().join(format!("xdnsd-links-{}", std::process::id()));

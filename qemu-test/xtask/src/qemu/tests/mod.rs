@@ -1,7 +1,7 @@
-//! The image under test: what it has to do on each kernel, each kind of network device, and on bad days.
+//! Tests of the image: on each kernel, with each kind of network device, and in failure cases.
 //!
-//! Each test boots machines of its own and ends with one line. A boot that says nothing at all is tried once more:
-//! emulated processors hang on rare occasions (a line says so), and that is the emulator's fault, not the image's.
+//! Each test boots its own machines and ends with one line. A boot that prints nothing at all is retried once: emulated
+//! processors hang on rare occasions (a line reports it), and that is the emulator's fault.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -30,18 +30,18 @@ mod network;
 pub use bench::BOOT_LIMIT;
 use bench::Bench;
 
-/// Tests at once; each is a machine.
+/// Range of concurrent tests; each is a machine.
 const JOB_RANGE: RangeInclusive<u32> = 1..=64;
 
 /// A test of the image.
 struct Case {
     name: &'static str,
-    /// The kernel that it is about; with an image from elsewhere, that image's is taken.
+    /// The kernel that it is about; with an external image, that image's is used.
     kernel: Kernel,
     arch: Arch,
-    /// Whether it needs a tap device.
+    /// True if it needs a tap device.
     needs_root: bool,
-    /// Whether it only makes sense with the image that is built here.
+    /// True if it only applies to the image built here.
     is_own_image: bool,
     main: fn(&Bench) -> Result<()>,
 }
@@ -239,7 +239,7 @@ impl ImageArguments {
     }
 }
 
-/// The images that the tests share. One that cannot be built fails the tests that need it.
+/// Images shared by the tests. One that cannot be built fails the tests that need it.
 struct Images(Vec<(Arch, Kernel, Result<Image>)>);
 
 impl Images {
@@ -313,7 +313,7 @@ fn run_all(
         }
         while waiting.lock().is_ok_and(|waiting| !waiting.is_empty()) {
             if signals.wait(std::time::Duration::from_millis(200)) {
-                // Those that run end with this process; the others do not begin.
+                // Running tests end with this process; the others do not start.
                 waiting
                     .lock()
                     .map(|mut waiting| waiting.clear())

@@ -15,31 +15,31 @@ use xdnsd_lab::process::output_of;
 
 /// Questions from different ports, so that every queue gets some.
 const QUESTIONS: u32 = 40;
-/// A frame that is shorter is padded.
+/// Least length of a frame; shorter ones are padded.
 const ETHERNET_MIN: usize = 60;
-/// The question for the root's name servers. As a frame it has 59 bytes, one less than Ethernet's shortest.
+/// Question for the root's name servers. Its frame has 59 bytes, one less than Ethernet's minimum.
 const ROOT: &[u8] = &[0, 0, 2, 0, 1];
-/// Of a datagram's first fragment, without the last one's flag: bytes, which have to be a multiple of 8.
+/// Bytes of a datagram's first fragment, a multiple of 8, and the flag that more follow.
 const FRAGMENT_LEN: usize = 16;
 const MORE_FRAGMENTS: u16 = 0x2000;
-/// A question without an answer is asked so often, each time for so long.
+/// Attempts for a question without an answer, and the time limit of each.
 const TRIES: u32 = 5;
 const REPLY_LIMIT: Duration = Duration::from_secs(4);
-/// More than enough in a second for a name to be a hot one. A slow guest may need more than one second.
+/// Queries in a second for a name to become hot: more than enough. A slow guest may need several attempts.
 const HOT: u32 = 50;
 const HOT_TRIES: u32 = 3;
 const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
 const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
-/// The capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
+/// Capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
 const RIGHTS: &str = "000000c000007400";
-/// What the first thread keeps of them: port 53, interfaces, raw sockets.
+/// Those that the first thread keeps: port 53, interfaces, raw sockets.
 const FIRST_THREAD: &str = "0000000000003400";
-/// Offloads of the guest that keep XDP away while they cannot be switched off from inside.
+/// The guest cannot switch off offloads that exclude XDP.
 const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
-/// With this the driver may share its buffers with AF_XDP, where the kernel knows how.
+/// Allows the driver to share its buffers with AF_XDP, if the kernel supports it.
 const ZERO_COPY: &str = ",disable-legacy=on,iommu_platform=on";
 
-/// Attached in the driver, a name is answered by the fast path, and by the program itself when it is asked for often.
+/// Attached in the driver: AF_XDP answers a name, and the program itself answers one that is asked for often.
 pub fn native(bench: &Bench) -> Result<()> {
     let config = bench.configuration("") + HOT_NAMES;
     let mut router = bench.router_with(&config, "")?;
@@ -51,7 +51,7 @@ pub fn native(bench: &Bench) -> Result<()> {
     router.ask_tcp("over-tcp.test")
 }
 
-/// The server is no longer root, and neither it nor what it might start can become root again.
+/// The server is no longer root, and neither it nor a program that it executes can become root again.
 fn has_few_rights(router: &mut Router) -> Result<()> {
     let status = router
         .guest
@@ -82,7 +82,7 @@ fn has_few_rights(router: &mut Router) -> Result<()> {
     Ok(())
 }
 
-/// Attached in the generic hook, the same.
+/// Attached in generic mode: the same.
 pub fn generic(bench: &Bench) -> Result<()> {
     let config = bench.configuration("xdp = \"generic\"") + HOT_NAMES;
     let mut router = bench.router_with(&config, "")?;
@@ -92,14 +92,14 @@ pub fn generic(bench: &Bench) -> Result<()> {
     is_answered_by_the_program(&mut router)
 }
 
-/// Switched off, the kernel's sockets answer all.
+/// Switched off: the kernel's sockets answer everything.
 pub fn off(bench: &Bench) -> Result<()> {
     let mut router = bench.router("xdp = \"off\"", "")?;
     is_answered_without_xdp(&mut router)
 }
 
-/// A driver that does not take the program in native mode: the service comes up all the same. Only a tap device has
-/// offloads to be kept from switching off.
+/// A driver refuses the program in native mode: the service comes up all the same. Only a tap device has offloads that can be
+/// locked.
 pub fn refused(bench: &Bench) -> Result<()> {
     let cable = Cable::new(false)?;
     let router = cable.router_with(bench, 1, NO_OFFLOAD_CONTROL)?;
@@ -114,13 +114,13 @@ pub fn refused(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// AF_XDP in the driver's own buffers.
+/// AF_XDP in zero-copy mode.
 pub fn zero_copy(bench: &Bench) -> Result<()> {
     let config = bench.configuration("zero_copy = true") + HOT_NAMES;
     let mut router = bench.router_with(&config, ZERO_COPY)?;
     router.console_will_say("AF_XDP socket, zero-copy mode")?;
     is_answered_by_xdp(&mut router)?;
-    // From such a queue the driver sends nothing back, and does not say so.
+    // The driver silently drops XDP_TX frames from such a queue.
     router.console_says("virtio-net sends none from zero-copy queues")?;
     router.ask_often("hot.test", HOT)?;
     let answered = router.guest.counter_with(FRAMES, ANSWERED)?;
@@ -150,8 +150,8 @@ pub fn two_queues(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// The driver asks for a queue more per processor when a program is attached, and gets it for receiving only: a socket on
-/// such a queue could not send. No question may be lost on any of them.
+/// When a program is attached, the driver requests one more queue per processor, and gets it for receiving only: a socket on such
+/// a queue could not send. No question may be lost on any of them.
 pub fn growing_queues(bench: &Bench) -> Result<()> {
     let cable = Cable::new(true)?;
     let mut router = cable.router(bench, 4)?;
@@ -181,8 +181,8 @@ pub fn growing_queues(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// What a cable brings: both families, TCP, an answer too big for UDP, a tagged frame, padding behind a short one, a query
-/// in two fragments.
+/// Frames on a cable: both families, TCP, an answer too big for UDP, a tagged frame, padding after a short one, a query in two
+/// fragments.
 pub fn frames(bench: &Bench) -> Result<()> {
     let cable = Cable::new(false)?;
     let mut router = cable.router(bench, 1)?;
@@ -210,7 +210,7 @@ pub fn frames(bench: &Bench) -> Result<()> {
     cable.ask_in_fragments(&mut router)
 }
 
-/// Asked twice: the second answer comes from the cache, over the fast path.
+/// Asked twice: the second answer comes from the cache, over AF_XDP.
 fn is_answered_by_xdp(router: &mut Router) -> Result<()> {
     router.ask("first.test")?;
     router.ask("first.test")?;
@@ -223,7 +223,7 @@ fn is_answered_by_xdp(router: &mut Router) -> Result<()> {
     Ok(())
 }
 
-/// Asked for often, the last answers come from the XDP program.
+/// Asked often: the last answers come from the XDP program.
 fn is_answered_by_the_program(router: &mut Router) -> Result<()> {
     for _ in 0..HOT_TRIES {
         router.ask_often("hot.test", HOT)?;
@@ -274,7 +274,7 @@ impl Cable {
         output_of(command.args(["+short", "+tries=3", "+time=4"]).args(words))
     }
 
-    /// Each dig asks from a port of its own, which is what the guest's queues are chosen by.
+    /// Each dig uses a different port, and the guest's queues are chosen by port.
     fn ask_from_many_ports(&self) -> Result<()> {
         for number in 0..QUESTIONS {
             let name = format!("n{}.test", number % 4);
@@ -283,7 +283,7 @@ impl Cable {
         Ok(())
     }
 
-    /// A tag that the configuration does not name is the kernel's business: its VLAN device goes on to answer.
+    /// A tag that the configuration does not name is left to the kernel: its VLAN device still answers.
     fn ask_tagged(&self, router: &mut Router) -> Result<()> {
         router.guest.shell(
             "ip link add link eth0 name eth0.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev eth0.7 && ip link set eth0.7 up",
@@ -304,7 +304,7 @@ impl Cable {
         )
     }
 
-    /// Ethernet pads short frames: what follows the packet is no part of the message, and may be anything.
+    /// Ethernet pads short frames: bytes after the packet may be anything, and are not part of the message.
     fn ask_with_padding(&self, router: &mut Router) -> Result<()> {
         self.ask_in_frames(router, "a padded frame", 0xabcd, |mac| {
             let mut frame = frame_of(mac, &datagram(0xabcd, ROOT), 0);
@@ -313,7 +313,7 @@ impl Cable {
         })
     }
 
-    /// Half a query is not the fast path's business: the kernel puts it together and its sockets answer.
+    /// A fragment of a query is left to the kernel, which reassembles it for its sockets.
     fn ask_in_fragments(&self, router: &mut Router) -> Result<()> {
         self.ask_in_frames(router, "two fragments", 0xbcde, |mac| {
             let whole = datagram(0xbcde, ROOT);
@@ -326,7 +326,7 @@ impl Cable {
         })
     }
 
-    /// Sends frames that are one query with this `id`, until the response to it is seen on the cable.
+    /// Sends frames that make up one query with this `id`, until its response is seen on the cable.
     fn ask_in_frames(
         &self,
         router: &mut Router,
@@ -336,7 +336,7 @@ impl Cable {
     ) -> Result<()> {
         let mac = parse_mac(&router.guest.shell("cat /sys/class/net/eth0/address")?)?;
         let socket = FrameSocket::open(&self.namespace, DEVICE)?;
-        // Source port 53, destination port, ID, and the bit that makes it a response.
+        // Source port 53, destination port, ID, and QR.
         let is_response = |frame: &[u8]| {
             frame.get(34..38) == Some(&[0, 53, 0x9c, 0x40])
                 && frame.get(42..44) == Some(&id.to_be_bytes())
@@ -357,7 +357,7 @@ impl Cable {
     }
 }
 
-/// Who has 192.168.7.1, in VLAN 7 (RFC 826).
+/// Asks who has 192.168.7.1, in VLAN 7 (RFC 826).
 fn tagged_arp_request() -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend([0x02, 0, 0, 0, 0, 2, 0x81, 0, 0, 7, 0x08, 0x06]);
@@ -369,7 +369,7 @@ fn tagged_arp_request() -> Vec<u8> {
     frame
 }
 
-/// A query as a UDP datagram from port 40000, without a checksum, which IPv4 allows (RFC 768).
+/// A query in a UDP datagram from port 40000, without a checksum, which IPv4 allows (RFC 768).
 fn datagram(id: u16, question: &[u8]) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
@@ -383,7 +383,7 @@ fn datagram(id: u16, question: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// A frame to the guest with an IPv4 packet from the host, or a fragment of one.
+/// A frame to the guest with an IPv4 packet from the host, or with a fragment of one.
 fn frame_of(mac: &[u8], payload: &[u8], fragment: u16) -> Vec<u8> {
     let mut ip = vec![0x45, 0];
     ip.extend(

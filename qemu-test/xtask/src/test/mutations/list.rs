@@ -1,30 +1,30 @@
-//! What `mutations.toml` says: which text of a source keeps what once broke from breaking again, and which test has to see it.
+//! Parses `mutations.toml`: changes of source text that reintroduce former faults, and the test that must detect each.
 
 use std::fmt;
 
 use anyhow::{Context, Result, bail, ensure};
 use toml::{Table, Value};
 
-/// Where the list is, relative to the root.
+/// Path of the list, relative to the root.
 pub const LIST: &str = "qemu-test/mutations.toml";
 
-/// The keys of an entry, all of which it has.
+/// Keys that every entry has.
 const KEYS: [&str; 6] = ["row", "holds", "file", "text", "replacement", "test"];
 
-/// An entry: what brings something back that once broke.
+/// An entry: a change that reintroduces a former fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mutation {
-    /// By which name it goes; several entries may be of one row.
+    /// Its name; several entries may share it.
     pub row: String,
-    /// What does not hold any more while it is back.
+    /// Property that is violated while it is applied.
     pub holds: String,
-    /// The source, relative to the root.
+    /// Source file, relative to the root.
     pub file: String,
-    /// What stands there exactly once.
+    /// Text that occurs there exactly once.
     pub text: String,
-    /// What stands there while it is back.
+    /// Text that replaces it.
     pub replacement: String,
-    /// Who has to see it.
+    /// Test that must fail.
     pub test: Test,
 }
 
@@ -33,32 +33,32 @@ pub struct Mutation {
 pub struct Test {
     /// The package and its target: `-p xdnsd --test blackbox`.
     pub binary: Binary,
-    /// With its modules.
+    /// Name with its modules.
     pub name: String,
 }
 
 /// A binary of tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binary {
-    /// The package's name.
+    /// Name of the package.
     pub package: String,
-    /// What of it.
+    /// Target in the package.
     pub target: Target,
 }
 
-/// What of a package has tests.
+/// A target with tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Tests beside the code of the library.
+    /// The library's unit tests.
     Lib,
-    /// Tests beside the code of the program.
+    /// The program's unit tests.
     Bins,
     /// A file or folder of `tests/`.
     Test(String),
 }
 
 impl Mutation {
-    /// The source with the replacement; `text` is there as often as it should be.
+    /// The source with the replacement; fails unless `text` occurs exactly once.
     pub fn apply(&self, source: &str) -> Result<String> {
         let count = source.matches(&self.text).count();
         ensure!(
@@ -100,7 +100,7 @@ impl fmt::Display for Mutation {
 }
 
 impl Test {
-    /// Reads what would stand behind `cargo test`.
+    /// Parses arguments of `cargo test`.
     fn parse(words: &str) -> Result<Self> {
         let words: Vec<&str> = words.split_whitespace().collect();
         let (package, target, name) = match words[..] {
@@ -118,7 +118,7 @@ impl Test {
         })
     }
 
-    /// Where it may stand, relative to the package: in the file of one of its modules, or of the target itself.
+    /// Files that may contain the test, relative to the package: those of its modules, or the target itself.
     pub fn files(&self) -> Vec<String> {
         let (folder, mut files) = match &self.binary.target {
             Target::Lib => ("src".to_owned(), vec!["src/lib.rs".to_owned()]),
@@ -138,14 +138,14 @@ impl Test {
         files
     }
 
-    /// The function's own name.
+    /// Name of the function without its modules.
     pub fn function(&self) -> &str {
         self.name.rsplit("::").next().unwrap_or(&self.name)
     }
 }
 
 impl Binary {
-    /// What names it to cargo.
+    /// Arguments that select it in cargo.
     pub fn arguments(&self) -> Vec<&str> {
         let mut arguments = vec!["-p", &self.package];
         match &self.target {
@@ -157,7 +157,7 @@ impl Binary {
     }
 }
 
-/// Reads the list. The error says which entry is wrong.
+/// Parses the list. The error names the invalid entry.
 pub fn parse(text: &str) -> Result<Vec<Mutation>> {
     let table: Table = text.parse().with_context(|| LIST.to_owned())?;
     let entries = table.get("mutation").and_then(Value::as_array);

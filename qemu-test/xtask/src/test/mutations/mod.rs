@@ -1,7 +1,7 @@
-//! `cargo xtask test --mutations`: everything in [`list::LIST`] is brought back, alone, and its test has to fail.
+//! `cargo xtask test --mutations`: applies each entry of [`list::LIST`] alone, upon which its test has to fail.
 //!
-//! This happens in a copy of the workspace. A test that fails without that, a text that is not there exactly once, what does
-//! not build and a test that does not end are failures as well: they show nothing.
+//! This happens in a copy of the workspace. A test that fails without the mutation, a text that does not occur exactly once, a
+//! build error and a test that does not end are failures as well: they prove nothing.
 
 pub mod list;
 mod tree;
@@ -20,27 +20,27 @@ use crate::progress::{Task, Watched, watch};
 use crate::signals::Signals;
 use crate::workspace;
 
-/// How long a build may take: the first one builds everything.
+/// Time limit of a build: the first one builds everything.
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// How long the tests of one binary may take.
+/// Time limit of the tests of one binary.
 const TEST_LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Sources of the committed objects, which tests of other packages run in the kernel.
+/// Sources of the committed objects, which other packages' tests run in the kernel.
 const KERNEL: &str = "ebpf/";
-/// The packages whose own tests run that source outside it.
+/// Packages whose own tests run these sources outside the kernel.
 const KERNEL_PACKAGES: [&str; 2] = ["xdnsd-ebpf", "xdnsd-abi"];
 
-/// What became of a mutation.
+/// Outcome of a mutation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// Its test failed.
     Seen,
     /// Its test passed.
     Survived,
-    /// There is nothing to test.
+    /// It does not build.
     Unbuilt,
     /// Its test was killed at the time limit.
     Endless,
-    /// Its test fails without it, or is not there.
+    /// Its test fails without the mutation, or does not exist.
     Unsound,
 }
 
@@ -56,7 +56,7 @@ impl fmt::Display for Fate {
     }
 }
 
-/// Carries out `test --mutations ROWS…`; no row stands for all.
+/// Carries out `test --mutations ROWS…`; without rows all are tried.
 pub fn main(rows: &[String], signals: &Signals) -> Result<ExitCode> {
     let text = fs::read_to_string(workspace::root().join(LIST));
     let mutations = list::parse(&text.with_context(|| format!("read {LIST}"))?)?;
@@ -96,18 +96,18 @@ pub fn main(rows: &[String], signals: &Signals) -> Result<ExitCode> {
     })
 }
 
-/// Where mutations are tried out.
+/// Environment for trying mutations.
 struct Bench<'a> {
     tree: Tree,
     signals: &'a Signals,
 }
 
 impl Bench<'_> {
-    /// The tests of `mutations` that are there and pass while nothing is wrong.
+    /// Tests of `mutations` that exist and pass without a mutation.
     fn sound_tests<'m>(&self, mutations: &[&'m Mutation]) -> Result<Vec<&'m Test>> {
         let mut binaries: Vec<&Binary> = Vec::new();
         for mutation in mutations {
-            // Before anything is built.
+            // Checked before anything is built.
             self.tree.mutated(mutation)?;
             if !binaries.contains(&&mutation.test.binary) {
                 binaries.push(&mutation.test.binary);
@@ -170,7 +170,7 @@ impl Bench<'_> {
         let mut command = self.tree.cargo();
         command.arg("test").args(binary.arguments());
         command.args(["--", "--exact"]).args(names);
-        // A test that is skipped shows nothing.
+        // A skipped test proves nothing; with CI=true it fails.
         command.env("CI", "true");
         command
     }

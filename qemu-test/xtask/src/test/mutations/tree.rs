@@ -1,4 +1,4 @@
-//! A copy of the workspace with a build directory of its own, in which one file at a time is wrong.
+//! A copy of the workspace with its own build directory, in which one file at a time is mutated.
 
 use std::fs::{self, Permissions};
 use std::path::{Path, PathBuf};
@@ -9,13 +9,13 @@ use anyhow::{Context, Result};
 use super::list::Mutation;
 use crate::workspace;
 
-/// The copy, and the state of the workspace that it was made of. Later edits of the workspace do not reach it.
+/// The copy, and the files as they were copied. Later edits of the workspace do not affect it.
 pub struct Tree {
     root: PathBuf,
     files: Vec<Original>,
 }
 
-/// A file as it was.
+/// A file in its original state.
 struct Original {
     path: PathBuf,
     bytes: Vec<u8>,
@@ -23,7 +23,7 @@ struct Original {
 }
 
 impl Tree {
-    /// Makes it, or brings that of an earlier run up to date: what has not changed is not built again.
+    /// Makes the copy, or updates that of an earlier run: unchanged files are not built again.
     pub fn copy() -> Result<Self> {
         let root = workspace::target().join("mutations");
         fs::create_dir_all(&root).with_context(|| format!("create {}", root.display()))?;
@@ -52,7 +52,7 @@ impl Tree {
         Ok(tree)
     }
 
-    /// Makes every file right again. Those that are right keep their times, by which cargo knows what to build.
+    /// Restores every file. Unmodified ones keep their times, by which cargo decides what to build.
     pub fn restore(&self) -> Result<()> {
         for Original {
             path,
@@ -83,7 +83,7 @@ impl Tree {
         mutation.apply(source.with_context(|| format!("{} is text", mutation.file))?)
     }
 
-    /// Makes everything right but for this.
+    /// Restores all files and applies this mutation.
     pub fn apply(&self, mutation: &Mutation) -> Result<()> {
         self.restore()?;
         let place = self.root.join(&mutation.file);
