@@ -27,7 +27,7 @@ pub mod map {
     pub const PROTECTED: &str = "protected";
     /// ARRAY of [`super::ClientSet`]: clients with a proven address, by a hash of it.
     pub const CLIENTS: &str = "clients";
-    /// PERCPU_ARRAY of u64: count and second of events that are limited per second, see [`super::few`].
+    /// PERCPU_ARRAY of u64: state of each limit that holds per processor, see [`super::few`].
     pub const FEW: &str = "few";
     /// HASH: [`super::Listen`] with port 0 -> [`super::PathCheck`]: addresses that are ours, for any protocol.
     pub const ADDRESSES: &str = "addresses";
