@@ -442,7 +442,7 @@ impl<'a> Iterator for SnapshotRecords<'a> {
 /// Opens a file. Returns its records, and its header, or `None` if the header is damaged.
 ///
 /// # Errors
-/// [`HeaderError`] if the file is no snapshot of our version; never [`HeaderError::Damaged`].
+/// [`HeaderError`] if the file is foreign, truncated or of another version; never [`HeaderError::Damaged`].
 pub fn open(file: &[u8]) -> Result<(Option<SnapshotHeader>, SnapshotRecords<'_>), HeaderError> {
     let header = match SnapshotHeader::decode(file) {
         Ok(header) => Some(header),
