@@ -283,7 +283,7 @@ fn a_file_that_does_not_answer_holds_up_neither_addresses_nor_requests_nor_the_e
         .wait_log_count("listening on 10.53.0.99:53, too", 1)?;
     scene.daemon.signal(Signal::SIGHUP)?;
     scene.daemon.metrics()?;
-    // Whoever asks for it gets the result, which is not there yet.
+    // A client that asks for a reload waits for the result, which is not there yet.
     let mut reload = router.command(BINARY);
     reload.args(["reload", "--socket"]).arg(folder.join("sock"));
     let mut reload = Process::spawn(reload, &folder.join("reload.log"))?;

@@ -86,8 +86,8 @@ impl LocalBuilder {
             })
     }
 
-    /// Marks the plain names that leave other types to upstream. If plain names stay local, the operator's names hide all
-    /// types; a client named like a top-level domain does not hide that domain's keys.
+    /// Marks the plain names for which types at a zone cut go upstream. If plain names stay local, those of the operator hide
+    /// all types; a client named like a top-level domain does not hide that domain's keys.
     fn mark_plain_names(&mut self) {
         for name in &self.names {
             let Some((label, [0])) = cut_label(name) else {

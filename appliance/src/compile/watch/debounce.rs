@@ -6,22 +6,24 @@ use xdnsd_core::time::Instant;
 
 use super::{Change, LOOK_MS, Pace, What};
 
-/// Time without a change after which a file that is written in one go is read, in milliseconds …
+/// Time without a change after which a live or replaced file is read, in milliseconds.
 const QUIET_MS: u64 = 200;
-/// … or time after which it is read in any case, if changes do not end.
+/// Maximum wait for a live file after its first change, in milliseconds.
 pub const LIVE_PATIENCE_MS: u64 = 2_000;
-/// Minimum time after any change: dnsmasq empties its lease file, and then writes it.
+/// Minimum wait after the latest change, in milliseconds: dnsmasq empties its lease file, and then writes it.
 const BREATH_MS: u64 = 20;
-/// Time after a file that was written in place is closed: its writer may open it again, like a script that puts parts together.
+/// Time without a change after which a file that was written in place and closed is read, in milliseconds: its writer may open
+/// it again, like a script that puts parts together.
 const CLOSED_MS: u64 = 1_000;
-/// Time after which it is read in any case.
+/// Maximum wait for a closed or replaced file that is written as a whole, in milliseconds.
 const CLOSED_PATIENCE_MS: u64 = 60_000;
-/// Time after a change of a polled file: the next look shows whether its writer has finished.
+/// Time without a change after which a polled file is read, in milliseconds: the next look shows whether its writer has
+/// finished.
 const SEEN_MS: u64 = 2 * LOOK_MS + CLOSED_MS;
-/// Time without a write after which an open file is read that is written as a whole, such as a slow download: its writer has
-/// been forgotten.
+/// Time without a write after which an open file is read that is written as a whole, in milliseconds, such as a slow download:
+/// its writer has been forgotten.
 pub(super) const OPEN_MS: u64 = 30_000;
-/// Time after which such a file is read although its writer goes on.
+/// Maximum wait for such a file while its writer goes on, in milliseconds.
 pub(super) const OPEN_PATIENCE_MS: u64 = 600_000;
 
 /// Changed files. Each is waited for by itself: one that never gets finished delays no other.

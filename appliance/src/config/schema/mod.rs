@@ -83,8 +83,8 @@ pub fn heading_of(name: &str) -> Option<String> {
 
 /// A section: the struct, the table that describes it and the reader, from one list of keys.
 ///
-/// `key was old_name: Type = default, range;` where the old name, the default and the range may be left out. Without a default
-/// the key is required. A file may have the old name, and is told the new one.
+/// `key was old_name: Type = default, range;`, in which old name, default and range are optional. A key without a default is
+/// required. A file with the old name gets a warning with the new one.
 macro_rules! section {
     ($(#[doc = $doc:literal])+ $name:ident = $word:literal, many: $many:literal {
         $($(#[doc = $key_doc:literal])+ $key:ident $(was $old:ident)?: $type:ty $(= $default:expr)? $(, $range:expr)?;)+

@@ -53,7 +53,7 @@ pub struct WorkerCounters {
 pub struct ProgramCounters {
     /// Interface of the config that it serves.
     pub interface: String,
-    /// State of its place for a port: the port and why the program serves nobody there, or `None` if the place is free. The
+    /// State of its place for a port: the port and why the program serves no queries there, or `None` if the place is free. The
     /// field is `None` if the program is attached to the interface itself.
     pub port: Option<Box<dyn Fn() -> Option<PortState> + Send + Sync>>,
     /// One row per [`Reason`], in index order; one column per CPU.
@@ -64,7 +64,7 @@ pub struct ProgramCounters {
     pub no_tier0: Box<dyn Fn() -> &'static str + Send + Sync>,
 }
 
-/// A port of a bridge, and why its program serves nobody, in a word; empty if it serves.
+/// A port of a bridge, and why its program serves no queries, in a word; empty if it serves.
 pub type PortState = (String, &'static str);
 
 /// Hosts behind this one that the shield protects, of one section of the config.

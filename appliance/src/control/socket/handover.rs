@@ -72,7 +72,7 @@ pub(super) fn admit(
 /// Client side: sends `memory` with `request`, and returns the connection that stays.
 ///
 /// # Errors
-/// Nobody answers at `path`, or the daemon reports a problem.
+/// No daemon answers at `path`, or the daemon reports a problem.
 pub fn hand_over(path: &Path, request: &str, memory: BorrowedFd<'_>) -> io::Result<UnixStream> {
     let failed = |error: io::Error| connection_failed(path, PATIENCE, &error);
     let daemon = connect(path, PATIENCE).map_err(failed)?;

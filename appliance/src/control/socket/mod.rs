@@ -317,7 +317,7 @@ impl ControlServer {
     }
 }
 
-/// An error of a client or its connection affects no other.
+/// Logs an error of a client or its connection, which affects no other.
 fn log_client(served: io::Result<()>) {
     if let Err(error) = served {
         debug!("control: client: {error}");
@@ -450,7 +450,7 @@ fn finish(out: &mut impl Write, result: Result<(), CommandError>) -> io::Result<
 /// Client side: sends `request` and copies the answer's lines to `out`.
 ///
 /// # Errors
-/// Nobody answers at `path`, the answer is truncated, or the daemon reports a problem.
+/// No daemon answers at `path`, the answer is truncated, or the daemon reports a problem.
 pub fn ask(path: &Path, request: &str, out: &mut dyn Write) -> io::Result<()> {
     ask_within(path, request, out, [PATIENCE, PATIENCE_FILES])
 }

@@ -118,7 +118,7 @@ impl Dnstap {
     /// Writes an entry if it is a query or an answer, whether its bytes are complete or not.
     ///
     /// # Errors
-    /// The disk is full, or nobody reads.
+    /// The disk is full, or the socket has no reader.
     pub fn write(&mut self, seen: &SeenEntry) -> io::Result<()> {
         if let Some(payload) = payload(seen) {
             self.out.write_all(&(payload.len() as u32).to_be_bytes())?;
@@ -130,7 +130,7 @@ impl Dnstap {
     /// Flushes to the kernel.
     ///
     /// # Errors
-    /// The disk is full, or nobody reads.
+    /// The disk is full, or the socket has no reader.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

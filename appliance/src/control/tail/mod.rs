@@ -89,7 +89,7 @@ struct Sinks<'o> {
 /// Shows what the daemon at `socket` is asked, until the reader of `out` has gone, or a signal comes.
 ///
 /// # Errors
-/// Nobody answers there, the daemon ends, or writing fails; in words.
+/// No daemon answers there, the daemon ends, or writing fails; in words.
 pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let mut sinks = Sinks::open(options, out)?;

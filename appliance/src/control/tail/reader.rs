@@ -52,7 +52,7 @@ impl TapReader {
     /// select.
     ///
     /// # Errors
-    /// Nobody answers there, or the daemon refuses.
+    /// No daemon answers there, or the daemon refuses.
     pub fn attach(socket: &Path, wanted: u8, shape: RingLayout) -> io::Result<Self> {
         let (file, memory) = SharedMemory::make(shape.bytes())?;
         let request = readers::request(wanted, shape);

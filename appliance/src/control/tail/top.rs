@@ -40,7 +40,7 @@ const NAME_MIN: usize = 20;
 /// Shows the daemon at `socket` until a signal comes; with `is_once` a single screen, after a second.
 ///
 /// # Errors
-/// Nobody answers there, or the daemon ends; in words.
+/// No daemon answers there, or the daemon ends; in words.
 pub fn run(socket: &Path, is_once: bool, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
     let is_terminal = std::io::stdout().is_terminal();
