@@ -63,7 +63,7 @@ struct Front {
 enum LogSink {
     /// Descriptor 2, which is our pipe; with the original standard error, and a channel for the end of the copying thread.
     Pipe(OwnedFd, Receiver<()>),
-    /// None: the process ends.
+    /// No destination: the process ends.
     Closed,
 }
 

@@ -92,7 +92,7 @@ pub fn obstacle(protocol: Protocol, address: SocketAddr) -> Option<Obstacle> {
     })
 }
 
-/// The process that shares an address with us: each of both gets a part of the datagrams.
+/// The process that shares an address with us: each gets a part of the datagrams.
 #[must_use]
 pub fn sharer(protocol: Protocol, address: SocketAddr) -> Option<String> {
     let is_free = || UdpSocket::bind(address).is_ok();

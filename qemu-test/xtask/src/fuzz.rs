@@ -17,7 +17,7 @@ const FOLDER: &str = "appliance/fuzz";
 /// Their package.
 const PACKAGE: &str = "xdnsd-fuzz";
 
-/// What `fuzz` is told.
+/// Arguments of `fuzz`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The targets to try, by their names; otherwise all.

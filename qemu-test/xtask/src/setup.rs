@@ -34,13 +34,13 @@ pub enum Purpose {
     Scripts,
     /// The image without Buildroot, and the virtual machine that boots it.
     Image,
-    /// The same for 64-bit Arm.
+    /// The image for 64-bit Arm.
     ImageAarch64,
     /// The newest of the servers that benchmarks compare with.
     Peers,
-    /// What captures, replays and reads packets for `bench paper`.
+    /// Tools that capture, replay and read packets for `bench paper`.
     Paper,
-    /// What looks at the Debian package and at its manual pages.
+    /// Checks of the Debian package and of its manual pages.
     Package,
 }
 
@@ -100,7 +100,7 @@ impl ValueEnum for Purpose {
     }
 }
 
-/// What `setup` is told.
+/// Arguments of `setup`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// What the packages are for [default: all of these].

@@ -9,7 +9,7 @@ use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tai
 
 use crate::os::random;
 
-/// Maps of the shield. Until a program of the shield is loaded `tails` is empty, and SYNs pass.
+/// Maps of the shield. Until a program of the shield is loaded, `tails` has none for SYNs, which then pass.
 pub(super) struct ShieldMaps {
     /// Kept open: the kernel empties it when user space closes the last descriptor.
     pub(super) tails: ProgramArray<MapData>,

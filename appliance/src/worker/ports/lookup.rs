@@ -137,8 +137,8 @@ impl LookupPorts {
         self.table.close(port);
     }
 
-    /// Queues `message` from `port` to `to` for the next [`LookupPorts::flush`]. False if the route or the packet is missing.
-    /// Questions for which sending has failed meanwhile are added to `unsent`.
+    /// Queues `message` from `port` to `to` for the next [`LookupPorts::flush`]. False if no route to `to` is known, or if the
+    /// message is too long. Questions for which sending has failed meanwhile are added to `unsent`.
     pub fn send(
         &mut self,
         port: u16,

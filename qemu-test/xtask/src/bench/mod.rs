@@ -48,7 +48,7 @@ const SUBJECT_CORE: usize = 1;
 const ROUNDS: u32 = 7;
 const SECONDS: u32 = 2;
 
-/// What `bench` is to measure.
+/// Subcommands of `bench`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Cache hits over AF_XDP, against a bare AF_XDP echo and an echo over the kernel's sockets.

@@ -20,7 +20,7 @@ use clap::Args;
 use crate::workspace;
 use xdnsd_lab::process::output_of;
 
-/// What `dist` is told.
+/// Arguments of `dist`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Proves that every cargo of this machine makes the same archive, and that it makes the same server anywhere.

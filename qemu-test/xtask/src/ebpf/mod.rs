@@ -69,7 +69,7 @@ const STRIP: [&str; 3] = [
     "--remove-section=.rel.BTF.ext",
 ];
 
-/// What `ebpf` is told.
+/// Arguments of `ebpf`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Proves that the committed objects were built from these sources, and changes nothing.

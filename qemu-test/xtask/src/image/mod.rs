@@ -150,7 +150,7 @@ impl Image {
     }
 }
 
-/// What to build.
+/// Image to build.
 #[derive(Debug, Clone, Args)]
 pub struct Recipe {
     /// For which machine.
@@ -249,7 +249,7 @@ pub fn directory() -> PathBuf {
     workspace::target().join("image")
 }
 
-/// What `image` is told.
+/// Arguments of `image`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// What to build.

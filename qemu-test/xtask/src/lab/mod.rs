@@ -24,7 +24,7 @@ mod shield;
 /// Default prefix of the namespaces.
 pub const DEFAULT_PREFIX: &str = "xdnsd";
 
-/// What `lab` is to do.
+/// Subcommands of `lab`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Makes the three hosts and the links between them.
@@ -79,7 +79,7 @@ pub enum Command {
     },
 }
 
-/// Which lab.
+/// Name of a lab.
 #[derive(Debug, Args)]
 pub struct Name {
     /// Prefix of the names of its namespaces.
@@ -87,7 +87,7 @@ pub struct Name {
     prefix: String,
 }
 
-/// What kind of lab.
+/// Properties of a lab.
 #[derive(Debug, Args)]
 pub struct Knobs {
     /// RX and TX queues of the client's link.

@@ -34,7 +34,7 @@ const ROWS: [(&str, &[&str]); 6] = [
     ("qemu-test", &["qemu-test"]),
 ];
 
-/// What `measure` is told.
+/// Arguments of `measure`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Folders of other sources; each gets a row.

@@ -30,7 +30,7 @@ const CARGO_DEB: Tool = Tool {
     version: "3.8.0",
 };
 
-/// What `package` is told.
+/// Arguments of `package`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Has lintian judge the package and man its pages, and looks whether what it unpacks to works.

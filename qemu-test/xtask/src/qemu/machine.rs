@@ -29,7 +29,7 @@ const KVM_PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// Time limit of a QEMU command.
 const CONTROL_LIMIT: Duration = Duration::from_secs(20);
 
-/// What runs the guest's instructions.
+/// Accelerator that runs the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
     /// The host's processor.

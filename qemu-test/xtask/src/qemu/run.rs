@@ -52,7 +52,7 @@ pub const ANSWERED: &str = "reason=\"answered\"";
 /// Queries in a second for a name to become hot: more than enough.
 const OFTEN: u32 = 20;
 
-/// What `run` is told about its virtual machine.
+/// Arguments of `run` for its virtual machine.
 #[derive(Debug, Args)]
 pub struct MachineArguments {
     /// Boots the image in this folder, such as Buildroot's output/images.

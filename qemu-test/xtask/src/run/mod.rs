@@ -45,7 +45,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time between two checks whether the user wants to end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What `run` is told.
+/// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Uses network namespaces on this machine instead of a virtual machine; needs root.

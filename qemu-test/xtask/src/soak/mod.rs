@@ -45,7 +45,7 @@ const GROWTH_MINUTES_MIN: u64 = 10;
 /// Record of the tables.
 const RECORD: &str = "qemu-test/SOAK.md";
 
-/// What `soak` is told.
+/// Arguments of `soak`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// How long it goes on.

@@ -26,7 +26,7 @@ pub mod tally;
 use steps::{Scope, Step, Way};
 use tally::Tally;
 
-/// What `test` is told.
+/// Arguments of `test`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Skips what takes minutes.

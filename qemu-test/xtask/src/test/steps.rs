@@ -31,7 +31,7 @@ pub struct Step {
     pub command: fn(&Scope) -> Result<Command>,
 }
 
-/// By which way the black-box tests go: how queries come in, and from which ports questions leave.
+/// Way of the black-box tests: how queries arrive, and from which ports questions are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Way {
     /// Queries come in over AF_XDP, questions leave from ports of one socket.

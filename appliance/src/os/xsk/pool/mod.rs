@@ -43,7 +43,7 @@ pub struct SharedUmem {
 pub struct ChunkOwner(u8);
 
 impl ChunkOwner {
-    /// None: the chunk may be taken for a reply, or for a fill ring.
+    /// No owner: the chunk may be taken for a reply, or for a fill ring.
     pub const FREE: Self = Self(0);
     /// Reserved for a socket that is not open.
     pub const SPARE: Self = Self(1);

@@ -43,7 +43,7 @@ const RATE_MAX: u32 = 150_000;
 /// The zone of the names.
 const ORIGIN: &str = "miss.test.";
 
-/// What `bench miss` is told.
+/// Arguments of `bench miss`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Questions per second while latency is measured.

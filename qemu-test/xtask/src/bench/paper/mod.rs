@@ -53,7 +53,7 @@ const DISTANCE_RANGE: RangeInclusive<u32> = 1..=1_000;
 /// Directory of the committed figures.
 const KEPT: &str = "qemu-test/paper";
 
-/// What `bench paper` is told.
+/// Arguments of `bench paper`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Names that are asked for.

@@ -34,7 +34,7 @@ use turn::{Ground, Who};
 const ROUNDS: u32 = 1;
 const SECONDS: u32 = 4;
 
-/// What `bench shield` is told.
+/// Arguments of `bench shield`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Cached queries over UDP a second.

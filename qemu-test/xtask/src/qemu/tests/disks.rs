@@ -211,7 +211,7 @@ pub fn update(bench: &Bench) -> Result<()> {
     ensure!(router.verdict.contains("slot=a"), "{}", router.verdict);
     router.guest.log_in()?;
 
-    // The other slot gets a copy of this one with an empty server.
+    // The other slot gets a copy of this one. Half a system, from a pipe, is refused.
     router
         .guest
         .shell("dd if=/dev/vda2 of=/dev/vda3 bs=64k 2>/dev/null")?;

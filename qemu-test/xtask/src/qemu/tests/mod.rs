@@ -184,7 +184,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// What the tests of the image are told.
+/// Arguments of the image's tests.
 #[derive(Debug, Args)]
 pub struct ImageArguments {
     /// Runs only what has this in its name.
