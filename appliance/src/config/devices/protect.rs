@@ -87,7 +87,8 @@ struct ProtectedPort<'c> {
 }
 
 impl ProtectedPort<'_> {
-    /// True for the endpoint: if cookies are given there, its frames do not get as far as protection.
+    /// True if this is the endpoint and no SYN cookies are given there: with cookies, its frames do not get as far as
+    /// protection.
     fn is(&self, endpoint: &Endpoint) -> bool {
         let interface = &self.config.interfaces[endpoint.interface];
         let address = Prefix::masked(endpoint.addr, u8::MAX);

@@ -1,4 +1,4 @@
-/* A kernel that says of its clock what the variable CLOCK says: `set` by a time daemon, or not. For LD_PRELOAD. */
+/* A kernel with the state of the clock in the variable CLOCK: `set` by a time daemon, or not. For LD_PRELOAD. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/timex.h>

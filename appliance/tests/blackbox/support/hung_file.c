@@ -1,5 +1,5 @@
-/* A file system that does not answer: whoever reads the file that HUNG names waits for ever once the file that HANG names is
- * there, and says so before. For LD_PRELOAD. */
+/* A file system that does not answer: a read of the file named in HUNG blocks for ever once the file named in HANG exists, and
+ * reports that before. For LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <limits.h>

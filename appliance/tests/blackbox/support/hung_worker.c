@@ -1,5 +1,5 @@
-/* A worker that hangs: the thread whose name is in the file that HANG names waits for as long as that file is there, before it
- * looks for events. It says so with a file of the same name and ".held". For LD_PRELOAD. */
+/* A worker that hangs: the thread named in the file at HANG waits for as long as that file exists, before it polls for events.
+ * It reports that by a file of the same name with ".held". For LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-/* A kernel that never ends with an sk_lookup program: bpf(2) with one does not come back. For LD_PRELOAD. */
+/* A kernel that never finishes with an sk_lookup program: bpf(2) with one does not return. For LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdarg.h>
