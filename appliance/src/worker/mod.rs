@@ -5,7 +5,7 @@
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
 //!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
-//!        └─ inbox: an AF_XDP socket is attached or detached, a new policy
+//!                  └─ inbox: an AF_XDP socket is attached or detached, a new policy
 //!  then: deadlines, one flush of each TX ring, the heartbeats
 //! ```
 //! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The
