@@ -36,7 +36,7 @@ pub enum CookieState {
     Calm,
     /// Answers do not arrive.
     NoWayOut,
-    /// The kernel's setting has not the value that cookies need.
+    /// The kernel's setting lacks the value that cookies need.
     NoSetting,
     /// The kernel refuses the program.
     NoProgram,
@@ -90,7 +90,7 @@ impl Protection {
 /// Decision about cookies, for all interfaces.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CookieDecision {
-    /// The reason.
+    /// State of SYN cookies.
     pub state: CookieState,
     /// Orders to the programs.
     pub orders: Orders,
@@ -129,7 +129,7 @@ pub struct ShieldSettings<'a> {
 }
 
 impl<'a> ShieldSettings<'a> {
-    /// Settings from the config. The loopback device is exempt: all its packets come from our own addresses.
+    /// Settings from the config. Garbage is not dropped on the loopback device: all its packets come from our own addresses.
     #[must_use]
     pub fn of(section: &'a Section, prefixes: &'a Prefixes, is_loopback: bool) -> Self {
         Self {
