@@ -15,14 +15,14 @@ use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
 use xdnsd::config::{Config, Devices, Endpoint, Fault, Plan, reference};
 use xdnsd::control::health::{self, Health};
-use xdnsd::control::memory;
+use xdnsd::control::memory::{self, BUDGET_BYTES};
 use xdnsd::control::metrics::not_taken;
 use xdnsd::control::summary::{self, Sums};
 use xdnsd::control::tail::{self, show::Filter};
 use xdnsd::os::account;
 use xdnsd::os::files::place;
 use xdnsd::os::holder::{self, Protocol};
-use xdnsd::os::threads;
+use xdnsd::os::{memory_limits, threads};
 use xdnsd::text::json;
 use xdnsd::{control, daemon, logging, text};
 use xdnsd_abi::PREFIXES_MAX;
@@ -133,6 +133,7 @@ fn configure(file: &Path) -> Result<Config, Ending> {
 
 fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     user.map(account::change_to).transpose()?;
+    memory_limits::check(BUDGET_BYTES as u64)?;
     let config = configure(file)?;
     for warning in config.warnings() {
         log::warn!("{warning}");
@@ -354,6 +355,9 @@ impl Checked {
             }
         }
         self.faults.sort_by_key(|fault| fault.position);
+        let doubt = daemon::doubt(config);
+        let doubt = doubt.map(|doubt| config.fault("cache.snapshot", doubt.what, ""));
+        self.warnings.extend(doubt);
         let own = [
             &config.cache.snapshot,
             &config.control.socket,

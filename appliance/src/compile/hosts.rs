@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::client::Client;
 use super::name;
 use super::problem::Notes;
 use super::rules::{is_hosts_own, parse_address};
@@ -42,8 +43,8 @@ pub struct Lease {
     pub address: IpAddr,
     /// Its names, as for a [`Host`].
     pub names: Vec<Vec<u8>>,
-    /// Identity of the client: its MAC address or DUID; in a line without either, its IPv4 address, or empty for IPv6.
-    pub client: String,
+    /// Identity of the client.
+    pub client: Client,
     /// End of the lease, in seconds of the Unix epoch or from now. `NEVER_SECS`: never; 0: unknown.
     pub end_secs: i64,
 }
@@ -57,14 +58,10 @@ impl Lease {
 
     /// The lease of a line that is formatted like a hosts file.
     fn of_host(host: Host) -> Self {
-        let client = match host.address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(_) => String::new(),
-        };
         Self {
             address: host.address,
             names: host.names,
-            client,
+            client: Client::at(host.address),
             end_secs: UNKNOWN_SECS,
         }
     }
@@ -170,12 +167,16 @@ fn parse_dnsmasq_line(line: &str, now_secs: Option<i64>) -> Result<Vec<Lease>, S
             let address: IpAddr = address
                 .parse()
                 .map_err(|_| format!("`{address}` is not an address"))?;
+            let id = id.first().copied();
             // For IPv6 the first number is one of several of the same client; the last word is its DUID.
-            let client = id.first().filter(|_| address.is_ipv6());
+            let client = match id {
+                Some(duid) if address.is_ipv6() => Client::over_ipv6(duid),
+                _ => Client::over_ipv4(mac_or_iaid, id),
+            };
             Ok(vec![Lease {
                 address,
                 names: vec![parse_host(name)?],
-                client: String::from(*client.unwrap_or(&mac_or_iaid)),
+                client,
                 end_secs,
             }])
         }
@@ -226,7 +227,11 @@ fn parse_odhcpd_line(
         .map(|address| Lease {
             address,
             names: names.clone(),
-            client: String::from(*duid),
+            client: match address {
+                // The column has a MAC address.
+                IpAddr::V4(_) => Client::over_ipv4(duid, None),
+                IpAddr::V6(_) => Client::over_ipv6(duid),
+            },
             end_secs,
         })
         .collect())

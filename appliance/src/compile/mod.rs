@@ -16,6 +16,7 @@
 
 pub mod acl;
 pub mod claims;
+pub mod client;
 pub mod hosts;
 pub mod links;
 pub mod list_file;

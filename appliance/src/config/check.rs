@@ -319,8 +319,10 @@ fn local(source: &mut ConfigText, local: &Local) {
         Ok(builder) => builder,
         Err(problem) => return source.fault("local.zones", problem.to_string(), ""),
     };
+    let mut owners = Vec::new();
     for (index, record) in local.records.iter().enumerate() {
-        if let Err(problem) = builder.add_text(record, local.ttl) {
+        let added = builder.add_text(record, local.ttl);
+        if let Err(problem) = &added {
             let hint = explain::record(record).unwrap_or_default();
             source.fault(
                 &format!("local.records[{index}]"),
@@ -328,6 +330,11 @@ fn local(source: &mut ConfigText, local: &Local) {
                 "\"NAME [TTL] TYPE DATA\" as in a zone file, the TTL in seconds",
             );
         }
+        owners.push(added.unwrap_or_default());
+    }
+    // Names that nobody can have do not stop the others.
+    for (index, problem) in builder.dead_ends(&owners) {
+        source.warn(&format!("local.records[{index}]"), problem);
     }
 }
 

@@ -327,6 +327,14 @@ impl FromStr for UpstreamServer {
         {
             return Err(format!("{addr} is not the address of one server"));
         }
+        if let IpAddr::V6(v6) = addr
+            && let Some(v4) = v6.to_ipv4_mapped()
+        {
+            let shown = quoted(text);
+            return Err(format!(
+                "{shown} is not a server: IPv4 in its own form: \"{v4}\""
+            ));
+        }
         let link_local = matches!(addr, IpAddr::V6(addr) if Ipv6Addr::is_unicast_link_local(&addr));
         match zone.is_some() == link_local {
             true => Ok(Self { addr, port, zone }),

@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 use xdnsd_core::answer::{ANY_TYPE, Key};
 use xdnsd_core::dns::record::Records;
@@ -17,6 +16,7 @@ use super::socket::CommandError;
 use crate::compile::local::GivenRecord;
 use crate::compile::name;
 use crate::compile::why::{Handling, Location, PolicyTrace, Statement, WhyQuestion};
+use crate::os::device;
 use crate::store::SharedCache;
 use crate::text;
 
@@ -55,7 +55,7 @@ pub fn question(words: &[&str]) -> Result<WhyQuestion, String> {
 /// Index of the interface in a client's address; 0 if it has none.
 fn device_of(word: &str) -> u32 {
     let zone = word.split_once('%').map_or("", |(_, zone)| zone);
-    let index = if_nametoindex(zone).ok();
+    let index = device::index(zone).ok();
     index.or_else(|| zone.parse().ok()).unwrap_or(0)
 }
 

@@ -35,5 +35,5 @@ mod tier0;
 mod way_out;
 mod workers;
 
-pub use places::obstacles;
+pub use places::{doubt, obstacles};
 pub use run::run;

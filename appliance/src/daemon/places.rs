@@ -10,6 +10,17 @@ use crate::store::Store;
 
 use super::shield;
 
+/// Why the previous snapshot is not kept, where a new one can be written.
+#[must_use]
+pub fn doubt(config: &Config) -> Option<Obstacle> {
+    let store = Store::new(config.cache.snapshot.as_deref()?, 0);
+    match store.obstacle() {
+        // Reported already.
+        Some(_) => None,
+        None => store.doubt(),
+    }
+}
+
 /// Keys whose paths are unusable, each with the reason.
 #[must_use]
 pub fn obstacles(config: &Config) -> Vec<(&'static str, Obstacle)> {
@@ -110,6 +121,43 @@ fn whole(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use crate::testing::Folder;
+
+    /// It is a warning, and no fault.
+    #[test]
+    fn what_has_the_name_of_the_snapshot_before_is_told_and_stops_none() {
+        let folder = Folder::new();
+        let path = folder.path().join("cache");
+        let told = || {
+            let text = format!(
+                "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n\
+                 [cache]\nsnapshot = {path:?}\n[control]\nsocket = \"\"\n"
+            );
+            let config = Config::parse("test.toml", &text).expect("valid");
+            let what = |obstacle: Obstacle| obstacle.what;
+            let obstacles = obstacles(&config).into_iter();
+            (
+                obstacles
+                    .map(|(_, obstacle)| what(obstacle))
+                    .collect::<Vec<_>>(),
+                doubt(&config).map(what),
+            )
+        };
+        assert_eq!(told(), (Vec::new(), None));
+        let before = folder.write("cache.old", "a note of mine\n");
+        let foreign = "exists and is not a snapshot: remove it, or name another file";
+        let kept = format!(
+            "{}: {foreign}; the snapshot before the newest is not kept",
+            before.display()
+        );
+        assert_eq!(told(), (Vec::new(), Some(kept)));
+        folder.write("cache", "and another\n");
+        let (obstacles, doubt) = told();
+        assert!(
+            obstacles.len() == 1 && obstacles[0].contains(foreign),
+            "{obstacles:?}"
+        );
+        assert_eq!(doubt, None);
+    }
 
     /// One of two keys with the same path would lose its file, or replace the other's.
     #[test]

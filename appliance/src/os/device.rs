@@ -2,7 +2,22 @@
 
 use std::net::SocketAddr;
 
+use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+/// Index of the device that has this name now. if_nametoindex of the C library may fail with ENOENT if no descriptor is left.
+///
+/// # Errors
+/// ENODEV: there is no such device. Other errors say nothing about the device.
+pub fn index(name: &str) -> nix::Result<u32> {
+    let ask = || {
+        let kind = (SocketType::DGRAM, SocketFlags::CLOEXEC);
+        let socket = socket_with(AddressFamily::UNIX, kind.0, kind.1, None)?;
+        netdevice::name_to_index(&socket, name)
+    };
+    ask().map_err(|errno: rustix::io::Errno| Errno::from_raw(errno.raw_os_error()))
+}
 
 /// Name of the device with this index. `None` if there is none.
 #[must_use]
@@ -27,6 +42,14 @@ pub fn written(address: SocketAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_is_found_by_its_name() {
+        assert_eq!(index("lo"), Ok(1));
+        for nobody in ["nobody", "", "a-name-that-no-device-could-have"] {
+            assert_eq!(index(nobody), Err(Errno::ENODEV), "{nobody}");
+        }
+    }
 
     /// Every network namespace has `lo`, which is its first device.
     #[test]

@@ -23,6 +23,7 @@ pub mod files;
 pub mod grace;
 pub mod holder;
 pub mod landlock;
+pub mod memory_limits;
 pub mod netlink;
 pub mod notify;
 pub mod peer;

@@ -5,9 +5,9 @@
 //! other end itself is inspected, in whichever network namespace it is.
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use std::os::fd::OwnedFd;
 
+use super::device;
 use super::netlink::{
     self, DEVICE_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, ROOM, RTM_NEWLINK, attribute,
     error_of, get_link, route_socket, u16_at, u32_at, with,
@@ -28,7 +28,7 @@ const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 /// It cannot be queried: it is in an inaccessible namespace, or gone.
 pub fn takes_frames(interface: &str) -> nix::Result<bool> {
     let socket = route_socket()?;
-    let here = LinkAttributes::read(&socket, if_nametoindex(interface)?, None)?;
+    let here = LinkAttributes::read(&socket, device::index(interface)?, None)?;
     let other = here.number(IFLA_LINK).ok_or(Errno::ENODEV)?;
     let namespace = here.number(IFLA_LINK_NETNSID);
     Ok(LinkAttributes::read(&socket, other, namespace)?.has_program())

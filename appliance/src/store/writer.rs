@@ -60,7 +60,7 @@ impl SnapshotWriter {
         let written = changes();
         let keep = move || {
             capabilities::keep(capabilities::FILES);
-            restore(&store, cache, &late);
+            let told = restore(&store, cache, &late);
             let _ = restored.send(());
             let mut work = Work {
                 store,
@@ -68,6 +68,7 @@ impl SnapshotWriter {
                 changes,
                 written,
                 complaint: None,
+                told,
             };
             work.run(&inbox, interval);
             // The thread's own copy signals its end.
@@ -141,8 +142,8 @@ impl SnapshotHandle {
     }
 }
 
-/// Restores the snapshot into the cache. Errors are logged only.
-fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
+/// Restores the snapshot into the cache. Errors are logged only. Returns what was logged about the next snapshot.
+fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) -> Option<String> {
     let restored = store.load_unless(cache, clock::now(), || is_late.load(Ordering::Acquire));
     let trouble = store.trouble();
     match (restored.is_faulty(), &trouble) {
@@ -151,9 +152,10 @@ fn restore(store: &Store, cache: &SharedCache, is_late: &AtomicBool) {
         (true, Some(_)) if restored.answers == 0 => {}
         (true, _) => warn!("snapshot: {restored}"),
     }
-    if let Some(trouble) = trouble {
+    if let Some(trouble) = &trouble {
         warn!("snapshot: {trouble}");
     }
+    trouble
 }
 
 struct Work<C> {
@@ -164,6 +166,8 @@ struct Work<C> {
     written: u64,
     /// Time of the last log line about a lasting failure.
     complaint: Option<Instant>,
+    /// Obstacle or doubt that was last logged.
+    told: Option<String>,
 }
 
 impl<C: Fn() -> u64> Work<C> {
@@ -198,6 +202,7 @@ impl<C: Fn() -> u64> Work<C> {
                     info!("snapshot: works again");
                 }
                 debug!("snapshot: {} written", text::count(answers, "answer"));
+                self.tell_doubt();
                 Ok(answers)
             }
             Err(error) => {
@@ -211,6 +216,15 @@ impl<C: Fn() -> u64> Work<C> {
                 Err(error.to_string())
             }
         }
+    }
+
+    /// Logs why the previous snapshot is not kept, once while that lasts.
+    fn tell_doubt(&mut self) {
+        let trouble = self.store.trouble();
+        if let Some(trouble) = trouble.as_ref().filter(|_| trouble != self.told) {
+            warn!("snapshot: {trouble}");
+        }
+        self.told = trouble;
     }
 }
 

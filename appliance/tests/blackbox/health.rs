@@ -408,6 +408,24 @@ fn a_limit_on_the_size_of_files_ends_nobody() -> Result<()> {
     Ok(())
 }
 
+/// A process that is refused memory aborts, often without a message.
+#[test]
+fn a_limit_on_memory_is_told_at_the_start() -> Result<()> {
+    only!(ONCE, "it is about no way");
+    let mut command = Command::new("prlimit");
+    let limit = "--data=15000000:15000000";
+    let refused = command
+        .args([limit, "--", BINARY, "run", "/none"])
+        .output()?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let told = "the process may have 14648 KiB of data: 16384 are needed (`ulimit -d`, LimitDATA), and more for lists\n";
+    ensure!(
+        refused.status.code() == Some(1) && said == told,
+        "{refused:?}"
+    );
+    Ok(())
+}
+
 /// As after `ulimit -s 64`: less stack than the first thread needs.
 #[test]
 fn a_small_stack_is_widened_or_told() -> Result<()> {

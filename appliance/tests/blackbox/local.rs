@@ -380,7 +380,7 @@ fn an_address_of_the_network_has_its_name_as_soon_as_it_has_a_lease() -> Result<
     }
     fs::write(
         &leases,
-        "0 02:00:00:00:00:01 192.168.1.77 lamp *\n0 1 fd00::77 lamp 00:01:00:01:aa\n",
+        "0 02:00:00:00:00:01 192.168.1.77 lamp *\n0 1 fd00::77 lamp 00:03:00:01:02:00:00:00:00:01\n",
     )?;
     wait_address(&ways, "lamp.lan.", &["192.168.1.77"])?;
     for (pointer, _) in pointers {

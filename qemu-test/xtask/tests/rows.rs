@@ -1,4 +1,4 @@
-//! The table of `appliance/tests/README.md`: each test that it names exists.
+//! The table of `appliance/tests/README.md`: each test that it names exists, and each row has something that brings it back.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -38,19 +38,46 @@ fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
+fn text_of(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The rows of the table, from its first column on.
+fn rows(readme: &str) -> impl Iterator<Item = &str> {
+    let (_, table) = readme.split_once(HEADING).expect("the table");
+    table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| row"))
+}
+
+/// Each row was seen to fail, and can be again: `cargo xtask test --mutations ROW`.
+#[test]
+fn every_row_of_the_table_has_a_mutation_and_the_other_way_round() {
+    let readme = text_of("appliance/tests/README.md");
+    let named = |row: &str| row.split(' ').nth(1).map(str::to_owned);
+    let of_table: BTreeSet<String> = rows(&readme).filter_map(named).collect();
+    let list = text_of("qemu-test/mutations.toml");
+    let name = |line: &str| {
+        Some(
+            line.strip_prefix("row = \"")?
+                .trim_end_matches('"')
+                .to_owned(),
+        )
+    };
+    let of_list: BTreeSet<String> = list.lines().filter_map(name).collect();
+    let differ: Vec<&String> = of_table.symmetric_difference(&of_list).collect();
+    assert!(differ.is_empty(), "{differ:?}");
+}
+
 #[test]
 fn every_test_of_the_table_is_there() {
-    let text = fs::read_to_string(root().join("appliance/tests/README.md")).expect("the README");
-    let (_, table) = text.split_once(HEADING).expect("the table");
+    let readme = text_of("appliance/tests/README.md");
     let mut names = BTreeSet::new();
     for folder in ["appliance", "qemu-test/xtask", "qemu-test/lab", "ebpf"] {
         names_below(&root().join(folder), &mut names);
     }
-    let mut rows = 0;
-    for row in table
-        .lines()
-        .filter(|line| line.starts_with("| ") && !line.starts_with("| row"))
-    {
+    let mut count = 0;
+    for row in rows(&readme) {
         let tests = row
             .trim_end_matches(" |")
             .rsplit(" | ")
@@ -62,7 +89,7 @@ fn every_test_of_the_table_is_there() {
             let last = test.rsplit("::").next().unwrap_or_default();
             assert!(names.contains(last), "{test} of {row}");
         }
-        rows += 1;
+        count += 1;
     }
-    assert!(rows >= 41 + 25, "{rows}");
+    assert!(count >= 41 + 25, "{count}");
 }

@@ -129,7 +129,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let trusted = upstream.is_some_and(|upstream| upstream.config.trusted);
         response.head.authentic_data &= trusted;
         // Half a chain is not cached: the whole chain comes through here again.
-        if response.ends_in_alias && self.follow(call, index, &response) {
+        if response.ends_in_alias && self.follow(call, index, &mut response) {
             return;
         }
         // Filtered first, so that what policy withholds reaches neither cache nor clients.

@@ -8,6 +8,7 @@ use super::ask::Rest;
 use super::{CacheAccess, Call, Effects, Engine, group_of};
 use crate::answer::{CHAIN_PREFIX_BYTES, ChainPrefix, Response};
 use crate::counters::Counter;
+use crate::dns::edns::ede;
 use crate::dns::{Name, rtype};
 use crate::forward::pending::{SubKind, SubQuestion};
 use crate::forward::question::{Event, STEPS_MAX};
@@ -15,12 +16,13 @@ use heapless::Vec;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Asks for the target of the alias at the end of `response`. Returns true if the question goes on or has failed. If
-    /// false, the client gets the answer as it is: policy does not forward the target, or the chain is too long to keep.
+    /// false, the client gets the answer as it is: policy does not forward the target, which the extended error says, or the
+    /// chain is too long to keep.
     pub(super) fn follow<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,
-        response: &Response<'_>,
+        response: &mut Response<'_>,
     ) -> bool {
         let pending = &self.tables.pending;
         let Some(question) = pending.get(index) else {
@@ -28,10 +30,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         // Counted over the whole chain, so that a loop ends.
         let steps = 1 + pending.sub(index).map_or(0, |sub| sub.steps);
-        let target = last_target(response);
+        let Some(name) = last_target(response) else {
+            return false;
+        };
         let policy = call.context.of_view(question.view).policy;
-        let asked = target.and_then(|name| Some((name, group_of(policy, &name, question.qtype)?)));
-        let Some((name, group)) = asked else {
+        let Some(group) = group_of(policy, &name, question.qtype) else {
+            // What policy has for the target is withheld, as a private address is.
+            response.head.ede = ede::BLOCKED;
             return false;
         };
         let prefix = chain_prefix(response);

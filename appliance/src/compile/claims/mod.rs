@@ -10,6 +10,7 @@ use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::special::{self, SpecialUse};
 use xdnsd_core::policy::{Labels, Policy};
 
+use super::client::Client;
 use super::hosts::Lease;
 use super::links::Links;
 use super::name;
@@ -94,6 +95,8 @@ pub enum Refusal {
     Routed,
     /// Another client has it.
     Lease(IpAddr),
+    /// A client has it over IPv4 of which nothing says that it is the same machine.
+    Stranger(IpAddr),
 }
 
 impl fmt::Display for Refusal {
@@ -127,6 +130,12 @@ impl fmt::Display for Refusal {
                 return write!(
                     formatter,
                     "the lease of {address} has it and ends no sooner"
+                );
+            }
+            Self::Stranger(address) => {
+                return write!(
+                    formatter,
+                    "the lease of {address} has it, and neither DUID nor MAC address says that both are of one client"
                 );
             }
         };
@@ -212,8 +221,9 @@ fn check_label(label: &[u8]) -> Result<(), Refusal> {
     }
 }
 
-/// Names held by leases, to be decided in the order of trust: those that end last first. Of two clients with one name the later
-/// one gets it, as in dnsmasq, since its lease ends last.
+/// Names held by leases, to be decided in the order of trust: IPv4 first, then by their ends, the last one first. Of two clients
+/// with one name the later one gets it, as in dnsmasq, since its lease ends last. An IPv6 lease gets the name of an IPv4 lease only
+/// if both are of one machine: clients try IPv6 addresses first.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     /// Holders by name and family: IPv4 or IPv6.
@@ -223,7 +233,7 @@ pub(super) struct Claims {
 /// The client that has a name.
 #[derive(Debug)]
 struct Holder {
-    client: String,
+    client: Client,
     /// At least one.
     addresses: Vec<IpAddr>,
 }
@@ -275,12 +285,19 @@ impl Claims {
             .iter()
             .map(|form| (name::lower(form), lease.address.is_ipv4()));
         let keys: Vec<_> = keys.collect();
-        for key in &keys {
-            if let Some(holder) = self.holders.get(key)
-                && holder.client != lease.client
-                && !holder.addresses.contains(&lease.address)
+        for (form, is_ipv4) in &keys {
+            let holder = |is_ipv4: bool| self.holders.get(&(form.clone(), is_ipv4));
+            match holder(*is_ipv4) {
+                Some(known) if known.addresses.contains(&lease.address) => continue,
+                Some(known) if !known.client.is(&lease.client) => {
+                    return Err(Refusal::Lease(known.addresses[0]));
+                }
+                _ => {}
+            }
+            if let Some(other) = holder(!is_ipv4)
+                && !other.client.is_same_machine(&lease.client)
             {
-                return Err(Refusal::Lease(holder.addresses[0]));
+                return Err(Refusal::Stranger(other.addresses[0]));
             }
         }
         for key in keys {

@@ -271,22 +271,26 @@ fn a_name_of_two_sources_is_told_by_the_one_with_the_address() {
 #[test]
 fn two_clients_with_one_name() {
     let text = "1900000100 m1 192.168.1.7 phone *\n1900000200 m2 192.168.1.8 phone *\n\
-                1900000000 m3 192.168.1.9 phone *\n1900000050 1 fd00::7 phone 00:01:aa\n\
-                1900000040 2 fd00::8 phone 00:01:aa\n1900000030 3 fd00::9 phone 00:01:bb\n";
+                1900000000 m3 192.168.1.9 phone *\n1900000050 1 fd00::7 pad 00:01:aa\n\
+                1900000040 2 fd00::8 pad 00:01:aa\n1900000030 3 fd00::9 pad 00:01:bb\n";
     let (set, said) = house(lan(&[]), text);
     assert_eq!(
         address_of(&set, "phone.lan").as_deref(),
-        Some("192.168.1.8, fd00::7, fd00::8")
+        Some("192.168.1.8")
     );
-    let refused = |address: &str, holder: &str| {
+    assert_eq!(
+        address_of(&set, "pad.lan").as_deref(),
+        Some("fd00::7, fd00::8")
+    );
+    let refused = |name: &str, address: &str, holder: &str| {
         format!(
-            "not giving name phone to the DHCP lease of {address} because the lease of {holder} has it and ends no sooner"
+            "not giving name {name} to the DHCP lease of {address} because the lease of {holder} has it and ends no sooner"
         )
     };
     let expected = [
-        refused("192.168.1.7", "192.168.1.8"),
-        refused("fd00::9", "fd00::7"),
-        refused("192.168.1.9", "192.168.1.8"),
+        refused("phone", "192.168.1.7", "192.168.1.8"),
+        refused("phone", "192.168.1.9", "192.168.1.8"),
+        refused("pad", "fd00::9", "fd00::7"),
     ];
     assert_eq!(said, expected);
     for (address, pointer) in [
@@ -309,6 +313,80 @@ fn two_clients_with_one_name() {
         Some("192.168.1.7, 192.168.1.8")
     );
     assert_eq!(said, [""; 0]);
+}
+
+/// Clients try IPv6 addresses first: whoever adds one to the name of another client gets its connections.
+#[test]
+fn over_ipv6_a_client_gets_the_name_of_its_own_machine_alone() {
+    let both = "192.168.1.8, fd00::8";
+    let dnsmasq = |id: &str, duid: &str| {
+        // Over IPv6 it ends later, and so it came later.
+        format!(
+            "1900000900 7 fd00::8 phone {duid}\n1900000000 02:00:00:00:00:08 192.168.1.8 phone {id}\n"
+        )
+    };
+    let by_number = "00:02:00:00:ab:11:aa";
+    let of_duid = format!("ff:00:00:00:08:{by_number}");
+    let with_mac = "00:01:00:01:2c:aa:bb:cd:02:00:00:00:00:08";
+    let of_another = "00:01:00:01:2c:aa:bb:cd:02:00:00:00:00:66";
+    for (id, duid, addresses) in [
+        ("*", with_mac, both),
+        ("01:02:00:00:00:00:08", with_mac, both),
+        ("*", "00:03:00:01:02:00:00:00:00:08", both),
+        (&of_duid, by_number, both),
+        ("*", of_another, "192.168.1.8"),
+        ("*", by_number, "192.168.1.8"),
+        ("*", "*", "192.168.1.8"),
+        (&of_duid, with_mac, "192.168.1.8"),
+        (&of_duid, of_another, "192.168.1.8"),
+    ] {
+        let (set, said) = house(lan(&[]), &dnsmasq(id, duid));
+        for form in ["phone", "phone.lan"] {
+            let found = address_of(&set, form);
+            assert_eq!(found.as_deref(), Some(addresses), "{form} {id} {duid}");
+        }
+        let is_given = addresses == both;
+        assert_eq!(pointer_of(&set, "fd00::8").is_some(), is_given, "{duid}");
+        let refused = "not giving name phone to the DHCP lease of fd00::8 because the lease of 192.168.1.8 has it, and neither \
+                       DUID nor MAC address says that both are of one client";
+        let expected: &[&str] = if is_given { &[] } else { &[refused] };
+        assert_eq!(said, expected, "{id} {duid}");
+    }
+    // odhcpd's: the lines as in a hosts file say the same once more, and by themselves nothing of whom they are of.
+    let odhcpd = |duid: &str| {
+        format!(
+            "# lan0 {duid} 1 phone 1900000900 8 128 fd00::8/128 2001:db8::8/128\n\
+             fd00::8\tphone.lan\tphone\n2001:db8::8\tphone.lan\tphone\n\
+             # lan0 2:0:0:0:0:8 ipv4 phone 1900000000 8 32 192.168.1.8/32\n192.168.1.8\tphone.lan\tphone\n"
+        )
+    };
+    let own = odhcpd("00030001020000000008");
+    let (set, said) = served(lan(&[]), LeaseFormat::Odhcpd, &own);
+    let found = address_of(&set, "phone.lan");
+    assert_eq!(
+        found.as_deref(),
+        Some("192.168.1.8, fd00::8, 2001:db8::8"),
+        "{said:?}"
+    );
+    assert_eq!(said, [""; 0]);
+    let hosts: String = own
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for text in [odhcpd("00030001020000000066"), hosts] {
+        let (set, said) = served(lan(&[]), LeaseFormat::Odhcpd, &text);
+        let found = address_of(&set, "phone.lan");
+        assert_eq!(found.as_deref(), Some("192.168.1.8"), "{said:?}");
+        assert!(!said.is_empty());
+    }
+    let (set, _) = served(
+        lan(&[]),
+        LeaseFormat::Odhcpd,
+        "fd00::8\tpad\n2001:db8::8\tpad\nfd00::66\tpad\n",
+    );
+    let found = address_of(&set, "pad.lan");
+    assert_eq!(found.as_deref(), Some("fd00::8, 2001:db8::8"));
 }
 
 /// A client does not rename an address that is ours, or that has a name already.

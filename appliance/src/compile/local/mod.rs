@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use xdnsd_abi::hash::HashKey;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::local::{CHAIN_MAX, End, LocalData, flag};
+use xdnsd_core::policy::local::flag;
 use xdnsd_core::policy::name::Labels;
 
 use super::claims::{ClaimedNames, Claims, LeaseRules, Others, Refusal, names_of};
@@ -19,6 +19,7 @@ use super::rdata;
 use super::zonefile;
 use node::{Node, NodeRecord, RecordSource};
 
+mod aliases;
 mod image;
 mod node;
 mod origin;
@@ -198,11 +199,11 @@ impl LocalBuilder {
         None
     }
 
-    /// Adds a record in the config's syntax.
+    /// Adds a record in the config's syntax. Returns its owner, in lower case.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<(), String> {
+    pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<Vec<u8>, String> {
         let words = zonefile::split(text)?;
         let (owner, mut rest) = words.split_first().ok_or("is empty")?;
         let mut ttl_secs = default_ttl_secs;
@@ -235,7 +236,8 @@ impl LocalBuilder {
             source: RecordSource::Records,
             place: "local.records".into(),
         };
-        self.add_both_forms(&owner, &record)
+        self.add_both_forms(&owner, &record)?;
+        Ok(name::lower(&owner))
     }
 
     /// Adds a machine of a hosts file under each of its names. Its address points back to the first one.
@@ -411,16 +413,6 @@ impl LocalBuilder {
         self.nodes.entry(name.to_vec()).or_default()
     }
 
-    /// Names that the config makes aliases, as written there.
-    fn aliases(&self) -> Vec<Vec<u8>> {
-        let is_alias = |record: &NodeRecord| record.rtype == rtype::CNAME;
-        let names = self.names.iter();
-        names
-            .filter(|name| self.nodes[*name].records.iter().any(is_alias))
-            .cloned()
-            .collect()
-    }
-
     /// Makes PTR records for the addresses without configured ones.
     pub fn add_pointers(&mut self) {
         for (owner, record) in std::mem::take(&mut self.pointers) {
@@ -511,25 +503,7 @@ pub fn compile(
     if input.reverse {
         builder.add_pointers();
     }
-    let aliases = builder.aliases();
-    let image = builder.build(draw_key);
-    for endless in aliases.iter().filter(|name| is_endless(&image, name)) {
-        let what = format!(
-            "`{}` is an alias (CNAME) of itself, or by more than {CHAIN_MAX} steps of another name: it is answered SERVFAIL",
-            shown(endless)
-        );
-        notes.push(Problem::of("records", what));
-    }
-    Ok(image)
-}
-
-/// True if the aliases behind a name form a loop, or a chain that is too long.
-fn is_endless(image: &[u8], name: &[u8]) -> bool {
-    let (Ok(data), Some(labels)) = (LocalData::view(image), Labels::new(name)) else {
-        return false;
-    };
-    let nobody_else = |_: &Labels<'_>, _: &[u8]| false;
-    data.resolve(&labels, rtype::A, nobody_else, |_, _| {}) == End::Endless
+    Ok(builder.build(draw_key))
 }
 
 /// Files behind a path with their text.
@@ -560,7 +534,7 @@ fn last_good(file: &Path, notes: &mut Notes) -> Option<String> {
     notes.last_good.remove(&file.display().to_string())
 }
 
-/// Adds the leases of all files, those that end last first.
+/// Adds the leases of all files: those over IPv4 first, of these those that end last.
 fn add_leases(
     builder: &mut LocalBuilder,
     input: &LocalInput,
@@ -575,7 +549,7 @@ fn add_leases(
             leases.extend(found.into_iter().map(|lease| (file.clone(), lease)));
         }
     }
-    leases.sort_by_key(|(_, lease)| std::cmp::Reverse(lease.end_secs));
+    leases.sort_by_key(|(_, lease)| (lease.address.is_ipv6(), std::cmp::Reverse(lease.end_secs)));
     let mut claims = Claims::default();
     for (file, lease) in &leases {
         notes.note_end(lease.ends_secs());

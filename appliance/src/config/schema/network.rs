@@ -145,7 +145,7 @@ section! {
         /// Seconds for which a failure is cached, so that a broken domain is asked for less often (RFC 9520).
         failure_ttl: u32 = DEFAULT.failure_ttl_secs, 1..=30;
         /// The most questions for new names under one domain (the last two labels of a name) that a worker has in flight; at
-        /// most as many as it has places free. Further ones get SERVFAIL at once. So a flood of random names under a domain,
+        /// most as many as it has places free, or 4. Further ones get SERVFAIL at once. So a flood of random names under a domain,
         /// from however many addresses, leaves places to other names. Clients over TCP or with a valid DNS cookie are exempt.
         /// 0: unlimited.
         zone_questions: u16 = DEFAULT.bounds.zone, 0..=limits::PENDING as u64;

@@ -90,7 +90,8 @@ section! {
         hosts: Vec<FilePath> = Vec::new();
         /// Lease files of dnsmasq's DHCP server, or folders of them; read anew when they change. A client gets a name of one
         /// label, by itself and in `search` or `zones`, if it is free: records, hosts files, special-use names, lists and
-        /// routes come first. Of two clients with one name the one whose lease ends last has it.
+        /// routes come first. Of two clients with one name the one whose lease ends last has it; one over IPv6 gets the name of
+        /// one over IPv4 only where its DUID, or the MAC address in that, says that both are one machine.
         dnsmasq_leases: Vec<FilePath> = Vec::new();
         /// State or hosts files of odhcpd, or folders of them; likewise.
         odhcpd_leases: Vec<FilePath> = Vec::new();

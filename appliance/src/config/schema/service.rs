@@ -46,7 +46,7 @@ section! {
         /// driver or the other end of a veth pair loses such answers, user space gives them. Needs a restart.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the
-        /// generation before.
+        /// generation before; what else has that name stays, and the newest is alone.
         snapshot: OptionalPath = OptionalPath::default();
         /// Seconds between two snapshots at least. Flash wears out: keep it long there.
         snapshot_interval_secs: u32 = 3600, 1..=604_800;

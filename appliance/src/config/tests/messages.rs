@@ -329,6 +329,8 @@ fn what_is_no_server_is_told_what_is() {
         ),
         ("9.9.9.9/32", "without prefix: \"9.9.9.9\""),
         ("[9.9.9.9]:53", "brackets are for IPv6: \"9.9.9.9\""),
+        ("::ffff:9.9.9.9", "IPv4 in its own form: \"9.9.9.9\""),
+        ("[::ffff:909:909]:5353", "IPv4 in its own form: \"9.9.9.9\""),
         (" 9.9.9.9", "without spaces"),
         ("9.9.9.9:domain", "a port is a number from 1 to 65535"),
         ("", "is not a server"),

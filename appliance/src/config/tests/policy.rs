@@ -384,3 +384,21 @@ fn a_secret_does_not_show_in_an_error() {
     );
     assert!(!errors[0].contains("00112233"), "{errors:?}");
 }
+
+/// Names that nobody can have: the others are served.
+#[test]
+fn aliases_in_a_circle_are_a_warning_with_their_line() {
+    let config = valid(
+        "[local]\nsearch = [\"lan\"]\nrecords = [\n\"nas A 192.168.1.2\",\n\"www.lan CNAME nas.lan\",\n\
+         \"a.lan CNAME b.lan\",\n  \"b.lan CNAME A.lan\",\n\"c CNAME a\"]\n",
+    );
+    let warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    let circle = |line: usize, path: &str| {
+        format!("f:{line}:1: local.records: aliases (CNAME) in a circle, answered SERVFAIL: {path}")
+    };
+    let expected = [
+        circle(10, "a.lan -> b.lan -> a.lan"),
+        circle(12, "c -> a -> b.lan -> a.lan -> b.lan"),
+    ];
+    assert_eq!(warnings, expected);
+}

@@ -96,7 +96,7 @@ fn what_serving_takes_is_allowed() {
         assert_eq!(threads.expect("a thread"), 1 << 20);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
         socket.set_nonblocking(true)?;
-        nix::net::if_::if_nametoindex("lo")?;
+        crate::os::device::index("lo")?;
         read.map(|_| text)
     });
     assert!(told.expect("all of it is allowed").contains("Seccomp:\t2"));

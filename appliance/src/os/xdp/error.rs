@@ -21,7 +21,7 @@ pub enum Error {
         /// Error of mmap(2).
         cause: std::io::Error,
     },
-    /// if_nametoindex failed.
+    /// The index of the interface cannot be read.
     Interface {
         /// As configured.
         name: String,
@@ -170,7 +170,8 @@ impl fmt::Display for Error {
             Self::Mmap { name, cause } => write!(f, "mmap(2) of the array {name}: {cause}"),
             Self::Random(cause) => write!(f, "getrandom(2): {cause}"),
             Self::Interface { name, errno } => {
-                write!(f, "interface \"{name}\": {}", errno.desc())
+                let hint = load_hint(Some(*errno));
+                write!(f, "interface \"{name}\": {}{hint}", errno.desc())
             }
             Self::Attach {
                 interface,
@@ -286,6 +287,7 @@ const fn mode_name(mode: XdpMode) -> &'static str {
 fn load_hint(errno: Option<Errno>) -> &'static str {
     match errno {
         Some(Errno::EPERM | Errno::EACCES) => " (needs CAP_BPF and CAP_NET_ADMIN, or root)",
+        Some(Errno::EMFILE) => " (no descriptor is left: `ulimit -n`, LimitNOFILE)",
         Some(_) | None => "",
     }
 }
@@ -334,6 +336,19 @@ mod tests {
         for nothing in ["", "\n", "processed 7 insns\n"] {
             assert_eq!(VerifierLog(nothing).to_string(), "");
         }
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_asked_for_is_not_said_to_be_missing() {
+        let told = |errno| {
+            let name = "lan0".into();
+            Error::Interface { name, errno }.plain()
+        };
+        assert_eq!(
+            told(Errno::EMFILE),
+            "interface \"lan0\": Too many open files (no descriptor is left: `ulimit -n`, LimitNOFILE)"
+        );
+        assert_eq!(told(Errno::ENODEV), "interface \"lan0\": No such device");
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub use log::{EventRing, FrameEvent};
 pub use prefixes::{PrefixBits, Trie};
 pub use rate::AccountsMap;
 
-use crate::os::seal;
+use crate::os::{device, seal};
 use ::log::debug;
 use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
@@ -244,7 +244,7 @@ impl Program {
     ///
     /// No such interface, another program is attached, or driver or kernel cannot do it; see [`Error`] for hints.
     pub fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
-        let index = nix::net::if_::if_nametoindex(interface).map_err(|errno| Error::Interface {
+        let index = device::index(interface).map_err(|errno| Error::Interface {
             name: interface.to_owned(),
             errno,
         })?;

@@ -45,7 +45,7 @@ pub enum SetupStep {
 impl fmt::Display for SetupStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Interface => f.write_str("if_nametoindex"),
+            Self::Interface => f.write_str("SIOCGIFINDEX"),
             Self::Socket => f.write_str("socket(AF_XDP)"),
             Self::Share => f.write_str("XDP_SHARED_UMEM"),
             Self::UmemReg(bytes) => write!(f, "setsockopt(XDP_UMEM_REG) of {} KiB", bytes / 1024),
@@ -81,7 +81,7 @@ fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
         return Some("CAP_NET_RAW is missing");
     }
     match step {
-        SetupStep::Interface => Some("no such interface"),
+        SetupStep::Interface if errno == Errno::ENODEV => Some("no such interface"),
         SetupStep::Socket if errno == Errno::EAFNOSUPPORT => {
             Some("the kernel is built without CONFIG_XDP_SOCKETS")
         }
@@ -102,7 +102,8 @@ fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
         SetupStep::Crate(_) if errno == Errno::EPERM => {
             Some("CAP_SYS_ADMIN is missing, by which the library under the crate finds the program")
         }
-        SetupStep::Socket
+        SetupStep::Interface
+        | SetupStep::Socket
         | SetupStep::Share
         | SetupStep::UmemReg(_)
         | SetupStep::RingSize(_)

@@ -12,8 +12,8 @@ use super::slot::{ChunkSet, RxQueue, UmemSlot};
 use super::sys::errno;
 use super::umem::{self, SLOT_SIZE};
 use super::{BindMode, CopyMode, Options, sys};
+use crate::os::device;
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -46,7 +46,7 @@ pub fn open(
     other: Option<BorrowedFd<'_>>,
 ) -> StepResult<Opened> {
     let ifindex =
-        if_nametoindex(options.interface).map_err(|errno| (SetupStep::Interface, errno))?;
+        device::index(options.interface).map_err(|errno| (SetupStep::Interface, errno))?;
     let queue = RxQueue {
         ifindex,
         queue: options.queue,

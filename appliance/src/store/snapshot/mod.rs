@@ -6,6 +6,7 @@
 //!
 //!  write PATH.tmp, fsync, rename PATH -> PATH.old, rename PATH.tmp -> PATH, fsync the folder
 //! ```
+//! A PATH.old that is not a snapshot stays, and then no generation is kept beside the newest.
 //! The file being written is made anew each time, whatever had its name; a file is read only if root or we own it and nobody else
 //! may write to it (`os::files`). At any moment one whole generation has a name that is read. Damage costs at most the damaged
 //! records; a failed write is logged and retried. Nothing here stops the start or delays a worker.
@@ -218,27 +219,38 @@ impl Store {
     }
 
     /// Why no snapshot could be written, as far as can be known in advance: its folder, or the nearest existing one above, takes
-    /// no file from this process; or something other than a snapshot has one of its names.
+    /// no file from this process; or something other than a snapshot has its name.
     #[must_use]
     pub fn obstacle(&self) -> Option<Obstacle> {
-        let names = [&self.newest, &self.before];
         // The folder first, so that a file of /proc is not even opened.
         let obstacle = place::folder_obstacle(&self.newest)
-            .or_else(|| names.into_iter().find_map(|path| in_the_way(path)))
+            .or_else(|| in_the_way(&self.newest))
             .or_else(|| in_the_way_of_new(&self.unfinished))
             .or_else(|| place::full(&self.newest));
         Some(obstacle?.so("no snapshot can be written"))
     }
 
-    /// The obstacle in words for the log.
+    /// Why the previous snapshot is not kept: something other than a snapshot has its name.
+    #[must_use]
+    pub fn doubt(&self) -> Option<Obstacle> {
+        let obstacle = in_the_way(&self.before)?;
+        Some(obstacle.so("the snapshot before the newest is not kept"))
+    }
+
+    /// The obstacle, or else the doubt, in words for the log.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.refusal().map(|error| error.to_string())
+        let obstacle = self.obstacle().or_else(|| self.doubt())?;
+        Some(self.placed(&obstacle.what))
+    }
+
+    fn placed(&self, what: &str) -> String {
+        format!("{}{what}", self.named_at)
     }
 
     fn refusal(&self) -> Option<io::Error> {
         let Obstacle { what, kind } = self.obstacle()?;
-        Some(io::Error::new(kind, format!("{}{what}", self.named_at)))
+        Some(io::Error::new(kind, self.placed(&what)))
     }
 
     /// Loads the newest good generation into `cache`. Never fails: errors are in the result.
@@ -407,11 +419,13 @@ impl Store {
         head.rcode != rcode::SERVFAIL && now.secs_since(head.expires()) <= self.stale_max_secs
     }
 
-    /// Renames the newest file to the previous one, and the finished file to the newest.
+    /// Renames the newest file to the previous one, unless another file has that name, and the finished file to the newest.
     fn publish(&self) -> io::Result<()> {
-        match fs::rename(&self.newest, &self.before) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+        if in_the_way(&self.before).is_none() {
+            match fs::rename(&self.newest, &self.before) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
         }
         fs::rename(&self.unfinished, &self.newest)?;
         let folder = self.newest.parent().unwrap_or(Path::new("/"));

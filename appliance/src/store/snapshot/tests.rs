@@ -466,25 +466,42 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
     let folder = Folder::new("foreign");
     let store = folder.store();
     fill(cache, &["a.example."], &fresh());
-    for (name, other) in [("cache", "cache.old"), ("cache.old", "cache")] {
-        let file = folder.0.join(name);
-        for foreign in [&b"[[interface]]\nname = \"lan0\"\n"[..], b"x"] {
-            fs::write(&file, foreign).expect("the folder");
-            let error = store.save(cache).expect_err("not ours").to_string();
-            let expected = format!(
-                "{}: exists and is not a snapshot: remove it, or name another file; no snapshot can be written",
-                file.display()
-            );
-            assert_eq!(error, expected);
-            assert_eq!(fs::read(&file).expect("as it was"), foreign);
+    const FOREIGN: [&[u8]; 2] = [b"[[interface]]\nname = \"lan0\"\n", b"x"];
+    let [newest, before] = ["cache", "cache.old"].map(|name| folder.0.join(name));
+    let foreign = |file: &Path| {
+        let file = file.display();
+        format!("{file}: exists and is not a snapshot: remove it, or name another file; ")
+    };
+    for text in FOREIGN {
+        fs::write(&newest, text).expect("the folder");
+        let error = store.save(cache).expect_err("not ours").to_string();
+        assert_eq!(error, foreign(&newest) + "no snapshot can be written");
+        assert_eq!(fs::read(&newest).expect("as it was"), text);
+        assert!(!before.exists());
+    }
+    fs::remove_file(&newest).expect("somebody else's");
+    let answers = store.save(cache).expect("written");
+    let again = test_cache!(8192);
+    // The newest can be written, and the one before is not kept.
+    for text in FOREIGN {
+        fs::write(&before, text).expect("the folder");
+        for _ in 0..2 {
+            assert_eq!(store.save(cache).expect("written"), answers);
+            assert_eq!(fs::read(&before).expect("as it was"), text);
         }
-        assert!(!folder.0.join(other).exists());
+        assert_eq!(store.load(again, clock::now()).answers, answers);
+        let told = foreign(&before) + "the snapshot before the newest is not kept";
+        assert_eq!(store.trouble(), Some(told));
+    }
+    fs::remove_file(&before).expect("somebody else's");
+    for file in [&newest, &before] {
         for left in [&b""[..], &[0; 4096], &[0xff; 330], &[0xff; 3]] {
-            fs::write(&file, left).expect("the folder");
+            fs::write(file, left).expect("the folder");
             store.save(cache).expect("what a power cut has left");
+            assert_eq!(store.trouble(), None);
         }
-        fs::remove_file(folder.0.join("cache")).expect("a snapshot");
-        fs::remove_file(folder.0.join("cache.old")).expect("the one before");
+        fs::remove_file(&newest).expect("a snapshot");
+        fs::remove_file(&before).expect("the one before");
     }
 }
 
@@ -512,11 +529,6 @@ fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
         ),
         (here("folder"), here("folder"), "is a folder, not a file"),
         (
-            here("before"),
-            here("before.old"),
-            "is a folder, not a file",
-        ),
-        (
             here("unfinished"),
             here("unfinished.tmp"),
             "is a folder, not a file",
@@ -533,7 +545,7 @@ fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
         ),
         (
             here(&long),
-            here(&(long.clone() + ".old")),
+            here(&(long.clone() + ".tmp")),
             "File name too long (os error 36)",
         ),
     ] {
@@ -547,4 +559,11 @@ fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
             format!("f:9:1: cache.snapshot: {expected}")
         );
     }
+    let store = store(&here("before"));
+    store.save(cache).expect("the newest has its name");
+    let told = format!(
+        "f:9:1: cache.snapshot: {}: is a folder, not a file; the snapshot before the newest is not kept",
+        here("before.old").display()
+    );
+    assert_eq!((store.obstacle(), store.trouble()), (None, Some(told)));
 }

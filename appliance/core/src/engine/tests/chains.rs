@@ -2,7 +2,9 @@
 
 use super::harness::*;
 use super::image;
-use crate::policy::Routes;
+use crate::dns::rtype;
+use crate::policy::{Kinds, LocalData, Routes};
+use std::vec;
 
 fn asked_name(world: &World<'_>) -> String {
     let name = world.last_question().queries()[0].name().to_lowercase();
@@ -120,6 +122,40 @@ fn a_target_is_asked_of_its_own_group_and_fails_as_a_question_does() {
         world.pass(4_500);
         assert_eq!(world.last_reply().response_code(), ResponseCode::ServFail);
         assert_eq!(world.engine.in_flight(), 0);
+    });
+}
+
+/// A public name gets no address of this network, and the extended error says that policy withholds it.
+#[test]
+fn an_alias_into_what_is_known_here_is_given_alone_and_says_so() {
+    let nas = (rtype::A, 60, vec![192, 168, 1, 2]);
+    let data = keep(image::local(&[("nas.lan", &[nas])]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(data).unwrap();
+        world.policy.special = Kinds::DEFAULT;
+        for (number, target) in [(1, "nas.lan."), (2, "localhost.")] {
+            let owner = format!("n{number}.example.");
+            world.miss(number.into(), &with_edns(query(&owner, number), false));
+            let asked = world.effects.asked.len();
+            world.respond(|message| {
+                message.add_answer(alias(&owner, 300, target));
+            });
+            let reply = world.last_reply();
+            assert_eq!(answers(&reply), [format!("{owner} CNAME {target}")]);
+            assert_eq!(reply.response_code(), ResponseCode::NoError);
+            let told = extended_error(world.last_bytes());
+            assert_eq!(told, Some(ede::BLOCKED), "{target}");
+            let now = world.effects.asked.len();
+            assert_eq!(now, asked, "and nobody is asked for it");
+        }
+        // An alias that upstream follows itself says nothing of this network.
+        world.miss(3, &with_edns(query("whole.example.", 3), false));
+        world.respond(|message| {
+            message.add_answer(alias("whole.example.", 300, "nas.lan."));
+            message.add_answer(address("nas.lan.", 300, 1));
+        });
+        assert_eq!(world.last_reply().answers().len(), 2);
+        assert_eq!(extended_error(world.last_bytes()), None);
     });
 }
 

@@ -113,6 +113,30 @@ fn what_is_too_much_is_told_at_once_and_upstream_is_not_asked() {
     });
 }
 
+/// However many places are free; where few are, a domain has four at least, and never more than that bound.
+#[test]
+fn a_low_bound_is_kept_to_the_unit() {
+    for bound in [1, 2, 4, 5] {
+        let bounds = CrowdLimits {
+            zone: bound,
+            ..CrowdLimits::DEFAULT
+        };
+        let settings = Settings {
+            bounds,
+            ..Settings::DEFAULT
+        };
+        with_world(settings, |world| {
+            for number in 0..bound {
+                world.miss(number.into(), &query(&format!("r{number}.silent.test."), 1));
+            }
+            let (outcome, _) = world.ask(9_000, &query("new.silent.test.", 1));
+            assert_ne!(outcome, Outcome::Pending, "{bound}");
+            assert_eq!(world.engine.in_flight(), usize::from(bound));
+            world.miss(9_000, &query("new.other.test.", 2));
+        });
+    }
+}
+
 #[test]
 fn a_domain_that_was_answered_has_places_again() {
     with_world(Settings::DEFAULT, |world| {

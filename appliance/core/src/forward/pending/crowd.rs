@@ -9,7 +9,7 @@ use super::PendingTable;
 use crate::limits::{PENDING, STREAM_QUESTIONS, UPSTREAMS};
 use core::cmp::Reverse;
 
-/// Questions that any domain may have, however full the table is.
+/// Questions that any domain may have, however full the table is, unless the configured bound is lower.
 const FEW: usize = 4;
 /// Questions under one domain, from any client, from which on they are a crowd.
 const CROWD: usize = PENDING / 8;
@@ -102,7 +102,7 @@ impl<R: Copy + PartialEq> PendingTable<R> {
     /// True if another question for a new name under this domain is too many, with `free` places left.
     #[must_use]
     pub fn is_crowded(&self, zone: DomainBuckets, free: usize, bounds: CrowdLimits) -> bool {
-        let bound = usize::from(bounds.zone).min(free).max(FEW);
+        let bound = usize::from(bounds.zone).min(free.max(FEW));
         bounds.zone != 0 && usize::from(self.crowds.in_zone(zone)) >= bound
     }
 

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
 use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
 use xdnsd_core::time::Instant;
 
@@ -25,6 +24,7 @@ use crate::daemon::shield::{Prefixes, ShieldSettings};
 use crate::daemon::switches::Switch;
 use crate::daemon::tier0::Tier0;
 use crate::os::clock;
+use crate::os::device;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::grace;
 use crate::os::xdp;
@@ -207,8 +207,11 @@ impl Attachment {
 
     /// Loads and attaches the program, set up as `wanted`.
     fn attach(&mut self, wanted: &Demand<'_>) {
-        let Ok(ifindex) = if_nametoindex(self.name.as_str()) else {
-            return;
+        let ifindex = match device::index(self.name.as_str()) {
+            Ok(ifindex) => ifindex,
+            Err(Errno::ENODEV) => return,
+            // It is there, and cannot be asked for.
+            Err(errno) => return self.warn_once(format!("no XDP: {}", errno.desc())),
         };
         let mode = match self.mode {
             XdpMode::Native => xdp::AttachMode::Native,
@@ -423,7 +426,7 @@ impl Attachment {
             heartbeat,
             place,
             stats: &SOCKET_STATS[place],
-            device: if_nametoindex(self.interface.as_str()).unwrap_or(0),
+            device: device::index(self.interface.as_str()).unwrap_or(0),
             pool: None,
         };
         seats.hand_over(seat.worker, port, inbox)?;
@@ -520,7 +523,7 @@ impl Attachment {
         if self.ifindex.is_none() {
             return;
         }
-        let is_gone = match if_nametoindex(self.name.as_str()) {
+        let is_gone = match device::index(self.name.as_str()) {
             Ok(index) => Some(index) != self.ifindex,
             // Any other error says nothing about the interface: the question takes a descriptor.
             Err(errno) => errno == Errno::ENODEV,
