@@ -40,7 +40,7 @@ mod testing;
 
 #[cfg(target_arch = "bpf")]
 mod program {
-    use crate::{classify, forward, kernel, prefixes, stray, syn};
+    use crate::{classify, forward, kernel, stray, syn};
     use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT, XDP_TX};
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
@@ -180,7 +180,7 @@ mod program {
     #[inline(always)]
     fn decide<const FRAGS: bool>(ctx: &XdpContext) -> Result<bool, Reason> {
         let run = kernel::Run::<FRAGS>::new(ctx);
-        prefixes::check(run.first_buffer(), &run)?;
+        run.check_prefixes()?;
         // From the first byte on again, so that the verifier walks it once, whatever was looked at before.
         classify::classify(run.first_buffer(), &run)
     }

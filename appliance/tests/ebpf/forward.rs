@@ -77,7 +77,17 @@ fn a_client_is_asked_once_and_told_to_come_again() {
     let Some(mut bench) = protecting("a_client_is_asked_once") else {
         return;
     };
-    for syn in Syn::both() {
+    let with_priority = Syn::both().map(|syn| Syn {
+        // The last one was verified.
+        source_port: 50_000,
+        source: match syn.source {
+            IpAddr::V4(_) => IpAddr::from([198, 51, 100, 1]),
+            IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb9, 0, 0, 0, 0, 0, 1]),
+        },
+        tags: vec![[0x8100, 0xe000]],
+        ..syn
+    });
+    for syn in Syn::both().into_iter().chain(with_priority) {
         let cookie = cookie(&mut bench, &syn);
         let next = syn.sequence.wrapping_add(1);
         let proof = segment(&syn, ACK, next, cookie.wrapping_add(1));
@@ -105,6 +115,20 @@ fn a_client_is_asked_once_and_told_to_come_again() {
         for flags in [ACK, ACK | PSH, ACK | FIN, RST] {
             bench.expect(&segment(&again, flags, 7, 9), Reason::PassProtocol);
         }
+    }
+    // As many tags as there may be, and one more.
+    let [syn, _] = Syn::both();
+    let other = IpAddr::from([198, 51, 100, 2]);
+    for (tags, reason) in [
+        (vec![[0x8100, 0], [0x8100, 5]], Reason::PassProtocol),
+        (vec![[0x8100, 0]; 3], Reason::PassVlanDepth),
+    ] {
+        let odd = Syn {
+            source: other,
+            tags,
+            ..syn.clone()
+        };
+        bench.expect(&odd.frame(), reason);
     }
 }
 
@@ -287,6 +311,10 @@ fn odd_syns_are_syns() {
     }
 }
 
+/// What Ethernet pads is no part of the packet.
+const PADDED: &str = "a part without flags in a padded frame";
+const CUT: &str = "a part without flags";
+
 /// SYNs that cannot be answered: they would reach the host without a proof.
 fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
     let mut all = Vec::new();
@@ -306,13 +334,18 @@ fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
         let mut options = v4.frame();
         options.splice(34..34, vec![1; 4 * words]);
         options[14] = 0x45 + words as u8;
+        options[17] += 4 * words as u8;
         all.push((v4.clone(), options, "options of IPv4"));
     }
     let first = |frame: &mut [u8]| frame[20] = 0x20;
     let mut part = v4.resealed(first);
     all.push((v4.clone(), part.clone(), "the first part"));
     part.truncate(34 + 8);
-    all.push((v4.clone(), part, "a part without flags"));
+    all.push((v4.clone(), part.clone(), CUT));
+    // As long as its packet says, and padded with what could be flags (RFC 1858 section 3).
+    part[17] = 28;
+    part.resize(60, ACK);
+    all.push((v4.clone(), part, PADDED));
     // Hop-by-hop and destination options, routing; a first fragment, and a fragment that is all; and RFC 4302's, with another
     // unit.
     let headers: [(u8, &[u8]); 6] = [
@@ -329,6 +362,7 @@ fn unanswerable() -> Vec<(Syn, Vec<u8>, &'static str)> {
             let mut header = header.to_vec();
             header[0] = frame[20];
             frame[20] = *kind;
+            frame[19] += header.len() as u8;
             frame.splice(54..54, header);
         }
         frame
@@ -386,7 +420,7 @@ fn odd_segments_of_others_pass() {
             let expected = [Reason::PassIpv4Options, Reason::PassProtocol];
             assert!(expected.contains(&reason), "{what}, {change}: {reason:?}");
         };
-        if !is_deep && what != "a part without flags" {
+        if !is_deep && !what.starts_with(CUT) {
             for flags in [ACK, ACK | PSH, RST, 0x12] {
                 let mut other = frame.clone();
                 other[tcp + FLAGS_IN_TCP] = flags;

@@ -116,6 +116,10 @@ fn every_packet_to_us_is_dropped_whatever_it_carries_and_others_are_left_alone()
             &query.clone().tagged(&[[VLAN, 5]]).frame(),
             Reason::DropDenied,
         );
+        // A priority alone is no VLAN.
+        for tags in [&[[VLAN, 0xe000]][..], &[[VLAN, 0xe000], [VLAN, 5]]] {
+            bench.expect(&query.clone().tagged(tags).frame(), Reason::DropDenied);
+        }
         // Another port, another protocol, a fragment, a wrong checksum.
         let mut elsewhere = query.clone();
         elsewhere.destination_port = 22;

@@ -39,7 +39,7 @@ pub trait Kernel: FrameContext {
     fn hand_on_syn(&self);
     /// Tail-calls the program for other segments (`stray.rs`).
     fn hand_on_stray(&self);
-    /// Tail-calls the program for packets behind options or in parts (`forward/`).
+    /// Tail-calls the program for packets behind options or a priority, or in parts (`forward/`).
     fn hand_on_odd(&self);
     /// Whether the frame is in several buffers, or longer than [`xdnsd_abi::FRAME_MAX`].
     fn is_large(&self) -> bool;
@@ -93,7 +93,7 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason>
             Err(Reason::PassProtocol)
         }
         Err(reason) => {
-            if reason == Reason::PassIpv4Options {
+            if matches!(reason, Reason::PassIpv4Options | Reason::PassVlanPriority) {
                 kernel.hand_on_odd();
             }
             Err(reason)

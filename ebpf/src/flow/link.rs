@@ -46,12 +46,27 @@ pub struct Link {
     pub vlan_outer: u16,
     /// VLAN ID of the second tag, 0: there is none.
     pub vlan_inner: u16,
+    /// How many tags there are, those without a VLAN among them.
+    pub tags: u8,
 }
 
 impl Link {
-    /// Compares the group bit of the destination first: ARP, neighbour discovery and mDNS leave here.
+    /// Compares the group bit of the destination first: ARP, neighbour discovery and mDNS leave here. A tag with ID 0 carries a
+    /// priority alone (IEEE 802.1Q section 6.9) and is refused: in the listen map 0 stands for an untagged frame, whose answer has
+    /// no tag.
     #[inline(always)]
     pub fn parse(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
+        Self::parse_with::<false>(frame)
+    }
+
+    /// The same where no key of the listen map is made for an answer: a tag with ID 0 is as none, as the kernel has it.
+    #[inline(always)]
+    pub fn parse_any_priority(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
+        Self::parse_with::<true>(frame)
+    }
+
+    #[inline(always)]
+    fn parse_with<const PRIORITY: bool>(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
         use ethernet::field::{DESTINATION, ETHERTYPE, SOURCE};
         let (header, mut rest) = take::<{ ethernet::HEADER_LEN }>(frame)?;
         if header.get::<{ DESTINATION.start }, u8>() & ethernet::GROUP != 0 {
@@ -71,11 +86,20 @@ impl Link {
             ethertype: header.be16::<{ ETHERTYPE.start }>(),
             vlan_outer: 0,
             vlan_inner: 0,
+            tags: 0,
         };
         if vlan::is_tag(link.ethertype) {
-            (link.vlan_outer, link.ethertype, rest) = tag(rest)?;
+            (link.vlan_outer, link.ethertype, rest) = tag::<PRIORITY>(rest)?;
+            link.tags = 1;
             if vlan::is_tag(link.ethertype) {
-                (link.vlan_inner, link.ethertype, rest) = tag(rest)?;
+                let id;
+                (id, link.ethertype, rest) = tag::<PRIORITY>(rest)?;
+                if PRIORITY && link.vlan_outer == 0 {
+                    link.vlan_outer = id;
+                } else {
+                    link.vlan_inner = id;
+                }
+                link.tags = 2;
             }
             if vlan::is_tag(link.ethertype) {
                 return Err(Reason::PassVlanDepth);
@@ -85,14 +109,13 @@ impl Link {
     }
 }
 
-/// VLAN ID and inner EtherType of one tag. ID 0 carries a priority alone (IEEE 802.1Q section 6.9) and is refused: in the listen
-/// map 0 stands for an untagged frame.
+/// VLAN ID and inner EtherType of one tag.
 #[inline(always)]
-fn tag(rest: Cursor<'_>) -> Result<(u16, u16, Cursor<'_>), Reason> {
+fn tag<const PRIORITY: bool>(rest: Cursor<'_>) -> Result<(u16, u16, Cursor<'_>), Reason> {
     use vlan::field::{ETHERTYPE, TCI};
     let (tag, rest) = take::<{ vlan::HEADER_LEN }>(rest)?;
     let id = tag.be16::<{ TCI.start }>() & vlan::ID;
-    if id == 0 {
+    if id == 0 && !PRIORITY {
         return Err(Reason::PassVlanPriority);
     }
     Ok((id, tag.be16::<{ ETHERTYPE.start }>(), rest))

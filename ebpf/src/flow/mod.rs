@@ -53,7 +53,17 @@ impl<'a> Frame<'a> {
 /// Parses a segment with all its headers. Other packets are refused with [`Reason::PassProtocol`].
 #[inline(always)]
 pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
-    let (link, rest) = Link::parse(frame)?;
+    segment_behind(Link::parse(frame)?)
+}
+
+/// The same with a tag that carries a priority alone.
+#[inline(always)]
+pub fn segment_any_priority(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
+    segment_behind(Link::parse_any_priority(frame)?)
+}
+
+#[inline(always)]
+fn segment_behind<'a>((link, rest): (Link, Cursor<'a>)) -> Result<Flow<Segment<'a>>, Reason> {
     let (packet, rest) = network::segment(link.ethertype, rest)?;
     let transport = Segment::parse(rest).ok_or(Reason::PassProtocol)?;
     Ok(Flow {

@@ -17,10 +17,18 @@ use xdnsd_abi::{Behind, Reason};
 /// Most extension headers that are walked: each kind of RFC 8200 section 4.1, and one of them twice.
 const HEADERS_MAX: usize = 6;
 
+/// Bytes of a segment in which its flags are, as [`Forwarding::words`] gives them.
+const WITH_FLAGS: u32 = 16;
+
 /// Where a segment begins.
 enum SegmentStart {
     /// At this offset of the frame.
-    At(u32),
+    At {
+        /// Of its first byte.
+        at: u32,
+        /// Of what is behind the packet, where Ethernet has its padding.
+        end: u32,
+    },
     /// Behind more headers than are gone through.
     Deep,
 }
@@ -33,7 +41,7 @@ pub fn judge(frame: Cursor<'_>, kernel: &impl Forwarding, passed: Reason) -> Rea
 
 #[inline(always)]
 fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
-    let (link, rest) = Link::parse(frame).ok()?;
+    let (link, rest) = Link::parse_any_priority(frame).ok()?;
     if link.vlan_inner != 0 || !kernel.protects() {
         return None;
     }
@@ -43,14 +51,16 @@ fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
         ethertype::IPV4 => behind_options(rest, at),
         _ => behind_extensions(rest, at, kernel),
     };
-    let at = match place? {
-        SegmentStart::At(at) => at,
+    let (at, end) = match place? {
+        SegmentStart::At { at, end } => (at, end),
         SegmentStart::Deep => return Some(Reason::DropForward),
     };
     let (ports, flags) = match kernel.words(at) {
-        Some([ports, rest]) => (ports, Some(rest.to_ne_bytes()[tcp::field::FLAGS - 8])),
-        // The flags are in another part.
-        None => (kernel.word(at)?, None),
+        Some([ports, rest]) if at + WITH_FLAGS <= end => {
+            (ports, Some(rest.to_ne_bytes()[tcp::field::FLAGS - 8]))
+        }
+        // The flags are in another part, whatever stands behind this one (RFC 1858 section 3).
+        _ => (kernel.word(at)?, None),
     };
     if flags.is_some_and(|flags| flags & (flag::SYN | flag::ACK | flag::RST) != flag::SYN) {
         return None;
@@ -82,14 +92,17 @@ fn look(frame: Cursor<'_>, kernel: &impl Forwarding) -> Option<Reason> {
 /// Position of the segment; `None` if this is no segment, or not its first fragment.
 #[inline(always)]
 fn behind_options(rest: Cursor<'_>, at: u32) -> Option<SegmentStart> {
-    use ipv4::field::{FLAGS_OFFSET, PROTOCOL, VERSION_IHL};
+    use ipv4::field::{FLAGS_OFFSET, PROTOCOL, TOTAL_LEN, VERSION_IHL};
     let (header, _) = rest.take::<{ ipv4::HEADER_LEN }>()?;
     let is_first = header.be16::<{ FLAGS_OFFSET.start }>() & ipv4::OFFSET == 0;
     if header.get::<PROTOCOL, u8>() != protocol::TCP || !is_first {
         return None;
     }
     let words = header.get::<VERSION_IHL, u8>() & 0x0f;
-    Some(SegmentStart::At(at + u32::from(words) * 4))
+    Some(SegmentStart::At {
+        at: at + u32::from(words) * 4,
+        end: at + u32::from(header.be16::<{ TOTAL_LEN.start }>()),
+    })
 }
 
 /// The same behind extension headers.
@@ -98,6 +111,7 @@ fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Opt
     let (header, _) = rest.take::<{ ipv6::HEADER_LEN }>()?;
     let mut kind = header.get::<{ ipv6::field::NEXT_HEADER }, u8>();
     let mut at = at + ipv6::HEADER_LEN as u32;
+    let end = at + u32::from(header.be16::<{ ipv6::field::PAYLOAD_LEN.start }>());
     for _ in 0..HEADERS_MAX {
         if !extension::is_one(kind) {
             break;
@@ -116,7 +130,7 @@ fn behind_extensions(rest: Cursor<'_>, at: u32, kernel: &impl Forwarding) -> Opt
         kind = next;
     }
     if kind == protocol::TCP {
-        return Some(SegmentStart::At(at));
+        return Some(SegmentStart::At { at, end });
     }
     extension::is_one(kind).then_some(SegmentStart::Deep)
 }

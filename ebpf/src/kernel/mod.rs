@@ -4,6 +4,7 @@ mod bridge;
 mod cookies;
 mod forward;
 mod log;
+mod prefixes;
 mod rate;
 
 pub use rate::{charge, judge, judge_newcomer};
@@ -15,7 +16,6 @@ use crate::flow::link::Mac;
 use crate::flow::network::Address;
 use crate::flow::transport::Segment;
 use crate::frame::Cursor;
-use crate::prefixes::PrefixKernel;
 use crate::stray::{Owners, SegmentOwner};
 use crate::syn::{Ends, Guarded, SegmentAnswer, SynHeader};
 use aya_ebpf::EbpfContext as _;
@@ -23,21 +23,18 @@ use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_F_MMAPABLE, bpf_fib_lookup as FibLookup, bpf_sock as Socket,
     bpf_sock_tuple as Tuple, xdp_action, xdp_md,
 };
-use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{ArrayOfMaps, LpmTrie};
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
     bpf_tcp_check_syncookie, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
 };
-use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ProgramArray, XskMap};
 use aya_ebpf::programs::XdpContext;
 use core::mem::MaybeUninit;
 use xdnsd_abi::headers::{ipv4, ipv6, tcp};
 use xdnsd_abi::{
     CLIENT_SETS, ClientSet, FRAME_MAX, GUARDED_MAX, LISTEN_MAX, Listen, Orders, PathCheck,
-    PrefixKey, QUEUES_MAX, Reason, SYN_FRAME_MAX, TRIE_MAX, few, hash, secret, shield, tail,
-    verdict,
+    QUEUES_MAX, Reason, SYN_FRAME_MAX, few, hash, secret, shield, tail,
 };
 
 // The names are those of `xdnsd_abi::map`; the macro takes literals only. Loading fails if they differ.
@@ -66,11 +63,6 @@ static CLIENTS: Array<ClientSet> = Array::with_max_entries(CLIENT_SETS, 0);
 static FEW: PerCpuArray<u64> = PerCpuArray::with_max_entries(few::COUNT, 0);
 #[map(name = "addresses")]
 static ADDRESSES: HashMap<Listen, PathCheck> = HashMap::with_max_entries(LISTEN_MAX, 0);
-#[btf_map(name = "prefixes")]
-static PREFIXES: ArrayOfMaps<Trie, 1> = ArrayOfMaps::new();
-
-/// Declaration of the trie for the loader.
-type Trie = LpmTrie<[u8; 16], u32, { TRIE_MAX as usize }>;
 
 /// Address families, by the kernel's numbers.
 const AF_INET: u8 = 2;
@@ -227,33 +219,6 @@ fn check_of(map: &HashMap<Listen, PathCheck>, listen: &Listen) -> Option<PathChe
     // space may reuse it for another entry at the same time, so the fields may belong to two entries. Any bytes are a
     // PathCheck, and both entries are ours: one frame is then passed, or answered as one of the other address.
     Some(unsafe { *check })
-}
-
-impl<const FRAGS: bool> PrefixKernel for Run<'_, FRAGS> {
-    #[inline(always)]
-    fn has_prefixes(&self) -> bool {
-        told(shield::PREFIXES) != 0
-    }
-
-    #[inline(always)]
-    fn own(&self, address: &Listen) -> Option<PathCheck> {
-        check_of(&ADDRESSES, address)
-    }
-
-    #[inline(always)]
-    fn verdict(&self, source: Address) -> u8 {
-        const { assert!(size_of::<PrefixKey>() == size_of::<Key<[u8; 16]>>()) };
-        let mut key = MaybeUninit::<PrefixKey>::uninit();
-        let [a, b, c, d] = words(source);
-        store(&mut key, [u128::BITS, a, b, c, d]);
-        // SAFETY: initialized to its last byte, and aya's packed key has the same size and accepts any bytes.
-        let key = unsafe { &*key.as_ptr().cast::<Key<[u8; 16]>>() };
-        match PREFIXES.get_value_ptr_mut(0, key) {
-            // SAFETY: the look-up returned an aligned value that the map keeps while the program runs, written at once.
-            Some(value) => unsafe { value.read_volatile() as u8 },
-            None => verdict::NONE,
-        }
-    }
 }
 
 impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {

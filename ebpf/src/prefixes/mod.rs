@@ -31,7 +31,7 @@ pub fn check(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Result<(), Reason
 /// `None` if the packet is to others or cannot be parsed.
 #[inline(always)]
 fn is_denied(frame: Cursor<'_>, kernel: &impl PrefixKernel) -> Option<bool> {
-    let (link, rest) = Link::parse(frame).ok()?;
+    let (link, rest) = Link::parse_any_priority(frame).ok()?;
     let (source, destination) = ends(link.ethertype, rest)?;
     let check = kernel.own(&listen(&link, destination, 0))?;
     check_ours(&link, &check, kernel).ok()?;

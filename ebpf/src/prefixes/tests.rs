@@ -17,8 +17,9 @@ const IPV6: [u8; 40] = [
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x53,
 ];
 
-/// A kernel where addresses that end with 53 in VLAN 5 are ours, and one verdict is on all sources.
+/// A kernel where addresses that end with 53 in a VLAN are ours, and one verdict is on all sources.
 struct FakeKernel {
+    vlan: u16,
     has_prefixes: bool,
     ingress: u32,
     verdict: u8,
@@ -43,7 +44,9 @@ impl PrefixKernel for FakeKernel {
     fn own(&self, address: &Listen) -> Option<PathCheck> {
         assert!(self.has_prefixes, "nothing is asked without prefixes");
         assert_eq!((address.port, address.padding), ([0; 2], [0; 2]));
-        let is_ours = [53, 0x53].contains(&address.addr[15]) && address.vlan_outer == [0, 5];
+        let is_ours = [53, 0x53].contains(&address.addr[15])
+            && address.vlan_outer == self.vlan.to_be_bytes()
+            && address.vlan_inner == [0, 0];
         is_ours.then_some(PathCheck::new(0, OUR_INDEX, OUR_MAC))
     }
     fn verdict(&self, source: Address) -> u8 {
@@ -53,6 +56,7 @@ impl PrefixKernel for FakeKernel {
 }
 
 const DENY: FakeKernel = FakeKernel {
+    vlan: 5,
     has_prefixes: true,
     ingress: OUR_INDEX,
     verdict: verdict::DENY,
@@ -97,6 +101,25 @@ fn options_and_parts_make_no_difference() {
     v6[24] = 44;
     for frame in [v4, v6] {
         assert_eq!(run(&frame, &DENY), Err(Reason::DropDenied));
+    }
+}
+
+/// The kernel takes a tag with ID 0 for none, so a denied prefix is not let in by one.
+#[test]
+fn a_priority_makes_no_difference() {
+    for frame in frames() {
+        let mut priority = frame.clone();
+        priority.splice(12..12, [0x81, 0x00, 0xe0, 0]);
+        assert_eq!(run(&priority, &DENY), Err(Reason::DropDenied));
+        let mut alone = frame.clone();
+        alone[14..16].copy_from_slice(&[0xe0, 0]);
+        let untagged = FakeKernel { vlan: 0, ..DENY };
+        assert_eq!(run(&alone, &untagged), Err(Reason::DropDenied));
+        assert_eq!(run(&alone, &DENY), Ok(()), "untagged is another VLAN");
+        // Another one inside our VLAN is a VLAN of its own.
+        let mut inside = frame;
+        inside.splice(16..16, [0x81, 0x00, 0, 6]);
+        assert_eq!(run(&inside, &DENY), Ok(()));
     }
 }
 

@@ -59,6 +59,8 @@ struct FakeKernel {
     answers: bool,
     has_proved: bool,
     few: RefCell<[u64; few::COUNT as usize]>,
+    /// Messages that were read.
+    loads: Cell<u32>,
 }
 
 impl RateKernel for FakeKernel {
@@ -101,6 +103,7 @@ impl RateKernel for FakeKernel {
     }
     fn load(&self, at: usize, len: usize, message: &mut QueryBuffer) -> Option<()> {
         assert!((1..=READ_MAX).contains(&len));
+        self.loads.set(self.loads.get() + 1);
         message[..len].copy_from_slice(self.frame.borrow().get(at..at + len)?);
         Some(())
     }
@@ -165,6 +168,7 @@ impl FakeKernel {
             answers: true,
             has_proved: false,
             few: RefCell::default(),
+            loads: Cell::new(0),
         }
     }
 
@@ -238,6 +242,23 @@ fn slips_end_and_the_rest_is_dropped() {
     let next = FakeKernel::new(&query(&[])).owing(ClientPrefix::prefix(client()), FULL);
     next.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
     assert_eq!(again(&next), Err(Reason::DropRate), "none at all");
+}
+
+/// What a flood costs: nothing is read where nothing is said, and no cookie can be there.
+#[test]
+fn a_query_too_many_is_read_only_where_it_may_have_a_cookie() {
+    let mut plain = query(&[])[42..66].to_vec();
+    plain[11] = 0;
+    for (frame, loads) in [(frame(&plain), 0), (query(&[]), 1)] {
+        let told = FakeKernel::new(&frame).owing(ClientPrefix::prefix(client()), FULL);
+        told.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
+        assert_eq!(told.judge(), Err(Reason::DropRate));
+        assert_eq!(told.loads.get(), loads);
+        let told = FakeKernel::new(&frame).with_newcomers();
+        told.table.borrow_mut()[0][control::SLIP_DEPTH] = 0;
+        assert_eq!(told.newcomers(&frame, AT_ONCE + 1), [AT_ONCE, 0, 1]);
+        assert_eq!(told.loads.get(), loads, "of a new client");
+    }
 }
 
 #[test]

@@ -227,8 +227,7 @@ fn tcp_at(link: &Link, packet: &Packet) -> u32 {
 /// Length of the headers before the packet in bytes.
 #[inline(always)]
 pub const fn link_len(link: &Link) -> usize {
-    let tags = (link.vlan_outer != 0) as usize + (link.vlan_inner != 0) as usize;
-    ethernet::HEADER_LEN + tags * vlan::HEADER_LEN
+    ethernet::HEADER_LEN + link.tags as usize * vlan::HEADER_LEN
 }
 
 /// Length of an IP header with addresses of this family in bytes.
@@ -252,8 +251,8 @@ impl SegmentAnswer {
     pub fn write(&self, frame: CursorMut<'_>) -> Option<()> {
         let (mut header, mut rest) = frame.take::<{ ethernet::HEADER_LEN }>()?;
         write_macs(&mut header, self.link.source, self.link.destination);
-        for tag in [self.link.vlan_outer, self.link.vlan_inner] {
-            if tag != 0 {
+        for tag in 0..vlan::TAGS_MAX {
+            if tag < usize::from(self.link.tags) {
                 rest = rest.take::<{ vlan::HEADER_LEN }>()?.1;
             }
         }

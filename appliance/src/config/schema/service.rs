@@ -314,7 +314,7 @@ section! {
         /// The network interface that the clients come by, as `ip link` shows it; it may come later. What comes by a VLAN of it
         /// passes, but for the one that `vlan` names.
         interface: InterfaceName;
-        /// VLAN ID of the frames that are protected; frames with a second tag pass. 0: untagged frames.
+        /// VLAN ID of the frames that are protected; frames with a second tag pass. 0: untagged frames, and those whose tag has ID 0.
         vlan: u16 = 0, 0..=4094;
         /// When they are asked. "auto": from `shield.syn_threshold` SYNs a second by the interface to its hosts on, until
         /// clients have left fewer cookies than that unanswered for `shield.calm_secs`. While clients are not asked, completed

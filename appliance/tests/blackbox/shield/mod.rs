@@ -4,7 +4,7 @@ mod clients;
 mod log;
 mod operate;
 mod options;
-mod protect;
+pub mod protect;
 mod settings;
 mod stray;
 
@@ -18,8 +18,9 @@ use hickory_proto::rr::RecordType;
 use smoltcp::wire::{EthernetFrame, Ipv4Packet, TcpPacket};
 use xdnsd_abi::Reason;
 use xdnsd_lab::bpf::{Link, attach_pass};
+use xdnsd_lab::frames::FrameSocket;
 use xdnsd_lab::lab::{
-    CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6,
+    CLIENT_V4, CLIENT_V6, HOST_INTERFACE, LAN, LAN_V4, LAN_V6, UPSTREAM_V4, UPSTREAM_V6,
 };
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::wait::wait_until;
@@ -405,6 +406,8 @@ fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Re
     ];
     let counts = || -> Result<Vec<u64>> { all.iter().map(|name| counted(&scene, name)).collect() };
     let (before, start) = (scene.daemon.metrics()?, counts()?);
+    // All that comes by the stack's first hook: what tcpdump shows.
+    let stack = FrameSocket::open(&scene.lab.router, LAN)?;
     let mut connections = 0;
     for number in 0..FORGED {
         client.send(&forged(&client, number)?)?;
@@ -437,6 +440,16 @@ fn a_flood_of_forged_syns_leaves_the_stack_alone_and_clients_get_through() -> Re
         .router
         .output(&["ss", "-tnH", "state", "syn-recv"])?;
     assert_eq!(waiting, "", "no connection request is kept");
+    let mut heard = 0;
+    let forged = stack.receive(Duration::from_millis(100), |frame| {
+        heard += 1;
+        matches!(
+            (&frame[12..14], &frame[22..]),
+            ([0x08, 0x00], [_, _, _, _, 100, ..]) | ([0x86, 0xdd], [0x20, 0x01, 0x0d, 0xb9, ..])
+        )
+    })?;
+    assert_eq!(forged, None, "a forged SYN came to the stack");
+    assert!(heard > 0, "connections do");
     Ok(())
 }
 

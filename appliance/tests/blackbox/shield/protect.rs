@@ -19,7 +19,7 @@ use crate::support::run::{not_in_guests, only};
 use crate::support::scene::{Setup, scene};
 use crate::support::stream::{Next, Stream};
 
-const PORT: u16 = 8080;
+pub const PORT: u16 = 8080;
 const OTHER_PORT: u16 = 8081;
 const GREETING: &[u8] = b"hello";
 /// Time for a flood to be detected, and over: some looks of a second each, on a machine that may be slow.
@@ -34,7 +34,7 @@ fn setup(interface: &str, hosts: [IpAddr; 2]) -> Setup {
 }
 
 /// Answers each client, on both ports.
-fn serve(host: &Namespace) -> Result<()> {
+pub fn serve(host: &Namespace) -> Result<()> {
     for port in [PORT, OTHER_PORT] {
         let listener = host.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))?;
         std::thread::spawn(move || {
@@ -51,7 +51,7 @@ fn serve(host: &Namespace) -> Result<()> {
 }
 
 /// True if the server answers.
-fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bool> {
+pub fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bool> {
     let mut stream = Stream::open_in(client, local, server, TIMEOUT)?;
     let _ = stream.write(b"hi");
     match stream.next(TIMEOUT)? {
@@ -65,7 +65,7 @@ fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bool> 
 }
 
 /// The first connection is reset, and the next ones are answered; other ports are not protected.
-fn comes_again(client: &Namespace, local: IpAddr, host: IpAddr) -> Result<()> {
+pub fn comes_again(client: &Namespace, local: IpAddr, host: IpAddr) -> Result<()> {
     assert!(greet(client, local, SocketAddr::new(host, OTHER_PORT))?);
     let server = SocketAddr::new(host, PORT);
     // The program may not know the protected hosts yet.
