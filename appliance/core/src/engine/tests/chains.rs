@@ -148,7 +148,7 @@ fn an_alias_into_what_is_known_here_is_given_alone_and_says_so() {
             let now = world.effects.asked.len();
             assert_eq!(now, asked, "and nobody is asked for it");
         }
-        // An alias that upstream follows itself says nothing of this network.
+        // An alias that upstream follows itself says nothing about this network.
         world.miss(3, &with_edns(query("whole.example.", 3), false));
         world.respond(|message| {
             message.add_answer(alias("whole.example.", 300, "nas.lan."));

@@ -113,7 +113,7 @@ fn what_is_too_much_is_told_at_once_and_upstream_is_not_asked() {
     });
 }
 
-/// However many places are free; where few are, a domain has four at least, and never more than that bound.
+/// The bound holds however many places are free. If few are free, a domain still gets four, but never more than the bound.
 #[test]
 fn a_low_bound_is_kept_to_the_unit() {
     for bound in [1, 2, 4, 5] {
