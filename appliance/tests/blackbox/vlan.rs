@@ -10,10 +10,12 @@ use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{
-    LAN_V4, LAN_V6, Lab, Spec, VLAN_CLIENT_V4, VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
+    CLIENT_V4, CLIENT_V6, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4, UPSTREAM_V6, VLAN_CLIENT_V4,
+    VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
 };
 use xdnsd_lab::wait::wait_until;
 
+use crate::shield::protect::{PORT, comes_again, greet, serve};
 use crate::shield::{wait_state, with_program};
 use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
@@ -212,4 +214,43 @@ fn a_connection_on_a_vlan_begins_with_a_cookie_on_that_vlan() -> Result<()> {
             .wait_growth(&before, &[(&Reason::SynCookie, 1)])?;
     }
     Ok(())
+}
+
+/// A host behind the router is protected from clients of the VLAN, whose answers have its tag, and from no others.
+#[test]
+fn a_host_is_protected_from_the_clients_of_a_vlan_and_they_come_again() -> Result<()> {
+    only!(ONCE, "tags in frames, as the XDP program takes them");
+    if !has_vlan_devices("a_host_is_protected_from_the_clients_of_a_vlan_and_they_come_again")? {
+        return Ok(());
+    }
+    let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
+    let section = format!(
+        "[[protect]]\ninterface = \"{LAN}\"\nvlan = {VLAN_ID}\naddresses = [\"{UPSTREAM_V4}\", \"{UPSTREAM_V6}\"]\nports = [{PORT}]\n"
+    );
+    let scene = scene!(setup(VlanTag::InFrame).sections(&section));
+    let _program = with_program(&scene.lab.client)?;
+    scene.daemon.wait_log_count("answers leave again", 1)?;
+    serve(&scene.lab.upstream)?;
+    let before = scene.daemon.metrics()?;
+    for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
+        assert!(greet(
+            &scene.lab.client,
+            local,
+            SocketAddr::new(host, PORT)
+        )?);
+    }
+    scene.lab.client.ip(&format!(
+        "route add {UPSTREAM_V4}/32 via {VLAN_V4} src {VLAN_CLIENT_V4}
+         route add {UPSTREAM_V6}/128 via {VLAN_V6} src {VLAN_CLIENT_V6}\n"
+    ))?;
+    for (local, host) in [VLAN_CLIENT_V4.into(), VLAN_CLIENT_V6.into()]
+        .into_iter()
+        .zip(hosts)
+    {
+        comes_again(&scene.lab.client, local, host)?;
+    }
+    scene.daemon.wait_growth(
+        &before,
+        &[(&Reason::ForwardProof, 2), (&Reason::ForwardVerified, 6)],
+    )
 }
