@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::latency::{Histogram, Tier};
+
 xdnsd_abi::counters! {
     /// Events that are counted.
     pub enum Counter: usize {
@@ -108,6 +110,7 @@ xdnsd_abi::counters! {
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; Counter::COUNT],
+    latencies: [Histogram; Tier::COUNT],
 }
 
 impl Counters {
@@ -116,6 +119,7 @@ impl Counters {
     pub const fn new() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; Counter::COUNT],
+            latencies: [const { Histogram::new() }; Tier::COUNT],
         }
     }
 
@@ -132,6 +136,12 @@ impl Counters {
             value.load(Ordering::Relaxed).wrapping_add(n),
             Ordering::Relaxed,
         );
+    }
+
+    /// How long answers of this tier took.
+    #[must_use]
+    pub const fn latency(&self, tier: Tier) -> &Histogram {
+        &self.latencies[tier as usize]
     }
 
     /// Present value of a counter.

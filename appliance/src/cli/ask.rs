@@ -14,7 +14,7 @@ pub(super) const FORMS: &[Form] = &[
         name: "stats",
         usage: " [--socket PATH] [--prometheus | --json]",
         about: "queries and answers, in all and now; --prometheus: every counter, as text",
-        json: r#"{"metrics": [{"name", "type": "counter" or "gauge", "labels": {label: text}, "value"}]}, as --prometheus"#,
+        json: r#"{"metrics": [{"name", "type": "counter", "gauge" or "histogram", "labels": {label: text}, "value"}]}, as --prometheus"#,
         flags: &[AT_SOCKET, PROMETHEUS, JSON],
         make: stats,
         ..BARE

@@ -4,6 +4,7 @@ use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::header::{Header, flag};
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
 use xdnsd_core::forward::via::{ResponseOrigin, SourcePort, Via};
+use xdnsd_core::latency::Tier;
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 
@@ -16,6 +17,7 @@ use super::sources::may_answer_frame;
 use super::streams::{Lost, Progress};
 use super::tapped::Asker;
 use super::tcp::{self, Accepted, QUERY_MS};
+use crate::os::clock;
 use crate::os::datagrams::{DATAGRAMS_MAX, Datagram};
 use crate::os::xsk::{Frame, prefetch};
 use crate::store::HOT;
@@ -53,15 +55,28 @@ impl Worker<'_> {
         if count == 0 {
             return false;
         }
+        let since_ns = clock::monotonic_ns();
+        let answers_before = self.io.counters.get(Counter::AnswersXdp);
         self.io.counters.add(Counter::QueriesXdp, count as u64);
         while let Some(frame) = self.batch.pop() {
             // The next frame is prefetched while this one is answered.
             self.batch.last().into_iter().for_each(prefetch);
             self.answer_frame(context, xsk, frame);
         }
+        let answers = self.io.counters.get(Counter::AnswersXdp);
+        let answers = answers.wrapping_sub(answers_before);
         self.flush_questions(context);
         self.io.xsks.flush(xsk);
+        self.observe(Tier::AfXdp, since_ns, answers);
         true
+    }
+
+    /// Counts answers that were given at once, the first query of which came at `since_ns` on the monotonic clock.
+    fn observe(&self, tier: Tier, since_ns: u64, answers: u64) {
+        if answers > 0 {
+            let micros = clock::monotonic_ns().saturating_sub(since_ns) / 1000;
+            self.io.counters.latency(tier).observe(micros, answers);
+        }
     }
 
     /// Answers one query in its own frame, or gives the frame back.
@@ -151,10 +166,18 @@ impl Worker<'_> {
 
     /// Serves a batch of queries of one kernel UDP socket.
     pub(super) fn serve_listener(&mut self, context: &Context<'_>, index: u16) {
+        let since_ns = clock::monotonic_ns();
+        let answers = self.answer_datagrams(context, index);
+        self.observe(Tier::Kernel, since_ns, answers);
+    }
+
+    /// Answers what the socket has, at most [`BATCH`] queries. Returns how many got their answer at once.
+    fn answer_datagrams(&mut self, context: &Context<'_>, index: u16) -> u64 {
+        let mut answers = 0;
         for _ in 0..BATCH {
             let received = self.io.receive_udp(index, &mut self.buffer);
             let Some(datagram) = received else {
-                return;
+                break;
             };
             let Datagram { len, device, .. } = datagram;
             let address = datagram.from;
@@ -188,8 +211,10 @@ impl Worker<'_> {
             if let Outcome::Reply(len) = outcome {
                 self.io
                     .reply_udp(index, address, ingress, &self.buffer[..len]);
+                answers += 1;
             }
         }
+        answers
     }
 
     /// Serves the connected socket of one question: there is one answer.
@@ -343,22 +368,28 @@ impl Worker<'_> {
 
     /// Serves a batch of queries of one connection.
     pub(super) fn serve_tcp_client(&mut self, context: &Context<'_>, slot: u16) {
+        let since_ns = clock::monotonic_ns();
+        let mut answers = 0;
         for _ in 0..BATCH {
             match self.io.tcp.read(slot, context.now, &mut self.buffer) {
-                tcp::TcpRead::Query(len) => self.answer_tcp(context, slot, len),
+                tcp::TcpRead::Query(len) => {
+                    answers += u64::from(self.answer_tcp(context, slot, len));
+                }
                 tcp::TcpRead::Nothing => break,
                 tcp::TcpRead::Closed => return,
             }
         }
+        self.observe(Tier::Kernel, since_ns, answers);
         self.io.tcp.wait(slot, &self.io.epoll);
         // A partial query has an earlier deadline than an idle connection.
         let deadline = context.now + QUERY_MS;
         self.next_expiry = Some(self.next_expiry.map_or(deadline, |next| next.min(deadline)));
     }
 
-    fn answer_tcp(&mut self, context: &Context<'_>, slot: u16, len: usize) {
+    /// Returns true if the query got its answer at once.
+    fn answer_tcp(&mut self, context: &Context<'_>, slot: u16, len: usize) -> bool {
         let Some((id, peer)) = self.io.tcp.client(slot) else {
-            return;
+            return false;
         };
         self.io.counters.count(Counter::QueriesTcp);
         let ingress = self.io.tcp.ingress(id);
@@ -374,11 +405,13 @@ impl Worker<'_> {
             client: peer,
             via: QueryPath::Tcp,
         };
-        match self.answer_in_buffer(context, &client, asker, len) {
+        let outcome = self.answer_in_buffer(context, &client, asker, len);
+        match outcome {
             Outcome::Reply(len) => self.io.reply_tcp(id, &self.buffer[..len]),
             Outcome::Pending => {}
             Outcome::Silence => self.io.tcp.forget(id),
         }
+        matches!(outcome, Outcome::Reply(_))
     }
 
     /// Answers the query in the buffer, over which the answer is written; the tap gets both.

@@ -752,6 +752,14 @@ fn what_is_shown_is_json_where_a_program_asks() -> Result<()> {
 fn stats_are_prometheus_text() -> Result<()> {
     let scene = scene!(Setup::default());
     let socket = scene.directory.path().join("sock").display().to_string();
+    // One answer that waited, and one that did not.
+    scene
+        .upstream
+        .on("slow.test.", Rule::addresses(300, &["192.0.2.1"]));
+    let client = scene.raw_client()?;
+    for _ in 0..2 {
+        client.ask(Family::V4, &query("slow.test.", RecordType::A))?;
+    }
     let output = scene
         .lab
         .router
@@ -760,6 +768,13 @@ fn stats_are_prometheus_text() -> Result<()> {
         .output()?;
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout)?;
+    let answers = |tier: &str| -> u64 {
+        let series = format!("xdnsd_answer_seconds_count{{tier=\"{tier}\"}} ");
+        let count = text.lines().find_map(|line| line.strip_prefix(&series));
+        count.and_then(|count| count.parse().ok()).expect("a count")
+    };
+    assert_eq!(answers("upstream"), 1);
+    assert_eq!(answers("af_xdp") + answers("kernel"), 1);
     let mut samples = 0;
     for line in text.lines() {
         if line.starts_with("# HELP ") || line.starts_with("# TYPE ") {
@@ -767,7 +782,10 @@ fn stats_are_prometheus_text() -> Result<()> {
         }
         let (series, value) = line.rsplit_once(' ').expect("a series and its value");
         assert!(series.starts_with("xdnsd_"), "{line}");
-        value.parse::<u64>()?;
+        match series.starts_with("xdnsd_answer_seconds_sum") {
+            true => assert!(value.parse::<f64>()? >= 0.0, "{line}"),
+            false => drop(value.parse::<u64>()?),
+        }
         samples += 1;
     }
     assert!(samples > 50, "{text}");

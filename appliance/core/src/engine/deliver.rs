@@ -13,8 +13,10 @@ use crate::dns::header::{HEADER_LEN, flag};
 use crate::dns::{QUESTION_FIXED_LEN, class, rcode};
 use crate::forward::pending::{Taken, Waiter};
 use crate::forward::question::{Failure, Question};
+use crate::latency::Tier;
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
+use crate::time::Instant;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Sends the answer to all waiting clients; a truncated one to those over UDP only.
@@ -54,6 +56,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             policy: call.context.of_view(waiting.question().view).policy,
             buffer,
         };
+        let waited_micros = waited_micros(waiting.question(), call.context.now);
+        let mut answers = 0;
         while let Some(client) = waiting.pop_that(wanted) {
             let waiter = &client.waiter;
             let (source, extra) = if is_long && !waiter.is_tcp {
@@ -76,7 +80,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             call.effects
                 .reply(&waiter.reply_path, renderer.message(len));
+            answers += 1;
         }
+        let latency = self.counters.latency(Tier::Upstream);
+        latency.observe(waited_micros, answers);
     }
 
     /// Sends the cached answer, stale or fresh, to all waiting clients. Returns true if there was one.
@@ -106,13 +113,18 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
+        let waited_micros = waited_micros(waiting.question(), call.context.now);
+        let mut answers = 0;
         while let Some(client) = waiting.pop() {
             let reply = waiter_reply(&client.waiter, &head, ttl, code);
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             self.counters.count(Counter::CacheStale);
             let message = renderer.message(rendered.len);
             call.effects.reply(&client.waiter.reply_path, message);
+            answers += 1;
         }
+        let latency = self.counters.latency(Tier::Upstream);
+        latency.observe(waited_micros, answers);
         true
     }
 
@@ -198,14 +210,25 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
+        let waited_micros = waited_micros(waiting.question(), call.context.now);
+        let mut answers = 0;
         while let Some(client) = waiting.pop() {
             let reply = waiter_reply(&client.waiter, &head, Ttl::Aged(0), failure.ede);
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             count_refusal(self.counters, failure.rcode);
             let message = renderer.message(rendered.len);
             call.effects.reply(&client.waiter.reply_path, message);
+            answers += 1;
         }
+        let latency = self.counters.latency(Tier::Upstream);
+        latency.observe(waited_micros, answers);
     }
+}
+
+/// Time since the question was first sent, in microseconds; 0 if it never was.
+fn waited_micros(question: &Question, now: Instant) -> u64 {
+    let first = question.tries.as_slice().first();
+    first.map_or(0, |first| now.millis_since(first.sent) * 1000)
 }
 
 /// Renders the replies to waiting clients, one after the other.

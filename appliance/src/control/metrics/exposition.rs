@@ -13,6 +13,9 @@ pub trait Exposition {
 
     /// Writes a sample of the family.
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64);
+
+    /// Writes a sample in seconds, of a value in microseconds.
+    fn seconds(&mut self, name: &str, labels: &[(&str, &str)], micros: u64);
 }
 
 /// The text exposition format, version 0.0.4.
@@ -30,6 +33,17 @@ impl Exposition for Prometheus {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.line(name, labels, &value.to_string());
+    }
+
+    fn seconds(&mut self, name: &str, labels: &[(&str, &str)], micros: u64) {
+        let (secs, rest) = (micros / 1_000_000, micros % 1_000_000);
+        self.line(name, labels, &format!("{secs}.{rest:06}"));
+    }
+}
+
+impl Prometheus {
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: &str) {
         let escape = |value: &str| {
             text::line(value)
                 .replace('\\', "\\\\")
@@ -69,6 +83,16 @@ impl Exposition for Json {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.object(name, labels, value.into());
+    }
+
+    fn seconds(&mut self, name: &str, labels: &[(&str, &str)], micros: u64) {
+        self.object(name, labels, (micros as f64 / 1e6).into());
+    }
+}
+
+impl Json {
+    fn object(&mut self, name: &str, labels: &[(&str, &str)], value: Value) {
         let labels = labels.iter();
         let labels: Map<String, Value> = labels
             .map(|(label, value)| ((*label).to_owned(), (*value).into()))

@@ -4,6 +4,7 @@
 //! a [`Reading`], and everything below works on readings alone.
 
 mod exposition;
+mod latency;
 pub mod not_taken;
 mod queues;
 mod reasons;
@@ -20,6 +21,7 @@ use xdnsd_abi::hot::HotOutcome;
 use xdnsd_core::counters::{Counter, Counters};
 
 use exposition::{Exposition, Json, Prometheus};
+use latency::LatencyReadings;
 use not_taken::NotTaken;
 use queues::QueueReading;
 
@@ -170,6 +172,7 @@ pub struct Reading {
     arrivals: QueryCounts,
     groups: Vec<String>,
     tier0: Option<Outcomes>,
+    latencies: LatencyReadings,
     not_taken: Vec<NotTaken>,
     sealed_allocations: u64,
     log_lines_lost: u64,
@@ -267,6 +270,7 @@ impl Telemetry {
             arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
             groups: self.groups(),
             tier0: self.tier0.as_ref().and_then(|read| read()),
+            latencies: latency::read(self.workers().iter().map(|worker| worker.counters)),
             not_taken: not_taken::read(),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
@@ -483,6 +487,7 @@ impl Reading {
         self.frames_family(out);
         self.reason_families(out);
         self.tier0_family(out);
+        latency::write(&self.latencies, out);
         not_taken::write(&self.not_taken, out);
         for (name, help, value) in &self.gauges {
             out.family(name, help, "gauge");

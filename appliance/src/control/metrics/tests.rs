@@ -226,8 +226,15 @@ fn assert_is_exposition_format(text: &str) {
             );
         } else {
             let (series, value) = line.rsplit_once(' ').expect("a value");
-            assert!(value.parse::<u64>().is_ok(), "{line}");
-            assert_eq!(series.split('{').next(), families.last().copied(), "{line}");
+            let name = series.split('{').next().expect("a name");
+            let is_sum = name.ends_with("_seconds_sum");
+            let is_value = value.parse::<u64>().is_ok() || is_sum && value.parse::<f64>().is_ok();
+            assert!(is_value, "{line}");
+            let is_part = |family: &&str| {
+                let part = name.strip_prefix(*family);
+                part.is_some_and(|part| ["", "_bucket", "_sum", "_count"].contains(&part))
+            };
+            assert!(families.last().is_some_and(is_part), "{line}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Answers that are odd but legal: what is kept of them, and what is not.
 
 use super::harness::*;
+use crate::latency::BOUNDS_MICROS;
 
 #[test]
 fn only_the_questions_own_chain_is_kept() {
@@ -444,5 +445,29 @@ fn a_compressed_name_in_a_naptr_is_written_out() {
             message.add_answer(opaque("b.example.", 60, 35, b"\0\x0a\0\x14\x09u\0"));
         });
         assert_eq!(world.asked().last().unwrap(), UPSTREAM_2);
+    });
+}
+
+/// Whoever waits is counted by how long it took, whatever came of it.
+#[test]
+fn answers_after_a_wait_are_counted_by_how_long_it_was() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("www.example.", 1));
+        world.miss(2, &query("www.example.", 2));
+        world.pass(7);
+        assert_eq!(world.waited().micros, 0);
+        world.respond(|message| {
+            message.add_answer(address("www.example.", 60, 1));
+        });
+        let reading = world.waited();
+        assert_eq!(reading.micros, 2 * 7_000);
+        let bucket = BOUNDS_MICROS.iter().position(|bound| *bound == 10_000);
+        assert_eq!(reading.counts[bucket.expect("a bound")], 2);
+        world.hit(&query("www.example.", 3));
+        assert_eq!(world.waited(), reading, "a hit has not waited");
+        world.miss(4, &query("gone.example.", 4));
+        world.pass(60_000);
+        let count: u64 = world.waited().counts.iter().sum();
+        assert_eq!(count, 3, "a failure has");
     });
 }

@@ -15,6 +15,7 @@ pub(super) use std::{format, vec};
 
 use crate::dns::edns::Edns;
 use crate::dns::record::Records;
+use crate::latency::{LatencyReading, Tier};
 use core::sync::atomic::AtomicU64;
 use hickory_proto::op::{Edns as HickoryEdns, MessageType, OpCode, Query as HickoryQuery};
 use hickory_proto::rr::rdata::NULL;
@@ -455,6 +456,11 @@ impl<'a> World<'a> {
 
     pub fn get(&self, counter: Counter) -> u64 {
         self.counters.get(counter)
+    }
+
+    /// How long those waited who are answered.
+    pub fn waited(&self) -> LatencyReading {
+        self.counters.latency(Tier::Upstream).read()
     }
 
     /// Servers that were asked, in order.
