@@ -369,17 +369,23 @@ impl Worker<'_> {
     /// Serves a batch of queries of one connection.
     pub(super) fn serve_tcp_client(&mut self, context: &Context<'_>, slot: u16) {
         let since_ns = clock::monotonic_ns();
-        let mut answers = 0;
+        let (mut answers, mut is_closed) = (0, false);
         for _ in 0..BATCH {
             match self.io.tcp.read(slot, context.now, &mut self.buffer) {
                 tcp::TcpRead::Query(len) => {
                     answers += u64::from(self.answer_tcp(context, slot, len));
                 }
                 tcp::TcpRead::Nothing => break,
-                tcp::TcpRead::Closed => return,
+                tcp::TcpRead::Closed => {
+                    is_closed = true;
+                    break;
+                }
             }
         }
         self.observe(Tier::Kernel, since_ns, answers);
+        if is_closed {
+            return;
+        }
         self.io.tcp.wait(slot, &self.io.epoll);
         // A partial query has an earlier deadline than an idle connection.
         let deadline = context.now + QUERY_MS;

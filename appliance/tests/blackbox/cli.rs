@@ -760,21 +760,21 @@ fn stats_are_prometheus_text() -> Result<()> {
     for _ in 0..2 {
         client.ask(Family::V4, &query("slow.test.", RecordType::A))?;
     }
-    let output = scene
-        .lab
-        .router
-        .command(BINARY)
-        .args(["stats", "--prometheus", "--socket", &socket])
-        .output()?;
-    assert_eq!(output.status.code(), Some(0));
-    let text = String::from_utf8(output.stdout)?;
-    let answers = |tier: &str| -> u64 {
-        let series = format!("xdnsd_answer_seconds_count{{tier=\"{tier}\"}} ");
-        let count = text.lines().find_map(|line| line.strip_prefix(&series));
-        count.and_then(|count| count.parse().ok()).expect("a count")
-    };
-    assert_eq!(answers("upstream"), 1);
-    assert_eq!(answers("af_xdp") + answers("kernel"), 1);
+    let mut text = String::new();
+    // An answer is counted when its batch has been sent.
+    wait_until("both are counted by how long they took", TIMEOUT, || {
+        let mut command = scene.lab.router.command(BINARY);
+        command.args(["stats", "--prometheus", "--socket", &socket]);
+        let output = command.output().expect("stats");
+        assert_eq!(output.status.code(), Some(0));
+        text = String::from_utf8(output.stdout).expect("text");
+        let answers = |tier: &str| -> u64 {
+            let series = format!("xdnsd_answer_seconds_count{{tier=\"{tier}\"}} ");
+            let count = text.lines().find_map(|line| line.strip_prefix(&series));
+            count.and_then(|count| count.parse().ok()).expect("a count")
+        };
+        answers("upstream") == 1 && answers("af_xdp") + answers("kernel") == 1
+    })?;
     let mut samples = 0;
     for line in text.lines() {
         if line.starts_with("# HELP ") || line.starts_with("# TYPE ") {

@@ -142,7 +142,7 @@ fn what_is_registered_is_read_and_rendered() {
     };
     let text = telemetry.read().prometheus();
     for line in [
-        "# HELP xdnsd_cache_hits_total Answered from the cache, fresh.",
+        "# HELP xdnsd_cache_hits_total Queries answered from the cache within the TTL.",
         "# TYPE xdnsd_cache_hits_total counter",
         "xdnsd_cache_hits_total{worker=\"0\"} 7",
         "xdnsd_cache_misses_total{worker=\"tcp\"} 1",
