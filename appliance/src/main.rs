@@ -3,7 +3,7 @@
 //! The only place that prints.
 
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ use xdnsd::cli::{self, Command, Tail};
 use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
-use xdnsd::config::{Config, Devices, Endpoint, Fault, Plan, reference};
+use xdnsd::config::{
+    Config, Devices, Endpoint, Fault, Imported, Plan, ResolvConf, UpstreamServer, import, reference,
+};
 use xdnsd::control::health::{self, Health};
 use xdnsd::control::memory::{self, BUDGET_BYTES};
 use xdnsd::control::metrics::not_taken;
@@ -111,6 +113,7 @@ fn carry_out(command: Command) -> Result<(), Ending> {
                 .map_err(|problem| problem.to_string())
                 .and_then(|report| print(&text::lines(&format!("{report}\n"))))
         }
+        Command::Import(files) => import_files(&files),
         Command::Reference => print(&reference()),
         Command::Memory { json: false } => print(&memory::report()),
         Command::Memory { json: true } => print(&format!("{}\n", json::line(&memory::json()))),
@@ -118,6 +121,17 @@ fn carry_out(command: Command) -> Result<(), Ending> {
         Command::Help(text) => print(&text),
     };
     Ok(done?)
+}
+
+/// Prints dnsmasq's configuration as one of ours, and what of it has no key.
+fn import_files(files: &[PathBuf]) -> Result<(), String> {
+    let devices = Devices::read().map_err(|error| error.to_string())?;
+    let Imported { config, listed } = import(files, &devices)?;
+    print(&config)?;
+    for line in listed {
+        logging::print(&text::line(&line));
+    }
+    Ok(())
 }
 
 /// Starts the log, then reads the config, so that errors in the config are logged without blocking.
@@ -301,7 +315,8 @@ impl Checked {
                 .extend(built.err().map(|problem| problem.to_string()));
         } else {
             let devices = Devices::read().map_err(|error| error.to_string())?;
-            let plan = config.plan(&devices);
+            let found = self.read_servers(&config);
+            let plan = config.plan_with(&devices, &found);
             self.warnings.extend_from_slice(plan.doubts.faults());
             self.faults.extend_from_slice(plan.missing.faults());
             self.check_addresses(&plan);
@@ -319,8 +334,33 @@ impl Checked {
         let problems = [&notes.failures, &notes.doubts, &notes.first];
         let problems = problems.into_iter().flatten().map(ToString::to_string);
         self.notes.extend(problems);
-        self.read = notes.told;
+        self.read.extend(notes.told);
         Ok(())
+    }
+
+    /// The servers that files name, by the groups of the config.
+    fn read_servers(&mut self, config: &Config) -> Vec<Vec<UpstreamServer>> {
+        let files = config.upstreams.iter();
+        let files = files.map(|group| group.resolv_file.as_deref());
+        let files: Vec<_> = files
+            .map(|path| path.map(|path| (path, ResolvConf::read(path))))
+            .collect();
+        let found = files.into_iter().map(|file| match file {
+            None => Vec::new(),
+            Some((path, Ok(found))) => {
+                let count = found.servers.len();
+                self.read
+                    .push(format!("{}: servers: {count}", path.display()));
+                self.notes
+                    .extend(found.notes.iter().map(ToString::to_string));
+                found.servers
+            }
+            Some((_, Err(problem))) => {
+                self.notes.push(problem.to_string());
+                Vec::new()
+            }
+        });
+        found.collect()
     }
 
     /// Checks that the addresses can be bound, and names their holders.

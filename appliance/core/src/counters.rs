@@ -87,6 +87,10 @@ xdnsd_abi::counters! {
         Blocked = "blocked",
         /// Answers withheld because they contain a private address.
         RebindWithheld = "rebind_withheld",
+        /// Answers with an address of `forward.bogus_nxdomain`, which became NXDOMAIN.
+        BogusNxdomain = "bogus_nxdomain",
+        /// Answers with addresses of a family that clients are not to get, which became NODATA.
+        FamilyWithheld = "family_withheld",
         /// Questions asked upstream over TCP.
         UpstreamTcp = "upstream_tcp",
         /// Queries without a valid DNS cookie that were answered with a request for one.

@@ -48,6 +48,20 @@ pub(super) const FORMS: &[Form] = &[
         ..BARE
     },
     Form {
+        name: "import",
+        usage: " FILE...",
+        about: "a config made of dnsmasq's; what has no key is listed on standard error",
+        arguments: &["FILE"],
+        least: 1,
+        is_open: true,
+        make: |words| {
+            Ok(Command::Import(
+                words.arguments.into_iter().map(Into::into).collect(),
+            ))
+        },
+        ..BARE
+    },
+    Form {
         name: "reference",
         about: "every key of the config, in Markdown",
         make: |_| Ok(Command::Reference),

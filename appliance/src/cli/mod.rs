@@ -83,6 +83,8 @@ pub enum Command {
         /// Print one screen and exit.
         once: bool,
     },
+    /// Translate dnsmasq's configuration.
+    Import(Vec<PathBuf>),
     /// Compile blocklists; the arguments are parsed by `compile`.
     CompileLists(Vec<OsString>),
     /// Print the reference of the config.

@@ -181,7 +181,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("cache drop", "`cache drop` is not a command, did you mean `cache dump`?; there are: cache dump, cache flush, cache save".into()),
         ("lists", "lists needs another word: xdnsd lists compile".into()),
         ("--socket /x cache flush", "--socket: the command comes first: xdnsd COMMAND ..., see xdnsd help".into()),
-        ("help sing", "`sing` is not a command; there are: run, check, health, web, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, pause, resume, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, shield log, tail, top, reload, version, help".into()),
+        ("help sing", "`sing` is not a command; there are: run, check, health, web, import, reference, memory, lists compile, stats, upstreams, why, cache dump, cache flush, pause, resume, cache save, shield status, shield list, shield deny, shield allow, shield forget, shield detach, shield attach, shield secret rotate, shield log, tail, top, reload, version, help".into()),
         ("cache flush a..b", "`a..b` has an empty label".into()),
     ] {
         assert_eq!(parsed(line), Err(said), "{line}");

@@ -193,7 +193,9 @@ mod tests {
                 "security.landlock"
             ]
         );
-        for section in SECTIONS {
+        // What other files say counts, not which they are.
+        let sections = SECTIONS.iter().filter(|section| section.name != "include");
+        for section in sections {
             let mut all = changes.taken.iter().chain(&changes.at_start);
             assert!(
                 all.any(|key| key.contains(section.name)),

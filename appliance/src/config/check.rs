@@ -216,12 +216,24 @@ fn domains(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
     }
 }
 
+/// What a group needs.
+const SERVERS: &str = "at least one server, or resolv_file = \"/etc/resolv.conf\", for example";
+
 fn servers(
     source: &mut ConfigText,
     path: &str,
     upstream: &Upstream,
     interfaces: &[Placed<Interface>],
 ) {
+    let keys = ["servers", "resolv_file"].map(|key| format!("{path}.{key}"));
+    let has_none = upstream.servers.is_empty() && upstream.resolv_file.as_deref().is_none();
+    if has_none && source.are_read(&[&keys[0], &keys[1]]) {
+        let problem = match source.has(&keys[0]) {
+            true => "the list is empty",
+            false => "is missing, and there is no resolv_file",
+        };
+        source.fault(&keys[0], problem, SERVERS);
+    }
     for (index, server) in upstream.servers.iter().enumerate() {
         let path = format!("{path}.servers[{index}]");
         if upstream.servers[..index].contains(server) {

@@ -109,10 +109,20 @@ impl fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// Collects faults while a file is read, and remembers the place of each key.
+/// One file of several.
+#[derive(Clone, Debug)]
+struct Part {
+    name: String,
+    /// Where its text begins in that of all.
+    start: usize,
+}
+
+/// Collects faults while a file is read, or several that are one config, and remembers where each key stood.
 #[derive(Clone, Debug)]
 pub struct ConfigText {
-    file: String,
+    /// Its files, in the order in which they were read; the first is the one that was named.
+    files: Vec<Part>,
+    /// The text of all, one behind the other.
     text: String,
     spans: Vec<(String, Range<usize>)>,
     faults: Vec<Fault>,
@@ -126,7 +136,10 @@ impl ConfigText {
     #[must_use]
     pub fn new(file: &str, written: &str) -> Self {
         Self {
-            file: text::line(file).into_owned(),
+            files: vec![Part {
+                name: text::line(file).into_owned(),
+                start: 0,
+            }],
             text: written.into(),
             spans: Vec::new(),
             faults: Vec::new(),
@@ -135,10 +148,40 @@ impl ConfigText {
         }
     }
 
-    /// Name of the file as it was given.
+    /// The first file's name as it was given.
     #[must_use]
     pub fn file(&self) -> &str {
-        &self.file
+        &self.files[0].name
+    }
+
+    /// Adds a further file. Where its text begins in that of all.
+    pub fn append(&mut self, file: &str, written: &str) -> usize {
+        self.text.push('\n');
+        let start = self.text.len();
+        self.text.push_str(written);
+        self.files.push(Part {
+            name: text::line(file).into_owned(),
+            start,
+        });
+        start
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The file of byte `offset` in the text of all, and where that is in it.
+    #[must_use]
+    pub fn place(&self, offset: usize) -> (&str, Position) {
+        let index = self.files.iter().rposition(|part| part.start <= offset);
+        let index = index.unwrap_or_default();
+        let start = self.files[index].start;
+        // A newline that is no file's stands between two.
+        let end = self.files.get(index + 1).map(|next| next.start - 1);
+        let text = &self.text[start..end.unwrap_or(self.text.len())];
+        (&self.files[index].name, Position::of(text, offset - start))
     }
 
     /// Text of the file at `place`.
@@ -163,13 +206,13 @@ impl ConfigText {
         self.span(path).is_some()
     }
 
-    /// Position of `path`, or of the nearest enclosing one.
+    /// Where `path` begins in the text of all, or the nearest that encloses it.
     #[must_use]
-    pub fn position(&self, path: &str) -> Option<Position> {
+    pub fn offset(&self, path: &str) -> Option<usize> {
         let mut path = path;
         loop {
             if let Some(span) = self.span(path) {
-                return Some(Position::of(&self.text, span.start));
+                return Some(span.start);
             }
             path = &path[..path.rfind(['.', '['])?];
         }
@@ -197,38 +240,37 @@ impl ConfigText {
         problem: impl Into<String>,
         allowed: impl Into<String>,
     ) {
-        let position = Some(Position::of(&self.text, offset));
-        self.push(position, path, problem.into(), allowed.into());
+        self.push(Some(offset), path, problem.into(), allowed.into());
     }
 
     /// Notes a fault of `path`, which was read before.
     pub fn fault(&mut self, path: &str, problem: impl Into<String>, allowed: impl Into<String>) {
-        self.push(self.position(path), path, problem.into(), allowed.into());
+        self.push(self.offset(path), path, problem.into(), allowed.into());
     }
 
-    fn push(&mut self, position: Option<Position>, path: &str, problem: String, allowed: String) {
-        let fault = self.told(position, path, problem, allowed);
+    fn push(&mut self, offset: Option<usize>, path: &str, problem: String, allowed: String) {
+        let fault = self.told(offset, path, problem, allowed);
         self.faults.push(fault);
     }
 
     /// Notes a deprecated form that still works.
     pub fn warn_at(&mut self, offset: usize, path: &str, problem: String) {
-        let position = Some(Position::of(&self.text, offset));
-        let warning = self.told(position, path, problem, String::new());
+        let warning = self.told(Some(offset), path, problem, String::new());
         self.warnings.push(warning);
     }
 
     /// Notes a valid but implausible value of `path`, which was read before.
     pub fn warn(&mut self, path: &str, problem: String) {
-        let warning = self.told(self.position(path), path, problem, String::new());
+        let warning = self.told(self.offset(path), path, problem, String::new());
         self.warnings.push(warning);
     }
 
     /// Takes the warnings, in the order of their lines.
     pub fn take_warnings(&mut self) -> Errors {
-        let mut faults = std::mem::take(&mut self.warnings);
-        faults.sort_by_key(|fault| fault.position);
-        Errors { faults }
+        let warnings = std::mem::take(&mut self.warnings);
+        Errors {
+            faults: self.in_order(warnings),
+        }
     }
 
     /// The warnings, in the order of the sections.
@@ -239,15 +281,19 @@ impl ConfigText {
     /// Makes a fault without noting it.
     pub fn told(
         &self,
-        position: Option<Position>,
+        offset: Option<usize>,
         path: &str,
         problem: String,
         allowed: String,
     ) -> Fault {
         let key = without_indices(path);
+        let (file, position) = match offset.map(|offset| self.place(offset)) {
+            Some((file, position)) => (file, Some(position)),
+            None => (self.file(), None),
+        };
         // Values are shown as they were written: this is the one place that removes control characters.
         Fault {
-            file: self.file.clone(),
+            file: file.to_owned(),
             position,
             key: text::line(&key).into_owned(),
             problem: text::line(&problem).into_owned(),
@@ -281,11 +327,17 @@ impl ConfigText {
 
     /// Takes the faults, in the order of their lines.
     pub fn take_errors(&mut self) -> Errors {
-        let mut faults = std::mem::take(&mut self.faults);
-        faults.sort_by_key(|fault| fault.position);
+        let faults = std::mem::take(&mut self.faults);
         Errors {
-            faults: bounded(faults),
+            faults: bounded(self.in_order(faults)),
         }
+    }
+
+    /// By file and line; those of all files come first.
+    fn in_order(&self, mut faults: Vec<Fault>) -> Vec<Fault> {
+        let number = |file: &str| self.files.iter().position(|part| part.name == file);
+        faults.sort_by_key(|fault| (number(&fault.file), fault.position));
+        faults
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use super::schema::SECTIONS;
 
+/// What dnsmasq's is called.
+pub const DNSMASQS: &str = "dnsmasq's configuration";
 /// First words of dnsmasq's lines.
 const DNSMASQ: &[&str] = &[
     "address",
@@ -159,7 +161,7 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     } else if mostly(|line| RESOLV_CONF.contains(&first(line)) && !line.contains('=')) {
         "resolv.conf"
     } else if mostly(|line| DNSMASQ.contains(&before(line, '=')) && !has_toml_value(line)) {
-        "dnsmasq's configuration"
+        DNSMASQS
     } else if mostly(|line| first(line).parse::<IpAddr>().is_ok()) {
         "a hosts file"
     } else if mostly(|line| {

@@ -17,6 +17,8 @@ const SYNONYMS: &[(&str, &[&str])] = &[
     ("cache-size", &["entries"]),
     ("cachesize", &["entries"]),
     ("capacity", &["entries"]),
+    ("conf-dir", &["include", "files"]),
+    ("conf-file", &["include", "files"]),
     ("critical", &["error"]),
     ("deny", &["refuse", "block"]),
     ("denylist", &["block_files", "drop"]),

@@ -17,11 +17,15 @@ mod error;
 mod explain;
 mod foreign;
 mod hint;
+mod import;
+mod include;
 mod key;
+mod merge;
 mod mismatch;
 mod policy;
 mod read;
 mod reference;
+mod resolv;
 mod schema;
 mod section;
 mod shield;
@@ -39,24 +43,27 @@ pub use changes::ChangedKeys;
 pub use devices::{Device, Devices, Endpoint, Member, Plan, PortRest, is_strict};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
+pub use resolv::ResolvConf;
 pub use schema::{
     Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
-    Identity, Interface, LandlockWord, Local, Log, LogLevel, PriorityWord, Protect, RangeWord,
-    RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield, SpecialWord, Statistics,
-    StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, View, Web, XdpMode,
+    Identity, Include, Interface, LandlockWord, Local, Log, LogLevel, PriorityWord, Protect,
+    RangeWord, RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield, SpecialWord,
+    Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, View, Web,
+    XdpMode,
 };
 pub use types::{
-    ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress, InterfaceName,
-    OptionalPath, Suffix, UpstreamServer, ViewName,
+    AnswerNetwork, ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress,
+    IncludedFile, InterfaceName, OptionalPath, Suffix, UpstreamServer, ViewName,
 };
 
 use crate::text;
 use error::ConfigText;
 pub(crate) use hint::nearest;
+pub use import::{Imported, import};
 use read::Document;
 
-/// Maximum size of a config file, in bytes; a larger one is a mistake.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// A config larger than this, with all its files, is a mistake.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The config file, valid in itself. Whether it fits this machine is checked by [`Config::plan`].
 #[derive(Clone, Debug)]
@@ -111,28 +118,29 @@ impl Config {
     /// The file cannot be read, or has faults: all of them, with their lines.
     pub fn load(path: &Path) -> Result<Self, Errors> {
         let file = text::path(path);
-        let whole = |problem: String| Errors::whole_file(&file, problem);
-        let bytes = files::read(path, FILE_BYTES_MAX).map_err(|error| whole(files::why(&error)))?;
-        if let Some(what) = files::no_text(&bytes) {
-            return Err(whole(what));
+        match text_of(path, CONFIG_BYTES_MAX) {
+            Ok(text) => Self::read(&file, path, &text),
+            Err((None, problem)) => Err(Errors::whole_file(&file, problem)),
+            Err((Some(valid), problem)) => {
+                let mut source = ConfigText::new(&file, &valid);
+                source.fault_at(valid.len(), "", problem, "");
+                Err(source.take_errors())
+            }
         }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid =
-                String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-            let mut source = ConfigText::new(&file, &valid);
-            source.fault_at(valid.len(), "", "not UTF-8", "");
-            source.take_errors()
-        })?;
-        Self::parse(&file, &text)
     }
 
-    /// Validates `text`; `file` is its name in errors.
+    /// Validates `text`; `file` is its name in errors, and what it includes is beside it.
     ///
     /// # Errors
     /// The text has faults: all of them, with their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
+        Self::read(file, Path::new(file), text)
+    }
+
+    fn read(file: &str, path: &Path, text: &str) -> Result<Self, Errors> {
         let mut source = ConfigText::new(file, text);
-        let Some(mut document) = Document::parse(&mut source, text) else {
+        let texts = include::gather(&mut source, path, text);
+        let Some(mut document) = Document::parse(&mut source, &texts) else {
             return Err(source.take_errors());
         };
         let interfaces = document.many::<Interface>();
@@ -211,20 +219,35 @@ impl Config {
     /// `FILE:LINE:COLUMN: KEY` of a key such as `cache.snapshot`, for errors in its use.
     #[must_use]
     pub fn locate(&self, key: &str) -> String {
-        let file = self.source.file();
-        match self.source.position(key) {
-            Some(Position { line, column }) => format!("{file}:{line}:{column}: {key}"),
-            None => format!("{file}: {key}"),
+        match self.source.offset(key).map(|at| self.source.place(at)) {
+            Some((file, Position { line, column })) => format!("{file}:{line}:{column}: {key}"),
+            None => format!("{}: {key}", self.source.file()),
         }
     }
 
     /// An error in the use of a value of this valid file, as a fault of its key.
     #[must_use]
     pub fn fault(&self, key: &str, problem: impl Into<String>, allowed: &str) -> Fault {
-        let position = self.source.position(key);
+        let offset = self.source.offset(key);
         self.source
-            .told(position, key, problem.into(), allowed.into())
+            .told(offset, key, problem.into(), allowed.into())
     }
+}
+
+/// The text of a file of at most so many bytes.
+///
+/// # Errors
+/// Why it has none, and what of it is text where a part is.
+fn text_of(path: &Path, bytes_max: u64) -> Result<String, (Option<String>, String)> {
+    let bytes = files::read(path, bytes_max).map_err(|error| (None, files::why(&error)))?;
+    if let Some(what) = files::no_text(&bytes) {
+        return Err((None, what));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let valid = String::from_utf8_lossy(valid).into_owned();
+        (Some(valid), "not UTF-8".to_owned())
+    })
 }
 
 #[cfg(test)]

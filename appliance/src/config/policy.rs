@@ -14,7 +14,7 @@ use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::prefix_list::PrefixInput;
 use crate::compile::routes::RouteInput;
-use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput};
+use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput, ScreenInput, Without};
 use crate::compile::why::{Location, PolicyValue, ViewKey};
 
 impl Config {
@@ -27,6 +27,7 @@ impl Config {
             // Filled in with facts about the machine later.
             links: Links::default(),
             servers: Vec::new(),
+            server_files: self.server_files(),
             groups: self.group_names(),
             settings: self.settings_of_reload(),
             local: self.local_data(),
@@ -34,8 +35,15 @@ impl Config {
             lists: self.lists(),
             routes: self.routes(),
             rebind: self.rebind_protection(),
+            screen: self.screen(),
             views: self.view_inputs(),
         }
+    }
+
+    fn server_files(&self) -> Vec<std::path::PathBuf> {
+        let files = self.upstreams.iter();
+        let files = files.filter_map(|group| group.resolv_file.as_deref());
+        files.map(Into::into).collect()
     }
 
     /// The same without files, so that faults of the config itself show on any machine.
@@ -180,12 +188,13 @@ impl Config {
     pub fn place_of(&self, value: PolicyValue) -> Location {
         let (key, path) = self.path_of(value);
         let is_written = self.source.has(&path);
-        let position = self.source.position(&path).filter(|_| is_written);
+        let place = self.source.offset(&path).filter(|_| is_written);
+        let place = place.map(|offset| self.source.place(offset));
         let text = self.source.written_at(&path).filter(|_| path != key);
         Location {
             key: Some(key),
-            file: is_written.then(|| self.source.file().to_owned()),
-            line: position.map(|position| position.line),
+            file: place.map(|(file, _)| file.to_owned()),
+            line: place.map(|(_, position)| position.line),
             text: text.map(|text| text.trim_matches(['"', '\'']).to_owned()),
         }
     }
@@ -224,6 +233,9 @@ impl Config {
             }
             PolicyValue::RebindRouted => whole("rebind.allow_routed"),
             PolicyValue::RebindAllow(index) => item("rebind.allow", index),
+            PolicyValue::Bogus => whole("forward.bogus_nxdomain"),
+            PolicyValue::WithoutA => whole("forward.filter_a"),
+            PolicyValue::WithoutAaaa => whole("forward.filter_aaaa"),
         }
     }
 
@@ -233,6 +245,18 @@ impl Config {
             ranges: ranges.fold(Ranges::NONE, |ranges, word| ranges.with((*word).into())),
             allowed: self.rebind.allow.iter().map(ToString::to_string).collect(),
             allow_routed: self.rebind.allow_routed,
+        }
+    }
+
+    fn screen(&self) -> ScreenInput {
+        let forward = &self.forward;
+        let bogus = forward.bogus_nxdomain.iter();
+        ScreenInput {
+            bogus: bogus.map(|network| network.0).collect(),
+            without: Without {
+                a: forward.filter_a,
+                aaaa: forward.filter_aaaa,
+            },
         }
     }
 
@@ -258,6 +282,8 @@ fn path_of_view(view: usize, key: ViewKey) -> (&'static str, String) {
         ViewKey::Block(index) => ("view.block", format!("block[{index}]")),
         ViewKey::Allow(index) => ("view.allow", format!("allow[{index}]")),
         ViewKey::Upstreams => ("view.upstreams", "upstreams".to_owned()),
+        ViewKey::WithoutA => ("view.filter_a", "filter_a".to_owned()),
+        ViewKey::WithoutAaaa => ("view.filter_aaaa", "filter_aaaa".to_owned()),
     };
     (key, format!("view[{view}].{path}"))
 }

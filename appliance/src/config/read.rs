@@ -5,9 +5,9 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::ConfigText;
 use super::hint::{self, did_you_mean, heading};
-use super::schema::{SECTIONS, heading_of, sections_with};
+use super::schema::{Include, SECTIONS, heading_of, sections_with};
 use super::section::{Fields, Placed, Section};
-use super::{foreign, syntax};
+use super::{foreign, merge, syntax};
 
 /// True for a table, or a list of tables.
 fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
@@ -22,6 +22,35 @@ fn is_section(value: &Spanned<DeValue<'_>>) -> bool {
     }
 }
 
+/// The sections of one file. `None`: it is another program's, and nothing in it can be said to be wrong.
+fn one_file<'i>(source: &mut ConfigText, number: usize, text: &'i str) -> Option<DeTable<'i>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let table = table.into_inner();
+    let has_sections = table.values().any(is_section);
+    let is_anothers = table.keys().any(|key| foreign::is_dnscrypts(key.get_ref()));
+    let written = text.trim_start_matches(' ');
+    if (!errors.is_empty() || !has_sections || is_anothers)
+        && let Some(whose) = foreign::recognise(written)
+    {
+        let how = match whose {
+            foreign::DNSMASQS => "`xdnsd import` makes one of it",
+            _ => "see config/home-router.toml",
+        };
+        let problem = format!("this looks like {whose}; xdnsd reads TOML, {how}");
+        match number {
+            0 => source.fault_of_all(problem),
+            _ => source.fault_at(text.len() - written.len(), "", problem, ""),
+        }
+        return None;
+    }
+    let errors = errors.iter().map(|error| {
+        let place = error.span().unwrap_or_default();
+        (place, error.message().to_owned())
+    });
+    syntax::note(source, text, errors);
+    Some(table)
+}
+
 /// The file while its sections are taken out.
 pub struct Document<'s, 'i> {
     source: &'s mut ConfigText,
@@ -29,26 +58,29 @@ pub struct Document<'s, 'i> {
 }
 
 impl<'s, 'i> Document<'s, 'i> {
-    /// Parses `text`. `None` if it is not TOML, which is noted with its places.
-    pub fn parse(source: &'s mut ConfigText, text: &'i str) -> Option<Self> {
-        let (table, errors) = DeTable::parse_recoverable(text);
-        let table = table.into_inner();
-        let has_sections = table.values().any(is_section);
-        let is_anothers = table.keys().any(|key| foreign::is_dnscrypts(key.get_ref()));
-        if (!errors.is_empty() || !has_sections || is_anothers)
-            && let Some(whose) = foreign::recognise(text)
-        {
-            source.fault_of_all(format!(
-                "this looks like {whose}; xdnsd reads TOML, see config/home-router.toml"
-            ));
-            return None;
+    /// What was parsed already.
+    pub const fn over(source: &'s mut ConfigText, table: DeTable<'i>) -> Self {
+        Self { source, table }
+    }
+
+    /// Parses the texts of all files, as `include` gathers them. `None`: one is not TOML, which was noted with its
+    /// places, or could not be had.
+    pub fn parse(source: &'s mut ConfigText, texts: &'i [String]) -> Option<Self> {
+        let mut all = DeTable::new();
+        for (number, text) in texts.iter().enumerate() {
+            let mut sections = one_file(source, number, text)?;
+            // What it names was read with it.
+            sections.remove_entry(Include::NAME);
+            merge::merge(source, &mut all, sections);
         }
-        let errors = errors.iter().map(|error| {
-            let place = error.span().unwrap_or_default();
-            (place, error.message().to_owned())
-        });
-        syntax::note(source, text, errors);
-        (!source.is_faulty()).then_some(Self { source, table })
+        (!source.is_faulty()).then_some(Self { source, table: all })
+    }
+
+    /// Takes out the section that names further files, of the file that has this path.
+    pub fn include(mut self, path: String) -> Include {
+        let table = self.one_table::<Include>().unwrap_or_default();
+        let section = self.section(path, table);
+        section.expect("every key has a default")
     }
 
     /// Takes out a section that may occur once; a missing one is the same as an empty one. All of its keys have defaults, which

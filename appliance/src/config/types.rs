@@ -15,10 +15,12 @@ strings! {
     InterfaceName: "the name of a network interface: 1 to 15 bytes, no slash, no space";
     OptionalPath[explain::path]: "an absolute path, or \"\" for none";
     FilePath[explain::path]: "an absolute path";
+    IncludedFile: "a path, such as \"wan.toml\", \"conf.d\" or \"conf.d/*.toml\"";
     Domain: "a name such as \"lan\" or \"corp.example\"";
     FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     ClientNetwork[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
+    AnswerNetwork: "an address, or a prefix such as \"198.51.100.0/24\"";
     ViewName: "1 to 32 letters, digits, `-` or `_`, but not \"default\"";
     HttpAddress: "ADDRESS:PORT or [IPV6]:PORT, such as \"192.168.1.1:9153\"";
     UpstreamServer: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
@@ -169,6 +171,14 @@ macro_rules! checked_text {
 }
 
 checked_text! {
+    /// Files that belong to the config as well.
+    IncludedFile(text) match text.rsplit_once('/').unwrap_or(("", text)) {
+        _ if text.is_empty() || text.contains('\0') => Err(format!("{} is not a path", quoted(text))),
+        (folder, name) if folder.contains('*') || name.matches('*').count() > 1 => {
+            Err(format!("{}: one * may stand in the last part of a path", quoted(text)))
+        }
+        _ => Ok(()),
+    };
     /// A domain name.
     Domain(text) match explain::no_domain(text) {
         Some(problem) => Err(problem),
@@ -195,23 +205,35 @@ checked_text! {
     };
 }
 
-/// Addresses of clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClientNetwork(pub Prefix);
+/// Prefixes of some kind.
+macro_rules! networks {
+    ($($(#[doc = $doc:literal])+ $name:ident;)+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name(pub Prefix);
 
-impl FromStr for ClientNetwork {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse()
-            .map(Self)
-            .map_err(|error| format!("{} {error}", quoted(text)))
-    }
+        impl FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                text.parse()
+                    .map(Self)
+                    .map_err(|error| format!("{} {error}", quoted(text)))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(formatter)
+            }
+        }
+    )+ };
 }
 
-impl fmt::Display for ClientNetwork {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(formatter)
-    }
+networks! {
+    /// Addresses of clients.
+    ClientNetwork;
+    /// Addresses in answers.
+    AnswerNetwork;
 }
 
 /// An address and port for HTTP.

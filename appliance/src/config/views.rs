@@ -8,7 +8,7 @@ use super::error::ConfigText;
 use super::schema::{Filter, Upstream, View};
 use super::section::Placed;
 use super::types::{ClientNetwork, FilePath, FilterName, InterfaceName};
-use crate::compile::set::ViewInput;
+use crate::compile::set::{ViewInput, Without};
 use crate::text;
 
 /// Checks for views that are ambiguous, empty, or refer to missing items.
@@ -149,6 +149,10 @@ impl Config {
                 allow_names: texts(&view.allow),
                 group: group.unwrap_or(0) as u16,
                 has_local_names: view.local_names,
+                without: Without {
+                    a: view.filter_a,
+                    aaaa: view.filter_aaaa,
+                },
             }
         };
         self.views.iter().map(view).collect()

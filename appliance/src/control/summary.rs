@@ -20,6 +20,7 @@ const SLIPPED: &[&str] = &[
 ];
 const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped", "drop_rate"];
 
+const SCREENED: &[&str] = &["bogus_nxdomain", "family_withheld"];
 const NO_ROOM: &[&str] = &["pending_full", "zone_full", "group_full", "waiters_full"];
 
 const ROWS: &[Row] = &[
@@ -33,6 +34,7 @@ const ROWS: &[Row] = &[
     ("  local data, special names", &["local_answers"]),
     ("  blocked", &["blocked"]),
     ("  withheld: private address", &["rebind_withheld"]),
+    ("  withheld: other addresses", SCREENED),
     ("  REFUSED", &["refused_given"]),
     ("  SERVFAIL", &["servfail_given"]),
     ("not in the cache", &["cache_misses"]),

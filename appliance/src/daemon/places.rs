@@ -65,6 +65,7 @@ fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
     let leases = policy.local.leases.iter().map(|file| &file.path);
     let local = policy.local.hosts.iter().chain(leases);
     let prefixes = prefixes.files().map(|file| file.path);
+    let servers = policy.server_files.iter();
     let read = [
         policy
             .lists
@@ -75,6 +76,9 @@ fn shared(config: &Config) -> Vec<(&'static str, Obstacle)> {
             .map(|path| (path.as_path(), "a file of local"))
             .collect(),
         prefixes.map(|path| (path, "a list of shield")).collect(),
+        servers
+            .map(|path| (path.as_path(), "a file of upstream"))
+            .collect(),
     ];
     // Several keys may read the same file.
     known.extend(

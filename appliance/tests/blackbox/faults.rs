@@ -13,8 +13,8 @@ use crate::support::daemon::{BINARY, run, write};
 use crate::support::run::only;
 use crate::support::scene::{Directory, Setup, scene};
 
-/// Allowed upstream servers.
-const SERVERS: &str = "; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its \
+/// What is allowed as upstream servers.
+const SERVERS: &str = "; allowed: a list of 0 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its \
     interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 /// Allowed addresses to listen on.
 const LISTEN: &str = "; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes";
@@ -49,7 +49,7 @@ fn files() -> Vec<(String, String)> {
         ),
         (
             "interface=br-lan\nserver=9.9.9.9\ndhcp-range=192.168.1.50,192.168.1.150,12h\n".into(),
-            ": this looks like dnsmasq's configuration; xdnsd reads TOML, see config/home-router.toml".into(),
+            ": this looks like dnsmasq's configuration; xdnsd reads TOML, `xdnsd import` makes one of it".into(),
         ),
         (
             "server:\n    interface: 0.0.0.0\nforward-zone:\n    name: \".\"\n".into(),

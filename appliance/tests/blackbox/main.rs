@@ -26,6 +26,7 @@ mod lifecycle;
 mod load;
 mod local;
 mod log;
+mod migration;
 mod modes;
 mod ports;
 mod prefixes;

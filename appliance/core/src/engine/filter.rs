@@ -1,4 +1,4 @@
-//! Policy for answers from upstream: blocked names along a chain, and private addresses.
+//! What policy says of answers from upstream: names to which they lead, private addresses, and those that are not passed on.
 
 use super::local::Draft;
 use super::{CacheAccess, Call, Effects, Engine, Notice};
@@ -13,7 +13,7 @@ use crate::policy::rebind::Finding;
 use crate::policy::{BlockRecord, Blocked, Labels, Policy};
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
-    /// Replaces an answer that leads to a blocked name or a private address.
+    /// Replaces an answer that leads to a blocked name, or to an address that is not to be given, by one that does not.
     pub(super) fn filter<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
@@ -40,6 +40,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Inspection::Rebind => {
                 self.counters.count(Counter::RebindWithheld);
                 call.effects.notice(Notice::Rebind, &question.name);
+                BlockRecord::Nodata
+            }
+            Inspection::Bogus => {
+                self.counters.count(Counter::BogusNxdomain);
+                BlockRecord::Nxdomain
+            }
+            Inspection::Family => {
+                self.counters.count(Counter::FamilyWithheld);
                 BlockRecord::Nodata
             }
         };
@@ -114,6 +122,10 @@ enum Inspection {
     Harmless,
     Blocked(Blocked),
     Rebind,
+    /// An address by which upstream says that the name does not exist.
+    Bogus,
+    /// Addresses of a family that is not given.
+    Family,
 }
 
 /// A sanitized answer to a question.
@@ -133,12 +145,20 @@ impl Inspected<'_> {
         };
         let lists = is_listed(policy, &qname, self.qtype);
         let rebind = policy.rebind.guards(&qname);
-        if !lists && !rebind {
+        let screen = Some(&policy.screen).filter(|screen| screen.looks_at(self.qtype));
+        if !lists && !rebind && screen.is_none() {
             return Inspection::Harmless;
         }
+        let mut is_of_family = false;
         for record in self.records.clone().flatten() {
+            let rdata = &self.message[record.rdata()];
+            if let Some(screen) = screen {
+                if screen.is_bogus(record.rtype, rdata) {
+                    return Inspection::Bogus;
+                }
+                is_of_family |= screen.withholds(record.rtype);
+            }
             if rebind {
-                let rdata = &self.message[record.rdata()];
                 match policy.rebind.inspect(record.rtype, rdata) {
                     Finding::Harmless => {}
                     Finding::Rebind(_) | Finding::Malformed => return Inspection::Rebind,
@@ -153,7 +173,11 @@ impl Inspected<'_> {
                 return Inspection::Blocked(blocked);
             }
         }
-        Inspection::Harmless
+        if is_of_family {
+            Inspection::Family
+        } else {
+            Inspection::Harmless
+        }
     }
 }
 

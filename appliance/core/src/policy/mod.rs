@@ -14,7 +14,7 @@
 //! 5. plain names: a question for a name of one label is not asked upstream, if the config says so.
 //! 6. [`route`]: the upstream group.
 //!
-//! Answers from upstream are inspected by [`list`] (names reached through a CNAME) and [`rebind`].
+//! Answers from upstream are looked at by [`screen`], by [`list`] (names reached through a CNAME) and by [`rebind`].
 
 pub mod acl;
 mod bytes;
@@ -25,6 +25,7 @@ pub mod on_link;
 pub mod ranges;
 pub mod rebind;
 pub mod route;
+pub mod screen;
 pub mod special;
 pub mod table;
 pub mod view;
@@ -36,6 +37,7 @@ pub use name::Labels;
 pub use on_link::OnLink;
 pub use rebind::{Finding, Rebind};
 pub use route::{DEFAULT_GROUP, Route, Routes, Suffixes};
+pub use screen::Screen;
 pub use special::{Kinds, Special};
 pub use view::Views;
 
@@ -231,6 +233,8 @@ pub struct Policy<'a> {
     pub denial_ttl_secs: Option<u32>,
     /// Rebind protection: addresses that upstream may not give to a public name.
     pub rebind: Rebind<'a>,
+    /// Which addresses it may give to none.
+    pub screen: Screen<'a>,
 }
 
 impl<'a> Policy<'a> {
@@ -252,6 +256,7 @@ impl<'a> Policy<'a> {
         forward_plain_names: true,
         denial_ttl_secs: None,
         rebind: Rebind::OFF,
+        screen: Screen::OFF,
     };
 
     /// Applies access control to a client. Comes first, before its message is read.

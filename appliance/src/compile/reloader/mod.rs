@@ -36,6 +36,7 @@ pub struct PolicyReloader {
     watcher: Watcher,
     local_changes: Changes,
     list_changes: Changes,
+    server_changes: Changes,
     /// Files of local data in the set in force.
     local_loaded: Loaded,
     /// Lists that lost rules and may still be written: their state, and since when they have it.
@@ -72,6 +73,7 @@ impl PolicyReloader {
             set,
             local_changes: Changes::default(),
             list_changes: Changes::default(),
+            server_changes: Changes::default(),
             local_loaded: Loaded::new(),
             smaller: HashMap::new(),
             held: [Vec::new(), Vec::new()],
@@ -121,13 +123,20 @@ impl PolicyReloader {
             if change.users.lists {
                 self.list_changes.note(now, &change);
             }
+            if change.users.servers {
+                self.server_changes.note(now, &change);
+            }
         }
     }
 
     /// When [`Self::take_events`] and [`Self::update_if_due`] have something to do. `None`: after the next event.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let debounces = [&self.local_changes, &self.list_changes];
+        let debounces = [
+            &self.local_changes,
+            &self.list_changes,
+            &self.server_changes,
+        ];
         let deadlines = debounces.into_iter().filter_map(Changes::deadline);
         deadlines.chain(self.watcher.deadline()).min()
     }
@@ -140,6 +149,7 @@ impl PolicyReloader {
         let due = Users {
             local: self.take_local_due(now) || has_ended || std::mem::take(&mut self.has_moved),
             lists: self.list_changes.take_due(now),
+            servers: false,
         };
         if !due.any() {
             return None;
@@ -157,6 +167,11 @@ impl PolicyReloader {
             self.look_again_at(&update.notes.smaller, now);
         }
         Some(update)
+    }
+
+    /// Whether a file that names upstream servers has changed, and its writer has had the time to finish.
+    pub fn take_servers_due(&mut self, now: Instant) -> bool {
+        self.server_changes.take_due(now)
     }
 
     /// Schedules another look at lists that lost rules, when they may have settled.
@@ -393,9 +408,12 @@ fn files(input: &PolicyInput) -> Vec<Watched> {
     let local = &input.local;
     let hosts = local.hosts.iter().map(watched(Users::LOCAL, Pace::Whole));
     let leases = local.leases.iter().map(|lease| &lease.path);
+    // A script of a DHCP client writes a line at a time, and opens it for each.
+    let servers = input.server_files.iter();
     hosts
         .chain(leases.map(watched(Users::LOCAL, Pace::Live)))
         .chain(input.lists.files().map(watched(Users::LISTS, Pace::Whole)))
+        .chain(servers.map(watched(Users::SERVERS, Pace::Live)))
         .collect()
 }
 

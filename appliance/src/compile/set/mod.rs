@@ -1,6 +1,7 @@
 //! Everything that policy is compiled from, and the resulting images.
 
 mod lists;
+mod screen;
 mod views;
 
 use std::path::PathBuf;
@@ -26,6 +27,8 @@ use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
 use lists::NamedList;
 pub use lists::Taking;
+use screen::ScreenSet;
+pub use screen::{ScreenInput, Without};
 pub use views::ViewInput;
 use views::{ViewSet, lists_of};
 
@@ -40,6 +43,8 @@ pub struct PolicyInput {
     pub links: Links,
     /// Upstream servers of all groups, by the group numbers of `routes`.
     pub servers: Vec<UpstreamConfig>,
+    /// Files that name some of them. They are watched here, and read by whoever knows the machine's devices.
+    pub server_files: Vec<PathBuf>,
     /// Names of the groups, by the same numbers.
     pub groups: Vec<String>,
     /// Other settings of the engine.
@@ -54,6 +59,8 @@ pub struct PolicyInput {
     pub routes: Vec<RouteInput>,
     /// Rebind protection.
     pub rebind: RebindInput,
+    /// What of upstream's answers is not passed on.
+    pub screen: ScreenInput,
     /// Views: clients with another policy.
     pub views: Vec<ViewInput>,
 }
@@ -65,6 +72,7 @@ impl Default for PolicyInput {
             reflector_ports: REFLECTOR_PORTS.to_vec(),
             links: Links::default(),
             servers: Vec::new(),
+            server_files: Vec::new(),
             groups: Vec::new(),
             settings: Settings::DEFAULT,
             local: LocalInput::default(),
@@ -72,6 +80,7 @@ impl Default for PolicyInput {
             lists: ListsInput::default(),
             routes: Vec::new(),
             rebind: RebindInput::default(),
+            screen: ScreenInput::default(),
             views: Vec::new(),
         }
     }
@@ -172,6 +181,7 @@ pub struct PolicySet {
     forward_plain_names: bool,
     denial_ttl_secs: Option<u32>,
     rebind_ranges: Ranges,
+    screen: ScreenSet,
     /// True if its lists are switched off, see [`without_lists`](Self::without_lists).
     is_paused: bool,
     views: Arc<[ViewSet]>,
@@ -240,6 +250,7 @@ impl PolicySet {
             forward_plain_names: input.local.forward_plain_names,
             denial_ttl_secs: input.local.denial_ttl_secs(),
             rebind_ranges: input.rebind.ranges,
+            screen: ScreenSet::of(&input.screen),
             is_paused: false,
             views_id: next_generation(),
             view_clients: views::compile_clients(&views, &[]),
@@ -396,6 +407,7 @@ impl PolicySet {
                 self.rebind_ranges,
                 Suffixes::view(&self.rebind_allowed).expect(COMPILED),
             ),
+            screen: self.screen.view(),
         }
     }
 
@@ -427,7 +439,7 @@ impl PolicySet {
         let lists: usize = self.lists.iter().map(NamedList::bytes).sum();
         let images = [&self.acl, &self.local, &self.routes, &self.rebind_allowed];
         let images: usize = images.iter().map(|image| image.len()).sum();
-        images + lists + self.view_bytes()
+        images + lists + self.screen.bytes() + self.view_bytes()
     }
 }
 

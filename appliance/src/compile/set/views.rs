@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use xdnsd_core::policy::ranges::AddressRanges;
 use xdnsd_core::policy::view::{PAUSED, POLICIES_MAX, VIEWS_MAX, Views, number_of_paused};
-use xdnsd_core::policy::{Lists, LocalData, Policy, Rebind, Routes, Suffixes};
+use xdnsd_core::policy::{Lists, LocalData, Policy, Rebind, Routes, Screen, Suffixes};
 
 use super::lists::{self, NamedList};
-use super::{COMPILED, ListsInput, PolicyInput, PolicySet};
+use super::{COMPILED, ListsInput, PolicyInput, PolicySet, Without};
 use crate::compile::claims::Others;
 use crate::compile::local::{self, LocalInput};
 use crate::compile::prefix::Prefix;
@@ -36,6 +36,8 @@ pub struct ViewInput {
     pub group: u16,
     /// True if records, hosts, leases and routes apply. Zones always do: without them their names do not exist.
     pub has_local_names: bool,
+    /// Families of which no address is given there, besides those of all.
+    pub without: Without,
 }
 
 impl ViewInput {
@@ -219,10 +221,16 @@ impl PolicySet {
             return base;
         };
         let own = view.lists.as_ref().filter(|_| !self.is_paused);
+        let without = self.screen.without.with(view.input.without);
         let policy = Policy {
             view: number,
             lists: own.map_or(base.lists, |lists| lists_of(lists)),
             default_group: view.input.group,
+            screen: Screen {
+                without_a: without.a,
+                without_aaaa: without.aaaa,
+                ..base.screen
+            },
             ..base
         };
         let Some(bare) = &view.bare else {

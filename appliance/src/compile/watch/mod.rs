@@ -42,6 +42,8 @@ pub struct Users {
     pub local: bool,
     /// The image of names that are blocked.
     pub lists: bool,
+    /// Whom to ask: files that name upstream servers.
+    pub servers: bool,
 }
 
 impl Users {
@@ -49,22 +51,33 @@ impl Users {
     pub const ALL: Self = Self {
         local: true,
         lists: true,
+        servers: true,
+    };
+    const NONE: Self = Self {
+        local: false,
+        lists: false,
+        servers: false,
     };
     /// Local data.
     pub const LOCAL: Self = Self {
         local: true,
-        lists: false,
+        ..Self::NONE
     };
     /// Blocklists.
     pub const LISTS: Self = Self {
-        local: false,
         lists: true,
+        ..Self::NONE
+    };
+    /// Upstream servers.
+    pub const SERVERS: Self = Self {
+        servers: true,
+        ..Self::NONE
     };
 
     /// True if there is any.
     #[must_use]
     pub const fn any(self) -> bool {
-        self.local || self.lists
+        self.local || self.lists || self.servers
     }
 
     /// Union of both.
@@ -73,6 +86,7 @@ impl Users {
         Self {
             local: self.local || other.local,
             lists: self.lists || other.lists,
+            servers: self.servers || other.servers,
         }
     }
 }

@@ -231,6 +231,7 @@ impl Explainer<'_> {
                 self.tell_allowed(name, qtype);
                 self.tell_route(name, qtype, group);
                 self.tell_rebind(name);
+                self.tell_screen(qtype);
                 Handling::Forwarded
             }
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::list::Rank;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::view::VIEWS_MAX;
@@ -45,6 +46,8 @@ pub enum PolicyPart {
     Route,
     /// Rebind protection.
     Rebind,
+    /// What of upstream's answers is not passed on.
+    Answers,
 }
 
 impl PolicyPart {
@@ -65,6 +68,7 @@ impl PolicyPart {
             Self::PlainName => "plain-name",
             Self::Route => "route",
             Self::Rebind => "rebind",
+            Self::Answers => "answers",
         }
     }
 }
@@ -119,6 +123,12 @@ pub enum PolicyValue {
     RebindRouted,
     /// A suffix that may resolve to private addresses.
     RebindAllow(usize),
+    /// Addresses that mean that a name does not exist.
+    Bogus,
+    /// Whether IPv4 addresses are withheld.
+    WithoutA,
+    /// Whether IPv6 addresses are.
+    WithoutAaaa,
 }
 
 /// A key of a view.
@@ -134,6 +144,10 @@ pub enum ViewKey {
     Allow(usize),
     /// The group of upstream servers.
     Upstreams,
+    /// Whether IPv4 addresses are withheld from it.
+    WithoutA,
+    /// Whether IPv6 addresses are.
+    WithoutAaaa,
 }
 
 /// Statement of one source.
@@ -370,6 +384,39 @@ impl Explainer<'_> {
         });
         let found = all.find(|(_, text)| stands_for(text, suffix));
         found.map(|(value, _)| value)
+    }
+
+    /// What becomes of addresses in the answer of an upstream server.
+    pub(super) fn tell_screen(&mut self, qtype: u16) {
+        let (value, key) = match qtype {
+            rtype::A => (PolicyValue::WithoutA, ViewKey::WithoutA),
+            rtype::AAAA => (PolicyValue::WithoutAaaa, ViewKey::WithoutAaaa),
+            _ => return,
+        };
+        let input = &self.input.screen;
+        if !input.bogus.is_empty() {
+            let place = (self.place_of)(PolicyValue::Bogus);
+            self.tell(
+                PolicyPart::Answers,
+                "some addresses become NXDOMAIN",
+                Some(place),
+            );
+        }
+        if self.policy.screen.withholds(qtype) {
+            let of_all = if qtype == rtype::A {
+                input.without.a
+            } else {
+                input.without.aaaa
+            };
+            let of_view = self.view.filter(|_| !of_all);
+            let value = of_view.map_or(value, |(view, _)| PolicyValue::View { view, key });
+            let place = (self.place_of)(value);
+            self.tell(
+                PolicyPart::Answers,
+                "addresses of this type are withheld",
+                Some(place),
+            );
+        }
     }
 
     pub(super) fn tell_rebind(&mut self, name: &Labels<'_>) {

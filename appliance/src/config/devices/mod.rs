@@ -2,6 +2,7 @@
 
 mod bridge;
 mod protect;
+mod servers;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +16,8 @@ use xdnsd_core::policy::on_link::{Carried, Network};
 
 use super::Config;
 use super::error::{ConfigText, Errors};
-use super::schema::{Interface, Upstream};
+use super::schema::Interface;
+use super::types::UpstreamServer;
 use crate::compile::set::Links;
 use crate::os::bridge::{self as bridges, Bridge, Port};
 
@@ -425,6 +427,12 @@ impl Config {
     /// in [`Plan::missing`], with its lines and with what there is.
     #[must_use]
     pub fn plan(&self, devices: &Devices) -> Plan {
+        self.plan_with(devices, &[])
+    }
+
+    /// The same with the servers that files name, for each group of [`Config::upstreams`].
+    #[must_use]
+    pub fn plan_with(&self, devices: &Devices, found: &[Vec<UpstreamServer>]) -> Plan {
         let mut source = self.source.clone();
         // Warnings about the file itself were reported already.
         let _ = source.take_warnings();
@@ -453,11 +461,7 @@ impl Config {
                 .networks
                 .extend(networks.map(|network| (device, network)));
         }
-        for (group, upstream) in self.upstreams.iter().enumerate() {
-            let path = format!("upstream[{group}]");
-            let servers = servers(&mut source, devices, &path, upstream, &plan.endpoints);
-            plan.servers.push(servers);
-        }
+        plan.servers = servers::all(&mut source, self, devices, found, &plan.endpoints);
         protect::check(&mut source, self, devices, &plan.endpoints);
         plan.missing = source.take_errors();
         plan.doubts = source.take_warnings();
@@ -491,34 +495,6 @@ fn views(
         }
     }
     found
-}
-
-fn servers(
-    source: &mut ConfigText,
-    devices: &Devices,
-    path: &str,
-    upstream: &Upstream,
-    endpoints: &[Endpoint],
-) -> Vec<SocketAddr> {
-    let mut addrs = Vec::new();
-    for (index, server) in upstream.servers.iter().enumerate() {
-        let path = format!("{path}.servers[{index}]");
-        let ours = |end: &Endpoint| end.addr == server.addr && end.port == server.port;
-        if server.zone.is_none() && endpoints.iter().any(ours) {
-            let problem = format!("{server} is this forwarder itself");
-            source.fault(&path, problem, "servers elsewhere");
-            continue;
-        }
-        match server.socket_addr(|zone| devices.named(zone).map(|device| device.index)) {
-            Some(addr) => addrs.push(addr),
-            None => source.fault(
-                &path,
-                format!("{server}: no such interface"),
-                devices.names(),
-            ),
-        }
-    }
-    addrs
 }
 
 /// Name of the loopback device on every machine.

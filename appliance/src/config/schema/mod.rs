@@ -2,6 +2,7 @@
 //!
 //! The doc comments below are the reference: `xdnsd reference` prints them.
 
+mod include;
 mod network;
 mod policy;
 mod service;
@@ -13,6 +14,7 @@ use super::hint::heading;
 use super::key::ConfigKey;
 use super::section::Description;
 
+pub use include::{FILES_MAX, Include};
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
 pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
 pub use service::{
@@ -47,6 +49,7 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Control>(),
     Description::of::<Web>(),
     Description::of::<Security>(),
+    Description::of::<Include>(),
 ];
 
 /// A section that may stand once may be absent: its keys have defaults.

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use xdnsd_core::limits;
+use xdnsd_core::policy::ranges::PREFIXES_MAX;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{InterfaceName, Suffix, UpstreamServer};
+use crate::config::types::{AnswerNetwork, InterfaceName, OptionalPath, Suffix, UpstreamServer};
 use crate::config::value::words;
 
 words! {
@@ -116,8 +117,13 @@ section! {
     Upstream = "upstream", many: true {
         /// The group's name, in logs and statistics.
         name: String = String::from("default");
-        /// The servers, in the order in which they are asked where the strategy is `ordered`.
-        servers: Vec<UpstreamServer>, 1..=limits::UPSTREAMS as u64;
+        /// The servers, in the order in which they are asked where the strategy is `ordered`. They may be left out where
+        /// `resolv_file` has some.
+        servers: Vec<UpstreamServer> = Vec::new(), 0..=limits::UPSTREAMS as u64;
+        /// A file in the format of resolv.conf(5) that names further servers of this group: such as a DHCP client, pppd or whoever
+        /// reads router advertisements writes. It is read anew when it changes; while it is missing or names none, those that it
+        /// named last are asked. Its search domains and options are ignored. dnsmasq has `resolv-file` for it.
+        resolv_file: OptionalPath = OptionalPath::default();
         /// Names that are asked for here, each with all below it, and reverse zones by prefix. The longest name wins.
         domains: Vec<Suffix> = Vec::new();
         /// Whether the AD bit of these servers is passed on. For servers that validate, over a path that is secure (RFC 6840
@@ -153,6 +159,15 @@ section! {
         /// group leaves places to the others. One more ends the oldest question to that group of the client that has the most.
         /// 0: unlimited.
         group_questions: u16 = DEFAULT.bounds.group, 0..=limits::PENDING as u64;
+        /// Addresses by which a provider's servers answer for names that do not exist, to lead to a page of its own. An answer
+        /// with one of them becomes NXDOMAIN, for `filter.ttl` seconds. dnsmasq has `bogus-nxdomain` for it.
+        bogus_nxdomain: Vec<AnswerNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
+        /// Whether clients get no IPv4 addresses from upstream servers: such an answer becomes NODATA, for `filter.ttl` seconds.
+        /// Names that are answered here keep theirs. dnsmasq has `filter-A` for it.
+        filter_a: bool = false;
+        /// Whether clients get no IPv6 addresses from upstream servers, likewise: where this network has IPv6 and the way out has
+        /// none. dnsmasq has `filter-AAAA` for it.
+        filter_aaaa: bool = false;
         /// Microseconds for which a worker that has just asked busy-polls for the answer before it sleeps, where the latest
         /// answer came that soon: servers on this machine or beside it. 0: never, which saves power.
         busy_poll_us: u32 = 100, 0..=1000;

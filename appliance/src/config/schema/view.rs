@@ -30,5 +30,9 @@ section! {
         /// Whether they can look up local names: records, hosts files, leases, and the domains of upstream groups. If not, names
         /// in `local.zones` do not exist for them, and the rest is asked as any other name.
         local_names: bool = true;
+        /// Whether they get no IPv4 addresses from upstream servers, as `forward.filter_a` is for all.
+        filter_a: bool = false;
+        /// Whether they get no IPv6 addresses from upstream servers, as `forward.filter_aaaa` is for all.
+        filter_aaaa: bool = false;
     }
 }

@@ -32,6 +32,13 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
             "\"lan\"",
             "\"10.1.0.1/20\"",
         ),
+        (
+            "forward",
+            "bogus_nxdomain",
+            "\"a\"",
+            "\"192.0.2.1\"",
+            "\"b\"",
+        ),
         ("local", "records", "1", "\"a A 192.0.2.1\"", "2"),
         ("local", "hosts", "\"a\"", "\"/a\"", "\"b\""),
         ("local", "dnsmasq_leases", "\"a\"", "\"/a\"", "\"b\""),
@@ -106,8 +113,8 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
     }
     let is_list = |key: &&key::ConfigKey| (key.allowed)(key.range.as_ref()).starts_with("a list");
     let keys = schema::SECTIONS.iter().flat_map(|section| section.keys);
-    // Except lists with at most one element, two types, or secrets.
-    let others = ["search", "addresses", "cookie_secrets"];
+    // Besides those that have one element at the most, two of their kinds, secrets, or files that are read.
+    let others = ["search", "addresses", "cookie_secrets", "files"];
     let many = keys
         .filter(is_list)
         .filter(|key| !others.contains(&key.name));

@@ -340,7 +340,7 @@ fn what_is_no_server_is_told_what_is() {
         let begin = format!("f:4:12: upstream.servers: \"{server}\" is not a server");
         assert!(said.starts_with(&begin) && said.contains(problem), "{said}");
         assert!(
-            said.contains("allowed: a list of 1 to ")
+            said.contains("allowed: a list of 0 to ")
                 && said.contains("ADDRESS, ADDRESS:PORT or [IPV6]:PORT"),
             "{said}"
         );
@@ -882,7 +882,7 @@ fn a_value_of_another_program_is_told_ours() {
     assert_eq!(said(&long), bytes);
     let empty = said(&format!("{LAN}[[upstream]]\nservers = []\n"));
     assert!(
-        empty.contains("f:4:11: upstream.servers: the list is empty; "),
+        empty.contains("f:4:1: upstream.servers: the list is empty; "),
         "{empty}"
     );
 }

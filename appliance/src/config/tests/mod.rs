@@ -1,5 +1,6 @@
 //! Tests of whole files: what is accepted, what is refused and with which message.
 
+mod include;
 mod lists;
 mod messages;
 mod old_names;
@@ -138,8 +139,8 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
         format!("f:4:1: interface.prot: unknown key, did you mean \"port\"?; allowed: {allowed}"),
         "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
-        "f:8:11: upstream.servers: the list is empty; allowed: a list of 1 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, view, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security".to_owned(),
+        "f:8:1: upstream.servers: the list is empty; allowed: at least one server, or resolv_file = \"/etc/resolv.conf\", for example".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, view, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security, include".to_owned(),
         "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 8192".to_owned(),
         "f:12:11: cache.max_ttl: \"1d\": seconds, an integer from 1 to 604800, such as 86400".to_owned(),
     ]);
@@ -431,7 +432,12 @@ fn every_default_is_allowed_by_its_own_key() {
     for section in schema::SECTIONS {
         for key in section.keys {
             let Some(default) = key.default else { continue };
-            let text = format!("[{}]\n{} = {}\n", section.name, key.name, default());
+            // No servers at all are none in a file either.
+            let beside = match key.name {
+                "servers" => "resolv_file = \"/r\"\n",
+                _ => "",
+            };
+            let text = format!("[{}]\n{} = {}\n{beside}", section.name, key.name, default());
             let errors = Config::parse("f", &text)
                 .err()
                 .map(|errors| errors.to_string())

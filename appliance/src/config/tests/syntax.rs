@@ -106,8 +106,11 @@ fn another_programs_file_is_known() {
             "dnscrypt-proxy's configuration",
         ),
     ] {
-        let expected =
-            format!("f: this looks like {whose}; xdnsd reads TOML, see config/home-router.toml");
+        let how = match whose {
+            "dnsmasq's configuration" => "`xdnsd import` makes one of it",
+            _ => "see config/home-router.toml",
+        };
+        let expected = format!("f: this looks like {whose}; xdnsd reads TOML, {how}");
         assert_eq!(said(text), expected);
     }
 }

@@ -4,6 +4,7 @@
 mod groups;
 mod pause;
 mod requests;
+mod servers;
 mod source;
 mod words;
 
@@ -33,6 +34,7 @@ use groups::{Groups, input};
 use pause::Pause;
 pub use requests::{ReloadOutcome, Requester};
 use requests::{ReloadRequest, ReloadRequests, lock};
+use servers::ResolvFiles;
 use words::{in_words, log_notes, not_taken, warnings_of};
 
 /// Result of a reload.
@@ -87,6 +89,7 @@ impl PolicyThread {
             config: config.clone(),
             groups,
             reloader,
+            resolv: ResolvFiles::default(),
             prefixes,
             prefix_faults: Vec::new(),
             pause: Pause::default(),
@@ -164,6 +167,7 @@ struct ThreadState {
     /// Upstream groups, as the workers have them.
     groups: Groups,
     reloader: PolicyReloader,
+    resolv: ResolvFiles,
     prefixes: Prefixes,
     /// Faults of the denied prefixes.
     prefix_faults: Vec<String>,
@@ -178,6 +182,7 @@ struct ThreadState {
 impl ThreadState {
     /// Runs until all senders of requests are gone.
     fn run(mut self, asked: &ReloadRequests, wake: &EventFd, ready: &Sender<()>) {
+        self.read_servers();
         let first = self.reloader.read_all(wall_secs());
         self.hand_out(first);
         self.prefix_faults = self.prefixes.start(&self.config.prefixes());
@@ -265,34 +270,17 @@ impl ThreadState {
     fn follow_files(&mut self) {
         let now = clock::now();
         self.reloader.take_events(now);
+        if self.reloader.take_servers_due(now) {
+            self.read_servers();
+            self.show_not_taken();
+        }
         if let Some(update) = self.reloader.update_if_due(now, wall_secs()) {
             self.hand_out(update);
         }
     }
 
-    /// The plan belongs to the config at the start; the servers to the config read last.
-    fn follow_addresses(&mut self, plan: &Plan) {
-        let (servers, views) = match Devices::read() {
-            Ok(devices) => {
-                let plan = self.config.plan(&devices);
-                (self.config.servers(&plan), plan.links)
-            }
-            Err(_) => {
-                let links = self.reloader.links().clone();
-                (self.groups.servers.clone(), links)
-            }
-        };
-        let links = plan.links.clone().with_views_of(&views);
-        if servers == self.groups.servers && links == *self.reloader.links() {
-            return;
-        }
-        self.groups.servers.clone_from(&servers);
-        self.reloader.set_addresses(servers, links);
-        self.send_set();
-    }
-
-    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails leaves the part that
-    /// depends on it as it was, and the rest is taken over.
+    /// Reads the config and all its files again. A fault in the config changes nothing; a file that fails keeps what it
+    /// belongs to as it was, and the rest is taken over.
     fn reload(&mut self) -> ReloadOutcome {
         let mut told = Vec::new();
         match self.load(&mut told) {
@@ -342,8 +330,9 @@ impl ThreadState {
     fn load(&mut self, told: &mut Vec<String>) -> Result<(Config, Groups, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
-        // A server whose zone is missing now is asked when it comes.
-        let plan = config.plan(&devices);
+        told.extend(self.resolv.read(&config));
+        // A server whose zone is away for the moment is asked when it comes.
+        let plan = self.resolv.plan(&config, &devices);
         let missing = plan.missing.faults().iter();
         told.extend(
             missing.map(|fault| format!("{fault}; the rest is served, and this when it comes")),
@@ -370,9 +359,11 @@ impl ThreadState {
     fn show_not_taken(&self) {
         let held = self.reloader.held();
         let held = held.map(|problem| (problem.place.clone(), problem.what.clone()));
+        let servers = self.resolv.faults();
+        let servers = servers.map(|problem| (problem.place.clone(), problem.what.clone()));
         let prefixes = self.prefix_faults.iter();
         let prefixes = prefixes.map(|line| ("shield".to_owned(), line.clone()));
-        not_taken::set(held.chain(prefixes).collect());
+        not_taken::set(held.chain(servers).chain(prefixes).collect());
     }
 
     fn send_set(&mut self) {

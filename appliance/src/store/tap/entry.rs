@@ -101,6 +101,8 @@ pub enum AnswerReason {
     Blocked,
     /// The upstream's answer has a private address (rebind protection).
     Rebind,
+    /// Its address is one that is not passed on.
+    Filtered,
     /// The access rules deny the client.
     Access,
     /// A rate limit of the client is exceeded.
@@ -132,10 +134,11 @@ pub enum AnswerReason {
 }
 
 impl AnswerReason {
-    /// All reasons.
-    pub const ALL: [Self; 16] = [
+    /// Each of them.
+    pub const ALL: [Self; 17] = [
         Self::Blocked,
         Self::Rebind,
+        Self::Filtered,
         Self::Access,
         Self::Rate,
         Self::Cookie,
@@ -158,6 +161,7 @@ impl AnswerReason {
         match self {
             Self::Blocked => "blocked",
             Self::Rebind => "rebind",
+            Self::Filtered => "filtered",
             Self::Access => "access",
             Self::Rate => "rate",
             Self::Cookie => "cookie",
@@ -176,10 +180,12 @@ impl AnswerReason {
     }
 }
 
-/// Counters that show the reason, in order of precedence: several may be counted for one query.
-const DECISIVE: [(Counter, AnswerReason); 18] = [
+/// What the engine counts where it decides, in the order in which it is believed: several may be counted for one query.
+const DECISIVE: [(Counter, AnswerReason); 20] = [
     (Counter::Blocked, AnswerReason::Blocked),
     (Counter::RebindWithheld, AnswerReason::Rebind),
+    (Counter::BogusNxdomain, AnswerReason::Filtered),
+    (Counter::FamilyWithheld, AnswerReason::Filtered),
     (Counter::AclDropped, AnswerReason::Access),
     (Counter::RateQueriesSlipped, AnswerReason::Rate),
     (Counter::RateQueriesDropped, AnswerReason::Rate),

@@ -19,6 +19,7 @@ mod messages;
 mod policy;
 mod rates;
 mod recursion;
+mod screen;
 mod stale;
 mod upstreams;
 mod views;

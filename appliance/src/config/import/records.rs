@@ -1,0 +1,72 @@
+//! Records of dnsmasq's options, as `local.records` has them.
+
+use std::net::IpAddr;
+
+use crate::config::written::quoted;
+
+/// Those of one line.
+///
+/// # Errors
+/// Something is missing.
+pub fn records(option: &str, parts: &[String]) -> Result<Vec<String>, String> {
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let too_few = || "something is missing behind it".to_owned();
+    let (first, rest) = parts.split_first().ok_or_else(too_few)?;
+    let of = |index: usize, default| {
+        let part = rest.get(index).copied();
+        part.filter(|part| !part.is_empty()).unwrap_or(default)
+    };
+    Ok(match option {
+        "host-record" => return hosts(&parts),
+        "cname" => {
+            let (ttl, names) = match parts.last().and_then(|last| last.parse::<u32>().ok()) {
+                Some(ttl) => (format!("{ttl} "), &parts[..parts.len() - 1]),
+                None => (String::new(), parts.as_slice()),
+            };
+            let (target, names) = names.split_last().ok_or_else(too_few)?;
+            if names.is_empty() {
+                return Err(too_few());
+            }
+            let alias = |name: &&str| format!("{name} {ttl}CNAME {target}");
+            names.iter().map(alias).collect()
+        }
+        "ptr-record" => vec![format!("{first} PTR {}", rest.first().ok_or_else(too_few)?)],
+        "txt-record" => {
+            let texts = rest.iter().map(|text| quoted(text));
+            let texts: Vec<String> = texts.collect();
+            if texts.is_empty() {
+                return Err(too_few());
+            }
+            vec![format!("{first} TXT {}", texts.join(" "))]
+        }
+        "mx-host" => vec![format!("{first} MX {} {}", of(1, "1"), of(0, first))],
+        _ => {
+            let [target, port, priority, weight] = [of(0, "."), of(1, "1"), of(2, "0"), of(3, "0")];
+            vec![format!("{first} SRV {priority} {weight} {port} {target}")]
+        }
+    })
+}
+
+/// `NAME[,NAME…],ADDRESS[,ADDRESS][,TTL]`.
+fn hosts(parts: &[&str]) -> Result<Vec<String>, String> {
+    let ttl = parts.last().and_then(|last| last.parse::<u32>().ok());
+    let parts = if ttl.is_some() {
+        &parts[..parts.len() - 1]
+    } else {
+        parts
+    };
+    let ttl = ttl.map(|ttl| format!("{ttl} ")).unwrap_or_default();
+    let is_address = |part: &&&str| part.parse::<IpAddr>().is_ok();
+    let (addresses, names): (Vec<&&str>, Vec<&&str>) = parts.iter().partition(is_address);
+    if names.is_empty() || addresses.is_empty() {
+        return Err("names and an address are wanted".into());
+    }
+    let mut records = Vec::new();
+    for name in names {
+        for address in &addresses {
+            let rtype = if address.contains(':') { "AAAA" } else { "A" };
+            records.push(format!("{name} {ttl}{rtype} {address}"));
+        }
+    }
+    Ok(records)
+}

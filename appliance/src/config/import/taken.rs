@@ -1,0 +1,466 @@
+//! Options of dnsmasq that have a key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::lines::Line;
+use super::listed;
+use super::records::records;
+use crate::config::written::quoted;
+use crate::text;
+
+/// The most that the cache holds here.
+const ENTRIES_MAX: u64 = xdnsd_core::limits::CACHE_ENTRIES as u64;
+
+/// A value of a key, as TOML, and the line that it comes from.
+#[derive(Clone, Debug)]
+pub struct KeyValue {
+    pub text: String,
+    pub from: Line,
+    /// One of a list.
+    pub is_element: bool,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    pub name: String,
+    pub vlan: u16,
+    pub port: Option<(u16, Line)>,
+    pub listen: Vec<(IpAddr, Line)>,
+    pub from: Option<Line>,
+}
+
+/// A group of servers.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    pub name: String,
+    pub servers: Vec<(String, Line)>,
+    pub domains: Vec<(String, Line)>,
+    pub resolv_file: Option<(String, Option<Line>)>,
+    pub trusted: Option<Line>,
+}
+
+pub type Keys = Vec<(&'static str, Vec<KeyValue>)>;
+
+/// What the config is made of.
+#[derive(Debug, Default)]
+pub struct Draft {
+    pub served: Vec<Served>,
+    /// The first is for all names that no other is for.
+    pub groups: Vec<Group>,
+    pub listed: Vec<String>,
+    /// The files that it was read from.
+    pub files: BTreeSet<String>,
+    pub(super) values: BTreeMap<&'static str, Keys>,
+    /// Addresses to listen on, whose interfaces are to be found.
+    pub(super) listen: Vec<(IpAddr, Line)>,
+    pub(super) port: Option<(u16, Line)>,
+    pub(super) without_resolv: Option<Line>,
+    pub(super) without_hosts: bool,
+    pub(super) gives_leases: Option<Line>,
+    pub(super) localhost_may: Option<Line>,
+    pub(super) guards: Option<Line>,
+    /// Blocked names, with what they are answered.
+    pub(super) blocked: Vec<(String, Blocked, Line)>,
+}
+
+/// What dnsmasq answers for a blocked name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    Nxdomain,
+    Zero,
+}
+
+impl Draft {
+    /// The sections that stand once, with their keys.
+    pub fn sections(&self) -> impl Iterator<Item = (&'static str, &Keys)> {
+        self.values.iter().map(|(section, keys)| (*section, keys))
+    }
+
+    /// Takes over what a line says.
+    ///
+    /// # Errors
+    /// It has no key, or says nothing that one can have: why.
+    pub fn take(&mut self, line: &Line) -> Result<(), String> {
+        if let Some((file, _)) = line.place.rsplit_once(':') {
+            self.files.insert(file.to_owned());
+        }
+        let parts = line.parts();
+        match line.option.as_str() {
+            "interface" => parts.iter().try_for_each(|name| self.interface(name, line)),
+            "listen-address" => parts.iter().try_for_each(|part| {
+                self.listen.push((address(part)?, line.clone()));
+                Ok(())
+            }),
+            "port" => self.port(line),
+            "server" | "local" => self.server(line),
+            "rev-server" => self.reverse_server(line),
+            "resolv-file" => self.resolv_file(line),
+            "address" => self.address(line),
+            "domain" => self.domain(line),
+            "addn-hosts" | "hostsdir" => self.path("local", "hosts", line),
+            "dhcp-leasefile" => self.path("local", "dnsmasq_leases", line),
+            "host-record" | "cname" | "ptr-record" | "txt-record" | "srv-host" | "mx-host" => {
+                self.record(line, &parts)
+            }
+            "rebind-domain-ok" => match domains(&line.value) {
+                names if names.is_empty() => Err("a domain is missing".into()),
+                names => {
+                    self.add_all("rebind", "allow", names, line);
+                    Ok(())
+                }
+            },
+            "bogus-nxdomain" => {
+                self.add_all("forward", "bogus_nxdomain", parts, line);
+                Ok(())
+            }
+            _ => self.mark(line),
+        }
+    }
+
+    /// Options that change what others mean.
+    fn mark(&mut self, line: &Line) -> Result<(), String> {
+        match line.option.as_str() {
+            "no-resolv" => self.without_resolv = Some(line.clone()),
+            "no-hosts" => self.without_hosts = true,
+            "proxy-dnssec" => self.default_group().trusted = Some(line.clone()),
+            "stop-dns-rebind" => self.guards = Some(line.clone()),
+            "rebind-localhost-ok" => self.localhost_may = Some(line.clone()),
+            _ => {
+                if line.option == "dhcp-range" {
+                    self.gives_leases.get_or_insert(line.clone());
+                }
+                return self.setting(line);
+            }
+        }
+        Ok(())
+    }
+
+    /// Options that set one key.
+    fn setting(&mut self, line: &Line) -> Result<(), String> {
+        match line.option.as_str() {
+            "filter-A" => self.set("forward", "filter_a", "true", line),
+            "filter-AAAA" => self.set("forward", "filter_aaaa", "true", line),
+            "all-servers" => self.set("forward", "strategy", "\"race\"", line),
+            "strict-order" => self.set("forward", "strategy", "\"ordered\"", line),
+            "domain-needed" => self.set("local", "forward_plain_names", "false", line),
+            "cache-size" => {
+                let entries = number(line)?;
+                self.set("cache", "entries", entries.min(ENTRIES_MAX), line);
+                if entries > ENTRIES_MAX {
+                    return Err(format!(
+                        "{entries} became {ENTRIES_MAX}, the most that is kept here"
+                    ));
+                }
+            }
+            "no-negcache" => self.set("cache", "negative_max_ttl", 0, line),
+            "max-cache-ttl" => self.set("cache", "max_ttl", number(line)?, line),
+            "min-cache-ttl" => self.set("cache", "min_ttl", number(line)?, line),
+            "use-stale-cache" => match number(line) {
+                _ if line.value.is_empty() => self.set("cache", "serve_stale", "true", line),
+                Ok(0) => return Err("stale answers have an end here: cache.stale_max_ttl".into()),
+                secs => self.set("cache", "stale_max_ttl", secs?, line),
+            },
+            "no-round-robin" => self.set("cache", "rotate", "false", line),
+            "local-ttl" => self.set("local", "ttl", number(line)?, line),
+            "dhcp-ttl" => self.set("local", "lease_ttl", number(line)?, line),
+            option => {
+                let why = listed::why(option).unwrap_or("is not known of dnsmasq 2.90");
+                return Err(why.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        value: impl ToString,
+        line: &Line,
+    ) {
+        let keys = self.values.entry(section).or_default();
+        let value = KeyValue {
+            text: value.to_string(),
+            from: line.clone(),
+            is_element: false,
+        };
+        match keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, values)) => {
+                let before = std::mem::replace(values, vec![value]);
+                let why = format!("{} says otherwise, and is what counts", line.place);
+                self.listed
+                    .extend(before.iter().map(|before| before.from.told(&why)));
+            }
+            None => keys.push((key, vec![value])),
+        }
+    }
+
+    /// Adds to a list, unless it is there.
+    pub(super) fn add(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        text: String,
+        line: &Line,
+    ) {
+        let keys = self.values.entry(section).or_default();
+        if keys.iter().all(|(known, _)| *known != key) {
+            keys.push((key, Vec::new()));
+        }
+        let values = keys.iter_mut().find(|(known, _)| *known == key);
+        let Some((_, values)) = values else { return };
+        if values.iter().all(|value| value.text != text) {
+            values.push(KeyValue {
+                text,
+                from: line.clone(),
+                is_element: true,
+            });
+        }
+    }
+
+    fn add_all(&mut self, section: &'static str, key: &'static str, all: Vec<String>, line: &Line) {
+        for element in all {
+            self.add(section, key, quoted(&element), line);
+        }
+    }
+
+    fn path(
+        &mut self,
+        section: &'static str,
+        key: &'static str,
+        line: &Line,
+    ) -> Result<(), String> {
+        if !line.value.starts_with('/') {
+            return Err("a path begins with / here".into());
+        }
+        // dnsmasq takes endings behind a folder.
+        if line.value.contains(',') {
+            return Err("a folder is read with all of its files here".into());
+        }
+        self.add(section, key, quoted(&line.value), line);
+        Ok(())
+    }
+
+    fn interface(&mut self, name: &str, line: &Line) -> Result<(), String> {
+        if name.contains(['*', ':']) {
+            return Err(format!(
+                "{}: each interface is named here, as `ip link` shows it",
+                text::line(name)
+            ));
+        }
+        if self.served.iter().all(|served| served.name != name) {
+            self.served.push(Served {
+                name: name.to_owned(),
+                from: Some(line.clone()),
+                ..Served::default()
+            });
+        }
+        Ok(())
+    }
+
+    fn port(&mut self, line: &Line) -> Result<(), String> {
+        match number(line)? {
+            0 => Err("DNS is off there; here it is what the program is for".into()),
+            port => {
+                let port = u16::try_from(port).map_err(|_| format!("{port} is not a port"))?;
+                self.port = Some((port, line.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn default_group(&mut self) -> &mut Group {
+        if self.groups.is_empty() {
+            self.groups.push(Group::default());
+        }
+        &mut self.groups[0]
+    }
+
+    /// `SERVER`, `/DOMAIN/…/SERVER`, `/DOMAIN/`, `/DOMAIN/#`.
+    fn server(&mut self, line: &Line) -> Result<(), String> {
+        let Some(rest) = line.value.strip_prefix('/') else {
+            let server = server(&line.value)?;
+            self.default_group().servers.push((server, line.clone()));
+            return Ok(());
+        };
+        let Some((domains, to)) = rest.rsplit_once('/') else {
+            return Err("a domain stands between two slashes".into());
+        };
+        let domains: Vec<&str> = domains.split('/').collect();
+        if domains.contains(&"") {
+            return Err(
+                "names of one label have no servers of their own; see local.forward_plain_names"
+                    .into(),
+            );
+        }
+        if domains.contains(&"#") {
+            return Err("all names belong to the group without domains".into());
+        }
+        match to {
+            "" => domains.iter().try_for_each(|name| {
+                self.add("local", "zones", quoted(plain(name)), line);
+                Ok(())
+            }),
+            "#" => Err("what no group has by its domains is asked of the default group anyway; within the domains of another group, name its servers".into()),
+            to => {
+                let server = server(to)?;
+                for name in domains {
+                    self.route(plain(name), &server, line);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// `ADDRESS[/LENGTH],SERVER`.
+    fn reverse_server(&mut self, line: &Line) -> Result<(), String> {
+        let parts = line.parts();
+        let [network, to] = parts.as_slice() else {
+            return Err("an address and a server are wanted".into());
+        };
+        let to = server(to)?;
+        self.route(network, &to, line);
+        Ok(())
+    }
+
+    /// One more server for a domain.
+    fn route(&mut self, domain: &str, server: &str, line: &Line) {
+        self.default_group();
+        let is_it = |group: &Group| group.domains.iter().any(|(known, _)| known == domain);
+        let known = self.groups.iter_mut().skip(1).find(|group| is_it(group));
+        let server = (server.to_owned(), line.clone());
+        match known {
+            Some(group) if group.servers.iter().any(|(known, _)| *known == server.0) => {}
+            Some(group) => group.servers.push(server),
+            None => self.groups.push(Group {
+                name: domain.to_owned(),
+                servers: vec![server],
+                domains: vec![(domain.to_owned(), line.clone())],
+                ..Group::default()
+            }),
+        }
+    }
+
+    fn resolv_file(&mut self, line: &Line) -> Result<(), String> {
+        if !line.value.starts_with('/') {
+            return Err("a path begins with / here".into());
+        }
+        let group = self.default_group();
+        if let Some((path, _)) = &group.resolv_file {
+            return Err(format!("one file is read, {}", text::line(path)));
+        }
+        group.resolv_file = Some((line.value.clone(), Some(line.clone())));
+        Ok(())
+    }
+
+    /// `/NAME/…/ADDRESS`: names with all below them.
+    fn address(&mut self, line: &Line) -> Result<(), String> {
+        let rest = line
+            .value
+            .strip_prefix('/')
+            .and_then(|rest| rest.rsplit_once('/'));
+        let Some((names, to)) = rest else {
+            return Err("names stand between slashes".into());
+        };
+        let names: Vec<&str> = names.split('/').map(plain).collect();
+        if names.contains(&"#") {
+            return Err("there is no answer for all names".into());
+        }
+        let blocked = match to {
+            "" => Some(Blocked::Nxdomain),
+            "#" => Some(Blocked::Zero),
+            to => address(to)?.is_unspecified().then_some(Blocked::Zero),
+        };
+        for name in names {
+            let Some(blocked) = blocked else {
+                let rtype = if to.contains(':') { "AAAA" } else { "A" };
+                self.add(
+                    "local",
+                    "records",
+                    quoted(&format!("{name} {rtype} {to}")),
+                    line,
+                );
+                self.add(
+                    "local",
+                    "records",
+                    quoted(&format!("*.{name} {rtype} {to}")),
+                    line,
+                );
+                continue;
+            };
+            // `0.0.0.0` and `::` in two lines are one.
+            let is_there = |known: &(String, Blocked, Line)| known.0 == name && known.1 == blocked;
+            if !self.blocked.iter().any(is_there) {
+                self.blocked.push((name.to_owned(), blocked, line.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// `DOMAIN[,RANGE[,local]]`.
+    fn domain(&mut self, line: &Line) -> Result<(), String> {
+        let parts = line.parts();
+        match parts.as_slice() {
+            [domain] if domain == "#" => {
+                Err("write the domain into local.search: it is not taken from resolv.conf".into())
+            }
+            [domain] => {
+                let others = self.values.get("local").into_iter().flatten();
+                let mut search = others.filter(|(key, _)| *key == "search");
+                if search.next().is_some() {
+                    return Err("one domain is searched here".into());
+                }
+                self.add("local", "search", quoted(domain), line);
+                Ok(())
+            }
+            _ => Err("clients of a network have no domain of their own here".into()),
+        }
+    }
+
+    fn record(&mut self, line: &Line, parts: &[String]) -> Result<(), String> {
+        for record in records(&line.option, parts)? {
+            self.add("local", "records", quoted(&record), line);
+        }
+        Ok(())
+    }
+}
+
+fn number(line: &Line) -> Result<u64, String> {
+    let number = line.value.parse();
+    number.map_err(|_| format!("{} is not a number", quoted(&line.value)))
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| format!("{} is not an address", quoted(text)))
+}
+
+/// A name, which dnsmasq also takes with a dot or `*.` in front.
+fn plain(name: &str) -> &str {
+    let name = name.strip_prefix("*.").unwrap_or(name);
+    name.strip_prefix('.').unwrap_or(name)
+}
+
+/// `/a/b/`, or a name alone.
+fn domains(value: &str) -> Vec<String> {
+    let names = value.split('/').filter(|name| !name.is_empty());
+    names.map(|name| plain(name).to_owned()).collect()
+}
+
+/// `ADDRESS[%ZONE][#PORT]`.
+fn server(text: &str) -> Result<String, String> {
+    if text.contains('@') {
+        return Err("a server is asked by the way that the routes say".into());
+    }
+    let (host, port) = match text.split_once('#') {
+        Some((host, port)) => (host, Some(port)),
+        None => (text, None),
+    };
+    Ok(match port {
+        None => host.to_owned(),
+        Some(port) if host.contains(':') => format!("[{host}]:{port}"),
+        Some(port) => format!("{host}:{port}"),
+    })
+}

@@ -1,0 +1,373 @@
+//! dnsmasq's files: each line is translated or listed, and what comes out is valid.
+
+use super::*;
+use crate::config::{Config, Device};
+use crate::testing::Folder;
+
+fn devices() -> Devices {
+    let device = |name: &str, index, vlan_of: Option<(&str, u16)>, address: &str| Device {
+        name: name.into(),
+        index,
+        vlan_of: vlan_of.map(|(name, id)| (name.into(), id)),
+        addresses: vec![address.parse().expect("an address")],
+        ..Device::default()
+    };
+    Devices(vec![
+        device("lo", 1, None, "127.0.0.1"),
+        device("br-lan", 2, None, "192.168.1.1"),
+        device("guests", 3, Some(("br-lan", 7)), "192.168.7.1"),
+        device("wan0", 4, None, "192.0.2.7"),
+    ])
+}
+
+/// The file's name is taken out of what is listed.
+fn imported(written: &str) -> Imported {
+    let folder = Folder::new();
+    let file = folder.write("dnsmasq.conf", written);
+    let Imported { config, listed } = import(&[file], &devices()).expect("read");
+    Config::parse("config", &config).unwrap_or_else(|errors| panic!("{errors}\n{config}"));
+    let here = format!("{}/dnsmasq.conf:", folder.path().display());
+    Imported {
+        config: config.replace(&here[..here.len() - 1], "FILE"),
+        listed: listed.iter().map(|line| line.replace(&here, "")).collect(),
+    }
+}
+
+/// A config in one line.
+fn joined(config: &str) -> String {
+    let lines = config.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+/// The names of dnsmasq 2.90's options, as `dnsmasq --help` has them.
+const OPTIONS: &str = "listen-address address bogus-priv bogus-nxdomain cache-size conf-file no-daemon domain-needed selfmx \
+    expand-hosts filterwin2k filter-A filter-AAAA filter-rr dhcp-range group dhcp-host dhcp-hostsfile dhcp-optsfile \
+    dhcp-hostsdir dhcp-optsdir tag-if no-hosts addn-hosts hostsdir interface except-interface dhcp-userclass dhcp-circuitid \
+    dhcp-remoteid dhcp-subscrid dhcp-pxe-vendor dhcp-ignore dhcp-broadcast keep-in-foreground dhcp-authoritative \
+    dhcp-leasefile localmx mx-host dhcp-boot no-poll no-negcache use-stale-cache strict-order dhcp-option dhcp-option-force \
+    port edns-packet-max log-queries query-port port-limit no-resolv resolv-file servers-file server rev-server local domain \
+    mx-target local-ttl neg-ttl max-ttl max-cache-ttl min-cache-ttl fast-dns-retry user dhcp-vendorclass version alias \
+    srv-host help pid-file dhcp-lease-max localise-queries txt-record ptr-record interface-name bind-interfaces read-ethers \
+    enable-dbus enable-ubus no-dhcp-interface no-dhcpv6-interface no-dhcpv4-interface bootp-dynamic dhcp-mac \
+    bridge-interface shared-network no-ping dhcp-script dhcp-luascript dhcp-scriptuser script-arp conf-dir conf-script \
+    log-facility leasefile-ro dns-forward-max clear-on-reload dhcp-ignore-names dhcp-no-override enable-tftp tftp-root \
+    tftp-unique-root tftp-secure tftp-no-fail tftp-max tftp-mtu tftp-no-blocksize tftp-lowercase tftp-port-range \
+    tftp-single-port log-dhcp log-async stop-dns-rebind rebind-localhost-ok rebind-domain-ok all-servers dhcp-match \
+    dhcp-name-match dhcp-alternate-port naptr-record min-port max-port dhcp-fqdn dhcp-generate-names dhcp-proxy dhcp-relay \
+    cname pxe-prompt pxe-service test add-mac strip-mac add-subnet strip-subnet add-cpe-id proxy-dnssec dhcp-sequential-ip \
+    dhcp-ignore-clid conntrack dhcp-client-update enable-ra dhcp-duid host-record dynamic-host caa-record dns-rr bind-dynamic \
+    auth-server auth-zone auth-ttl auth-soa auth-sec-servers auth-peer ipset nftset connmark-allowlist-enable \
+    connmark-allowlist synth-domain dnssec trust-anchor dnssec-debug dnssec-check-unsigned dnssec-no-timecheck \
+    dnssec-timestamp dnssec-limits ra-param quiet-dhcp quiet-dhcp6 quiet-ra log-debug local-service dns-loop-detect \
+    ignore-address dhcp-ttl dhcp-reply-delay dhcp-rapid-commit dumpfile dumpmask script-on-renewal umbrella quiet-tftp \
+    no-round-robin no-ident cache-rr max-tcp-connections";
+
+/// Those that change no line of the config by themselves: they say what others mean. And files that are followed, where none is named.
+const SILENT: &[&str] = &[];
+
+#[test]
+fn every_option_of_dnsmasq_is_translated_or_listed() {
+    let empty = imported("");
+    for option in OPTIONS.split_whitespace() {
+        for value in ["", "=x", "=1"] {
+            let found = imported(&format!("{option}{value}\n"));
+            let is_told = found
+                .listed
+                .iter()
+                .any(|line| line.starts_with(&format!("1: {option}: ")));
+            let is_other = found.config != empty.config;
+            let is_flag = SILENT.contains(&option);
+            assert!(
+                is_told || is_other || is_flag,
+                "{option}{value}: {}\n{:?}",
+                found.config,
+                found.listed
+            );
+            let is_known = found
+                .listed
+                .iter()
+                .all(|line| !line.contains("is not known of dnsmasq"));
+            assert!(is_known, "{option}: {:?}", found.listed);
+        }
+    }
+    let unknown = imported("dhcpx\nno-such=1\n").listed;
+    assert!(
+        unknown
+            .iter()
+            .any(|line| line == "1: dhcpx: is not known of dnsmasq 2.90"),
+        "{unknown:?}"
+    );
+    assert!(
+        unknown
+            .iter()
+            .any(|line| line == "2: no-such: is not known of dnsmasq 2.90"),
+        "{unknown:?}"
+    );
+}
+
+/// Lines of dnsmasq's, and what is in the config that is made of them.
+const TRANSLATED: &[(&str, &str)] = &[
+    ("interface=br-lan", "name = \"br-lan\""),
+    ("interface=guests", "vlan = 7"),
+    ("interface=eth1.20", "name = \"eth1\" vlan = 20"),
+    (
+        "listen-address=192.168.1.1",
+        "listen = [ \"192.168.1.1\", ]",
+    ),
+    ("interface=lo\nport=5353", "port = 5353"),
+    ("server=192.0.2.1", "servers = [ \"192.0.2.1\", ]"),
+    ("server=192.0.2.1#5353", "servers = [ \"192.0.2.1:5353\", ]"),
+    (
+        "server=2001:db8::1#5353",
+        "servers = [ \"[2001:db8::1]:5353\", ]",
+    ),
+    ("server=fe80::1%wan0", "servers = [ \"fe80::1%wan0\", ]"),
+    (
+        "server=/corp.example/x.example/192.0.2.1\nserver=/corp.example/192.0.2.2",
+        "name = \"corp.example\" servers = [ \"192.0.2.1\", \"192.0.2.2\", ] domains = [ \"corp.example\", ] \
+             [[upstream]] name = \"x.example\" servers = [ \"192.0.2.1\", ] domains = [ \"x.example\", ]",
+    ),
+    (
+        "server=/a.example/b.example/192.0.2.1",
+        "servers = [ \"192.0.2.1\", ] domains = [ \"a.example\", \"b.example\", ]",
+    ),
+    (
+        "rev-server=10.1.0.0/16,192.0.2.1",
+        "name = \"10.1.0.0/16\" servers = [ \"192.0.2.1\", ] domains = [ \"10.1.0.0/16\", ]",
+    ),
+    ("local=/lan/", "zones = [ \"lan\", ]"),
+    ("server=/lan/", "zones = [ \"lan\", ]"),
+    ("resolv-file=/run/resolv", "resolv_file = \"/run/resolv\""),
+    ("proxy-dnssec", "trusted = true"),
+    ("all-servers", "strategy = \"race\""),
+    ("strict-order", "strategy = \"ordered\""),
+    ("domain=lan", "search = [ \"lan\", ]"),
+    ("domain-needed", "forward_plain_names = false"),
+    ("addn-hosts=/etc/more", "\"/etc/more\","),
+    ("hostsdir=/etc/hosts.d", "\"/etc/hosts.d\","),
+    (
+        "dhcp-leasefile=/tmp/leases",
+        "dnsmasq_leases = [ \"/tmp/leases\", ]",
+    ),
+    (
+        "dhcp-range=192.168.1.9,192.168.1.99",
+        "dnsmasq_leases = [ \"/var/lib/misc/dnsmasq.leases\", ]",
+    ),
+    ("local-ttl=7", "ttl = 7"),
+    ("dhcp-ttl=7", "lease_ttl = 7"),
+    (
+        "address=/ads.example/",
+        "[filter] block = [ \"ads.example\", ]",
+    ),
+    (
+        "address=/ads.example/#",
+        "[filter] block = [ \"ads.example\", ] answer = \"zero\"",
+    ),
+    (
+        "address=/ads.example/0.0.0.0\naddress=/ads.example/::",
+        "[filter] block = [ \"ads.example\", ] answer = \"zero\"",
+    ),
+    (
+        "address=/nas.lan/192.168.1.2",
+        "records = [ \"nas.lan A 192.168.1.2\", \"*.nas.lan A 192.168.1.2\", ]",
+    ),
+    (
+        "host-record=nas,nas.lan,192.168.1.2,fd00::2,60",
+        "records = [ \"nas 60 A 192.168.1.2\", \"nas 60 AAAA fd00::2\", \"nas.lan 60 A 192.168.1.2\", \"nas.lan 60 AAAA fd00::2\", ]",
+    ),
+    (
+        "cname=a.lan,b.lan,nas.lan,60",
+        "records = [ \"a.lan 60 CNAME nas.lan\", \"b.lan 60 CNAME nas.lan\", ]",
+    ),
+    (
+        "ptr-record=2.1.168.192.in-addr.arpa,nas.lan",
+        "\"2.1.168.192.in-addr.arpa PTR nas.lan\",",
+    ),
+    (
+        "txt-record=a.lan,\"v=1, \\\"x\\\"\",y",
+        "\"a.lan TXT \\\"v=1, \\\\\\\"x\\\\\\\"\\\" \\\"y\\\"\",",
+    ),
+    (
+        "srv-host=_ldap._tcp.lan,nas.lan,389,1,2",
+        "\"_ldap._tcp.lan SRV 1 2 389 nas.lan\",",
+    ),
+    ("srv-host=_ldap._tcp.lan", "\"_ldap._tcp.lan SRV 0 0 1 .\","),
+    ("mx-host=lan,mail.lan,5", "\"lan MX 5 mail.lan\","),
+    (
+        "stop-dns-rebind\nrebind-localhost-ok",
+        "ranges = [ \"private\", \"link-local\", \"unique-local\", \"this-host\", ]",
+    ),
+    (
+        "rebind-domain-ok=/plex.direct/x.example/",
+        "allow = [ \"plex.direct\", \"x.example\", ]",
+    ),
+    (
+        "bogus-nxdomain=192.0.2.0/24",
+        "bogus_nxdomain = [ \"192.0.2.0/24\", ]",
+    ),
+    (
+        "filter-A\nfilter-AAAA",
+        "filter_a = true filter_aaaa = true",
+    ),
+    ("cache-size=0", "entries = 0"),
+    ("no-negcache", "negative_max_ttl = 0"),
+    (
+        "max-cache-ttl=60\nmin-cache-ttl=7",
+        "max_ttl = 60 min_ttl = 7",
+    ),
+    ("use-stale-cache=60", "stale_max_ttl = 60"),
+    ("no-round-robin", "rotate = false"),
+];
+
+#[test]
+fn options_become_keys() {
+    for (line, expected) in TRANSLATED {
+        let found = imported(line);
+        let config = joined(&found.config);
+        assert!(config.contains(expected), "{line}\n{config}\n{expected}");
+    }
+    assert!(!imported("no-hosts\n").config.contains("/etc/hosts"));
+    let alone = imported("no-resolv\nserver=192.0.2.1\n").config;
+    assert!(!alone.contains("resolv_file"), "{alone}");
+}
+
+/// What the reader of configs refuses is left out, and the line that it comes from is told.
+#[test]
+fn what_cannot_be_taken_is_listed_with_its_line_and_the_rest_is_taken() {
+    let found = imported(
+        "server=192.0.2.1\n\nserver=dns.example\nserver=/a.example/b..example/192.0.2.2\nserver=/c.example/nowhere\n\
+         interface=no/such\naddress=/bad name/192.168.1.2\nhost-record=nas.lan,192.168.1.2\nbogus-nxdomain=x\n\
+         cache-size=100000\nmin-cache-ttl=9999\nlocal-ttl=x\nport=0\naddress=/#/192.0.2.1\ncache-size=7\n\
+         server=192.0.2.9@nowhere@\nlisten-address=198.51.100.1\n",
+    );
+    for expected in [
+        "3: server: upstream.servers: \"dns.example\" is not a server: ",
+        "4: server: upstream.domains: ",
+        "5: server: upstream.servers: \"nowhere\" is not a server: ",
+        "6: interface: interface.name: \"no/such\" cannot be the name of an interface",
+        "7: address: local.records: ",
+        "9: bogus-nxdomain: forward.bogus_nxdomain: ",
+        "10: cache-size: 100000 became 8192, the most that is kept here",
+        "10: cache-size: FILE:15 says otherwise, and is what counts",
+        "11: min-cache-ttl: cache.min_ttl: 9999 is out of range",
+        "12: local-ttl: \"x\" is not a number",
+        "13: port: DNS is off there; ",
+        "14: address: there is no answer for all names",
+        "17: listen-address: no interface of this machine has 198.51.100.1: ",
+    ] {
+        let is_it = |line: &String| {
+            line.replace("15 says", "FILE:15 says")
+                .replace("FILE:FILE:", "FILE:")
+                .starts_with(expected)
+        };
+        assert!(
+            found.listed.iter().any(is_it),
+            "{expected}\n{:#?}",
+            found.listed
+        );
+    }
+    assert!(
+        found
+            .listed
+            .iter()
+            .any(|line| line.starts_with("16: server: ")),
+        "{:#?}",
+        found.listed
+    );
+    for kept in [
+        "\"192.0.2.1\",",
+        "\"a.example\",",
+        "\"nas.lan A 192.168.1.2\",",
+        "entries = 7",
+    ] {
+        assert!(found.config.contains(kept), "{kept}\n{}", found.config);
+    }
+    assert!(
+        !found.config.contains("c.example") && !found.config.contains("bogus"),
+        "{}",
+        found.config
+    );
+}
+
+/// Blocked names have one answer.
+#[test]
+fn names_with_another_answer_than_most_are_listed() {
+    let found = imported("address=/a.example/#\naddress=/b.example/\naddress=/c.example/0.0.0.0\n");
+    assert!(found.config.contains("answer = \"zero\""));
+    let why = "2: address: is blocked and gets 0.0.0.0 and :: as most others do (filter.answer)";
+    assert!(
+        found.listed.iter().any(|line| line == why),
+        "{:?}",
+        found.listed
+    );
+}
+
+/// As OpenWrt's init script writes it.
+const OPENWRT: &str = "# auto-generated config file from /etc/config/dhcp\nconf-file=/etc/dnsmasq.conf\n\
+    dhcp-authoritative\ndomain-needed\nlocalise-queries\nread-ethers\nenable-ubus=dnsmasq\nexpand-hosts\nbind-dynamic\n\
+    local-service\nedns-packet-max=1232\ndomain=lan\nlocal=/lan/\naddn-hosts=/tmp/hosts\ndhcp-leasefile=/tmp/dhcp.leases\n\
+    resolv-file=/tmp/resolv.conf.d/resolv.conf.auto\nstop-dns-rebind\nrebind-localhost-ok\ndhcp-broadcast=tag:needs-broadcast\n\
+    conf-dir=/tmp/dnsmasq.d\nuser=dnsmasq\ngroup=dnsmasq\n\n\ndhcp-ignore-names=tag:dhcp_bogus_hostname\n\
+    conf-file=/usr/share/dnsmasq/dhcpbogushostname.conf\n\n\nsrv-host=_vlmcs._tcp,br-lan,1688,0,100\n\
+    no-dhcp-interface=pppoe-wan\n";
+
+#[test]
+fn openwrts_file_is_a_whole_config() {
+    let found = imported(OPENWRT);
+    let config = Config::parse("config", &found.config).expect("valid");
+    assert_eq!(config.local.zones[0].to_string(), "lan");
+    assert_eq!(config.local.search[0].to_string(), "lan");
+    assert_eq!(
+        config.local.dnsmasq_leases[0].to_string(),
+        "/tmp/dhcp.leases"
+    );
+    let hosts: Vec<_> = config.local.hosts.iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["/tmp/hosts", "/etc/hosts"]);
+    assert_eq!(config.rebind.ranges.len(), 4);
+    assert!(!config.local.forward_plain_names);
+    let resolv = config.upstreams[0].resolv_file.as_deref();
+    assert_eq!(
+        resolv,
+        Some(std::path::Path::new("/tmp/resolv.conf.d/resolv.conf.auto"))
+    );
+    for place in [2, 3, 5, 6, 7, 8, 9, 10, 11, 19, 20, 21, 22, 25, 26, 30] {
+        let place = format!("{place}: ");
+        assert!(
+            found.listed.iter().any(|line| line.starts_with(&place)),
+            "{place}{:#?}",
+            found.listed
+        );
+    }
+}
+
+/// As Pi-hole 5 writes 01-pihole.conf.
+const PI_HOLE: &str = "addn-hosts=/etc/pihole/local.list\naddn-hosts=/etc/pihole/custom.list\n\nlocalise-queries\n\nno-resolv\n\n\
+    log-queries\nlog-facility=/var/log/pihole/pihole.log\n\nlog-async\ncache-size=10000\nserver=9.9.9.9\nserver=149.112.112.112\n\
+    domain-needed\nexpand-hosts\nbogus-priv\nlocal-service\nrev-server=192.168.1.0/24,192.168.1.254\nserver=/lan/192.168.1.254\n\
+    server=//192.168.1.254\n";
+
+#[test]
+fn pi_holes_file_is_a_whole_config() {
+    let found = imported(PI_HOLE);
+    let config = Config::parse("config", &found.config).expect("valid");
+    assert_eq!(config.upstreams[0].servers.len(), 2);
+    assert_eq!(config.upstreams[0].resolv_file.as_deref(), None);
+    let names: Vec<_> = config
+        .upstreams
+        .iter()
+        .map(|group| group.name.as_str())
+        .collect();
+    assert_eq!(names, ["default", "192.168.1.0/24"]);
+    let domains = config.upstreams[1].domains.iter().map(ToString::to_string);
+    assert_eq!(domains.collect::<Vec<_>>(), ["192.168.1.0/24", "lan"]);
+    assert_eq!(config.cache.entries, 8192);
+    for place in [4, 8, 9, 11, 12, 16, 17, 18, 21] {
+        let place = format!("{place}: ");
+        assert!(
+            found.listed.iter().any(|line| line.starts_with(&place)),
+            "{place}{:#?}",
+            found.listed
+        );
+    }
+}

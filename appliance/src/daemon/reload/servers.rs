@@ -1,0 +1,256 @@
+//! Upstream servers: where they are by now, and what files say of them; or what those said last where they say nothing now.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use log::{info, warn};
+use xdnsd_core::forward::upstreams::UpstreamConfig;
+
+use super::ThreadState;
+use crate::compile::Problem;
+use crate::compile::set::Links;
+use crate::config::{Config, Devices, Plan, ResolvConf, UpstreamServer};
+
+/// The files of `upstream.resolv_file`.
+#[derive(Default)]
+pub(super) struct ResolvFiles {
+    /// What each said when it last named a server.
+    last: HashMap<PathBuf, ResolvConf>,
+    /// Why they name none now.
+    faults: Vec<Problem>,
+    /// What was said of servers that cannot be asked.
+    missing: Vec<String>,
+}
+
+impl ResolvFiles {
+    /// Reads all of them. What is new is logged; what stands in the way is given back.
+    pub fn read(&mut self, config: &Config) -> Vec<String> {
+        let mut last = std::mem::take(&mut self.last);
+        let mut faults = Vec::new();
+        for group in &config.upstreams {
+            let Some(path) = group.resolv_file.as_deref() else {
+                continue;
+            };
+            let before = last.remove(path).or_else(|| self.last.get(path).cloned());
+            let taken = match ResolvConf::read(path) {
+                Ok(found) => {
+                    if before.as_ref() != Some(&found) {
+                        found.notes.iter().for_each(|note| warn!("{note}"));
+                        info!(
+                            "{}: servers of {}: {}",
+                            path.display(),
+                            group.name,
+                            shown(&found)
+                        );
+                    }
+                    found
+                }
+                Err(problem) => {
+                    let kept = before.unwrap_or_default();
+                    let stays = match kept.servers.as_slice() {
+                        [] => "no server is known from it yet".to_owned(),
+                        _ => format!("asked are those that it named last: {}", shown(&kept)),
+                    };
+                    let what = format!("{}; {stays}", problem.what);
+                    faults.push(Problem { what, ..problem });
+                    kept
+                }
+            };
+            self.last.insert(path.to_owned(), taken);
+        }
+        let known = std::mem::replace(&mut self.faults, faults);
+        let new = self.faults.iter().filter(|fault| !known.contains(fault));
+        new.for_each(|fault| warn!("{fault}"));
+        self.faults.iter().map(ToString::to_string).collect()
+    }
+
+    /// Why files name no server now.
+    pub fn faults(&self) -> impl Iterator<Item = &Problem> {
+        self.faults.iter()
+    }
+
+    /// The plan of a config with their servers.
+    pub fn plan(&mut self, config: &Config, devices: &Devices) -> Plan {
+        let groups = config.upstreams.iter();
+        let found = groups.map(|group| {
+            let path = group.resolv_file.as_deref();
+            let known = path.and_then(|path| self.last.get(path));
+            known.map_or(Vec::new(), |known| known.servers.clone())
+        });
+        let found: Vec<Vec<UpstreamServer>> = found.collect();
+        let plan = config.plan_with(devices, &found);
+        let missing = plan.missing.faults().iter();
+        let missing = missing.filter(|fault| fault.key == "upstream.resolv_file");
+        let missing: Vec<String> = missing.map(ToString::to_string).collect();
+        let known = std::mem::replace(&mut self.missing, missing);
+        let new = self.missing.iter().filter(|fault| !known.contains(fault));
+        new.for_each(|fault| warn!("{fault}"));
+        plan
+    }
+}
+
+impl ThreadState {
+    /// Reads the files that name upstream servers, where there are any, and has those asked.
+    pub(super) fn read_servers(&mut self) {
+        if self
+            .config
+            .upstreams
+            .iter()
+            .all(|group| group.resolv_file.as_deref().is_none())
+        {
+            return;
+        }
+        self.resolv.read(&self.config);
+        // Else they are asked when the next address comes or goes.
+        if let Ok(devices) = Devices::read() {
+            let plan = self.resolv.plan(&self.config, &devices);
+            let links = self.reloader.links().clone();
+            self.take_servers(self.config.servers(&plan), links);
+        }
+    }
+
+    /// The plan is that of the config at the start; the servers are those of the config that was read last.
+    pub(super) fn follow_addresses(&mut self, plan: &Plan) {
+        let (servers, views) = match Devices::read() {
+            Ok(devices) => {
+                let plan = self.resolv.plan(&self.config, &devices);
+                (self.config.servers(&plan), plan.links)
+            }
+            Err(_) => {
+                let links = self.reloader.links().clone();
+                (self.groups.servers.clone(), links)
+            }
+        };
+        let links = plan.links.clone().with_views_of(&views);
+        self.take_servers(servers, links);
+    }
+
+    fn take_servers(&mut self, servers: Vec<UpstreamConfig>, links: Links) {
+        if servers == self.groups.servers && links == *self.reloader.links() {
+            return;
+        }
+        self.groups.servers.clone_from(&servers);
+        self.reloader.set_addresses(servers, links);
+        self.send_set();
+    }
+}
+
+fn shown(found: &ResolvConf) -> String {
+    let servers: Vec<String> = found.servers.iter().map(ToString::to_string).collect();
+    servers.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use xdnsd_lab::wait::wait_until;
+
+    use super::*;
+    use crate::control::commands::PolicyReader as _;
+    use crate::daemon::reload::{PolicyThread, Prefixes};
+    use crate::testing::Folder;
+
+    const TIMEOUT: Duration = Duration::from_secs(20);
+
+    fn start(file: &Path) -> PolicyThread {
+        let config = Config::load(file).expect("valid");
+        let plan = config.plan(&Devices::read().expect("devices"));
+        let thread = PolicyThread::start(file.into(), &config, &plan, Prefixes::default());
+        let thread = thread.expect("started");
+        thread.wait_read();
+        thread
+    }
+
+    fn servers(thread: &PolicyThread) -> Vec<(u8, SocketAddr)> {
+        let set = thread.set();
+        let servers = set.servers().iter();
+        servers
+            .map(|server| (server.group, server.address))
+            .collect()
+    }
+
+    fn at(group: u8, addresses: &[&str]) -> Vec<(u8, SocketAddr)> {
+        let addresses = addresses
+            .iter()
+            .map(|address| address.parse().expect("an address"));
+        addresses.map(|address| (group, address)).collect()
+    }
+
+    fn wait_for(thread: &PolicyThread, what: &str, expected: &[(u8, SocketAddr)]) {
+        wait_until(what, TIMEOUT, || servers(thread) == expected).expect("taken");
+    }
+
+    #[test]
+    fn servers_of_a_file_are_asked_as_they_change_and_stay_where_it_names_none() {
+        let folder = Folder::new();
+        let resolv = folder.path().join("resolv.conf");
+        let rest = "[[upstream]]\nname = \"corp\"\nservers = [\"192.0.2.9\"]\ndomains = [\"corp.example\"]\n";
+        let text =
+            format!("[[interface]]\nname = \"lo\"\n[[upstream]]\nresolv_file = {resolv:?}\n{rest}");
+        let file = folder.write("xdnsd.toml", &text);
+        let thread = start(&file);
+        let corp = at(1, &["192.0.2.9:53"]);
+        let with = |addresses: &[&str]| [at(0, addresses), corp.clone()].concat();
+        assert_eq!(servers(&thread), corp, "the file is not there yet");
+        let reload = || thread.requester().reload().expect("reloaded").join("\n");
+        let told = reload();
+        assert!(
+            told.contains("resolv.conf: is not there; no server is known from it yet\n"),
+            "{told}"
+        );
+
+        // As a script of a DHCP client writes it, and as pppd does.
+        folder.write(
+            "resolv.conf",
+            "search lan\nnameserver 192.0.2.1\nnameserver 192.0.2.2\n",
+        );
+        wait_for(
+            &thread,
+            "they are asked",
+            &with(&["192.0.2.1:53", "192.0.2.2:53"]),
+        );
+        let other = folder.write(
+            "other",
+            "nameserver 2001:db8::1\nnameserver 192.0.2.3\nnameserver fe80::1%no-such\n",
+        );
+        std::fs::rename(other, &resolv).expect("renamed");
+        wait_for(
+            &thread,
+            "the others are",
+            &with(&["[2001:db8::1]:53", "192.0.2.3:53"]),
+        );
+
+        for (content, why) in [
+            ("", "names no server"),
+            (
+                "# nobody\nnameserver\n",
+                "names no server (line 2: a server has an address)",
+            ),
+        ] {
+            folder.write("resolv.conf", content);
+            let told = reload();
+            let whole = format!(
+                "resolv.conf: {why}; asked are those that it named last: [2001:db8::1]:53, 192.0.2.3:53"
+            );
+            assert!(told.contains(&whole), "{told}");
+            assert_eq!(
+                servers(&thread),
+                with(&["[2001:db8::1]:53", "192.0.2.3:53"])
+            );
+        }
+
+        // Those of the config come first, and each counts once.
+        let text = text.replace("resolv_file", "servers = [\"192.0.2.3\"]\nresolv_file");
+        folder.write("xdnsd.toml", text);
+        folder.write(
+            "resolv.conf",
+            "nameserver 192.0.2.4\nnameserver 192.0.2.3\n",
+        );
+        let told = reload();
+        assert!(!told.contains("resolv.conf: "), "{told}");
+        assert_eq!(servers(&thread), with(&["192.0.2.3:53", "192.0.2.4:53"]));
+    }
+}
