@@ -691,6 +691,31 @@ fn in_a_flood_a_cookie_takes_no_look_at_a_socket() {
     }
 }
 
+/// Who listens is asked for each port: a flood of one says nothing of another.
+#[test]
+fn in_a_flood_of_one_port_no_cookie_is_given_for_another_that_nobody_listens_at() {
+    let Some((mut bench, _listener)) = guarded("in_a_flood_of_one_port") else {
+        return;
+    };
+    let route = PathCheck::new(0, LOOPBACK, OUR_MAC).with_mss(MSS);
+    let entries = ["192.0.2.53", "2001:db8::53"].map(|address| {
+        let other = Listen {
+            port: 54_u16.to_be_bytes(),
+            ..listen(address, 0, 0)
+        };
+        [(listen(address, 0, 0), route), (other, route)]
+    });
+    let entries = entries.concat();
+    bench.program.set_guarded(&entries).expect("there is room");
+    for syn in Syn::both() {
+        let mut other = syn.clone();
+        other.destination_port = 54;
+        bench.flood(&syn.frame(), 2 * few::SYNS.1);
+        let (answer, _) = bench.flood(&other.frame(), 1);
+        assert_eq!(answer, other.frame(), "nobody listens there");
+    }
+}
+
 /// The FIB of the bench's namespace has no way back.
 #[test]
 fn where_the_route_wants_it_the_fib_is_asked() {

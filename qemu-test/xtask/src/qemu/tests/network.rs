@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::bench::{Bench, Router, check};
+use crate::image::Arch;
 use crate::qemu::cable::{Cable, DEVICE};
 use crate::qemu::machine::HOST;
 use crate::qemu::run::{ANSWERED, FRAMES, HOT_NAMES, configuration};
@@ -28,6 +29,8 @@ const REPLY_LIMIT: Duration = Duration::from_secs(4);
 /// Queries in a second for a name to become hot: more than enough. A slow guest may need several attempts.
 const HOT: u32 = 50;
 const HOT_TRIES: u32 = 3;
+/// Connections until one begins with a cookie.
+const COOKIE_TRIES: u32 = 10;
 const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
 const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
 /// Capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
@@ -39,16 +42,57 @@ const NO_OFFLOAD_CONTROL: &str = ",ctrl_guest_offloads=off";
 /// Allows the driver to share its buffers with AF_XDP, if the kernel supports it.
 const ZERO_COPY: &str = ",disable-legacy=on,iommu_platform=on";
 
-/// Attached in the driver: AF_XDP answers a name, and the program itself answers one that is asked for often.
+/// Behind [`HOT_NAMES`]: SYNs are answered by the XDP program.
+const SYN_COOKIES: &str =
+    "[shield]\nsyn_cookies = \"always\"\nstate_file = \"/data/xdnsd/syncookies\"\n";
+const SYN_COOKIE: &str = "reason=\"syn_cookie\"";
+
+/// Attached in the driver: AF_XDP answers a name, and the program itself answers one that is asked for often, and SYNs.
 pub fn native(bench: &Bench) -> Result<()> {
-    let config = bench.configuration("") + HOT_NAMES;
+    // An emulated aarch64 is slow enough without the programs for SYNs.
+    let has_cookies = bench.image.arch == Arch::X86_64;
+    let cookies = if has_cookies { SYN_COOKIES } else { "" };
+    let config = bench.configuration("") + HOT_NAMES + cookies;
     let mut router = bench.router_with(&config, "")?;
     router.console_will_say("eth0 queue 0: AF_XDP socket")?;
     router.console_says("XDP program attached, mode native")?;
     is_answered_by_xdp(&mut router)?;
     is_answered_by_the_program(&mut router)?;
     has_few_rights(&mut router)?;
+    if has_cookies {
+        return begins_with_a_cookie(&mut router);
+    }
     router.ask_tcp("over-tcp.test")
+}
+
+/// This kernel takes back what the program has given, as its own: the connection that comes of it is an ordinary one.
+fn begins_with_a_cookie(router: &mut Router) -> Result<()> {
+    // Whether answers leave is known a second after the start.
+    for _ in 0..COOKIE_TRIES {
+        router.ask_tcp("over-tcp.test")?;
+        if router.guest.counter_with(FRAMES, SYN_COOKIE)? > 0 {
+            break;
+        }
+    }
+    let given = router.guest.counter_with(FRAMES, SYN_COOKIE)?;
+    let netstat = router.guest.shell("cat /proc/net/netstat")?;
+    let taken = tcp_counter(&netstat, "SyncookiesRecv");
+    ensure!(
+        given > 0 && taken.is_some_and(|taken| taken > 0),
+        "{given} cookies of the program's, {taken:?} taken back. The console:\n{}",
+        router.guest.console()
+    );
+    Ok(())
+}
+
+/// What a kernel counts under this name among the extensions of TCP: names and numbers stand in two lines.
+fn tcp_counter(netstat: &str, name: &str) -> Option<u64> {
+    let mut lines = netstat
+        .lines()
+        .filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let mut both = names.split_whitespace().zip(numbers.split_whitespace());
+    both.find(|(known, _)| *known == name)?.1.parse().ok()
 }
 
 /// The server is no longer root, and neither it nor a program that it executes can become root again.
