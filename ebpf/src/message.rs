@@ -2,10 +2,16 @@
 
 use xdnsd_abi::headers::dns::opt;
 
+/// The bytes at this place.
+#[inline(always)]
+pub fn get<const N: usize>(message: &[u8], at: usize) -> Option<[u8; N]> {
+    message.get(at..at + N)?.first_chunk().copied()
+}
+
 /// The big-endian number at this place.
 #[inline(always)]
 pub fn be16(message: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*message.get(at..at + 2)?.first_chunk()?))
+    get(message, at).map(u16::from_be_bytes)
 }
 
 /// Writes bytes at this offset.

@@ -5,6 +5,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+#[expect(
+    dead_code,
+    reason = "the other object's programs copy and add up by helpers"
+)]
 mod context;
 #[cfg(any(target_arch = "bpf", test))]
 mod cookie;

@@ -7,6 +7,7 @@ mod fib;
 mod forward;
 mod frames;
 mod garbage;
+mod generated;
 mod hot;
 mod loader;
 mod log;

@@ -66,8 +66,11 @@ pub mod word {
     pub const SHAPE: usize = VALID + 1;
     /// Offsets of the TTLs in the body, a byte each; 0 behind the last.
     pub const TTLS: usize = SHAPE + 1;
-    /// The first of [`super::BODY_WORDS`], filled up with zeros: the message behind the question, without OPT.
-    pub const BODY: usize = TTLS + 1;
+    /// What the body adds to a checksum where it begins at an even place: 16 bits in native order.
+    pub const SUM: usize = TTLS + 1;
+    /// The first of [`super::BODY_WORDS`], filled up with zeros: the message behind the question, without OPT, and behind it
+    /// what [`super::Rotation`] says.
+    pub const BODY: usize = SUM + 1;
     /// How many there are.
     pub const COUNT: usize = BODY + super::BODY_WORDS;
 }
@@ -102,19 +105,45 @@ pub mod kind {
 /// Properties of an answer's message, in one word.
 ///
 /// ```text
-///  63     48 47      32 31          16 15            0
-///  | flags  | ANCOUNT  | NSCOUNT      | body in bytes |
+///  63     48 47     40 39     32 31                  8 7             0
+///  | flags  | ANCOUNT | NSCOUNT | rotation            | body in bytes |
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnswerShape {
     /// AA, RCODE, and AD for clients that understand it.
     pub flags: u16,
     /// Records of the answer section.
-    pub answers: u16,
+    pub answers: u8,
     /// Records of the authority section.
-    pub authorities: u16,
+    pub authorities: u8,
+    /// Addresses that are rotated from answer to answer.
+    pub rotation: Rotation,
     /// Bytes of the body.
-    pub body_len: u16,
+    pub body_len: u8,
+}
+
+/// Addresses of one RRset at the end of a body that are rotated from answer to answer. All of them but the last are stored again behind
+/// the body, so that each rotation is one piece of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rotation {
+    /// Number of addresses. 0: none is rotated.
+    pub count: u8,
+    /// Bytes of each record, a multiple of 4.
+    pub record_len: u8,
+    /// Offset of the first one in the body.
+    pub start: u8,
+}
+
+impl Rotation {
+    /// Offset from `start` of the address that comes first in answer number `number`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn offset(self, number: u64) -> u32 {
+        match self.count {
+            0 => 0,
+            count => number as u32 % count as u32 * self.record_len as u32,
+        }
+    }
 }
 
 impl AnswerShape {
@@ -122,21 +151,48 @@ impl AnswerShape {
     #[inline(always)]
     #[must_use]
     pub const fn to_word(self) -> u64 {
-        (self.flags as u64) << 48
-            | (self.answers as u64) << 32
-            | (self.authorities as u64) << 16
-            | self.body_len as u64
+        let [high, low] = self.flags.to_be_bytes();
+        let Rotation {
+            count,
+            record_len,
+            start,
+        } = self.rotation;
+        u64::from_be_bytes([
+            high,
+            low,
+            self.answers,
+            self.authorities,
+            count,
+            record_len,
+            start,
+            self.body_len,
+        ])
     }
 
     /// From the value of [`Self::to_word`].
     #[inline(always)]
     #[must_use]
     pub const fn from_word(word: u64) -> Self {
+        let [
+            high,
+            low,
+            answers,
+            authorities,
+            count,
+            record_len,
+            start,
+            body_len,
+        ] = word.to_be_bytes();
         Self {
-            flags: (word >> 48) as u16,
-            answers: (word >> 32) as u16,
-            authorities: (word >> 16) as u16,
-            body_len: word as u16,
+            flags: u16::from_be_bytes([high, low]),
+            answers,
+            authorities,
+            rotation: Rotation {
+                count,
+                record_len,
+                start,
+            },
+            body_len,
         }
     }
 }
@@ -328,10 +384,10 @@ crate::counters! {
 }
 
 /// Bytes that the program has on each processor to put an answer together in.
-pub const SCRATCH_BYTES: usize = 576;
+pub const SCRATCH_BYTES: usize = 768;
 
 const _: () = assert!(ANSWERS_MAX <= NUMBER as u32 + 1 && PLACES.is_power_of_two());
-const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<AnswerWords>() == 320);
+const _: () = assert!(CLIENTS_MAX.is_power_of_two() && size_of::<AnswerWords>() == 328);
 
 /// Bytes of the maps but for those of each processor.
 pub const BYTES: usize = ANSWERS_MAX as usize * size_of::<AnswerWords>()
@@ -442,12 +498,29 @@ mod tests {
     fn a_shape_is_one_word() {
         let shape = AnswerShape {
             flags: 0x0423,
-            answers: 0x1234,
-            authorities: 0x5678,
+            answers: 0x12,
+            authorities: 0x34,
+            rotation: Rotation {
+                count: 0x56,
+                record_len: 0x78,
+                start: 0x9a,
+            },
             body_len: 208,
         };
-        assert_eq!(shape.to_word(), 0x0423_1234_5678_00d0);
+        assert_eq!(shape.to_word(), 0x0423_1234_5678_9ad0);
         assert_eq!(AnswerShape::from_word(shape.to_word()), shape);
+    }
+
+    #[test]
+    fn addresses_rotate_by_one_from_client_to_client() {
+        let rotation = |count| Rotation {
+            count,
+            record_len: 16,
+            start: 30,
+        };
+        let three = [0, 1, 2, 3, u64::MAX].map(|number| rotation(3).offset(number));
+        assert_eq!(three, [0, 16, 32, 0, 0]);
+        assert_eq!(rotation(0).offset(7), 0);
     }
 
     #[test]

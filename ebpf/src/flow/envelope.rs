@@ -64,9 +64,10 @@ impl Envelope {
         ethernet::HEADER_LEN + self.tag_count * vlan::HEADER_LEN + ip_len + udp::HEADER_LEN
     }
 
-    /// Writes it in front of a message of `len` bytes, which add up to `sum`. `None`: the frame is shorter than [`Self::len`].
+    /// Writes it in front of a message of `len` bytes, which add up to `sum`, and gives the place of that. `None`: the frame is shorter
+    /// than [`Self::len`].
     #[inline(always)]
-    pub fn write(&self, frame: CursorMut<'_>, len: usize, sum: u64) -> Option<()> {
+    pub fn write<'f>(&self, frame: CursorMut<'f>, len: usize, sum: u64) -> Option<CursorMut<'f>> {
         let udp_len = (udp::HEADER_LEN + len) as u16;
         let (mut addresses, mut rest) = frame.take::<{ ethernet::field::ETHERTYPE.start }>()?;
         write_macs(&mut addresses, self.client_mac, self.local_mac);
@@ -85,21 +86,23 @@ impl Envelope {
             protocol: protocol::UDP,
             payload_len: udp_len,
         };
-        match (self.local.ipv4(), self.client.ipv4()) {
+        let rest = match (self.local.ipv4(), self.client.ipv4()) {
             (Some(source), Some(destination)) => {
                 ethertype.set_be16::<0>(ethernet::ethertype::IPV4);
                 let (header, rest) = rest.take::<{ ipv4::HEADER_LEN }>()?;
                 ip.write_ipv4(header, source, destination);
-                self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
+                rest
             }
             _ => {
                 ethertype.set_be16::<0>(ethernet::ethertype::IPV6);
                 let (header, rest) = rest.take::<{ ipv6::HEADER_LEN }>()?;
                 ip.write_ipv6(header);
-                self.write_udp(rest.take::<{ udp::HEADER_LEN }>()?.0, udp_len, sum);
+                rest
             }
-        }
-        Some(())
+        };
+        let (header, message) = rest.take::<{ udp::HEADER_LEN }>()?;
+        self.write_udp(header, udp_len, sum);
+        Some(message)
     }
 
     #[inline(always)]

@@ -46,7 +46,13 @@ impl<'a> Datagram<'a> {
     /// False if the sender computed no checksum (RFC 768).
     #[inline(always)]
     pub fn has_checksum(&self) -> bool {
-        self.header.get::<{ udp::field::CHECKSUM.start }, u16>() != 0
+        self.checksum() != 0
+    }
+
+    /// The checksum as it lies in the frame. 0: there is none.
+    #[inline(always)]
+    pub fn checksum(&self) -> u16 {
+        self.header.get::<{ udp::field::CHECKSUM.start }, u16>()
     }
 }
 

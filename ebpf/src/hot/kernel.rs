@@ -1,6 +1,6 @@
 //! Maps and helpers: the fence around what the kernel lends the program. Built for the kernel only.
 
-use super::{AnswerBuffer, HotKernel, HotScratch};
+use super::{HotKernel, HotScratch};
 use crate::context;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
@@ -92,11 +92,6 @@ impl HotKernel for HotRun<'_> {
     }
 
     #[inline(always)]
-    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()> {
-        context::load(self.ctx, at, len, message)
-    }
-
-    #[inline(always)]
     fn control(&self, index: u32) -> u64 {
         load(&CONTROL, index)
     }
@@ -116,6 +111,11 @@ impl HotKernel for HotRun<'_> {
     fn answer(&self, number: u32) -> Option<&AnswerWords> {
         // Nobody writes to an answer that the index named until no run can read it any more.
         ANSWERS.get(number)
+    }
+
+    #[inline(always)]
+    fn hits(&self, number: u32) -> u64 {
+        load(&HITS, number)
     }
 
     #[inline(always)]
@@ -150,11 +150,6 @@ impl HotKernel for HotRun<'_> {
     }
 
     #[inline(always)]
-    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64 {
-        context::sum(message, len)
-    }
-
-    #[inline(always)]
     fn grow(&self, more: i32) -> Option<()> {
         // SAFETY: the context is the kernel's. No earlier view of the frame is used from here on.
         (unsafe { bpf_xdp_adjust_head(self.ctx.ctx, -more) } == 0).then_some(())
@@ -163,10 +158,5 @@ impl HotKernel for HotRun<'_> {
     #[inline(always)]
     fn frame_mut(&self) -> CursorMut<'_> {
         context::frame_mut(self.ctx)
-    }
-
-    #[inline(always)]
-    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()> {
-        context::store(self.ctx, at, message, len)
     }
 }

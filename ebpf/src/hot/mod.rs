@@ -9,6 +9,7 @@
 pub mod kernel;
 mod question;
 mod reply;
+mod sum;
 
 use crate::cookie::DnsCookie;
 use crate::flow::Frame;
@@ -16,7 +17,9 @@ use crate::flow::envelope::Envelope;
 use crate::flow::network::Address;
 use crate::frame::Cursor;
 use crate::frame::write::CursorMut;
+use crate::message::{get, put};
 use question::{PlainQuestion, name_len, opt_len};
+use reply::HotAnswer;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::headers::{ethernet, udp};
 use xdnsd_abi::hot::entry_of_client::{LATELY, MARKS};
@@ -34,6 +37,10 @@ const QUERY_MIN: usize = dns::HEADER_LEN + 1 + dns::QUESTION_FIXED_LEN;
 /// Longest answer in bytes. Without EDNS a client accepts 512 (RFC 1035 section 4.2.1), so no client's size matters.
 const ANSWER_MAX: usize = QUERY_MAX + BODY_MAX;
 const _: () = assert!(ANSWER_MAX <= 512);
+/// Bytes of the longest header and question.
+const END_MAX: usize = dns::HEADER_LEN + NAME_MAX + dns::QUESTION_FIXED_LEN;
+/// Bytes that are copied at once.
+const WORD: usize = size_of::<u64>();
 const NANOS_PER_SEC: u64 = 1_000_000_000;
 
 /// Scratch space of a processor, for reading the question and assembling the answer.
@@ -53,6 +60,12 @@ pub struct HotScratch {
     is_newcomer: u64,
     /// Bytes of the OPT record, of the query and of the answer. 0: there is none.
     opt_len: u64,
+    /// Bytes of the query. 0: it is too short or too long.
+    query_len: u64,
+    /// What the message adds to a checksum, see `sum.rs`: the query's, then the answer's. 0: nobody knows.
+    sum: u64,
+    /// What the query's OPT record adds of that.
+    opt_sum: u64,
     /// What stands in front of both. Here for the verifier as well, which knows what lies on the stack.
     envelope: Envelope,
 }
@@ -61,8 +74,10 @@ const _: () = assert!(size_of::<HotScratch>() <= hot::SCRATCH_BYTES);
 const _: () =
     assert!((core::mem::offset_of!(HotScratch, message) + dns::HEADER_LEN).is_multiple_of(8));
 
-/// Room for an answer, and for what is written over its end.
-pub type AnswerBuffer = [u8; ANSWER_MAX.next_multiple_of(8) + 12];
+/// Room for an answer, and for what is written over its end. So long that no place in a body leads out of it, counted from another
+/// one in it: then the verifier needs no comparison.
+pub type AnswerBuffer = [u8; (END_MAX + 2 * BODY_MAX).next_multiple_of(8) + 4];
+const _: () = assert!(ANSWER_MAX + WORD <= size_of::<AnswerBuffer>());
 
 /// What the program asks of the kernel.
 pub trait HotKernel {
@@ -74,8 +89,6 @@ pub trait HotKernel {
     fn opaque(&self, place: &u64) -> u64;
     /// The same number, hidden from the compiler. The verifier keeps the bounds that it knew.
     fn again(&self, number: u64) -> u64;
-    /// Copies `len` bytes of the frame, 1 to [`QUERY_MAX`], from offset `at`.
-    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()>;
     /// An entry of [`hot::CONTROL`].
     fn control(&self, index: u32) -> u64;
     /// True if this source port gets no answer.
@@ -84,6 +97,8 @@ pub trait HotKernel {
     fn index(&self, place: u32) -> u64;
     /// The answer with this number.
     fn answer(&self, number: u32) -> Option<&AnswerWords>;
+    /// How often it was given.
+    fn hits(&self, number: u32) -> u64;
     /// Counts that it is given.
     fn hit(&self, number: u32);
     /// An entry of [`hot::CLIENTS`].
@@ -92,15 +107,10 @@ pub trait HotKernel {
     fn set_client(&self, place: u32, entry: u64);
     /// CLOCK_MONOTONIC in nanoseconds.
     fn now(&self) -> u64;
-    /// The sum of the message's first `len` bytes as 16-bit words in native order. Those up to the next multiple of four are
-    /// zero.
-    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64;
     /// Moves the start of the frame, so that it has `more` bytes more, or fewer. `None`: there is no room, and it is as it was.
     fn grow(&self, more: i32) -> Option<()>;
     /// The present frame, for writing.
     fn frame_mut(&self) -> CursorMut<'_>;
-    /// Writes `len` bytes of the message, at most [`ANSWER_MAX`], to the frame from offset `at`.
-    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()>;
 }
 
 /// Answers the query in its own frame. `Err` leaves the frame unchanged.
@@ -110,8 +120,13 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     let Ok(Frame::Udp(flow)) = Frame::parse(kernel.frame()) else {
         return Err(HotOutcome::NotPlain);
     };
-    let len = usize::from(flow.transport.len());
     scratch.envelope = Envelope::of(kernel.frame(), &flow).ok_or(HotOutcome::NotPlain)?;
+    scratch.sum = sum::of_message(&flow);
+    let len = u64::from(flow.transport.len()).wrapping_sub(udp::HEADER_LEN as u64);
+    scratch.query_len = match copy(flow.transport.message, len, &mut scratch.message) {
+        Some(()) => len,
+        None => 0,
+    };
     // Neither compiler nor verifier knows what lies there any more: so that the latter walks what follows once, and not for each
     // number of VLAN tags and either family.
     let scratch = core::hint::black_box(scratch);
@@ -119,7 +134,7 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     let key = kernel.control(hot::control::KEY);
     let known = check_client(kernel, key, valid, &scratch.envelope);
     scratch.is_newcomer = (known.is_err() && valid != 0).into();
-    let question = read(kernel, scratch, len).ok_or(HotOutcome::NotPlain)?;
+    let question = PlainQuestion::read(kernel, scratch).ok_or(HotOutcome::NotPlain)?;
     let (number, words) = find(kernel, key, &question, scratch).ok_or(HotOutcome::Unknown)?;
     let now = kernel.now();
     if valid == 0 || words[word::VALID] != valid {
@@ -133,18 +148,22 @@ pub fn answer(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Result<(), H
     }
     check_cookie(kernel, scratch, now).ok_or(HotOutcome::NotPlain)?;
     let age_secs = now.saturating_sub(words[word::SINCE]) / NANOS_PER_SEC;
-    let len = reply::put_together(kernel, scratch, &question, words, age_secs as u32);
+    let given = HotAnswer {
+        words,
+        number: kernel.hits(number),
+        age_secs: age_secs as u32,
+    };
+    let len = given.put_together(kernel, scratch, &question);
     let len = len.ok_or(HotOutcome::Unknown)?;
     let envelope = &scratch.envelope;
     let frame_len = envelope.len() + len;
-    let sum = kernel.sum(&scratch.message, len);
     let more = frame_len as i32 - kernel.frame_len() as i32;
     kernel.grow(more).ok_or(HotOutcome::NoRoom)?;
-    // From here on nothing can go wrong: the frame has these bytes. Only the verifier has to be told.
-    let written = envelope.write(kernel.frame_mut(), len, sum);
-    let stored = written.and_then(|()| kernel.store(envelope.len(), &scratch.message, len));
     kernel.hit(number);
-    stored.ok_or(HotOutcome::NoRoom)
+    // From here on nothing can go wrong: the frame has these bytes. Only the verifier has to be told.
+    let message = envelope.write(kernel.frame_mut(), len, scratch.sum);
+    let written = message.and_then(|place| write(&scratch.message, len, place));
+    written.ok_or(HotOutcome::NoRoom)
 }
 
 /// True if an unanswered query is of a client that no worker has answered lately, as far as is known.
@@ -153,15 +172,71 @@ pub fn is_newcomer(kernel: &impl HotKernel, scratch: &HotScratch) -> bool {
     kernel.opaque(&scratch.is_newcomer) != 0
 }
 
-/// Reads the question of a datagram of `len` bytes into `scratch`.
+/// Copies a query of `len` bytes out of the frame, word by word: a helper takes longer than all of them. `None`: it is too short or
+/// too long for a question that is answered here.
 #[inline(always)]
-fn read(kernel: &impl HotKernel, scratch: &mut HotScratch, len: usize) -> Option<PlainQuestion> {
-    let len = len.checked_sub(udp::HEADER_LEN)?;
-    if !(QUERY_MIN..=QUERY_MAX).contains(&len) {
+fn copy(message: Cursor<'_>, len: u64, to: &mut AnswerBuffer) -> Option<()> {
+    if len < QUERY_MIN as u64 || len > QUERY_MAX as u64 {
         return None;
     }
-    kernel.load(scratch.envelope.len(), len, &mut scratch.message)?;
-    PlainQuestion::read(kernel, scratch, len)
+    let (header, mut rest) = message.take::<{ dns::HEADER_LEN }>()?;
+    put(to, 0, header.get::<0, u64>().to_ne_bytes())?;
+    put(to, WORD, header.get::<WORD, u32>().to_ne_bytes())?;
+    let (mut at, mut left) = (dns::HEADER_LEN, len as usize - dns::HEADER_LEN);
+    for _ in 0..QUERY_MAX / WORD {
+        if left < WORD {
+            break;
+        }
+        let (word, next) = rest.take::<WORD>()?;
+        put(to, at, word.get::<0, u64>().to_ne_bytes())?;
+        (rest, at, left) = (next, at + WORD, left - WORD);
+    }
+    // By the binary digits of what is left.
+    if left & 4 != 0 {
+        let (word, next) = rest.take::<4>()?;
+        put(to, at, word.get::<0, u32>().to_ne_bytes())?;
+        (rest, at) = (next, at + 4);
+    }
+    if left & 2 != 0 {
+        let (word, next) = rest.take::<2>()?;
+        put(to, at, word.get::<0, u16>().to_ne_bytes())?;
+        (rest, at) = (next, at + 2);
+    }
+    if left & 1 != 0 {
+        let (byte, _) = rest.take::<1>()?;
+        put(to, at, [byte.get::<0, u8>()])?;
+    }
+    Some(())
+}
+
+/// Writes an answer of `len` bytes to its place in the frame, in the same way.
+#[inline(always)]
+fn write(message: &AnswerBuffer, len: usize, mut place: CursorMut<'_>) -> Option<()> {
+    let (mut at, mut left) = (0, len);
+    for _ in 0..ANSWER_MAX / WORD {
+        if left < WORD {
+            break;
+        }
+        let (mut word, next) = place.take::<WORD>()?;
+        word.set::<0, u64>(u64::from_ne_bytes(get(message, at)?));
+        (place, at, left) = (next, at + WORD, left - WORD);
+    }
+    if left & 4 != 0 {
+        let (mut word, next) = place.take::<4>()?;
+        word.set::<0, u32>(u32::from_ne_bytes(get(message, at)?));
+        (place, at) = (next, at + 4);
+    }
+    if left & 2 != 0 {
+        let (mut word, next) = place.take::<2>()?;
+        word.set::<0, u16>(u16::from_ne_bytes(get(message, at)?));
+        (place, at) = (next, at + 2);
+    }
+    if left & 1 != 0 {
+        let (mut byte, _) = place.take::<1>()?;
+        let [last] = get(message, at)?;
+        byte.set::<0, u8>(last);
+    }
+    Some(())
 }
 
 /// The answer to this very question, and its number.

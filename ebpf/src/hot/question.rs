@@ -1,7 +1,7 @@
 //! The question of a plain query: a header, one question of class IN, at most an OPT record with at most a DNS cookie, and
 //! nothing else.
 
-use super::{HotKernel, HotScratch, OPT_MAX};
+use super::{HotKernel, HotScratch, OPT_MAX, WORD, sum};
 use crate::message::be16;
 use xdnsd_abi::headers::dns::{self, opt};
 use xdnsd_abi::hot::{self, NAME_MAX, NAME_WORDS, kind};
@@ -26,10 +26,14 @@ pub struct PlainQuestion {
 }
 
 impl PlainQuestion {
-    /// Reads the message of `len` bytes. Those behind it are of other messages, and none of them counts: the parts have to add up
-    /// to `len`. `None`: it is not plain.
+    /// Reads the message. The bytes behind it are of other messages, and none of them counts: the parts have to add up to its
+    /// length. `None`: it is not plain.
     #[inline(always)]
-    pub fn read(kernel: &impl HotKernel, scratch: &mut HotScratch, len: usize) -> Option<Self> {
+    pub fn read(kernel: &impl HotKernel, scratch: &mut HotScratch) -> Option<Self> {
+        let len = kernel.opaque(&scratch.query_len) as usize;
+        if len == 0 || kernel.opaque(&scratch.sum) == 0 {
+            return None;
+        }
         let flags = be16(&scratch.message, dns::field::FLAGS.start)?;
         let counts = scratch.message.get(4..)?.first_chunk()?;
         let additionals = u64::from_be_bytes(*counts) ^ ONE_QUESTION;
@@ -104,7 +108,6 @@ pub fn name_len(kernel: &impl HotKernel, scratch: &HotScratch) -> Option<usize> 
 /// Writes QNAME to the scratch in lower case.
 #[inline(always)]
 fn copy_name(scratch: &mut HotScratch, name_len: usize) {
-    const WORD: usize = size_of::<u64>();
     for at in 0..NAME_WORDS {
         let Some(left @ 1..) = name_len.checked_sub(at * WORD) else {
             break;
@@ -137,7 +140,8 @@ fn read_opt(scratch: &mut HotScratch, at: usize) -> Option<u64> {
     const COOKIE: u8 = opt::COOKIE_OPTION_LEN as u8;
     let record: &[u8; opt::LEN] = scratch.message.get(at..at + opt::LEN)?.first_chunk()?;
     // Root, type 41, size, extended RCODE, version, DO and reserved bits, length.
-    let [0, 0, opt::TYPE, _, _, 0, 0, flags, 0, 0, options_len] = *record else {
+    let record = *record;
+    let [0, 0, opt::TYPE, _, _, 0, 0, flags, 0, 0, options_len] = record else {
         return None;
     };
     match options_len {
@@ -148,6 +152,7 @@ fn read_opt(scratch: &mut HotScratch, at: usize) -> Option<u64> {
         }
         _ => return None,
     }
+    scratch.opt_sum = sum::of_opt(scratch, at, &record);
     match flags {
         0 => Some(kind::EDNS),
         opt::DNSSEC_OK => Some(kind::EDNS | kind::DNSSEC_OK),

@@ -1,12 +1,13 @@
 use super::*;
 use std::cell::{Cell, RefCell};
-use xdnsd_abi::hot::{AnswerShape, control, kind};
+use xdnsd_abi::checksum::{Sum, pseudo_header};
+use xdnsd_abi::hot::{AnswerShape, Rotation, control, kind};
 
 /// A query from 192.0.2.1, port 40000, to 192.0.2.53 for "wWw.ab", A, with RD.
 const QUERY: [u8; 66] = [
     0x02, 0x00, 0x00, 0x00, 0x00, 0x01, 0x02, 0x00, 0x00, 0x00, 0x00, 0x02, 0x08, 0x00, 0x45, 0x00,
     0x00, 0x34, 0x12, 0x34, 0x40, 0x00, 0x40, 0x11, 0xa4, 0x4e, 0xc0, 0x00, 0x02, 0x01, 0xc0, 0x00,
-    0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x20, 0x00, 0x00, 0xbe, 0xef, 0x01, 0x00, 0x00, 0x01,
+    0x02, 0x35, 0x9c, 0x40, 0x00, 0x35, 0x00, 0x20, 0x5f, 0xbf, 0xbe, 0xef, 0x01, 0x00, 0x00, 0x01,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x77, 0x57, 0x77, 0x02, 0x61, 0x62, 0x00, 0x00, 0x01,
     0x00, 0x01,
 ];
@@ -42,11 +43,6 @@ impl HotKernel for FakeKernel {
     fn again(&self, number: u64) -> u64 {
         number
     }
-    fn load(&self, at: usize, len: usize, message: &mut AnswerBuffer) -> Option<()> {
-        assert!((1..=QUERY_MAX).contains(&len));
-        message[..len].copy_from_slice(self.frame.borrow().get(at..at + len)?);
-        Some(())
-    }
     fn control(&self, index: u32) -> u64 {
         match index {
             control::KEY => KEY,
@@ -67,6 +63,10 @@ impl HotKernel for FakeKernel {
     fn answer(&self, number: u32) -> Option<&AnswerWords> {
         (number == NUMBER).then_some(&self.words)
     }
+    fn hits(&self, number: u32) -> u64 {
+        assert_eq!(number, NUMBER);
+        self.hits.get().into()
+    }
     fn hit(&self, number: u32) {
         assert_eq!(number, NUMBER);
         self.hits.set(self.hits.get() + 1);
@@ -86,18 +86,6 @@ impl HotKernel for FakeKernel {
     fn now(&self) -> u64 {
         NOW
     }
-    fn sum(&self, message: &AnswerBuffer, len: usize) -> u64 {
-        assert!(
-            message[len..len.next_multiple_of(4)]
-                .iter()
-                .all(|byte| *byte == 0)
-        );
-        let (words, _) = message[..len.next_multiple_of(4)].as_chunks();
-        words
-            .iter()
-            .map(|word| u64::from(u32::from_ne_bytes(*word)))
-            .sum()
-    }
     fn grow(&self, more: i32) -> Option<()> {
         self.has_room.then(|| {
             let mut frame = self.frame.borrow_mut();
@@ -115,13 +103,35 @@ impl HotKernel for FakeKernel {
         // SAFETY: the range of a live vector, which nobody else looks at meanwhile.
         unsafe { CursorMut::new(range.start, range.end) }
     }
-    fn store(&self, at: usize, message: &AnswerBuffer, len: usize) -> Option<()> {
-        assert!((1..=ANSWER_MAX).contains(&len));
-        self.frame
-            .borrow_mut()
-            .get_mut(at..at + len)?
-            .copy_from_slice(&message[..len]);
-        Some(())
+}
+
+/// Of no record.
+const EMPTY: AnswerShape = AnswerShape {
+    flags: 0,
+    answers: 0,
+    authorities: 0,
+    rotation: Rotation {
+        count: 0,
+        record_len: 0,
+        start: 0,
+    },
+    body_len: 0,
+};
+
+/// Gives the answer this body, and what stands behind it.
+fn set_body(words: &mut AnswerWords, shape: AnswerShape, body: &[u8], behind: &[u8]) {
+    let shape = AnswerShape {
+        body_len: body.len() as u8,
+        ..shape
+    };
+    words[word::SHAPE] = shape.to_word();
+    words[word::SUM] = Sum::new().add_bytes(body).fold().to_be().into();
+    let mut whole = [0; BODY_MAX];
+    let all = [body, behind].concat();
+    whole[..all.len()].copy_from_slice(&all);
+    let (wholes, _) = whole.as_chunks();
+    for (word, bytes) in words[word::BODY..].iter_mut().zip(wholes) {
+        *word = u64::from_ne_bytes(*bytes);
     }
 }
 
@@ -133,18 +143,13 @@ fn told(frame: &[u8]) -> FakeKernel {
     words[word::OVER] = NOW + 1;
     words[word::SINCE] = NOW - 30 * NANOS_PER_SEC;
     words[word::VALID] = VALID;
+    words[word::TTLS] = u64::from_ne_bytes([6, 0, 0, 0, 0, 0, 0, 0]);
     let shape = AnswerShape {
         flags: dns::AD,
         answers: 1,
-        authorities: 0,
-        body_len: BODY.len() as u16,
+        ..EMPTY
     };
-    words[word::SHAPE] = shape.to_word();
-    words[word::TTLS] = u64::from_ne_bytes([6, 0, 0, 0, 0, 0, 0, 0]);
-    let (body, _) = BODY.as_chunks();
-    for (word, bytes) in words[word::BODY..].iter_mut().zip(body) {
-        *word = u64::from_ne_bytes(*bytes);
-    }
+    set_body(&mut words, shape, &BODY, &[]);
     let mut name = [0; NAME_WORDS];
     name.copy_from_slice(&words[word::NAME..word::OVER]);
     let Address(high, low) = Address::mapped(u32::from_ne_bytes([192, 0, 2, 1]));
@@ -176,6 +181,9 @@ fn scratch() -> HotScratch {
         name_len: 1_000,
         is_newcomer: 1_000,
         opt_len: 1_000,
+        query_len: 1_000,
+        sum: u64::MAX,
+        opt_sum: u64::MAX,
         envelope,
     }
 }
@@ -192,6 +200,7 @@ fn the_answer_stands_behind_the_clients_own_question() {
     assert_eq!(frame[26..30], QUERY[30..34]);
     assert_eq!(frame[30..34], QUERY[26..30]);
     assert_eq!(frame[34..40], [0, 0x35, 0x9c, 0x40, 0, 48]);
+    assert_eq!(datagram_sum(&frame), 0xffff);
     // ID, response with RD and RA, one question, one answer.
     assert_eq!(
         frame[42..54],
@@ -256,11 +265,181 @@ fn every_word_of_the_question_counts() {
 /// The query with this name in place of its own.
 fn query_for(name: &[u8]) -> Vec<u8> {
     let mut frame = [&QUERY[..54], name, &QUERY[62..]].concat();
+    set_lengths(&mut frame);
+    frame
+}
+
+/// Of the whole frame, and the checksum.
+fn set_lengths(frame: &mut [u8]) {
     for (at, from) in [(16, 14), (38, 34)] {
         let len = (frame.len() - from) as u16;
         frame[at..at + 2].copy_from_slice(&len.to_be_bytes());
     }
-    frame
+    frame[40..42].fill(0);
+    let checksum = !datagram_sum(frame);
+    frame[40..42].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// Of the datagram with its pseudo-header.
+fn datagram_sum(frame: &[u8]) -> u16 {
+    let (source, destination) = (&frame[26..30], &frame[30..34]);
+    let len = (frame.len() - 34) as u16;
+    pseudo_header(source, destination, len)
+        .add_bytes(&frame[34..])
+        .fold()
+}
+
+/// A name of so many bytes, one of two that there is none of.
+fn name_of(len: usize) -> Vec<u8> {
+    let label = |letter: u8, len: usize| [vec![len as u8], vec![letter; len]].concat();
+    match len {
+        1 => vec![0],
+        ..34 => [label(b'x', len - 2), vec![0]].concat(),
+        _ => [label(b'x', 30), label(b'Y', len - 33), vec![0]].concat(),
+    }
+}
+
+/// Names, records and ages of all lengths, with and without OPT, that of the client another one than ours: every part of the answer
+/// begins at an odd place once, and at an even one.
+#[test]
+fn the_checksum_adds_up_wherever_the_parts_begin() {
+    let opts: [&[u8]; 3] = [
+        &[],
+        &[0, 0, 41, 0x10, 0x01, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 41, 0xff, 0xff, 0, 0, 0x80, 0, 0, 0],
+    ];
+    for name_len in [1].into_iter().chain(3..=NAME_MAX) {
+        for opt in opts {
+            for extra in 0..4 {
+                check_sum_of(&name_of(name_len), opt, extra);
+            }
+        }
+    }
+}
+
+/// At whatever place, and however much its cookie adds: it can be taken away from the whole.
+#[test]
+fn an_options_sum_is_that_of_its_bytes() {
+    let record = [0, 0, 41, 0xff, 0xff, 0, 0, 0x80, 0, 0, 28];
+    for byte in [0, 1, 0x5a, 0xff] {
+        for (place, len) in [(0, OPT_MAX), (1, OPT_MAX), (2, opt::LEN), (3, opt::LEN)] {
+            let mut scratch = scratch();
+            scratch.cookie = [byte; opt::COOKIE_OPTION_LEN];
+            scratch.opt_len = len as u64;
+            let bytes = [&vec![0; place][..], &record, &scratch.cookie].concat();
+            let wanted = Sum::new().add_bytes(&bytes[..place + len]).fold().to_be();
+            let sum = sum::of_opt(&scratch, place, &record);
+            assert_eq!(sum % 0xffff, u64::from(wanted) % 0xffff, "{place} {byte}");
+            assert_eq!((sum::less(sum) + sum) % 0xffff, 0, "{place} {byte}");
+        }
+    }
+}
+
+/// A body with `extra` bytes on both sides of the record, and of an answer that says all that there is.
+fn check_sum_of(name: &[u8], opt: &[u8], extra: usize) {
+    let mut frame = [&query_for(name)[..], opt].concat();
+    frame[45] |= 0x10;
+    frame[53] = u8::from(!opt.is_empty());
+    set_lengths(&mut frame);
+    let mut kernel = told(&frame);
+    let kind = match opt {
+        [] => 1,
+        [_, _, _, _, _, _, _, 0, ..] => 1 | kind::EDNS,
+        _ => 1 | kind::EDNS | kind::DNSSEC_OK,
+    };
+    let kind = kind | kind::CHECKING_DISABLED;
+    let lower = name.to_ascii_lowercase();
+    kernel.words[word::KIND] = kind;
+    kernel.words[word::NAME..word::OVER].copy_from_slice(&name_words(&lower));
+    kernel.hash = hot::hash(KEY, kind, &name_words(&lower));
+    kernel.words[word::TTLS] = u64::from_ne_bytes([extra as u8 + 6, 0, 0, 0, 0, 0, 0, 0]);
+    let shape = AnswerShape {
+        flags: dns::AD | 3,
+        answers: 7,
+        authorities: 9,
+        ..EMPTY
+    };
+    let body = [&vec![0xd7; extra][..], &BODY, &vec![0xe1; extra]].concat();
+    set_body(&mut kernel.words, shape, &body, b"");
+    assert_eq!(answer(&kernel, &mut scratch()), Ok(()), "{name:?} {opt:?}");
+    let frame = kernel.frame.borrow();
+    assert_eq!(datagram_sum(&frame), 0xffff, "{name:?} {opt:?} {extra}");
+    assert_ne!(frame[40..42], [0, 0]);
+}
+
+/// Its sender has computed none, so nothing says what its message adds up to. Who is new is told from who is known all the same.
+#[test]
+fn a_query_without_a_checksum_is_user_spaces() {
+    let mut frame = QUERY;
+    frame[40..42].fill(0);
+    for is_known in [true, false] {
+        let (kernel, mut scratch) = (told(&frame), scratch());
+        let known = kernel.client.get();
+        kernel.client.set(if is_known { known } else { known ^ 1 });
+        assert_eq!(answer(&kernel, &mut scratch), Err(HotOutcome::NotPlain));
+        assert_eq!(is_newcomer(&kernel, &scratch), !is_known);
+        assert_eq!(*kernel.frame.borrow(), frame);
+    }
+}
+
+/// Each client gets all addresses, the next one first, and what stands in front of them.
+#[test]
+fn addresses_rotate_from_answer_to_answer() {
+    const ALIAS: [u8; 14] = [0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 40, 0, 2, 0xc0, 16];
+    for record_len in [16, 28] {
+        let address = |number: u8| {
+            let mut record = BODY[..12].to_vec();
+            record.resize(record_len, number);
+            record
+        };
+        let body = [&ALIAS[..], &address(1), &address(2), &address(3)].concat();
+        let behind = [address(1), address(2)].concat();
+        let mut kernel = told(&query_for(b"\x03www\x02ab\0"));
+        let rotation = Rotation {
+            count: 3,
+            record_len: record_len as u8,
+            start: ALIAS.len() as u8,
+        };
+        let shape = AnswerShape {
+            answers: 4,
+            rotation,
+            ..EMPTY
+        };
+        set_body(&mut kernel.words, shape, &body, &behind);
+        let places = [0, 1, 2].map(|number| (ALIAS.len() + number * record_len + 6) as u8);
+        let [first, second, third] = places;
+        kernel.words[word::TTLS] = u64::from_ne_bytes([6, first, second, third, 0, 0, 0, 0]);
+        for turn in 0..7_u32 {
+            kernel.hits.set(turn);
+            *kernel.frame.borrow_mut() = query_for(b"\x03www\x02ab\0");
+            assert_eq!(answer(&kernel, &mut scratch()), Ok(()));
+            let frame = kernel.frame.borrow();
+            assert_eq!(datagram_sum(&frame), 0xffff, "turn {turn}");
+            let (alias, addresses) = frame[66..].split_at(ALIAS.len());
+            assert_eq!(alias, [&ALIAS[..6], &[0, 0, 0, 10], &ALIAS[10..]].concat());
+            let next = |step: u32| {
+                let mut record = address(1 + ((turn + step) % 3) as u8);
+                record[9] = 70;
+                record
+            };
+            assert_eq!(
+                addresses,
+                [next(0), next(1), next(2)].concat(),
+                "turn {turn}"
+            );
+        }
+        // What cannot be is not written.
+        let long = AnswerShape {
+            rotation: Rotation {
+                count: 15,
+                ..rotation
+            },
+            ..AnswerShape::from_word(kernel.words[word::SHAPE])
+        };
+        kernel.words[word::SHAPE] = long.to_word();
+        *kernel.frame.borrow_mut() = query_for(b"\x03www\x02ab\0");
+        assert_eq!(answer(&kernel, &mut scratch()), Err(HotOutcome::Unknown));
+    }
 }
 
 /// A name in the form of an answer.
@@ -340,10 +519,8 @@ fn an_answer_holds_until_it_is_over_and_for_what_it_was_made() {
     assert_eq!(with(word::VALID, VALID + 1), Err(HotOutcome::Withdrawn));
     // An impossible shape is not written.
     let long = AnswerShape {
-        flags: 0,
-        answers: 1,
-        authorities: 0,
-        body_len: BODY_MAX as u16 + 1,
+        body_len: BODY_MAX as u8 + 1,
+        ..EMPTY
     };
     assert_eq!(with(word::SHAPE, long.to_word()), Err(HotOutcome::Unknown));
 }

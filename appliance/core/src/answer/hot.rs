@@ -1,13 +1,16 @@
 //! Encoding of an answer in words for the program in the kernel, see [`xdnsd_abi::hot`].
 
+use super::render::{RotatedRun, rotated_run};
 use crate::dns::edns::{OPT_LEN, OptReply};
 use crate::dns::header::{HEADER_LEN, Header, flag};
 use crate::dns::record::Records;
-use crate::dns::{QUESTION_FIXED_LEN, class, name, rcode, read_u16, rtype};
+use crate::dns::{QUESTION_FIXED_LEN, class, name, rcode, read_u16};
 use crate::time::Instant;
+use core::ops::Range;
+use xdnsd_abi::checksum::Sum;
 use xdnsd_abi::headers::dns::opt::COOKIE_OPTION_LEN;
 use xdnsd_abi::hot::{
-    self, AnswerShape, AnswerWords, BODY_MAX, NAME_WORDS, RECORDS_MAX, kind, word,
+    self, AnswerShape, AnswerWords, BODY_MAX, NAME_WORDS, RECORDS_MAX, Rotation, kind, word,
 };
 
 /// Properties of an answer that was just given from the cache and that the next client gets as well, as far as the reply
@@ -27,7 +30,8 @@ pub struct Fresh {
 }
 
 /// Encodes the answer in `reply`, except for the words about its time and validity. `None` if the program in the kernel
-/// cannot give it: it is too long, truncated, for this client alone, or different next time.
+/// cannot give it: it is too long, truncated, for this client alone, or
+/// rotated in a way that the program cannot do.
 #[must_use]
 pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<AnswerWords> {
     let header = Header::parse(reply)?;
@@ -50,22 +54,33 @@ pub fn hot_words(reply: &[u8], fresh: &Fresh) -> Option<AnswerWords> {
         (0, 0)
     };
     let body_end = reply.len() - opt_len;
-    let body = reply.get(question_end..body_end)?;
+    let mut body = [0; BODY_MAX];
+    let body_len = body_end.checked_sub(question_end)?;
+    let given = body.get_mut(..body_len)?;
+    given.copy_from_slice(&reply[question_end..body_end]);
+    let sum = Sum::new().add_bytes(given);
     let mut words: AnswerWords = [0; word::COUNT];
     words[word::KIND] =
         u64::from(qtype?) | edns | bit(header.has(flag::CD), kind::CHECKING_DISABLED);
     words[word::NAME..][..NAME_WORDS].copy_from_slice(&hot_name(&reply[HEADER_LEN..name_end])?);
     let records = Records::new(reply, question_end, usize::from(answers + authorities));
-    words[word::TTLS] = ttls(records, question_end..body_end, fresh.rotates)?;
+    words[word::TTLS] = ttls(records, question_end..body_end)?;
+    let run = rotated_run(reply, question_end, answers);
+    let rotation = match run.filter(|_| fresh.rotates) {
+        Some(run) => repeat(&mut body, body_len, &run, question_end)?,
+        None => Rotation::default(),
+    };
     let shape = AnswerShape {
         flags: header.flags & (flag::AA | flag::RCODE_MASK)
             | if fresh.authentic_data { flag::AD } else { 0 },
-        answers,
-        authorities,
-        body_len: body.len() as u16,
+        answers: answers as u8,
+        authorities: authorities as u8,
+        rotation,
+        body_len: body_len as u8,
     };
     words[word::SHAPE] = shape.to_word();
-    fill(&mut words[word::BODY..], body)?;
+    words[word::SUM] = sum.fold().to_be().into();
+    fill(&mut words[word::BODY..], &body)?;
     Some(words)
 }
 
@@ -81,22 +96,39 @@ pub fn hot_name(wire: &[u8]) -> Option<[u64; NAME_WORDS]> {
     Some(words)
 }
 
-/// Offsets of the TTLs from the start of `body`, which the records fill; `None` if there are too many records or their
-/// order changes.
-fn ttls(records: Records<'_>, body: core::ops::Range<usize>, rotates: bool) -> Option<u64> {
+/// Offsets of the TTLs from the start of `body`, which the records fill; `None` if there are too many records.
+fn ttls(records: Records<'_>, body: Range<usize>) -> Option<u64> {
     let mut places = [0; RECORDS_MAX];
     let mut end = body.start;
-    let (mut count, mut addresses) = (0, 0);
+    let mut count = 0;
     for record in records {
         let record = record.ok()?;
         *places.get_mut(count)? = u8::try_from(record.ttl_at - body.start).ok()?;
-        addresses += u32::from(matches!(record.rtype, rtype::A | rtype::AAAA));
         (count, end) = (count + 1, record.end);
     }
-    if end != body.end || (rotates && addresses > 1) {
+    (end == body.end).then(|| u64::from_ne_bytes(places))
+}
+
+/// Writes all addresses of the run but the last again behind the body of `len` bytes, see [`Rotation`]. `None` if other records
+/// follow on them, or if there is no room.
+fn repeat(
+    body: &mut [u8; BODY_MAX],
+    len: usize,
+    run: &RotatedRun,
+    question_end: usize,
+) -> Option<Rotation> {
+    let start = run.records.start - question_end;
+    let record_len = run.records.len() / run.count;
+    let is_last = run.records.end - question_end == len;
+    if !is_last || len + (run.count - 1) * record_len > BODY_MAX {
         return None;
     }
-    Some(u64::from_ne_bytes(places))
+    body.copy_within(start..len - record_len, len);
+    Some(Rotation {
+        count: run.count as u8,
+        record_len: record_len as u8,
+        start: start as u8,
+    })
 }
 
 /// Kind bits and length of our OPT record at the end of the reply; `None` if it has an option other than a cookie. The
@@ -143,6 +175,7 @@ mod tests {
     use super::*;
     use crate::answer::{Answer, Head, Reply, Ttl};
     use crate::dns::build::Writer;
+    use crate::dns::rtype;
     use std::vec::Vec;
 
     const NAME: &[u8] = b"\x03WwW\x07Example\0";
@@ -236,13 +269,6 @@ mod tests {
             !is_hot(&[&plain[..], &[0]].concat()),
             "more than the records"
         );
-        let two = reply(&[(rtype::A, 4), (rtype::A, 4)], None, 0);
-        assert!(!is_hot(&two), "their order changes");
-        let fixed = Fresh {
-            rotates: false,
-            ..FRESH
-        };
-        assert!(hot_words(&two, &fixed).is_some());
         for (records, wanted) in [(RECORDS_MAX, true), (RECORDS_MAX + 1, false)] {
             let many = reply(&std::vec![(rtype::TXT, 1); records], None, 0);
             assert_eq!(is_hot(&many), wanted, "{records} records");
@@ -266,6 +292,52 @@ mod tests {
         assert!(!is_hot(&reply(&[(rtype::A, 4)], None, flag::TC)));
         assert!(!is_hot(&reply(&[(rtype::A, 4)], None, 2)), "SERVFAIL");
         assert!(is_hot(&reply(&[(rtype::A, 4)], None, 3)), "NXDOMAIN");
+    }
+
+    /// The program rotates the same addresses as user space, if they are the last records and fit twice.
+    #[test]
+    fn addresses_rotate_as_in_user_space() {
+        let fixed = Fresh {
+            rotates: false,
+            ..FRESH
+        };
+        let rotation = |records: &[(u16, usize)]| {
+            let message = reply(records, None, 0);
+            let words = hot_words(&message, &FRESH)?;
+            let shape = AnswerShape::from_word(words[word::SHAPE]);
+            let Rotation {
+                count,
+                record_len,
+                start,
+            } = shape.rotation;
+            let body: Vec<u8> = words[word::BODY..]
+                .iter()
+                .flat_map(|word| word.to_ne_bytes())
+                .collect();
+            let len = usize::from(shape.body_len);
+            let sum = Sum::new().add_bytes(&body[..len]).fold().to_be();
+            assert_eq!(words[word::SUM], u64::from(sum));
+            let again = usize::from(count.saturating_sub(1)) * usize::from(record_len);
+            assert_eq!(body[len..][..again], body[usize::from(start)..][..again]);
+            assert!(body[len + again..].iter().all(|byte| *byte == 0));
+            let same = hot_words(&message, &fixed).expect("one for the kernel");
+            let shape = AnswerShape::from_word(same[word::SHAPE]);
+            assert_eq!(shape.rotation, Rotation::default(), "fixed");
+            Some([count, record_len, start])
+        };
+        const A: (u16, usize) = (rtype::A, 4);
+        const AAAA: (u16, usize) = (rtype::AAAA, 16);
+        const TXT: (u16, usize) = (rtype::TXT, 3);
+        assert_eq!(rotation(&[A]), Some([0; 3]), "one is always the first");
+        assert_eq!(rotation(&[A, A]), Some([2, 16, 0]));
+        assert_eq!(rotation(&[TXT, A, A, A]), Some([3, 16, 15]));
+        assert_eq!(rotation(&[AAAA; 4]), Some([4, 28, 0]));
+        assert_eq!(rotation(&[A, A, AAAA, AAAA]), Some([2, 28, 32]), "the last");
+        assert_eq!(rotation(&[A, A, TXT]), None, "another one follows");
+        assert_eq!(rotation(&[A, TXT, A]), Some([0; 3]), "each is alone");
+        assert_eq!(rotation(&[A; 7]), Some([7, 16, 0]));
+        assert_eq!(rotation(&[A; 8]), None, "too many to fit twice");
+        assert_eq!(rotation(&[AAAA; 5]), None);
     }
 
     /// A query with a cookie makes a name hot as well, and each client gets its own cookie back.

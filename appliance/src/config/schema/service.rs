@@ -42,7 +42,7 @@ section! {
         /// Whether the addresses of a name change their order from answer to answer.
         rotate: bool = DEFAULT.rotate;
         /// Whether the XDP program answers names that are asked for often, to clients that user space has answered before.
-        /// Answers with several addresses stay in user space while `rotate` is on. New, and therefore `off` by default. If the
+        /// Where more addresses turn by `rotate` than it has room for, user space answers. New, and therefore `off` by default. If the
         /// driver or the other end of a veth pair loses such answers, user space gives them. Needs a restart.
         tier0: Tier0Word = Tier0Word::Off;
         /// File that carries the cache over a restart. A second one beside it, with the ending `.old`, is the

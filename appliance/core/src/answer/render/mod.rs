@@ -3,7 +3,7 @@
 use super::{Answer, Head};
 use crate::dns::edns::OptReply;
 use crate::dns::header::{Header, flag};
-use crate::dns::record::{FIXED_LEN, Record};
+use crate::dns::record::{FIXED_LEN, Record, Records};
 use crate::dns::{read_u16, rtype};
 use core::ops::Range;
 
@@ -320,6 +320,31 @@ impl AddressRun {
     const fn interrupt(&mut self) {
         self.owner_and_type = 0;
     }
+}
+
+/// Addresses that are rotated from reply to reply.
+pub struct RotatedRun {
+    /// Their place in the message: records of equal length, one behind the other.
+    pub records: Range<usize>,
+    /// Number of them: two or more.
+    pub count: usize,
+}
+
+/// The addresses among the `answers` records behind the question that [`rotate`] rotates.
+pub fn rotated_run(message: &[u8], question_end: usize, answers: u16) -> Option<RotatedRun> {
+    let mut run = AddressRun::default();
+    for record in Records::new(message, question_end, answers.into()) {
+        let record = record.ok()?;
+        match message.get(record.owner..)?.first_chunk() {
+            Some(&[first @ 0xc0..=0xff, second, high, low]) => {
+                let owner_and_type = u32::from_be_bytes([first, second, high, low]);
+                run.take(owner_and_type, record.owner..record.end);
+            }
+            Some(_) | None => run.interrupt(),
+        }
+    }
+    let AddressRun { records, count, .. } = run;
+    (count > 1).then_some(RotatedRun { records, count })
 }
 
 /// Rotates the records of `run` by `by` places.

@@ -1,13 +1,11 @@
 //! Hot names, answered by the XDP program: the same bytes as in user space, and none of them after a reload, a flush or a kill,
 //! nor if answers do not leave.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
@@ -30,11 +28,11 @@ use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
+mod withdrawn;
+
 /// Number of generated questions, if the environment does not set another.
 const QUESTIONS: u64 = 1_000;
 const QUESTIONS_VARIABLE: &str = "XDNSD_TIER0_QUESTIONS";
-/// Rounds of reloads and flushes under load.
-const ROUNDS: usize = 6;
 /// RFC 1035 section 3.2.2.
 const MX: u16 = 15;
 /// The daemon checks the other end of a pair once a second.
@@ -381,99 +379,6 @@ fn all_tiers_give_the_same_bytes() -> Result<()> {
     Ok(())
 }
 
-/// Asks without a pause, and keeps each answer with the time of its question.
-struct Hammer<'a> {
-    client: &'a RawClient,
-    frame: &'a UdpFrame,
-    answered: AtomicUsize,
-    is_over: AtomicBool,
-}
-
-impl Hammer<'_> {
-    /// Times of the questions, with the addresses in their answers.
-    fn run(&self) -> Result<Vec<(Instant, String)>> {
-        let mut answers = Vec::new();
-        while !self.is_over.load(Ordering::Relaxed) {
-            let sent = Instant::now();
-            let answer = self.client.exchange(self.frame)?;
-            let answer = Message::from_vec(&answer)?;
-            let address = addresses(&answer).first().cloned();
-            answers.push((sent, address.unwrap_or_default()));
-            self.answered.store(answers.len(), Ordering::Relaxed);
-        }
-        Ok(answers)
-    }
-
-    /// Waits for this number of further answers: on a loaded machine that may take long.
-    fn go_on(&self, more: usize) -> Result<()> {
-        let enough = self.answered.load(Ordering::Relaxed) + more;
-        wait_until("more is answered", TIMEOUT, || {
-            self.answered.load(Ordering::Relaxed) >= enough
-        })
-    }
-
-    /// Asks during `change`, and for a while after it. Questions sent after it has returned have to get `wanted`.
-    fn over(&self, change: impl FnOnce() -> Result<()>, wanted: &str) -> Result<()> {
-        const SOME: usize = 16;
-        self.answered.store(0, Ordering::Relaxed);
-        self.is_over.store(false, Ordering::Relaxed);
-        let (answers, returned) = std::thread::scope(|scope| {
-            let answers = scope.spawn(|| self.run());
-            let begun = self.go_on(SOME);
-            let changed = begun.and_then(|()| change());
-            let returned = Instant::now();
-            std::thread::sleep(Duration::from_millis(50));
-            let gone_on = self.go_on(SOME);
-            self.is_over.store(true, Ordering::Relaxed);
-            let answers = answers.join().expect("no panic")?;
-            changed.and(gone_on).map(|()| (answers, returned))
-        })?;
-        let (after, before): (Vec<_>, Vec<_>) =
-            answers.iter().partition(|(sent, _)| *sent > returned);
-        ensure!(before.len() > 1 && after.len() > 1, "{answers:?}");
-        ensure!(
-            after.iter().all(|(_, address)| address == wanted),
-            "{wanted}: {after:?}"
-        );
-        Ok(())
-    }
-}
-
-#[test]
-fn after_a_reload_or_a_flush_no_old_answer_leaves() -> Result<()> {
-    only!(ONCE, "the XDP program answers by itself");
-    let local = |address: &str| {
-        setup("on").sections(&format!("[local]\nrecords = [\"own.test A {address}\"]\n"))
-    };
-    let scene = scene!(local("192.0.2.8"));
-    let (_program, client) = open(&scene)?;
-    let frame = www(&client)?;
-    let hammer = Hammer {
-        client: &client,
-        frame: &frame,
-        answered: AtomicUsize::new(0),
-        is_over: AtomicBool::new(false),
-    };
-    for round in 0..ROUNDS {
-        let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
-        says(&scene, 3600, &address(0));
-        scene.daemon.control("cache flush")?;
-        ask_until_hot(&scene, &client, &frame)?;
-        says(&scene, 3600, &address(1));
-        let flush = ["cache flush", "cache flush www.test"][round % 2];
-        hammer.over(|| scene.daemon.control(flush).map(drop), &address(1))?;
-        // The name is local by now, and upstream's again after the next round.
-        ask_until_hot(&scene, &client, &frame)?;
-        let path = scene.directory.path();
-        let own = setup("on").sections("[local]\nrecords = [\"www.test A 192.0.2.9\"]\n");
-        fs::write(path.join("config.toml"), own.config(path))?;
-        hammer.over(|| scene.daemon.control("reload").map(drop), "192.0.2.9")?;
-        fs::write(path.join("config.toml"), local("192.0.2.8").config(path))?;
-        scene.daemon.control("reload")?;
-    }
-    Ok(())
-}
-
 /// The other end of a veth pair accepts answers if it has an XDP program; without one they are lost, and with GRO alone they
 /// stay there and count as sent. So that no client waits for one, this is checked before any is given, and each second.
 #[test]
@@ -524,91 +429,36 @@ fn it_is_off_unless_asked_for() -> Result<()> {
     Ok(())
 }
 
-/// The program goes with the process: nobody is answered until the next one starts, which knows no earlier answers.
-#[test]
-fn after_a_kill_under_load_no_old_answer_leaves() -> Result<()> {
-    only!(ONCE, "the XDP program answers by itself");
-    let mut scene = scene!(setup("on"));
-    let (_program, asking) = open(&scene)?;
-    let frame = www(&asking)?;
-    for round in 0..3 {
-        let client = scene.raw_client()?;
-        let address = |step: usize| format!("192.0.2.{}", 10 + 2 * round + step);
-        says(&scene, 3600, &address(0));
-        ask_until_hot(&scene, &client, &frame)?;
-        says(&scene, 3600, &address(1));
-        let is_over = AtomicBool::new(false);
-        std::thread::scope(|scope| -> Result<()> {
-            // Answers are not read here: it only keeps the load up.
-            let load = scope.spawn(|| -> Result<()> {
-                while !is_over.load(Ordering::Relaxed) {
-                    asking.send(&frame.to_bytes())?;
-                    std::thread::sleep(Duration::from_micros(50));
-                }
-                Ok(())
-            });
-            let checked = killed_and_started_again(&mut scene, &frame, &address(1));
-            is_over.store(true, Ordering::Relaxed);
-            load.join().expect("no panic")?;
-            checked
-        })?;
-        scene.daemon.control("cache flush")?;
-    }
-    Ok(())
-}
-
-/// Asserts that every answer after the kill is from the next process.
-fn killed_and_started_again(scene: &mut Scene, frame: &UdpFrame, wanted: &str) -> Result<()> {
-    scene.daemon.kill()?;
-    wait_until("the program is detached", TIMEOUT, || {
-        scene.attached().is_ok_and(|mode| mode.is_empty())
-    })?;
-    // It sees no earlier answers.
-    let client = scene.raw_client()?;
-    let silence = client.next_for(frame, Duration::from_millis(100))?;
-    ensure!(silence.is_none(), "nobody is there: {silence:02x?}");
-    scene.daemon.start_again(&scene.lab)?;
-    let deadline = Instant::now() + TIMEOUT;
-    let mut count = 0;
-    // Until the program answers.
-    while answered(scene)? == 0 || count < 100 {
-        ensure!(Instant::now() < deadline, "{count} answers");
-        let Some(answer) = client.next_for(frame, Duration::from_millis(100))? else {
-            continue;
-        };
-        let answer = read_answer(&frame.message, &answer)?;
-        ensure!(addresses(&answer) == [wanted], "{answer}");
-        count += 1;
-    }
-    Ok(())
-}
-
-/// For names with several addresses user space goes on answering in changing order, while the program answers other names.
+/// Addresses change their order whoever answers: the program, or user space where there are more than it has room for.
 #[test]
 fn addresses_still_change_their_order() -> Result<()> {
     only!(ONCE, "the XDP program answers by itself");
     let scene = scene!(Setup::default().sections("[cache]\nrotate = true\ntier0 = \"on\"\n"));
     let (_program, client) = open(&scene)?;
-    let three = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
-    for (name, addresses) in [("one.test.", &three[..1]), ("three.test.", &three)] {
-        scene.upstream.on(name, Rule::addresses(300, addresses));
+    for (count, is_hot) in [(3, true), (8, false)] {
+        let name = format!("{count}.test.");
+        let all: Vec<String> = (1..=count).map(|host| format!("192.0.2.{host}")).collect();
+        let records: Vec<&str> = all.iter().map(String::as_str).collect();
+        scene.upstream.on(&name, Rule::addresses(300, &records));
+        let message = wire(&query(&name, RecordType::A));
+        let frame = client.frame(listen(Family::V4), &message)?;
+        if is_hot {
+            ask_until_hot(&scene, &client, &frame)?;
+        }
+        let before = answered(&scene)?;
+        let mut first = vec![0_u64; count];
+        for _ in 0..10 * count {
+            let answer = read_answer(&frame.message, &client.exchange(&frame)?)?;
+            assert_eq!(addresses(&answer), all);
+            let foremost = answer.answers()[0].data().to_string();
+            let foremost = all.iter().position(|known| *known == foremost);
+            first[foremost.context("one of them")?] += 1;
+        }
+        ensure!(first.iter().all(|times| *times >= 9), "{first:?}");
+        let by_program = answered(&scene)? - before;
+        let wanted = if is_hot { first.iter().sum() } else { 0 };
+        ensure!(by_program == wanted, "{count}: {by_program} by the program");
     }
-    let ask = |name| client.frame(listen(Family::V4), &wire(&query(name, RecordType::A)));
-    let (one, many) = (ask("one.test.")?, ask("three.test.")?);
-    ask_until_hot(&scene, &client, &one)?;
-    let before = answered(&scene)?;
-    let mut first = [0_u32; 3];
-    for _ in 0..90 {
-        let answer = read_answer(&many.message, &client.exchange(&many)?)?;
-        let foremost = answer.answers().first().context("an address")?;
-        let foremost = foremost.data().to_string();
-        let at = three.iter().position(|known| *known == foremost);
-        first[at.context("one of the three")?] += 1;
-        client.exchange(&one)?;
-    }
-    ensure!(first.iter().all(|count| *count > 10), "{first:?}");
-    let by_program = answered(&scene)? - before;
-    ensure!(by_program >= 90, "{by_program} of one.test.");
     Ok(())
 }
 
