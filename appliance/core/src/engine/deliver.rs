@@ -4,9 +4,9 @@ use super::alias::{AliasQuestion, AnswerMessage};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
 use super::request::{count_refusal, opt_reply};
-use super::{CacheAccess, Call, Context, Effects, Engine, Live, STALE_TTL_SECS, next_rotation};
+use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, next_rotation};
 use crate::answer::{Answer, Head, Kept, Rendered, Reply, Response, Ttl};
-use crate::counters::Counter;
+use crate::counters::{Counter, Counters};
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
@@ -26,11 +26,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         index: u16,
         response: &Response<'_>,
     ) {
-        let Live {
-            pending,
-            reply: buffer,
-        } = &mut *self.tables;
-        let Some(mut waiting) = pending.waiting(index) else {
+        let tables = &mut *self.tables;
+        let Some(mut waiting) = tables.pending.waiting(index) else {
             return;
         };
         let whole = AnswerMessage {
@@ -54,10 +51,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
         let mut renderer = Renderer {
             policy: call.context.of_view(waiting.question().view).policy,
-            buffer,
+            buffer: &mut tables.reply,
         };
-        let waited_micros = waited_micros(waiting.question(), call.context.now);
-        let mut answers = 0;
+        let wait = Wait::of(waiting.question(), call.context.now);
         while let Some(client) = waiting.pop_that(wanted) {
             let waiter = &client.waiter;
             let (source, extra) = if is_long && !waiter.is_tcp {
@@ -80,10 +76,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             call.effects
                 .reply(&waiter.reply_path, renderer.message(len));
-            answers += 1;
+            wait.count(self.counters);
         }
-        let latency = self.counters.latency(Tier::Upstream);
-        latency.observe(waited_micros, answers);
     }
 
     /// Sends the cached answer, stale or fresh, to all waiting clients. Returns true if there was one.
@@ -113,18 +107,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
-        let waited_micros = waited_micros(waiting.question(), call.context.now);
-        let mut answers = 0;
+        let wait = Wait::of(waiting.question(), call.context.now);
         while let Some(client) = waiting.pop() {
             let reply = waiter_reply(&client.waiter, &head, ttl, code);
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             self.counters.count(Counter::CacheStale);
             let message = renderer.message(rendered.len);
             call.effects.reply(&client.waiter.reply_path, message);
-            answers += 1;
+            wait.count(self.counters);
         }
-        let latency = self.counters.latency(Tier::Upstream);
-        latency.observe(waited_micros, answers);
         true
     }
 
@@ -210,25 +201,31 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             policy: call.context.of_view(waiting.question().view).policy,
             buffer: &mut tables.reply,
         };
-        let waited_micros = waited_micros(waiting.question(), call.context.now);
-        let mut answers = 0;
+        let wait = Wait::of(waiting.question(), call.context.now);
         while let Some(client) = waiting.pop() {
             let reply = waiter_reply(&client.waiter, &head, Ttl::Aged(0), failure.ede);
             let rendered = renderer.render(waiting.question(), &client, &source, &reply);
             count_refusal(self.counters, failure.rcode);
             let message = renderer.message(rendered.len);
             call.effects.reply(&client.waiter.reply_path, message);
-            answers += 1;
+            wait.count(self.counters);
         }
-        let latency = self.counters.latency(Tier::Upstream);
-        latency.observe(waited_micros, answers);
     }
 }
 
-/// Time since the question was first sent, in microseconds; 0 if it never was.
-fn waited_micros(question: &Question, now: Instant) -> u64 {
-    let first = question.tries.as_slice().first();
-    first.map_or(0, |first| now.millis_since(first.sent) * 1000)
+/// How long the clients of a question have waited: since it was first sent, in microseconds; 0 if it never was.
+struct Wait(u64);
+
+impl Wait {
+    fn of(question: &Question, now: Instant) -> Self {
+        let first = question.tries.as_slice().first();
+        Self(first.map_or(0, |first| now.millis_since(first.sent) * 1000))
+    }
+
+    /// Counts one of them as answered.
+    fn count(&self, counters: &Counters) {
+        counters.latency(Tier::Upstream).observe(self.0, 1);
+    }
 }
 
 /// Renders the replies to waiting clients, one after the other.

@@ -248,8 +248,15 @@ impl Telemetry {
                 no_tier0: (program.no_tier0)(),
             })
         };
+        // Locked once: whoever waits to write goes before a second reader.
+        let (workers, latencies) = {
+            let workers = self.workers();
+            let counters = workers.iter().map(|worker| worker.counters);
+            let latencies = latency::read(counters);
+            (workers.iter().map(worker).collect(), latencies)
+        };
         Reading {
-            workers: self.workers().iter().map(worker).collect(),
+            workers,
             queues: self.sockets.iter().filter_map(QueueReading::of).collect(),
             programs: self.programs.iter().filter_map(program).collect(),
             ports: self
@@ -270,7 +277,7 @@ impl Telemetry {
             arrivals: self.arrivals.as_ref().map_or_else(Vec::new, |read| read()),
             groups: self.groups(),
             tier0: self.tier0.as_ref().and_then(|read| read()),
-            latencies: latency::read(self.workers().iter().map(|worker| worker.counters)),
+            latencies,
             not_taken: not_taken::read(),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),

@@ -347,3 +347,26 @@ fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
     assert_eq!(count("xdnsd_upstream_last_failure_timestamp_seconds{"), 1);
     assert_is_exposition_format(&text);
 }
+
+/// A second lock for reading, in a thread that has one, waits for a writer that waits for the first.
+#[test]
+fn reading_goes_on_while_threads_that_answer_come() {
+    let telemetry = Arc::new(Telemetry::default());
+    let (done, is_done) = std::sync::mpsc::channel();
+    for is_writer in [true, false] {
+        let (telemetry, done) = (Arc::clone(&telemetry), done.clone());
+        thread::spawn(move || {
+            for _ in 0..20_000 {
+                match is_writer {
+                    true => telemetry.set_workers(Vec::new()),
+                    false => drop(telemetry.read()),
+                }
+            }
+            done.send(()).expect("somebody waits for it");
+        });
+    }
+    for _ in 0..2 {
+        let end = is_done.recv_timeout(Duration::from_secs(60));
+        end.expect("neither waits for the other");
+    }
+}
