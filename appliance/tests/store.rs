@@ -80,6 +80,8 @@ fn again(wrapper: &[&str], name: &str, folder: &Path) -> Command {
 
 fn folder(test: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("xdnsd-store-{}-{test}", std::process::id()));
+    // An earlier process of this number was killed.
+    let _ = fs::remove_dir_all(&path);
     fs::create_dir(&path).expect("a new folder");
     path
 }

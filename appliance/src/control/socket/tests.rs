@@ -15,6 +15,8 @@ impl Directory {
     fn new(test: &str) -> Self {
         let path =
             std::env::temp_dir().join(format!("xdnsd-control-{}-{test}", std::process::id()));
+        // An earlier process of this number was killed.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("a new directory");
         Self(path)
     }

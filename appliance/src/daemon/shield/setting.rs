@@ -246,6 +246,8 @@ mod tests {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let path =
                 std::env::temp_dir().join(format!("xdnsd-shield-{}-{number}", std::process::id()));
+            // An earlier process of this number was killed.
+            let _ = fs::remove_dir_all(&path);
             fs::create_dir(&path).expect("a folder");
             let machine = Self(path);
             machine.set(value);

@@ -17,6 +17,8 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("xdnsd-store-{}-{test}", std::process::id()));
+        // An earlier process of this number was killed.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("a new folder");
         Self(path)
     }

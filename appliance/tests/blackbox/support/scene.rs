@@ -253,6 +253,8 @@ impl Directory {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("xdnsd-blackbox-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
+        // An earlier process of this number was killed.
+        let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
     }
