@@ -58,6 +58,10 @@ xdnsd_abi::counters! {
         PendingFull = "pending_full",
         /// No room for another waiting client: an earlier question ended for it.
         WaitersFull = "waiters_full",
+        /// No room for another client that waits for the target of a local alias: SERVFAIL.
+        AliasesFull = "aliases_full",
+        /// No room for another client to wait, as it has its share of the places: SERVFAIL.
+        ShareFull = "share_full",
         /// Queries for a new name under a domain with as many questions in flight as allowed: SERVFAIL, and upstream was
         /// not asked.
         ZoneFull = "zone_full",

@@ -9,9 +9,13 @@ use std::time::Duration;
 /// A row: its title, and its metrics without prefix and suffix.
 type Row = (&'static str, &'static [&'static str]);
 
-const QUERIES: &[&str] = &["queries_xdp", "queries_udp", "queries_tcp"];
-const HITS: &[&str] = &["cache_hits", "cache_stale"];
-const LOOKED_UP: &[&str] = &["cache_hits", "cache_stale", "cache_misses"];
+/// What the XDP program answers, which no worker counts.
+const BY_XDP: &str = "answered";
+
+const QUERIES: &[&str] = &[BY_XDP, "queries_xdp", "queries_udp", "queries_tcp"];
+const ANSWERS: &[&str] = &[BY_XDP, "answers_xdp", "answers_udp", "answers_tcp"];
+const HITS: &[&str] = &[BY_XDP, "cache_hits", "cache_stale"];
+const LOOKED_UP: &[&str] = &[BY_XDP, "cache_hits", "cache_stale", "cache_misses"];
 
 const SLIPPED: &[&str] = &[
     "rate_queries_slipped",
@@ -21,15 +25,23 @@ const SLIPPED: &[&str] = &[
 const RATE_DROPPED: &[&str] = &["rate_queries_dropped", "rate_misses_dropped", "drop_rate"];
 
 const SCREENED: &[&str] = &["bogus_nxdomain", "family_withheld"];
-const NO_ROOM: &[&str] = &["pending_full", "zone_full", "group_full", "waiters_full"];
+const NO_ROOM: &[&str] = &[
+    "pending_full",
+    "zone_full",
+    "group_full",
+    "waiters_full",
+    "aliases_full",
+    "share_full",
+];
 
 const ROWS: &[Row] = &[
     ("queries", QUERIES),
+    ("  in the XDP program", &[BY_XDP]),
     ("  over AF_XDP", &["queries_xdp"]),
     ("  over UDP", &["queries_udp"]),
     ("  over TCP", &["queries_tcp"]),
-    ("answers", &["answers_xdp", "answers_udp", "answers_tcp"]),
-    ("  from the cache", &["cache_hits"]),
+    ("answers", ANSWERS),
+    ("  from the cache", &[BY_XDP, "cache_hits"]),
     ("  from the cache, stale", &["cache_stale"]),
     ("  local data, special names", &["local_answers"]),
     ("  blocked", &["blocked"]),
@@ -135,6 +147,8 @@ mod tests {
         xdnsd_rate_queries_dropped_total{worker=\"0\"} 3\n\
         xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"drop_rate\"} 5\n\
         xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"redirected\"} 9\n\
+        xdnsd_xdp_frames_total{interface=\"lan0\",cpu=\"0\",reason=\"answered\"} 40\n\
+        xdnsd_xdp_frames_total{interface=\"lan1\",cpu=\"1\",reason=\"answered\"} 2\n\
         xdnsd_cache_misses_total{worker=\"0\"} 5\n";
 
     #[test]
@@ -151,17 +165,18 @@ mod tests {
             cells.map(str::to_owned).collect::<Vec<_>>()
         };
         for (what, all, now) in [
-            ("queries", "24", "6.5"),
+            ("queries", "66", "27.5"),
+            ("  in the XDP program", "42", "21.0"),
             ("  over AF_XDP", "2", "1.0"),
             ("  over UDP", "22", "5.5"),
-            ("  from the cache  ", "10", "3.0"),
+            ("  from the cache  ", "52", "24.0"),
             ("  from the cache, stale", "3", "1.5"),
             ("not in the cache", "5", "0.5"),
             ("over the limit: sent to TCP", "0", "0.0"),
             ("  dropped", "8", "4.0"),
             ("blocked", "", ""),
             ("  blocked", "0", "0.0"),
-            ("hit ratio of the cache", "72.2 %", "90.0 %"),
+            ("hit ratio of the cache", "91.7 %", "98.1 %"),
         ] {
             let cells: Vec<&str> = [all, now]
                 .into_iter()

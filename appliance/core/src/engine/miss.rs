@@ -224,7 +224,15 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 let pending = &self.tables.pending;
                 pending.room(seat.bucket, seat.has_alias).is_ok()
             }
-            Err(PendingFull::Questions | PendingFull::Aliases | PendingFull::Share) => false,
+            Err(PendingFull::Aliases) => {
+                self.counters.count(Counter::AliasesFull);
+                false
+            }
+            Err(PendingFull::Share) => {
+                self.counters.count(Counter::ShareFull);
+                false
+            }
+            Err(PendingFull::Questions) => false,
         }
     }
 

@@ -176,6 +176,10 @@ fn is_stranger(uid: u32) -> bool {
 pub fn doubt(path: &Path, owner_counts: bool) -> Option<String> {
     let target = fs::metadata(path).ok()?;
     let link = fs::symlink_metadata(path).ok()?;
+    if !target.is_file() && !target.is_dir() {
+        // Not read, and reported as what it is.
+        return None;
+    }
     let strange_group = target.gid() != 0 && target.gid() != getegid().as_raw();
     let mode = target.mode() & 0o7777;
     if mode & OTHERS_WRITE != 0 && !target.is_dir() {

@@ -210,6 +210,9 @@ fn who_else_has_a_say_is_told() {
         Some("anybody may put files there (mode 1777)")
     );
     with_mode(folder.path(), 0o755);
+    let device = folder.path().join("device");
+    std::os::unix::fs::symlink("/dev/zero", &device).expect("a link");
+    assert_eq!(doubt(&device, true), None, "it is not read");
     with_mode(&file, 0o664);
     assert_eq!(doubt(&file, true), None, "our own group");
     if chown(&file, None, Some(12_345)).is_ok() {

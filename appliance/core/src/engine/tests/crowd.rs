@@ -136,6 +136,7 @@ fn who_is_refused_ends_no_question_of_another_client() {
         assert_ne!(outcome, Outcome::Pending, "it has its share of the places");
         assert!(world.effects.replies.is_empty());
         assert_eq!(world.get(Counter::PendingFull), 0);
+        assert_eq!(world.get(Counter::ShareFull), 1);
         assert_eq!(world.engine.in_flight(), PENDING);
     });
 }
@@ -306,6 +307,7 @@ fn a_full_table_of_aliases_refuses_the_newcomer_and_ends_nobodys_question() {
         let reply = Message::from_vec(&bytes).expect("a message");
         assert_eq!(reply.response_code(), ResponseCode::ServFail);
         assert_eq!(extended_error(&bytes), Some(ede::NOT_READY));
+        assert_eq!(world.get(Counter::AliasesFull), 1);
         assert!(world.effects.replies.is_empty(), "nobody pays for it");
         assert_eq!(world.effects.asked.len(), asked, "nor is upstream asked");
         // A name without an alias is served, and an alias again as soon as one is answered.
