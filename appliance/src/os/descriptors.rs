@@ -56,7 +56,7 @@ fn none_left(limit: u64, used: u64) -> Option<String> {
     (limit < needed).then(|| {
         format!(
             "only {limit} descriptors may be open, and what serves has {used} of them: no question could be asked; at least {needed} \
-             are needed, better {DESCRIPTORS} (`ulimit -n`, LimitNOFILE)"
+             are needed, more with XDP, which takes its own first; better {DESCRIPTORS} (`ulimit -n`, LimitNOFILE)"
         )
     })
 }
@@ -85,7 +85,7 @@ mod tests {
             none_left(40, 32).as_deref(),
             Some(
                 "only 40 descriptors may be open, and what serves has 32 of them: no question could be asked; at least 56 are \
-                 needed, better 4096 (`ulimit -n`, LimitNOFILE)"
+                 needed, more with XDP, which takes its own first; better 4096 (`ulimit -n`, LimitNOFILE)"
             )
         );
         assert_eq!(none_left(56, 32), None);

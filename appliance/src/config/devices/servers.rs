@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use xdnsd_core::limits;
 
 use super::{Devices, Endpoint};
-use crate::config::Config;
 use crate::config::error::ConfigText;
 use crate::config::types::UpstreamServer;
+use crate::config::{Config, Upstream};
 
-/// Those of each group. `found`: those of its file.
+/// Those of each group. `found`: those of its file. One server of a group without others comes before the second of another file.
 pub fn all(
     source: &mut ConfigText,
     config: &Config,
@@ -24,7 +24,16 @@ pub fn all(
         .map(|group| group.servers.len())
         .sum();
     let mut room = limits::UPSTREAMS.saturating_sub(named);
-    for (group, upstream) in config.upstreams.iter().enumerate() {
+    let lives_on_file = |(group, upstream): (usize, &Upstream)| {
+        let has_file = found.get(group).is_some_and(|found| !found.is_empty());
+        upstream.servers.is_empty() && has_file
+    };
+    let groups = || config.upstreams.iter().enumerate();
+    for (group, upstream) in groups() {
+        let others = groups()
+            .skip(group + 1)
+            .filter(|other| lives_on_file(*other));
+        let allowed = room.saturating_sub(others.count());
         let path = format!("upstream[{group}]");
         let of_config = upstream.servers.iter().enumerate();
         let of_config =
@@ -33,14 +42,14 @@ pub fn all(
         let of_file = of_file.map(|server| (format!("{path}.resolv_file"), server));
         let mut servers = servers(source, devices, of_config.chain(of_file), endpoints);
         let added = servers.len().saturating_sub(upstream.servers.len());
-        if added > room {
-            let more = added - room;
+        if added > allowed {
+            let more = added - allowed;
             servers.truncate(servers.len() - more);
             let problem = format!("{more} servers are too many and are not asked");
-            let allowed = format!("at most {} over all groups", limits::UPSTREAMS);
-            source.fault(&format!("{path}.resolv_file"), problem, allowed);
+            let most = format!("at most {} over all groups", limits::UPSTREAMS);
+            source.fault(&format!("{path}.resolv_file"), problem, most);
         }
-        room -= added.min(room);
+        room -= added.min(allowed);
         all.push(servers);
     }
     all

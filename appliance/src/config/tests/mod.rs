@@ -333,6 +333,30 @@ fn asking_ourselves_is_refused() {
 }
 
 #[test]
+fn servers_out_of_a_long_file_leave_a_place_to_other_groups() {
+    let text = "[[interface]]\nname = \"lo\"\n[[upstream]]\nresolv_file = \"/many\"\n\
+                [[upstream]]\nname = \"corp\"\nresolv_file = \"/one\"\ndomains = [\"corp.example\"]\n\
+                [[upstream]]\nname = \"stat\"\nservers = [\"192.0.2.1\", \"192.0.2.2\"]\ndomains = [\"stat.example\"]\n";
+    let config = Config::parse("f", text).expect("valid");
+    let server = |number: usize| format!("198.51.100.{number}").parse().expect("a server");
+    let many: Vec<_> = (1..=21).map(server).collect();
+    let plan = config.plan_with(&devices(), &[many, vec![server(99)], Vec::new()]);
+    let counts: Vec<usize> = plan.servers.iter().map(Vec::len).collect();
+    let places = xdnsd_core::limits::UPSTREAMS;
+    assert_eq!(counts, [places - 3, 1, 2]);
+    let told: Vec<String> = plan
+        .missing
+        .faults()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let told = told.iter().filter(|fault| fault.contains("resolv_file"));
+    let told: Vec<&String> = told.collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(&format!("{} servers are too many", 21 - (places - 3))));
+}
+
+#[test]
 fn bounds_that_cross_are_refused() {
     let errors = errors_of(&format!("{SMALLEST}[cache]\nmin_ttl = 60\nmax_ttl = 30\n"));
     assert_eq!(
