@@ -1,5 +1,6 @@
 //! Contradictions between keys that are valid by themselves.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use xdnsd_core::limits;
@@ -197,21 +198,21 @@ fn groups(source: &mut ConfigText, upstreams: &[Placed<Upstream>], views: &[Plac
 
 /// Checks for a name that belongs to two groups.
 fn domains(source: &mut ConfigText, upstreams: &[Placed<Upstream>]) {
-    let mut seen: Vec<(Vec<u8>, &str)> = Vec::new();
+    let mut seen: HashMap<Vec<u8>, &str> = HashMap::new();
     for Placed { path, section } in upstreams {
         let group = section.name.as_str();
         for (index, suffix) in section.domains.iter().enumerate() {
             // It was parsed before, so it has names.
             let names = parse_suffix(suffix.as_str()).unwrap_or_default();
-            let taken = seen
-                .iter()
-                .find(|(name, other)| *other != group && names.contains(name));
-            if let Some((_, other)) = taken {
+            let mut taken = names.iter().filter_map(|name| seen.get(name));
+            if let Some(other) = taken.find(|other| **other != group) {
                 let problem = format!("{suffix} belongs to group \"{other}\" already");
                 let path = format!("{path}.domains[{index}]");
                 source.fault(&path, problem, "each name in one group");
             }
-            seen.extend(names.into_iter().map(|name| (name, group)));
+            for name in names {
+                seen.entry(name).or_insert(group);
+            }
         }
     }
 }

@@ -8,11 +8,15 @@ use crate::text;
 
 /// Maximum number of faults that are reported for one key. Further ones are only counted.
 const FAULTS_OF_A_KEY_MAX: usize = 20;
+/// What some editors begin a file with: no part of its text.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Several faults of one file, in the order of their lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors {
     faults: Vec<Fault>,
+    /// With those that are only counted there.
+    all: Vec<Fault>,
 }
 
 /// One fault.
@@ -45,12 +49,15 @@ impl Position {
     pub fn of(text: &str, offset: usize) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let line = before.get(line_start..).unwrap_or_default();
+        // An editor does not show the byte-order mark that some begin a file with.
+        let line = match line_start {
+            0 => line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line),
+            _ => line,
+        };
         Self {
             line: before.matches('\n').count() + 1,
-            column: before
-                .get(line_start..)
-                .map_or(0, |line| line.chars().count())
-                + 1,
+            column: line.chars().count() + 1,
         }
     }
 }
@@ -60,21 +67,29 @@ impl Errors {
     #[must_use]
     pub fn whole_file(file: &str, problem: impl Into<String>) -> Self {
         let file = text::line(file).into_owned();
+        let faults = vec![Fault {
+            file,
+            position: None,
+            key: String::new(),
+            problem: text::line(&problem.into()).into_owned(),
+            allowed: String::new(),
+        }];
         Self {
-            faults: vec![Fault {
-                file,
-                position: None,
-                key: String::new(),
-                problem: text::line(&problem.into()).into_owned(),
-                allowed: String::new(),
-            }],
+            all: faults.clone(),
+            faults,
         }
     }
 
-    /// The faults, in the order of their lines.
+    /// The faults, in the order of their lines. Of those of one key, some are only counted.
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.faults
+    }
+
+    /// All of them, without that bound.
+    #[must_use]
+    pub fn all(&self) -> &[Fault] {
+        &self.all
     }
 }
 
@@ -268,8 +283,10 @@ impl ConfigText {
     /// Takes the warnings, in the order of their lines.
     pub fn take_warnings(&mut self) -> Errors {
         let warnings = std::mem::take(&mut self.warnings);
+        let faults = self.in_order(warnings);
         Errors {
-            faults: self.in_order(warnings),
+            all: faults.clone(),
+            faults,
         }
     }
 
@@ -328,8 +345,10 @@ impl ConfigText {
     /// Takes the faults, in the order of their lines.
     pub fn take_errors(&mut self) -> Errors {
         let faults = std::mem::take(&mut self.faults);
+        let all = self.in_order(faults);
         Errors {
-            faults: bounded(self.in_order(faults)),
+            faults: bounded(all.clone()),
+            all,
         }
     }
 
@@ -395,6 +414,9 @@ mod tests {
             Position { line: 3, column: 1 }
         );
         assert_eq!(Position::of(text, 1000), Position { line: 3, column: 1 });
+        let text = "\u{feff}a = 1\n";
+        assert_eq!(Position::of(text, 7), Position { line: 1, column: 5 });
+        assert_eq!(Position::of(text, 0), Position { line: 1, column: 1 });
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use super::error::ConfigText;
+use super::error::{BYTE_ORDER_MARK, ConfigText};
 use super::read::Document;
 use super::schema::{FILES_MAX, Include};
 use super::section::Section;
@@ -37,7 +37,7 @@ struct Wanted {
 
 /// Reads the text of each file, in order: that of the file at `path` is `first`. Faults are noted where a file is named.
 pub fn gather(source: &mut ConfigText, path: &Path, first: &str) -> Vec<String> {
-    let mut texts = vec![first.to_owned()];
+    let mut texts = vec![without_mark(first)];
     let mut known: Vec<((u64, u64), String)> = Vec::new();
     known.extend(identity(path).map(|identity| (identity, source.file().to_owned())));
     // The next one is the last of these: what a file includes stands in its place.
@@ -86,13 +86,8 @@ fn read(
     let room = CONFIG_BYTES_MAX.saturating_sub(source.bytes() as u64);
     match text_of(&wanted.path, room) {
         Ok(text) => {
-            // Of a whole config the parser takes the mark off that some editors begin a file with.
-            let text = match text.strip_prefix('\u{feff}') {
-                Some(rest) => format!("   {rest}"),
-                None => text,
-            };
             let start = source.append(&file, &text);
-            Some(format!("{:start$}{text}", ""))
+            Some(format!("{:start$}{}", "", without_mark(&text)))
         }
         Err((valid, problem)) => {
             match valid {
@@ -104,6 +99,14 @@ fn read(
             }
             None
         }
+    }
+}
+
+/// A text for the parser: with as many spaces in place of a byte-order mark.
+fn without_mark(text: &str) -> String {
+    match text.strip_prefix(BYTE_ORDER_MARK) {
+        Some(rest) => format!("{:1$}{rest}", "", BYTE_ORDER_MARK.len_utf8()),
+        None => text.to_owned(),
     }
 }
 

@@ -35,6 +35,7 @@ mod value;
 mod views;
 mod written;
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::os::files;
@@ -234,12 +235,20 @@ impl Config {
     }
 }
 
-/// The text of a file of at most so many bytes.
+/// The text of a file of at most so many bytes: those that the files before it leave.
 ///
 /// # Errors
 /// Why it has none, and what of it is text where a part is.
 fn text_of(path: &Path, bytes_max: u64) -> Result<String, (Option<String>, String)> {
-    let bytes = files::read(path, bytes_max).map_err(|error| (None, files::why(&error)))?;
+    let bytes = files::read(path, bytes_max).map_err(|error| {
+        let is_one_of_many = bytes_max < CONFIG_BYTES_MAX;
+        let why = if is_one_of_many && error.kind() == ErrorKind::FileTooLarge {
+            format!("with it, all files together have more than {CONFIG_BYTES_MAX} bytes")
+        } else {
+            files::why(&error)
+        };
+        (None, why)
+    })?;
     if let Some(what) = files::no_text(&bytes) {
         return Err((None, what));
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::UpstreamServer;
+use super::error::BYTE_ORDER_MARK;
 use crate::compile::Problem;
 use crate::os::files;
 use crate::text;
@@ -41,6 +42,7 @@ impl ResolvConf {
     }
 
     fn parse(path: &Path, written: &str) -> Self {
+        let written = written.strip_prefix(BYTE_ORDER_MARK).unwrap_or(written);
         let mut found = Self::default();
         let mut ignored: Vec<&str> = Vec::new();
         for (number, line) in (1..).zip(written.lines()) {
@@ -103,6 +105,13 @@ mod tests {
                 "/r:13: `name` is not known in resolv.conf",
             ]
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_loses_no_server() {
+        let found = ResolvConf::parse(Path::new("/r"), "\u{feff}nameserver 192.0.2.1\n");
+        assert_eq!(found.servers.len(), 1);
+        assert_eq!(said(&found.notes), [""; 0]);
     }
 
     #[test]

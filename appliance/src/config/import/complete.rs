@@ -1,9 +1,14 @@
 //! What dnsmasq does where no line says so, and what takes all lines to know.
 
+use std::collections::{HashMap, HashSet};
+use std::mem;
+
+use xdnsd_core::limits;
+
 use super::lines::Line;
 use super::taken::{Blocked, Draft, Group, Served};
-use crate::config::Devices;
 use crate::config::written::quoted;
+use crate::config::{Devices, UpstreamServer};
 
 /// Where dnsmasq looks for servers, and DHCP's leases, where no option says so.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -14,8 +19,12 @@ impl Draft {
     /// Adds both.
     pub fn complete(&mut self, devices: &Devices) {
         self.complete_servers();
+        self.complete_usual();
+        self.bound_servers();
         self.complete_local();
+        self.allow_routed();
         self.complete_blocked();
+        self.list_other_types();
         if let Some(line) = self.guards.clone() {
             for range in [
                 "private",
@@ -38,24 +47,58 @@ impl Draft {
     /// Domains with the same servers become one group: of servers there is a number that no config may exceed.
     fn join_groups(&mut self) {
         let mut joined: Vec<Group> = Vec::new();
-        for (index, group) in std::mem::take(&mut self.groups).into_iter().enumerate() {
-            let servers = |group: &Group| -> Vec<String> {
-                group
-                    .servers
-                    .iter()
-                    .map(|(server, _)| server.clone())
-                    .collect()
+        let mut known: HashMap<Vec<String>, usize> = HashMap::new();
+        for (index, group) in mem::take(&mut self.groups).into_iter().enumerate() {
+            let servers = group.servers.iter().map(|(server, _)| server.clone());
+            let same = match index {
+                0 => joined.len(),
+                _ => *known.entry(servers.collect()).or_insert(joined.len()),
             };
-            let same = joined
-                .iter_mut()
-                .skip(1)
-                .find(|known| servers(known) == servers(&group));
-            match same.filter(|_| index > 0) {
+            match joined.get_mut(same) {
                 Some(known) => known.domains.extend(group.domains),
                 None => joined.push(group),
             }
         }
         self.groups = joined;
+    }
+
+    /// Keeps the first servers, as many as a config may name. A group that has none left falls with its domains.
+    fn bound_servers(&mut self) {
+        let mut room = limits::UPSTREAMS;
+        let mut over: Vec<Line> = Vec::new();
+        for group in &mut self.groups {
+            let mut kept: Vec<UpstreamServer> = Vec::new();
+            let is_kept = |(server, line): &(String, Line)| match server.parse() {
+                Ok(server) if !kept.contains(&server) => {
+                    if room == 0 {
+                        over.push(line.clone());
+                        return false;
+                    }
+                    room -= 1;
+                    kept.push(server);
+                    true
+                }
+                // The reader of configs refuses it: it takes no place.
+                _ => true,
+            };
+            group.servers.retain(is_kept);
+            if group.servers.is_empty() && group.resolv_file.is_none() {
+                over.extend(
+                    mem::take(&mut group.domains)
+                        .into_iter()
+                        .map(|(_, line)| line),
+                );
+            }
+        }
+        self.groups
+            .retain(|group| !group.servers.is_empty() || group.resolv_file.is_some());
+        let why = format!(
+            "is too much: at most {} servers over all groups",
+            limits::UPSTREAMS
+        );
+        let mut told: HashSet<&str> = HashSet::new();
+        let over = over.iter().filter(|line| told.insert(&line.place));
+        self.listed.extend(over.map(|line| line.told(&why)));
     }
 
     fn complete_servers(&mut self) {
@@ -104,11 +147,23 @@ impl Draft {
         if let Some(line) = self.gives_leases.take().filter(|_| !has_leases) {
             self.add("local", "dnsmasq_leases", quoted(LEASES), &line);
         }
+        for line in mem::take(&mut self.services) {
+            let mut parts = line.parts.clone();
+            // `_service._protocol` is of the domain.
+            if let (Some(domain), Some(name)) = (&self.domain, parts.first_mut())
+                && name.matches('.').count() == 1
+            {
+                *name = format!("{name}.{domain}");
+            }
+            if let Err(why) = self.record(&line, &parts) {
+                self.listed.push(line.told(&why));
+            }
+        }
     }
 
     /// All blocked names get one answer: that of the most of them.
     fn complete_blocked(&mut self) {
-        let blocked = std::mem::take(&mut self.blocked);
+        let blocked = mem::take(&mut self.blocked);
         let zeros = blocked
             .iter()
             .filter(|(_, what, _)| *what == Blocked::Zero)
@@ -135,8 +190,57 @@ impl Draft {
         }
     }
 
+    /// dnsmasq serves what is named, and then loopback with it; the addresses that are named; or all interfaces.
     fn complete_served(&mut self, devices: &Devices) {
-        for (address, line) in std::mem::take(&mut self.listen) {
+        let excepted = mem::take(&mut self.excepted);
+        let is_excepted = |name: &str| excepted.iter().any(|(pattern, _)| is_meant(pattern, name));
+        let is_named = !self.served.is_empty();
+        let named = mem::take(&mut self.served).into_iter();
+        let (mut gone, kept): (Vec<Served>, Vec<Served>) =
+            named.partition(|served| is_excepted(&served.name));
+        self.served = kept;
+        let why = "except-interface says otherwise, and is what counts";
+        let lines = gone.iter().filter_map(|served| served.from.as_ref());
+        self.listed.extend(lines.map(|line| line.told(why)));
+        // An address goes before what is excepted.
+        self.serve_addresses(devices);
+        let further = if is_named {
+            vec!["lo".to_owned()]
+        } else if self.served.is_empty() {
+            all_of(devices)
+        } else {
+            Vec::new()
+        };
+        let further = further.into_iter().map(|name| Served {
+            name,
+            ..Served::default()
+        });
+        let (out, further): (Vec<Served>, Vec<Served>) =
+            further.partition(|served| is_excepted(&served.name));
+        gone.extend(out);
+        let names: Vec<&str> = further.iter().map(|served| served.name.as_str()).collect();
+        if !is_named && !names.is_empty() {
+            self.listed.push(format!(
+                "no interface is named: these are served, of which those towards the Internet are to be taken out: {}",
+                names.join(", ")
+            ));
+        }
+        for served in further {
+            if self.served.iter().all(|known| known.name != served.name) {
+                self.served.push(served);
+            }
+        }
+        for (pattern, line) in &excepted {
+            if !gone.iter().any(|served| is_meant(pattern, &served.name)) {
+                self.listed.push(line.told("is not served anyway"));
+            }
+        }
+        self.complete_sections(devices);
+    }
+
+    /// Serves the interfaces that have the addresses to listen on.
+    fn serve_addresses(&mut self, devices: &Devices) {
+        for (address, line) in mem::take(&mut self.listen) {
             let is_loopback = address.is_loopback();
             let device = devices
                 .0
@@ -164,15 +268,10 @@ impl Draft {
                 }),
             }
         }
-        if self.served.is_empty() {
-            self.serve_all(devices);
-        } else if self.served.iter().all(|served| served.name != "lo") {
-            // dnsmasq adds it.
-            self.served.push(Served {
-                name: "lo".into(),
-                ..Served::default()
-            });
-        }
+    }
+
+    /// Port and VLAN of each.
+    fn complete_sections(&mut self, devices: &Devices) {
         for served in &mut self.served {
             served.port.clone_from(&self.port);
             let device = devices.named(&served.name);
@@ -190,27 +289,27 @@ impl Draft {
             }
         }
     }
+}
 
-    /// dnsmasq serves all interfaces, if it is not told which.
-    fn serve_all(&mut self, devices: &Devices) {
-        let all = devices
-            .0
-            .iter()
-            .filter(|device| device.port_of.is_none() && !device.addresses.is_empty());
-        let names: Vec<String> = all.map(|device| device.name.clone()).collect();
-        let names = if names.is_empty() {
-            vec!["lo".to_owned()]
-        } else {
-            names
-        };
-        self.listed.push(format!(
-            "no interface is named: these are served, of which those towards the Internet are to be taken out: {}",
-            names.join(", ")
-        ));
-        self.served.extend(names.into_iter().map(|name| Served {
-            name,
-            ..Served::default()
-        }));
+/// The interfaces of a machine, where none is named.
+fn all_of(devices: &Devices) -> Vec<String> {
+    let all = devices
+        .0
+        .iter()
+        .filter(|device| device.port_of.is_none() && !device.addresses.is_empty());
+    let names: Vec<String> = all.map(|device| device.name.clone()).collect();
+    if names.is_empty() {
+        vec!["lo".to_owned()]
+    } else {
+        names
+    }
+}
+
+/// True if an interface is meant. A `*` may stand at the end.
+fn is_meant(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == pattern,
     }
 }
 
@@ -218,7 +317,6 @@ impl Draft {
 fn own(place: &str) -> Line {
     Line {
         place: place.into(),
-        option: String::new(),
-        value: String::new(),
+        ..Line::default()
     }
 }

@@ -129,10 +129,6 @@ const LISTED: &[(&[&str], &str)] = &[
         "the next server is asked when one takes longer than it usually does",
     ),
     (&["edns-packet-max"], "see edns.nocookie_udp_size"),
-    (
-        &["except-interface"],
-        "only the interfaces that are named are served",
-    ),
     (&["neg-ttl"], "a negative answer without SOA is not cached"),
     (
         &["max-ttl"],

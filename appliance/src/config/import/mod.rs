@@ -9,6 +9,7 @@
 mod complete;
 mod lines;
 mod listed;
+mod names;
 mod output;
 mod records;
 mod taken;

@@ -1,11 +1,12 @@
 //! The config as text. Each element stands on a line of its own, so that what the reader of configs refuses is known by its line.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::taken::{Draft, Group, Served};
 use super::{Imported, Line};
-use crate::config::Config;
 use crate::config::written::quoted;
+use crate::config::{CONFIG_BYTES_MAX, Config};
 
 /// A line of the config, and the line that it comes from.
 #[derive(Clone, Debug)]
@@ -144,9 +145,15 @@ pub fn write(draft: Draft) -> Imported {
         }
     }
     let mut listed = draft.listed;
+    let mut told = HashSet::new();
     while let Some(refused) = refused(&output) {
         let before = output.lines.len();
-        remove(&mut output, &refused, &mut listed);
+        for (from, why) in remove(&mut output, &refused) {
+            // What else falls with it is of the same line.
+            if told.insert(from.place.clone()) {
+                listed.push(from.told(&why));
+            }
+        }
         if output.lines.len() == before {
             // What is wrong is not what came from anywhere: whoever checks it is told.
             listed.extend(refused.into_iter().map(|(_, problem)| problem));
@@ -157,13 +164,19 @@ pub fn write(draft: Draft) -> Imported {
     while config.contains("\n\n\n") {
         config = config.replace("\n\n\n", "\n\n");
     }
+    if config.len() as u64 > CONFIG_BYTES_MAX {
+        listed.push(format!(
+            "the config has {} bytes, and no more than {CONFIG_BYTES_MAX} are read: give it names to block as filter.block_files",
+            config.len()
+        ));
+    }
     Imported { config, listed }
 }
 
 /// Lines that are refused, from 0, and why.
 fn refused(output: &Output) -> Option<Vec<(usize, String)>> {
     let errors = Config::parse("config", &output.text()).err()?;
-    let told = errors.faults().iter().map(|fault| {
+    let told = errors.all().iter().map(|fault| {
         let line = fault.position.map_or(0, |position| position.line);
         (
             line.saturating_sub(1),
@@ -173,34 +186,38 @@ fn refused(output: &Output) -> Option<Vec<(usize, String)>> {
     Some(told.collect())
 }
 
-/// Takes refused lines away, and the blocks of those that cannot go alone.
-fn remove(output: &mut Output, refused: &[(usize, String)], listed: &mut Vec<String>) {
-    let mut gone = vec![false; output.lines.len()];
+/// Takes refused lines away, and the blocks of those that cannot go alone. Where they come from, and why each is refused.
+fn remove(output: &mut Output, refused: &[(usize, String)]) -> Vec<(Line, String)> {
+    let mut elements: HashMap<usize, &str> = HashMap::new();
+    let mut blocks: HashMap<usize, &str> = HashMap::new();
     for (at, problem) in refused {
-        let Some(line) = output.lines.get(*at) else {
-            continue;
-        };
-        let is_of_it = |(index, other): (usize, &OutputLine)| match line.block {
-            None => false,
-            Some(_) if line.is_element => index == *at,
-            block => other.block == block,
-        };
-        for (index, other) in output.lines.iter().enumerate() {
-            if !gone[index] && is_of_it((index, other)) {
-                gone[index] = true;
-                listed.extend(other.from.as_ref().map(|from| from.told(problem)));
+        match output.lines.get(*at) {
+            Some(line) if line.is_element => {
+                elements.entry(*at).or_insert(problem);
             }
+            Some(OutputLine {
+                block: Some(block), ..
+            }) => {
+                blocks.entry(*block).or_insert(problem);
+            }
+            Some(_) | None => {}
         }
     }
+    let mut gone = Vec::new();
     let mut index = 0;
-    output.lines.retain(|_| {
+    output.lines.retain(|line| {
+        let of_block = line.block.and_then(|block| blocks.get(&block));
+        let why = elements.get(&index).or(of_block);
         index += 1;
-        !gone[index - 1]
+        let from = line.from.as_ref().zip(why);
+        gone.extend(from.map(|(from, why)| (from.clone(), (*why).to_owned())));
+        why.is_none()
     });
     // A list of which nothing is left.
     while let Some(at) = output.lines.windows(2).position(is_empty_list) {
         output.lines.drain(at..at + 2);
     }
+    gone
 }
 
 fn is_empty_list(lines: &[OutputLine]) -> bool {

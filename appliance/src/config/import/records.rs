@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use crate::config::written::quoted;
-
 /// Those of one line.
 ///
 /// # Errors
@@ -32,14 +30,17 @@ pub fn records(option: &str, parts: &[String]) -> Result<Vec<String>, String> {
         }
         "ptr-record" => vec![format!("{first} PTR {}", rest.first().ok_or_else(too_few)?)],
         "txt-record" => {
-            let texts = rest.iter().map(|text| quoted(text));
-            let texts: Vec<String> = texts.collect();
-            if texts.is_empty() {
-                return Err(too_few());
-            }
+            // A record has one text at least.
+            let texts = if rest.is_empty() { &[""][..] } else { rest };
+            let texts: Vec<String> = texts.iter().map(|text| in_quotes(text)).collect();
             vec![format!("{first} TXT {}", texts.join(" "))]
         }
-        "mx-host" => vec![format!("{first} MX {} {}", of(1, "1"), of(0, first))],
+        "mx-host" => match of(0, "") {
+            "" => {
+                return Err("without a target it is mx-target's, or this machine's name, there: write the MX record into local.records".into());
+            }
+            target => vec![format!("{first} MX {} {target}", of(1, "1"))],
+        },
         _ => {
             let [target, port, priority, weight] = [of(0, "."), of(1, "1"), of(2, "0"), of(3, "0")];
             vec![format!("{first} SRV {priority} {weight} {port} {target}")]
@@ -69,4 +70,20 @@ fn hosts(parts: &[&str]) -> Result<Vec<String>, String> {
         }
     }
     Ok(records)
+}
+
+/// A text in presentation format: `\DDD` is a byte (RFC 1035 section 5.1).
+fn in_quotes(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => quoted.extend(['\\', char]),
+            control if control.is_ascii_control() => {
+                quoted.push_str(&format!("\\{:03}", u32::from(control)));
+            }
+            plain => quoted.push(plain),
+        }
+    }
+    quoted.push('"');
+    quoted
 }

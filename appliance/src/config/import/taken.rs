@@ -1,6 +1,6 @@
 //! Options of dnsmasq that have a key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::lines::Line;
@@ -53,8 +53,14 @@ pub struct Draft {
     /// The files that it was read from.
     pub files: BTreeSet<String>,
     pub(super) values: BTreeMap<&'static str, Keys>,
+    /// Elements of its lists, by section and key.
+    elements: HashSet<(&'static str, &'static str, String)>,
+    /// The group of each domain with servers, by its place in `groups` until domains with the same servers are joined.
+    routed: HashMap<String, usize>,
     /// Addresses to listen on, whose interfaces are to be found.
     pub(super) listen: Vec<(IpAddr, Line)>,
+    /// Interfaces that are not served.
+    pub(super) excepted: Vec<(String, Line)>,
     pub(super) port: Option<(u16, Line)>,
     pub(super) without_resolv: Option<Line>,
     pub(super) without_hosts: bool,
@@ -63,10 +69,22 @@ pub struct Draft {
     pub(super) guards: Option<Line>,
     /// Blocked names, with what they are answered.
     pub(super) blocked: Vec<(String, Blocked, Line)>,
+    blocked_known: HashSet<(String, Blocked)>,
+    /// Names that are asked of the default group, whatever is said of those above them.
+    pub(super) usual: Vec<(String, Line)>,
+    /// Blocked names that are asked for nevertheless, in wire form.
+    pub(super) allowed: Vec<(Vec<u8>, Line)>,
+    /// Domains that end here.
+    pub(super) zones: Vec<String>,
+    /// Names with an address.
+    pub(super) addressed: Vec<(String, Line)>,
+    /// SRV records, whose names may lack the domain.
+    pub(super) services: Vec<Line>,
+    pub(super) domain: Option<String>,
 }
 
 /// What dnsmasq answers for a blocked name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Blocked {
     Nxdomain,
     Zero,
@@ -86,8 +104,13 @@ impl Draft {
         if let Some((file, _)) = line.place.rsplit_once(':') {
             self.files.insert(file.to_owned());
         }
-        let parts = line.parts();
+        let parts = &line.parts;
         match line.option.as_str() {
+            "except-interface" => {
+                let names = parts.iter().map(|name| (name.clone(), line.clone()));
+                self.excepted.extend(names);
+                Ok(())
+            }
             "interface" => parts.iter().try_for_each(|name| self.interface(name, line)),
             "listen-address" => parts.iter().try_for_each(|part| {
                 self.listen.push((address(part)?, line.clone()));
@@ -101,8 +124,12 @@ impl Draft {
             "domain" => self.domain(line),
             "addn-hosts" | "hostsdir" => self.path("local", "hosts", line),
             "dhcp-leasefile" => self.path("local", "dnsmasq_leases", line),
-            "host-record" | "cname" | "ptr-record" | "txt-record" | "srv-host" | "mx-host" => {
-                self.record(line, &parts)
+            "host-record" | "cname" | "ptr-record" | "txt-record" | "mx-host" => {
+                self.record(line, parts)
+            }
+            "srv-host" => {
+                self.services.push(line.clone());
+                Ok(())
             }
             "rebind-domain-ok" => match domains(&line.value) {
                 names if names.is_empty() => Err("a domain is missing".into()),
@@ -112,7 +139,7 @@ impl Draft {
                 }
             },
             "bogus-nxdomain" => {
-                self.add_all("forward", "bogus_nxdomain", parts, line);
+                self.add_all("forward", "bogus_nxdomain", parts.clone(), line);
                 Ok(())
             }
             _ => self.mark(line),
@@ -205,18 +232,18 @@ impl Draft {
         text: String,
         line: &Line,
     ) {
-        let keys = self.values.entry(section).or_default();
-        if keys.iter().all(|(known, _)| *known != key) {
-            keys.push((key, Vec::new()));
+        if !self.elements.insert((section, key, text.clone())) {
+            return;
         }
-        let values = keys.iter_mut().find(|(known, _)| *known == key);
-        let Some((_, values)) = values else { return };
-        if values.iter().all(|value| value.text != text) {
-            values.push(KeyValue {
-                text,
-                from: line.clone(),
-                is_element: true,
-            });
+        let value = KeyValue {
+            text,
+            from: line.clone(),
+            is_element: true,
+        };
+        let keys = self.values.entry(section).or_default();
+        match keys.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, values)) => values.push(value),
+            None => keys.push((key, vec![value])),
         }
     }
 
@@ -236,7 +263,7 @@ impl Draft {
             return Err("a path begins with / here".into());
         }
         // dnsmasq takes endings behind a folder.
-        if line.value.contains(',') {
+        if line.parts.len() > 1 {
             return Err("a folder is read with all of its files here".into());
         }
         self.add(section, key, quoted(&line.value), line);
@@ -278,7 +305,7 @@ impl Draft {
         &mut self.groups[0]
     }
 
-    /// `SERVER`, `/DOMAIN/…/SERVER`, `/DOMAIN/`, `/DOMAIN/#`.
+    /// `SERVER`, `/DOMAIN/…/SERVER`, `/DOMAIN/`, `/DOMAIN/#`: the default group.
     fn server(&mut self, line: &Line) -> Result<(), String> {
         let Some(rest) = line.value.strip_prefix('/') else {
             let server = server(&line.value)?;
@@ -299,25 +326,42 @@ impl Draft {
             return Err("all names belong to the group without domains".into());
         }
         match to {
-            "" => domains.iter().try_for_each(|name| {
-                self.add("local", "zones", quoted(plain(name)), line);
-                Ok(())
-            }),
-            "#" => Err("what no group has by its domains is asked of the default group anyway; within the domains of another group, name its servers".into()),
+            "" => {
+                for name in domains {
+                    let name = self.with_itself(name, line);
+                    self.add("local", "zones", quoted(name), line);
+                    self.zones.push(name.to_owned());
+                }
+            }
+            "#" => {
+                for name in domains {
+                    let name = self.with_itself(name, line);
+                    self.usual.push((name.to_owned(), line.clone()));
+                }
+            }
             to => {
                 let server = server(to)?;
                 for name in domains {
-                    self.route(plain(name), &server, line);
+                    let name = self.with_itself(name, line);
+                    self.route(name, &server, line);
                 }
-                Ok(())
             }
         }
+        Ok(())
+    }
+
+    /// A name as groups and zones have it: for itself and all below it. dnsmasq's `*.name` is what is below it alone.
+    fn with_itself<'n>(&mut self, name: &'n str, line: &Line) -> &'n str {
+        if let Some(name) = name.strip_prefix("*.") {
+            let why = format!("{} itself belongs to it as well here", text::line(name));
+            self.listed.push(line.told(&why));
+        }
+        plain(name)
     }
 
     /// `ADDRESS[/LENGTH],SERVER`.
     fn reverse_server(&mut self, line: &Line) -> Result<(), String> {
-        let parts = line.parts();
-        let [network, to] = parts.as_slice() else {
+        let [network, to] = line.parts.as_slice() else {
             return Err("an address and a server are wanted".into());
         };
         let to = server(to)?;
@@ -328,18 +372,20 @@ impl Draft {
     /// One more server for a domain.
     fn route(&mut self, domain: &str, server: &str, line: &Line) {
         self.default_group();
-        let is_it = |group: &Group| group.domains.iter().any(|(known, _)| known == domain);
-        let known = self.groups.iter_mut().skip(1).find(|group| is_it(group));
+        let known = self.routed.get(domain).copied();
         let server = (server.to_owned(), line.clone());
-        match known {
+        match known.and_then(|index| self.groups.get_mut(index)) {
             Some(group) if group.servers.iter().any(|(known, _)| *known == server.0) => {}
             Some(group) => group.servers.push(server),
-            None => self.groups.push(Group {
-                name: domain.to_owned(),
-                servers: vec![server],
-                domains: vec![(domain.to_owned(), line.clone())],
-                ..Group::default()
-            }),
+            None => {
+                self.routed.insert(domain.to_owned(), self.groups.len());
+                self.groups.push(Group {
+                    name: domain.to_owned(),
+                    servers: vec![server],
+                    domains: vec![(domain.to_owned(), line.clone())],
+                    ..Group::default()
+                });
+            }
         }
     }
 
@@ -364,7 +410,7 @@ impl Draft {
         let Some((names, to)) = rest else {
             return Err("names stand between slashes".into());
         };
-        let names: Vec<&str> = names.split('/').map(plain).collect();
+        let names: Vec<&str> = names.split('/').collect();
         if names.contains(&"#") {
             return Err("there is no answer for all names".into());
         }
@@ -375,43 +421,45 @@ impl Draft {
         };
         for name in names {
             let Some(blocked) = blocked else {
-                let rtype = if to.contains(':') { "AAAA" } else { "A" };
-                self.add(
-                    "local",
-                    "records",
-                    quoted(&format!("{name} {rtype} {to}")),
-                    line,
-                );
-                self.add(
-                    "local",
-                    "records",
-                    quoted(&format!("*.{name} {rtype} {to}")),
-                    line,
-                );
+                self.addresses(name, to, line);
                 continue;
             };
+            // `*.` is what is below alone, here as well.
+            let name = name.strip_prefix('.').unwrap_or(name);
             // `0.0.0.0` and `::` in two lines are one.
-            let is_there = |known: &(String, Blocked, Line)| known.0 == name && known.1 == blocked;
-            if !self.blocked.iter().any(is_there) {
+            if self.blocked_known.insert((name.to_owned(), blocked)) {
                 self.blocked.push((name.to_owned(), blocked, line.clone()));
             }
         }
         Ok(())
     }
 
+    /// An address of a name and of all below it, or with `*.` in front of what is below it alone.
+    fn addresses(&mut self, name: &str, address: &str, line: &Line) {
+        let rtype = if address.contains(':') { "AAAA" } else { "A" };
+        let owner = plain(name);
+        let mut add = |owner: &str| {
+            let record = format!("{owner} {rtype} {address}");
+            self.add("local", "records", quoted(&record), line);
+        };
+        if !name.starts_with("*.") {
+            add(owner);
+        }
+        add(&format!("*.{owner}"));
+        self.addressed.push((owner.to_owned(), line.clone()));
+    }
+
     /// `DOMAIN[,RANGE[,local]]`.
     fn domain(&mut self, line: &Line) -> Result<(), String> {
-        let parts = line.parts();
-        match parts.as_slice() {
+        match line.parts.as_slice() {
             [domain] if domain == "#" => {
                 Err("write the domain into local.search: it is not taken from resolv.conf".into())
             }
             [domain] => {
-                let others = self.values.get("local").into_iter().flatten();
-                let mut search = others.filter(|(key, _)| *key == "search");
-                if search.next().is_some() {
+                if self.domain.is_some() {
                     return Err("one domain is searched here".into());
                 }
+                self.domain = Some(domain.clone());
                 self.add("local", "search", quoted(domain), line);
                 Ok(())
             }
@@ -419,7 +467,7 @@ impl Draft {
         }
     }
 
-    fn record(&mut self, line: &Line, parts: &[String]) -> Result<(), String> {
+    pub(super) fn record(&mut self, line: &Line, parts: &[String]) -> Result<(), String> {
         for record in records(&line.option, parts)? {
             self.add("local", "records", quoted(&record), line);
         }

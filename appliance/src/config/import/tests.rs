@@ -195,6 +195,33 @@ const TRANSLATED: &[(&str, &str)] = &[
     ("srv-host=_ldap._tcp.lan", "\"_ldap._tcp.lan SRV 0 0 1 .\","),
     ("mx-host=lan,mail.lan,5", "\"lan MX 5 mail.lan\","),
     (
+        "txt-record=a.lan,\" x\\ty\"",
+        "\"a.lan TXT \\\" x\\\\009y\\\"\",",
+    ),
+    ("txt-record=a.lan", "records = [ \"a.lan TXT \\\"\\\"\", ]"),
+    (
+        "srv-host=_ldap._tcp,nas.lan,389\nsrv-host=_x._tcp.b.lan\ndomain=lan",
+        "records = [ \"_ldap._tcp.lan SRV 0 0 389 nas.lan\", \"_x._tcp.b.lan SRV 0 0 1 .\", ]",
+    ),
+    (
+        "srv-host=_ldap._tcp,nas.lan,389",
+        "\"_ldap._tcp SRV 0 0 389 nas.lan\",",
+    ),
+    (
+        "address=/*.star.example/192.168.1.2",
+        "records = [ \"*.star.example A 192.168.1.2\", ]",
+    ),
+    (
+        "address=/*.star.example/",
+        "block = [ \"*.star.example\", ]",
+    ),
+    ("cache-size=\"150\"", "entries = 150"),
+    (
+        "server=\"/corp.example/192.0.2.1#5353\"",
+        "servers = [ \"192.0.2.1:5353\", ] domains = [ \"corp.example\", ]",
+    ),
+    ("addn-hosts=\"/etc/a,b\"", "\"/etc/a,b\","),
+    (
         "stop-dns-rebind\nrebind-localhost-ok",
         "ranges = [ \"private\", \"link-local\", \"unique-local\", \"this-host\", ]",
     ),
@@ -370,4 +397,203 @@ fn pi_holes_file_is_a_whole_config() {
             found.listed
         );
     }
+}
+
+/// Which interfaces are served, and what is said of it.
+#[test]
+fn interfaces_are_served_as_dnsmasq_does() {
+    for (written, expected, told) in [
+        (
+            "except-interface=wan0",
+            &["lo", "br-lan", "br-lan"][..],
+            vec![
+                "no interface is named: these are served, of which those towards the Internet are to be taken out: lo, br-lan, guests",
+            ],
+        ),
+        (
+            "except-interface=wan*,lo\nexcept-interface=ppp*",
+            &["br-lan", "br-lan"][..],
+            vec![
+                "no interface is named: these are served, of which those towards the Internet are to be taken out: br-lan, guests",
+                "2: except-interface: is not served anyway",
+            ],
+        ),
+        (
+            "interface=br-lan\nexcept-interface=lo",
+            &["br-lan"][..],
+            vec![],
+        ),
+        (
+            "except-interface=wan0\ninterface=wan0\ninterface=br-lan",
+            &["br-lan", "lo"][..],
+            vec!["2: interface: except-interface says otherwise, and is what counts"],
+        ),
+        ("interface=br-lan", &["br-lan", "lo"][..], vec![]),
+        ("listen-address=192.168.1.1", &["br-lan"][..], vec![]),
+        (
+            "listen-address=192.168.1.1\nexcept-interface=br-lan",
+            &["br-lan"][..],
+            vec!["2: except-interface: is not served anyway"],
+        ),
+        (
+            "interface=wan0\nlisten-address=192.168.1.1",
+            &["wan0", "br-lan", "lo"][..],
+            vec![],
+        ),
+    ] {
+        let found = imported(written);
+        let config = Config::parse("config", &found.config).expect("valid");
+        let served = config
+            .interfaces
+            .iter()
+            .map(|interface| interface.name.as_str());
+        assert_eq!(served.collect::<Vec<_>>(), expected, "{written}");
+        assert_eq!(found.listed, told, "{written}");
+    }
+}
+
+#[test]
+fn servers_beyond_the_most_are_listed_once_with_their_domains() {
+    let most = xdnsd_core::limits::UPSTREAMS;
+    let mut written = "server=dns.example\nserver=/a.example/192.0.2.200\n".to_owned();
+    for number in 1..=most + 1 {
+        written += &format!("server=192.0.2.{number}\n");
+    }
+    written += "interface=lo\n";
+    let found = imported(&written);
+    let config = Config::parse("config", &found.config).expect("valid");
+    assert_eq!(config.upstreams.len(), 1);
+    assert_eq!(config.upstreams[0].servers.len(), most);
+    let why = format!("server: is too much: at most {most} servers over all groups");
+    let is_over = |line: &&String| line.ends_with(&why);
+    let over: Vec<_> = found.listed.iter().filter(is_over).collect();
+    assert_eq!(
+        over,
+        [&format!("{}: {why}", most + 3), &format!("2: {why}")]
+    );
+    assert_eq!(found.listed.len(), 3, "{:#?}", found.listed);
+    let found = imported("server=/c.example/d.example/nowhere\ninterface=lo\n").listed;
+    assert_eq!(found.len(), 1, "{found:#?}");
+}
+
+/// What the longest name says counts in dnsmasq.
+#[test]
+fn names_below_blocked_ones_and_below_routes_are_asked_as_their_lines_say() {
+    for (written, expected, told) in [
+        (
+            "address=/ads.example/\nserver=/good.ads.example/192.0.2.2",
+            "[filter] allow = [ \"good.ads.example\", ] block = [ \"ads.example\", ]",
+            vec![],
+        ),
+        (
+            "address=/168.192.in-addr.arpa/\nrev-server=192.168.6.0/23,192.0.2.2",
+            "allow = [ \"6.168.192.in-addr.arpa\", \"7.168.192.in-addr.arpa\", ]",
+            vec![],
+        ),
+        // Of one name NXDOMAIN goes behind servers, and addresses before them.
+        (
+            "address=/ads.example/\nserver=/ads.example/192.0.2.2",
+            "[filter] allow = [ \"ads.example\", ] [forward]",
+            vec![
+                "1: address: FILE:2 has servers for it, or for a name above it: filter.allow goes first",
+            ],
+        ),
+        (
+            "address=/ads.example/#\nserver=/ads.example/192.0.2.2",
+            "[filter] block = [ \"ads.example\", ] answer = \"zero\" [forward]",
+            vec![],
+        ),
+        (
+            "address=/ads.example/a.good.ads.example/\nserver=/good.ads.example/192.0.2.2",
+            "[filter] allow = [ \"good.ads.example\", ] block = [ \"ads.example\", ] [forward]",
+            vec![
+                "1: address: FILE:2 has servers for it, or for a name above it: filter.allow goes first",
+            ],
+        ),
+        (
+            "address=/ads.example/\nserver=/good.ads.example/nowhere",
+            "[filter] block = [ \"ads.example\", ] [forward]",
+            vec!["2: server: upstream.servers: \"nowhere\" is not a server"],
+        ),
+        (
+            "address=/ads.example/\nserver=/ok.ads.example/#",
+            "[filter] allow = [ \"ok.ads.example\", ] block = [ \"ads.example\", ]",
+            vec![],
+        ),
+        (
+            "server=192.0.2.1\nlocal=/lan/\nserver=/ok.lan/#\nserver=/corp.example/192.0.2.2\nserver=/www.corp.example/#",
+            "[[upstream]] name = \"ok.lan\" servers = [ \"192.0.2.1\", ] resolv_file = \"/etc/resolv.conf\" domains = [ \"ok.lan\", \"www.corp.example\", ]",
+            vec![],
+        ),
+        (
+            "server=/x.example/#",
+            "",
+            vec![
+                "1: server: changes nothing: what is of no other group is asked of the default one",
+            ],
+        ),
+        (
+            "server=/x.example/192.0.2.2\nserver=/x.example/#",
+            "domains = [ \"x.example\", ]",
+            vec!["2: server: FILE:1 has other servers for it"],
+        ),
+        (
+            "server=/*.star.example/192.0.2.2\nlocal=/*.star.lan/",
+            "domains = [ \"star.example\", ]",
+            vec![
+                "1: server: star.example itself belongs to it as well here",
+                "2: local: star.lan itself belongs to it as well here",
+            ],
+        ),
+    ] {
+        let found = imported(&format!("{written}\ninterface=lo\n"));
+        let config = joined(&found.config);
+        assert!(config.contains(expected), "{written}\n{config}");
+        assert_eq!(found.listed.len(), told.len(), "{:#?}", found.listed);
+        for (listed, told) in found.listed.iter().zip(told) {
+            let told = told.replace("FILE:", "");
+            assert!(listed.starts_with(&told), "{listed}\n{told}");
+        }
+    }
+}
+
+#[test]
+fn names_with_an_address_have_all_types_here_which_is_said_once() {
+    let why = "address: other types of names with an address are not asked upstream here";
+    let told = |written: &str| imported(&format!("interface=lo\n{written}\n")).listed;
+    assert_eq!(
+        told("address=/a.example/192.0.2.1\naddress=/b.example/192.0.2.1"),
+        [format!("2: {why}")]
+    );
+    assert_eq!(told("address=/nas.lan/192.0.2.1\nlocal=/lan/"), [""; 0]);
+    assert_eq!(
+        told("mx-host=lan"),
+        [
+            "2: mx-host: without a target it is mx-target's, or this machine's name, there: write the MX record into local.records"
+        ]
+    );
+}
+
+#[test]
+fn every_refused_line_has_its_own_reason() {
+    let mut written = "interface=lo\n".to_owned();
+    for number in 0..30 {
+        written += &format!("address=/bad..{number}/\n");
+    }
+    let listed = imported(&written).listed;
+    assert_eq!(listed.len(), 30, "{listed:#?}");
+    for (number, line) in listed.iter().enumerate() {
+        let begin = format!("{}: address: filter.block: \"bad..{number}\"", number + 2);
+        assert!(line.starts_with(&begin), "{line}\n{begin}");
+    }
+}
+
+#[test]
+fn a_config_that_is_too_large_is_told_to_be_so() {
+    let path = "x".repeat(1 << 20);
+    let listed = imported(&format!("interface=lo\naddn-hosts=/{path}\n")).listed;
+    assert_eq!(listed.len(), 1, "{}", listed.len());
+    let begin = "the config has 1048";
+    assert!(listed[0].starts_with(begin), "{listed:?}");
+    assert!(listed[0].contains(" and no more than 1048576 are read"));
 }

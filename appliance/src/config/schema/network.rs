@@ -163,7 +163,8 @@ section! {
         /// with one of them becomes NXDOMAIN, for `filter.ttl` seconds. dnsmasq has `bogus-nxdomain` for it.
         bogus_nxdomain: Vec<AnswerNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Whether clients get no IPv4 addresses from upstream servers: such an answer becomes NODATA, for `filter.ttl` seconds.
-        /// Names that are answered here keep theirs. dnsmasq has `filter-A` for it.
+        /// Names that are answered here keep theirs, and HTTPS and SVCB records their address hints. dnsmasq has `filter-A` for
+        /// it.
         filter_a: bool = false;
         /// Whether clients get no IPv6 addresses from upstream servers, likewise: where this network has IPv6 and the way out has
         /// none. dnsmasq has `filter-AAAA` for it.
