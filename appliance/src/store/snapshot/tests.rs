@@ -465,7 +465,7 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
 #[test]
 fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("foreign");
+    let folder = Folder::new("not-ours");
     let store = folder.store();
     fill(cache, &["a.example."], &fresh());
     const FOREIGN: [&[u8]; 2] = [b"[[interface]]\nname = \"lan0\"\n", b"x"];
