@@ -93,10 +93,19 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason>
             Err(Reason::PassProtocol)
         }
         Err(reason) => {
-            if matches!(reason, Reason::PassIpv4Options | Reason::PassVlanPriority) {
-                kernel.hand_on_odd();
+            // Each by itself: a reason that has to be kept over the call would take the stack of this program to 256 bytes, and
+            // then Linux 6.1 allows no tail call in a function that it calls.
+            match reason {
+                Reason::PassIpv4Options => {
+                    kernel.hand_on_odd();
+                    Err(Reason::PassIpv4Options)
+                }
+                Reason::PassVlanPriority => {
+                    kernel.hand_on_odd();
+                    Err(Reason::PassVlanPriority)
+                }
+                reason => Err(reason),
             }
-            Err(reason)
         }
     }
 }
