@@ -92,21 +92,17 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Kernel) -> Result<bool, Reason>
             kernel.hand_on_odd();
             Err(Reason::PassProtocol)
         }
-        Err(reason) => {
-            // Each by itself: a reason that has to be kept over the call would take the stack of this program to 256 bytes, and
-            // then Linux 6.1 allows no tail call in a function that it calls.
-            match reason {
-                Reason::PassIpv4Options => {
-                    kernel.hand_on_odd();
-                    Err(Reason::PassIpv4Options)
-                }
-                Reason::PassVlanPriority => {
-                    kernel.hand_on_odd();
-                    Err(Reason::PassVlanPriority)
-                }
-                reason => Err(reason),
-            }
+        // Each by itself: a reason that has to be kept over the call would take the stack of this program to 256 bytes, and then
+        // Linux 6.1 allows no tail call in a function that it calls.
+        Err(Reason::PassIpv4Options) => {
+            kernel.hand_on_odd();
+            Err(Reason::PassIpv4Options)
         }
+        Err(Reason::PassVlanPriority) => {
+            kernel.hand_on_odd();
+            Err(Reason::PassVlanPriority)
+        }
+        Err(reason) => Err(reason),
     }
 }
 
