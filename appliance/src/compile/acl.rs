@@ -54,16 +54,12 @@ pub fn compile(input: &AclInput) -> Result<Vec<u8>, Problem> {
     {
         return Ok(Vec::new());
     }
-    let family = |is_ipv4, last| {
-        let mut cut = ranges::whole(last, input.default);
-        for (prefix, action) in ranges::sorted(&input.rules, is_ipv4) {
-            cut = ranges::lay(cut, Span::of(&prefix), |_| action);
-        }
-        ranges::starts(cut)
+    let lay = |cut, is_ipv4| {
+        ranges::sorted(&input.rules, is_ipv4).fold(cut, |cut, (prefix, action)| {
+            ranges::lay(cut, Span::of(&prefix), |_| action)
+        })
     };
-    let v4 = family(true, u128::from(u32::MAX));
-    let v6 = family(false, u128::MAX);
-    Ok(ranges::image(&v4, &v6, |action| action as u8))
+    Ok(ranges::compile(input.default, lay, |action| action as u8))
 }
 
 #[cfg(test)]

@@ -28,10 +28,21 @@ impl Span {
 /// Ranges of one address family with their values, ascending and without gaps.
 pub type Cut<T> = Vec<(Span, T)>;
 
-/// One range for all addresses.
+/// Image of both families. All addresses begin with `value`; `cut` lays prefixes of one family over it, of IPv4 if its argument is
+/// true.
 #[must_use]
-pub fn whole<T>(last: u128, value: T) -> Cut<T> {
-    vec![(Span { first: 0, last }, value)]
+pub fn compile<T: Copy + PartialEq>(
+    value: T,
+    cut: impl Fn(Cut<T>, bool) -> Cut<T>,
+    byte: impl Fn(T) -> u8,
+) -> Vec<u8> {
+    let family = |is_ipv4, last| {
+        let whole = vec![(Span { first: 0, last }, value)];
+        starts(cut(whole, is_ipv4))
+    };
+    let v4 = family(true, u128::from(u32::MAX));
+    let v6 = family(false, u128::MAX);
+    image(&v4, &v6, byte)
 }
 
 /// Changes the values of all ranges within a span by `value`, splitting ranges at its ends.
@@ -59,11 +70,16 @@ pub fn lay<T: Copy>(cut: Cut<T>, span: Span, value: impl Fn(T) -> T) -> Cut<T> {
 }
 
 /// Starts of the ranges, with neighbours of the same value merged.
-#[must_use]
-pub fn starts<T: Copy + PartialEq>(mut cut: Cut<T>) -> Vec<(u128, T)> {
+fn starts<T: Copy + PartialEq>(mut cut: Cut<T>) -> Vec<(u128, T)> {
     cut.dedup_by(|next, kept| next.1 == kept.1);
     let starts = cut.into_iter().map(|(range, value)| (range.first, value));
     starts.collect()
+}
+
+/// Prefixes of one family, in the same order.
+pub fn of_family(prefixes: &[Prefix], is_ipv4: bool) -> impl Iterator<Item = &Prefix> {
+    let is_meant = move |prefix: &&Prefix| prefix.address().is_ipv4() == is_ipv4;
+    prefixes.iter().filter(is_meant)
 }
 
 /// Prefixes of one family, the shorter before the longer.
@@ -80,8 +96,7 @@ pub fn sorted<T: Copy>(
 }
 
 /// Image of the starts of both families.
-#[must_use]
-pub fn image<T: Copy>(v4: &[(u128, T)], v6: &[(u128, T)], byte: impl Fn(T) -> u8) -> Vec<u8> {
+fn image<T: Copy>(v4: &[(u128, T)], v6: &[(u128, T)], byte: impl Fn(T) -> u8) -> Vec<u8> {
     let mut image = Vec::new();
     image.extend((v4.len() as u32).to_le_bytes());
     image.extend((v6.len() as u32).to_le_bytes());

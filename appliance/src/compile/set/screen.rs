@@ -70,19 +70,11 @@ fn compile(prefixes: &[Prefix]) -> Vec<u8> {
     if prefixes.is_empty() {
         return Vec::new();
     }
-    let family = |is_ipv4: bool, last: u128| {
-        let of_family = prefixes
-            .iter()
-            .filter(|prefix| prefix.address().is_ipv4() == is_ipv4);
-        let whole = ranges::whole(last, 0);
-        let cut = of_family.fold(whole, |cut, prefix| {
-            ranges::lay(cut, Span::of(prefix), |_| 1)
-        });
-        ranges::starts(cut)
+    let lay = |cut, is_ipv4| {
+        ranges::of_family(prefixes, is_ipv4)
+            .fold(cut, |cut, prefix| ranges::lay(cut, Span::of(prefix), |_| 1))
     };
-    let v4 = family(true, u128::from(u32::MAX));
-    let v6 = family(false, u128::MAX);
-    ranges::image(&v4, &v6, |byte| byte)
+    ranges::compile(0, lay, |byte| byte)
 }
 
 #[cfg(test)]

@@ -144,31 +144,15 @@ pub(super) fn compile_clients(views: &[ViewSet], paused: &[Prefix]) -> Arc<[u8]>
     if clients.is_empty() && paused.is_empty() {
         return Arc::default();
     }
-    let spans = |is_ipv4: bool| {
-        let views = ranges::sorted(&clients, is_ipv4);
-        let views = views.map(|(prefix, number)| (Span::of(&prefix), number));
-        let paused = paused
-            .iter()
-            .filter(|prefix| prefix.address().is_ipv4() == is_ipv4);
-        (
-            views.collect::<Vec<_>>(),
-            paused.map(Span::of).collect::<Vec<_>>(),
-        )
+    let lay = |cut, is_ipv4| {
+        let cut = ranges::sorted(&clients, is_ipv4).fold(cut, |cut, (prefix, number)| {
+            ranges::lay(cut, Span::of(&prefix), |_| number)
+        });
+        ranges::of_family(paused, is_ipv4).fold(cut, |cut, prefix| {
+            ranges::lay(cut, Span::of(prefix), |byte| byte | PAUSED)
+        })
     };
-    let family = |is_ipv4: bool, last: u128| {
-        let (views, paused) = spans(is_ipv4);
-        let mut cut = ranges::whole(last, 0);
-        for (span, number) in views {
-            cut = ranges::lay(cut, span, |_| number);
-        }
-        for span in paused {
-            cut = ranges::lay(cut, span, |byte| byte | PAUSED);
-        }
-        ranges::starts(cut)
-    };
-    let v4 = family(true, u128::from(u32::MAX));
-    let v6 = family(false, u128::MAX);
-    ranges::image(&v4, &v6, |byte| byte).into()
+    ranges::compile(0, lay, |byte| byte).into()
 }
 
 /// Named lists in the form that policy takes.
