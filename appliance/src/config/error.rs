@@ -15,8 +15,6 @@ pub const BYTE_ORDER_MARK: char = '\u{feff}';
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Errors {
     faults: Vec<Fault>,
-    /// With those that are only counted there.
-    all: Vec<Fault>,
 }
 
 /// One fault.
@@ -67,16 +65,22 @@ impl Errors {
     #[must_use]
     pub fn whole_file(file: &str, problem: impl Into<String>) -> Self {
         let file = text::line(file).into_owned();
-        let faults = vec![Fault {
-            file,
-            position: None,
-            key: String::new(),
-            problem: text::line(&problem.into()).into_owned(),
-            allowed: String::new(),
-        }];
         Self {
-            all: faults.clone(),
-            faults,
+            faults: vec![Fault {
+                file,
+                position: None,
+                key: String::new(),
+                problem: text::line(&problem.into()).into_owned(),
+                allowed: String::new(),
+            }],
+        }
+    }
+
+    /// The faults, in their order. If one key has very many, the rest of them is only counted.
+    #[must_use]
+    pub fn bounded(faults: Vec<Fault>) -> Self {
+        Self {
+            faults: bounded(faults),
         }
     }
 
@@ -84,12 +88,6 @@ impl Errors {
     #[must_use]
     pub fn faults(&self) -> &[Fault] {
         &self.faults
-    }
-
-    /// All of them, without that bound.
-    #[must_use]
-    pub fn all(&self) -> &[Fault] {
-        &self.all
     }
 }
 
@@ -283,10 +281,8 @@ impl ConfigText {
     /// Takes the warnings, in the order of their lines.
     pub fn take_warnings(&mut self) -> Errors {
         let warnings = std::mem::take(&mut self.warnings);
-        let faults = self.in_order(warnings);
         Errors {
-            all: faults.clone(),
-            faults,
+            faults: self.in_order(warnings),
         }
     }
 
@@ -342,14 +338,15 @@ impl ConfigText {
         !self.faults.is_empty()
     }
 
-    /// Takes the faults, in the order of their lines.
-    pub fn take_errors(&mut self) -> Errors {
+    /// Takes all faults, in the order of their lines.
+    pub fn take_faults(&mut self) -> Vec<Fault> {
         let faults = std::mem::take(&mut self.faults);
-        let all = self.in_order(faults);
-        Errors {
-            faults: bounded(all.clone()),
-            all,
-        }
+        self.in_order(faults)
+    }
+
+    /// Takes the faults as they are reported.
+    pub fn take_errors(&mut self) -> Errors {
+        Errors::bounded(self.take_faults())
     }
 
     /// By file and line; those of all files come first.

@@ -16,7 +16,7 @@ use super::error::{BYTE_ORDER_MARK, ConfigText};
 use super::read::Document;
 use super::schema::{FILES_MAX, Include};
 use super::section::Section;
-use super::{CONFIG_BYTES_MAX, text_of};
+use super::text_of;
 use crate::os::files;
 use crate::text;
 
@@ -83,8 +83,7 @@ fn read(
         }
         known.push((identity, file.clone()));
     }
-    let room = CONFIG_BYTES_MAX.saturating_sub(source.bytes() as u64);
-    match text_of(&wanted.path, room) {
+    match text_of(&wanted.path, source.bytes() as u64) {
         Ok(text) => {
             let start = source.append(&file, &text);
             Some(format!("{:start$}{}", "", without_mark(&text)))

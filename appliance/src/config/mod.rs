@@ -119,8 +119,8 @@ impl Config {
     /// The file cannot be read, or has faults: all of them, with their lines.
     pub fn load(path: &Path) -> Result<Self, Errors> {
         let file = text::path(path);
-        match text_of(path, CONFIG_BYTES_MAX) {
-            Ok(text) => Self::read(&file, path, &text),
+        match text_of(path, 0) {
+            Ok(text) => Self::read(&file, path, &text).map_err(Errors::bounded),
             Err((None, problem)) => Err(Errors::whole_file(&file, problem)),
             Err((Some(valid), problem)) => {
                 let mut source = ConfigText::new(&file, &valid);
@@ -135,14 +135,15 @@ impl Config {
     /// # Errors
     /// The text has faults: all of them, with their lines.
     pub fn parse(file: &str, text: &str) -> Result<Self, Errors> {
-        Self::read(file, Path::new(file), text)
+        Self::read(file, Path::new(file), text).map_err(Errors::bounded)
     }
 
-    fn read(file: &str, path: &Path, text: &str) -> Result<Self, Errors> {
+    /// With every fault there is.
+    fn read(file: &str, path: &Path, text: &str) -> Result<Self, Vec<Fault>> {
         let mut source = ConfigText::new(file, text);
         let texts = include::gather(&mut source, path, text);
         let Some(mut document) = Document::parse(&mut source, &texts) else {
-            return Err(source.take_errors());
+            return Err(source.take_faults());
         };
         let interfaces = document.many::<Interface>();
         let upstreams = document.many::<Upstream>();
@@ -180,7 +181,7 @@ impl Config {
         shield::shield(&mut source, &config.shield, &interfaces);
         shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {
-            return Err(source.take_errors());
+            return Err(source.take_faults());
         }
         Ok(Self {
             interfaces: interfaces
@@ -235,14 +236,14 @@ impl Config {
     }
 }
 
-/// The text of a file of at most so many bytes: those that the files before it leave.
+/// The text of a file behind others of the config, which have so many bytes together: 0 for the first.
 ///
 /// # Errors
 /// Why it has none, and what of it is text where a part is.
-fn text_of(path: &Path, bytes_max: u64) -> Result<String, (Option<String>, String)> {
-    let bytes = files::read(path, bytes_max).map_err(|error| {
-        let is_one_of_many = bytes_max < CONFIG_BYTES_MAX;
-        let why = if is_one_of_many && error.kind() == ErrorKind::FileTooLarge {
+fn text_of(path: &Path, bytes_before: u64) -> Result<String, (Option<String>, String)> {
+    let room = CONFIG_BYTES_MAX.saturating_sub(bytes_before);
+    let bytes = files::read(path, room).map_err(|error| {
+        let why = if bytes_before > 0 && error.kind() == ErrorKind::FileTooLarge {
             format!("with it, all files together have more than {CONFIG_BYTES_MAX} bytes")
         } else {
             files::why(&error)

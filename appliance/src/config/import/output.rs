@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::taken::{Draft, Group, Served};
 use super::{Imported, Line};
@@ -175,8 +176,8 @@ pub fn write(draft: Draft) -> Imported {
 
 /// Lines that are refused, from 0, and why.
 fn refused(output: &Output) -> Option<Vec<(usize, String)>> {
-    let errors = Config::parse("config", &output.text()).err()?;
-    let told = errors.all().iter().map(|fault| {
+    let faults = Config::read("config", Path::new("config"), &output.text()).err()?;
+    let told = faults.iter().map(|fault| {
         let line = fault.position.map_or(0, |position| position.line);
         (
             line.saturating_sub(1),
