@@ -122,11 +122,7 @@ impl Draft {
                 .push(line.told("no server is named: resolv_file stays in"));
         }
         // dnsmasq asks the one that answers first, unless it is told otherwise.
-        let is_set = self
-            .values
-            .get("forward")
-            .is_some_and(|keys| keys.iter().any(|(key, _)| *key == "strategy"));
-        if !is_set {
+        if !self.has("forward", "strategy") {
             self.set(
                 "forward",
                 "strategy",
@@ -140,10 +136,7 @@ impl Draft {
         if !self.without_hosts {
             self.add("local", "hosts", quoted(HOSTS), &own("dnsmasq's default"));
         }
-        let has_leases = self
-            .values
-            .get("local")
-            .is_some_and(|keys| keys.iter().any(|(key, _)| *key == "dnsmasq_leases"));
+        let has_leases = self.has("local", "dnsmasq_leases");
         if let Some(line) = self.gives_leases.take().filter(|_| !has_leases) {
             self.add("local", "dnsmasq_leases", quoted(LEASES), &line);
         }

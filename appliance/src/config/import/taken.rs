@@ -52,7 +52,7 @@ pub struct Draft {
     pub listed: Vec<String>,
     /// The files that it was read from.
     pub files: BTreeSet<String>,
-    pub(super) values: BTreeMap<&'static str, Keys>,
+    values: BTreeMap<&'static str, Keys>,
     /// Elements of its lists, by section and key.
     elements: HashSet<(&'static str, &'static str, String)>,
     /// The group of each domain with servers, by its place in `groups` until domains with the same servers are joined.
@@ -207,21 +207,32 @@ impl Draft {
         value: impl ToString,
         line: &Line,
     ) {
-        let keys = self.values.entry(section).or_default();
         let value = KeyValue {
             text: value.to_string(),
             from: line.clone(),
             is_element: false,
         };
-        match keys.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, values)) => {
-                let before = std::mem::replace(values, vec![value]);
-                let why = format!("{} says otherwise, and is what counts", line.place);
-                self.listed
-                    .extend(before.iter().map(|before| before.from.told(&why)));
-            }
-            None => keys.push((key, vec![value])),
-        }
+        let before = std::mem::replace(self.values_of(section, key), vec![value]);
+        let why = format!("{} says otherwise, and is what counts", line.place);
+        self.listed
+            .extend(before.iter().map(|before| before.from.told(&why)));
+    }
+
+    /// Values of a key. It stands in the config from now on.
+    fn values_of(&mut self, section: &'static str, key: &'static str) -> &mut Vec<KeyValue> {
+        let keys = self.values.entry(section).or_default();
+        let index = keys.iter().position(|(known, _)| *known == key);
+        let index = index.unwrap_or_else(|| {
+            keys.push((key, Vec::new()));
+            keys.len() - 1
+        });
+        &mut keys[index].1
+    }
+
+    /// True if a key stands in the config.
+    pub(super) fn has(&self, section: &str, key: &str) -> bool {
+        let keys = self.values.get(section);
+        keys.is_some_and(|keys| keys.iter().any(|(known, _)| *known == key))
     }
 
     /// Adds to a list, unless it is there.
@@ -235,16 +246,11 @@ impl Draft {
         if !self.elements.insert((section, key, text.clone())) {
             return;
         }
-        let value = KeyValue {
+        self.values_of(section, key).push(KeyValue {
             text,
             from: line.clone(),
             is_element: true,
-        };
-        let keys = self.values.entry(section).or_default();
-        match keys.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, values)) => values.push(value),
-            None => keys.push((key, vec![value])),
-        }
+        });
     }
 
     fn add_all(&mut self, section: &'static str, key: &'static str, all: Vec<String>, line: &Line) {
