@@ -40,7 +40,9 @@ impl Config {
         }
     }
 
-    fn server_files(&self) -> Vec<std::path::PathBuf> {
+    /// Files that name upstream servers.
+    #[must_use]
+    pub fn server_files(&self) -> Vec<std::path::PathBuf> {
         let files = self.upstreams.iter();
         let files = files.filter_map(|group| group.resolv_file.as_deref());
         files.map(Into::into).collect()

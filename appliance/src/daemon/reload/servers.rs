@@ -1,6 +1,7 @@
 //! Upstream servers: where they are by now, and what files say of them; or what those said last where they say nothing now.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use log::{info, warn};
@@ -58,9 +59,7 @@ impl ResolvFiles {
             };
             self.last.insert(path.to_owned(), taken);
         }
-        let known = std::mem::replace(&mut self.faults, faults);
-        let new = self.faults.iter().filter(|fault| !known.contains(fault));
-        new.for_each(|fault| warn!("{fault}"));
+        warn_of_new(&mut self.faults, faults);
         self.faults.iter().map(ToString::to_string).collect()
     }
 
@@ -81,10 +80,10 @@ impl ResolvFiles {
         let plan = config.plan_with(devices, &found);
         let missing = plan.missing.faults().iter();
         let missing = missing.filter(|fault| fault.key == "upstream.resolv_file");
-        let missing: Vec<String> = missing.map(ToString::to_string).collect();
-        let known = std::mem::replace(&mut self.missing, missing);
-        let new = self.missing.iter().filter(|fault| !known.contains(fault));
-        new.for_each(|fault| warn!("{fault}"));
+        warn_of_new(
+            &mut self.missing,
+            missing.map(ToString::to_string).collect(),
+        );
         plan
     }
 }
@@ -92,12 +91,7 @@ impl ResolvFiles {
 impl ThreadState {
     /// Reads the files that name upstream servers, where there are any, and has those asked.
     pub(super) fn read_servers(&mut self) {
-        if self
-            .config
-            .upstreams
-            .iter()
-            .all(|group| group.resolv_file.as_deref().is_none())
-        {
+        if self.config.server_files().is_empty() {
             return;
         }
         self.resolv.read(&self.config);
@@ -133,6 +127,13 @@ impl ThreadState {
         self.reloader.set_addresses(servers, links);
         self.send_set();
     }
+}
+
+/// Logs those faults that are not known yet, and remembers all of them.
+fn warn_of_new<T: PartialEq + fmt::Display>(known: &mut Vec<T>, faults: Vec<T>) {
+    let new = faults.iter().filter(|fault| !known.contains(fault));
+    new.for_each(|fault| warn!("{fault}"));
+    *known = faults;
 }
 
 fn shown(found: &ResolvConf) -> String {
