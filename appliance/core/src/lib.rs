@@ -17,7 +17,6 @@ pub mod counters;
 pub mod dns;
 pub mod engine;
 pub mod forward;
-pub mod latency;
 pub mod limits;
 pub mod policy;
 pub mod rate;

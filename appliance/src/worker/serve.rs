@@ -1,10 +1,10 @@
 //! What a worker does when one of its sources has an event.
 
 use xdnsd_core::counters::Counter;
+use xdnsd_core::counters::latency::Tier;
 use xdnsd_core::dns::header::{Header, flag};
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
 use xdnsd_core::forward::via::{ResponseOrigin, SourcePort, Via};
-use xdnsd_core::latency::Tier;
 use xdnsd_core::limits::BATCH;
 use xdnsd_core::wire;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use xdnsd_core::counters::Counter;
+use xdnsd_core::counters::{self, Counter};
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts, Upstream};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
@@ -146,11 +146,7 @@ impl SocketStats {
     }
 
     fn add(&self, index: usize, more: u64) {
-        let count = &self.counts[index];
-        count.store(
-            count.load(Ordering::Relaxed).wrapping_add(more),
-            Ordering::Relaxed,
-        );
+        counters::add(&self.counts[index], more);
     }
 
     /// Publishes the socket's statistics; for the `first` socket of a UMEM, chunks outside any socket are included.

@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::add;
+
 xdnsd_abi::counters! {
     /// Where an answer came from, as far as user space gives it.
     pub enum Tier: usize {
@@ -83,12 +85,6 @@ impl LatencyReading {
         }
         self.micros = self.micros.wrapping_add(other.micros);
     }
-}
-
-/// One thread writes, so a load and a store are enough.
-fn add(value: &AtomicU64, more: u64) {
-    let sum = value.load(Ordering::Relaxed).wrapping_add(more);
-    value.store(sum, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ pub trait Exposition {
     fn seconds(&mut self, name: &str, labels: &[(&str, &str)], micros: u64);
 }
 
+/// A number of microseconds in seconds, with six decimals.
+pub fn in_seconds(micros: u64) -> String {
+    let (secs, rest) = (micros / 1_000_000, micros % 1_000_000);
+    format!("{secs}.{rest:06}")
+}
+
 /// The text exposition format, version 0.0.4.
 #[derive(Debug, Default)]
 pub struct Prometheus(pub String);
@@ -37,8 +43,7 @@ impl Exposition for Prometheus {
     }
 
     fn seconds(&mut self, name: &str, labels: &[(&str, &str)], micros: u64) {
-        let (secs, rest) = (micros / 1_000_000, micros % 1_000_000);
-        self.line(name, labels, &format!("{secs}.{rest:06}"));
+        self.line(name, labels, &in_seconds(micros));
     }
 }
 

@@ -1,9 +1,9 @@
 //! How long answers took, as a histogram by tier over all workers.
 
 use xdnsd_core::counters::Counters;
-use xdnsd_core::latency::{BOUNDS_MICROS, LatencyReading, Tier};
+use xdnsd_core::counters::latency::{BOUNDS_MICROS, LatencyReading, Tier};
 
-use super::exposition::Exposition;
+use super::exposition::{Exposition, in_seconds};
 
 /// By [`Tier`].
 pub type LatencyReadings = [LatencyReading; Tier::COUNT];
@@ -42,7 +42,7 @@ pub fn write(readings: &LatencyReadings, out: &mut dyn Exposition) {
 
 /// The shortest decimal: `0.00001`, `2`.
 fn seconds(micros: u64) -> String {
-    let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
+    let text = in_seconds(micros);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::super::exposition::{Json, Prometheus};
     use super::{read, seconds, write};
     use xdnsd_core::counters::Counters;
-    use xdnsd_core::latency::Tier;
+    use xdnsd_core::counters::latency::Tier;
 
     #[test]
     fn bounds_are_written_as_people_write_them() {

@@ -1,7 +1,7 @@
 //! Answers that are odd but legal: what is kept of them, and what is not.
 
 use super::harness::*;
-use crate::latency::BOUNDS_MICROS;
+use crate::counters::latency::BOUNDS_MICROS;
 
 #[test]
 fn only_the_questions_own_chain_is_kept() {

@@ -13,9 +13,9 @@ pub(super) use std::string::String;
 pub(super) use std::vec::Vec;
 pub(super) use std::{format, vec};
 
+use crate::counters::latency::{LatencyReading, Tier};
 use crate::dns::edns::Edns;
 use crate::dns::record::Records;
-use crate::latency::{LatencyReading, Tier};
 use core::sync::atomic::AtomicU64;
 use hickory_proto::op::{Edns as HickoryEdns, MessageType, OpCode, Query as HickoryQuery};
 use hickory_proto::rr::rdata::NULL;
