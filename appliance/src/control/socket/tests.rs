@@ -1,5 +1,6 @@
 use super::arriving::ARRIVING_MAX;
 use super::*;
+use crate::testing::Folder;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -8,28 +9,9 @@ use std::sync::{Arc, Mutex};
 /// Timeout for what has to happen.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A directory of the test, removed at its end.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new(test: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("xdnsd-control-{}-{test}", std::process::id()));
-        // An earlier process of this number was killed.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).expect("a new directory");
-        Self(path)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("sock")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Path of a socket in the folder.
+fn socket_in(folder: &Folder) -> PathBuf {
+    folder.path().join("sock")
 }
 
 fn commands() -> Commands {
@@ -72,8 +54,8 @@ fn asked(path: &Path, request: &str) -> Result<String, String> {
 
 #[test]
 fn requests_are_carried_out_or_refused_in_words() {
-    let directory = Directory::new("requests");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let control = Control::bind(&path).expect("a free path");
     let _file = spawn(control);
     let lines = asked(&path, "cache dump a.example").expect("a whole answer");
@@ -97,8 +79,8 @@ fn requests_are_carried_out_or_refused_in_words() {
 
 #[test]
 fn what_is_wrong_may_take_several_lines_and_nothing_moves_the_cursor() {
-    let directory = Directory::new("lines");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let control = Control::bind(&path).expect("a free path");
     let _file = spawn(control);
     let mut out = Vec::new();
@@ -111,8 +93,8 @@ fn what_is_wrong_may_take_several_lines_and_nothing_moves_the_cursor() {
 
 #[test]
 fn where_nobody_answers_it_says_what_to_do() {
-    let directory = Directory::new("nobody");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let shown = path.display();
     let nobody = format!("no xdnsd listens at {shown}: not running, or --socket PATH");
     assert_eq!(asked(&path, "stats"), Err(nobody.clone()), "no such file");
@@ -121,15 +103,15 @@ fn where_nobody_answers_it_says_what_to_do() {
     let below = path.join("below");
     let error = asked(&below, "stats").expect_err("its folder is a socket");
     assert!(error.starts_with("no xdnsd listens at "), "{error}");
-    let long = directory.0.join("x".repeat(120));
+    let long = folder.path().join("x".repeat(120));
     let error = asked(&long, "stats").expect_err("too long");
     assert!(error.ends_with("at most 107 bytes"), "{error}");
 }
 
 /// Result of a reload by a daemon that sends these lines, with short timeouts.
 fn reloaded(said: &'static [&[u8]]) -> Result<String, String> {
-    let directory = Directory::new(&format!("slow-{}", said.len()));
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let listener = listen_for_root(&path).expect("a listener");
     let moment = Duration::from_millis(20);
     let mut out = Vec::new();
@@ -165,8 +147,8 @@ fn a_slow_answer_is_waited_for_once_the_daemon_has_said_that_it_is_there() {
 /// A daemon that accepts late and then stays silent: the timeout counts once, not twice.
 #[test]
 fn a_daemon_that_hangs_is_waited_for_once_in_all() {
-    let directory = Directory::new("hangs-twice");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let hung = UnixListener::bind(&path).expect("a listener");
     // The kernel's queue has room for one more than the backlog.
     socket::listen(&hung, socket::Backlog::new(0).expect("a length")).expect("it listens");
@@ -188,8 +170,8 @@ fn a_daemon_that_hangs_is_waited_for_once_in_all() {
 /// With a full queue even connect(2) would wait for ever.
 #[test]
 fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
-    let directory = Directory::new("hung");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let _hung = listen_for_root(&path).expect("a listener");
     let patience = Duration::from_millis(50);
     let mut waiting = Vec::new();
@@ -207,8 +189,8 @@ fn a_daemon_that_hangs_is_not_waited_for_for_ever() {
 /// While a file does not answer: other clients are served, those that want files as well wait, up to a limit.
 #[test]
 fn who_waits_for_a_file_keeps_nobody_else_waiting() {
-    let directory = Directory::new("files");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let (server, _file) = Control::bind(&path).expect("a free path").split();
     let (go, hangs) = mpsc::channel::<()>();
     let hangs = Mutex::new(hangs);
@@ -288,8 +270,8 @@ fn a_request_that_takes_too_long_is_not_read_on() {
 /// same, and the oldest silent one is told why it is closed.
 #[test]
 fn idle_clients_hold_up_nobody_and_the_oldest_goes_first() {
-    let directory = Directory::new("idle");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let _file = spawn(Control::bind(&path).expect("a free path"));
     let begin = |text: &[u8]| {
         let client = UnixStream::connect(&path).expect("it listens");
@@ -313,8 +295,8 @@ fn idle_clients_hold_up_nobody_and_the_oldest_goes_first() {
 /// A client that does not read a long answer.
 #[test]
 fn who_does_not_read_a_long_answer_holds_up_no_short_one() {
-    let directory = Directory::new("unread");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let (server, _file) = Control::bind(&path).expect("a free path").split();
     let (fill, filled) = mpsc::channel();
     let commands = Commands::default()
@@ -340,8 +322,8 @@ fn who_does_not_read_a_long_answer_holds_up_no_short_one() {
 
 #[test]
 fn a_client_that_breaks_the_protocol_is_dropped() {
-    let directory = Directory::new("hostile");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let control = Control::bind(&path).expect("a free path");
     let _file = spawn(control);
     let endless = UnixStream::connect(&path).expect("it listens");
@@ -365,8 +347,8 @@ fn a_client_that_breaks_the_protocol_is_dropped() {
 
 #[test]
 fn the_socket_is_for_its_owner_only() {
-    let directory = Directory::new("mode");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     let control = Control::bind(&path).expect("a free path");
     let metadata = fs::symlink_metadata(&path).expect("the socket file");
     assert!(metadata.file_type().is_socket());
@@ -377,8 +359,8 @@ fn the_socket_is_for_its_owner_only() {
 
 #[test]
 fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
-    let directory = Directory::new("stale");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
     assert!(path.exists());
     let control = Control::bind(&path).expect("nobody listens there");
@@ -398,8 +380,8 @@ fn a_dead_processs_socket_is_replaced_and_a_living_ones_is_not() {
 /// The obstacle that is reported in advance is the attempt's error, and names the path once.
 #[test]
 fn where_no_socket_can_be_is_known_before_it_is_tried() {
-    let directory = Directory::new("obstacle");
-    let path = directory.socket();
+    let folder = Folder::new();
+    let path = socket_in(&folder);
     assert_eq!(obstacle(&path), None);
     drop(UnixListener::bind(&path).expect("a listener that leaves its file"));
     assert_eq!(obstacle(&path), None, "it is replaced");

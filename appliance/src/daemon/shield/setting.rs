@@ -233,33 +233,26 @@ fn line_of(text: &str) -> Option<(u8, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use crate::testing::Folder;
 
     const NAME: &str = "net.ipv4.tcp_syncookies";
 
     /// A file as the setting, and a folder for the previous value.
-    struct Machine(PathBuf);
+    struct Machine(Folder);
 
     impl Machine {
         fn new(value: u8) -> Self {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path =
-                std::env::temp_dir().join(format!("xdnsd-shield-{}-{number}", std::process::id()));
-            // An earlier process of this number was killed.
-            let _ = fs::remove_dir_all(&path);
-            fs::create_dir(&path).expect("a folder");
-            let machine = Self(path);
+            let machine = Self(Folder::new());
             machine.set(value);
             machine
         }
 
         fn setting(&self) -> PathBuf {
-            self.0.join("tcp_syncookies")
+            self.0.path().join("tcp_syncookies")
         }
 
         fn memory(&self) -> PathBuf {
-            self.0.join("state")
+            self.0.path().join("state")
         }
 
         fn set(&self, value: u8) {
@@ -274,12 +267,6 @@ mod tests {
         fn start(&self, place: &str) -> Setting {
             let kernels = sysctl::Sysctl::at(&self.setting());
             Setting::of(NAME, kernels, Some(self.memory()), place.into())
-        }
-    }
-
-    impl Drop for Machine {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -383,7 +370,7 @@ mod tests {
     fn its_folder_is_made() {
         let machine = Machine::new(1);
         let kernels = sysctl::Sysctl::at(&machine.setting());
-        let path = machine.0.join("new/folder/state");
+        let path = machine.0.path().join("new/folder/state");
         assert_eq!(obstacle(&path), None);
         let mut cookies = Setting::of(NAME, kernels, Some(path.clone()), "here".into());
         assert_eq!(cookies.take(), Ok(()));
@@ -415,7 +402,7 @@ mod tests {
             device.starts_with("/dev/null: is a device, not a file; "),
             "{device}"
         );
-        let folder = said(&machine.0).expect("it cannot be");
+        let folder = said(machine.0.path()).expect("it cannot be");
         assert!(folder.contains(": is a folder, not a file; "), "{folder}");
     }
 }

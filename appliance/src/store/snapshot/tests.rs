@@ -8,30 +8,13 @@ use xdnsd_lab::wait::wait_until;
 use super::*;
 use crate::store::SnapshotWriter;
 use crate::store::shared::tests::{BODY, fill, head, names, test_cache};
+use crate::testing::Folder;
 
 const NAMES: [&str; 3] = ["a.example.", "b.example.", "c.example."];
 
-/// A temporary folder, removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(test: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("xdnsd-store-{}-{test}", std::process::id()));
-        // An earlier process of this number was killed.
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).expect("a new folder");
-        Self(path)
-    }
-
-    fn store(&self) -> Store {
-        Store::new(&self.0.join("cache"), 86_400)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// The store of a snapshot in the folder.
+fn store_in(folder: &Folder) -> Store {
+    Store::new(&folder.path().join("cache"), 86_400)
 }
 
 /// Stored now, for five minutes.
@@ -50,8 +33,8 @@ fn load_anew(store: &Store, cache: &SharedCache) -> Restored {
 #[test]
 fn what_is_saved_is_restored() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("round");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     assert_eq!(
         store.load(cache, clock::now()).to_string(),
         "no snapshot to restore"
@@ -76,7 +59,7 @@ fn what_is_saved_is_restored() {
             );
         }
     }
-    let listed: Vec<_> = fs::read_dir(&folder.0).expect("the folder").collect();
+    let listed: Vec<_> = fs::read_dir(folder.path()).expect("the folder").collect();
     assert_eq!(listed.len(), 1, "nothing unfinished is left: {listed:?}");
 }
 
@@ -122,7 +105,7 @@ fn why_an_age_is_unknown_is_said() {
 #[test]
 fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() {
     let cache = test_cache!(8192);
-    let store = Folder::new("age").store();
+    let store = store_in(&Folder::new());
     let (saved_at, now) = (clock::now(), clock::now());
     let mut records = Vec::new();
     let mut add = |name: &[u8], head: Head| {
@@ -190,19 +173,19 @@ fn an_age_that_is_known_is_taken_off_and_failures_and_the_long_stale_stay_out() 
 /// Writes a snapshot of three names and returns its bytes.
 fn sample(folder: &Folder, cache: &SharedCache) -> Vec<u8> {
     fill(cache, &NAMES, &fresh());
-    folder.store().save(cache).expect("a folder to write to");
-    fs::read(folder.0.join("cache")).expect("the snapshot")
+    store_in(folder).save(cache).expect("a folder to write to");
+    fs::read(folder.path().join("cache")).expect("the snapshot")
 }
 
 #[test]
 fn a_file_cut_at_any_length_gives_what_is_whole() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("cut");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     let whole = sample(&folder, cache);
     let mut last = 0;
     for len in 0..=whole.len() {
-        fs::write(folder.0.join("cache"), &whole[..len]).expect("the folder");
+        fs::write(folder.path().join("cache"), &whole[..len]).expect("the folder");
         let restored = load_anew(&store, cache);
         assert_eq!(restored.answers, cache.len(), "{len}: {restored}");
         assert!(
@@ -221,14 +204,14 @@ fn a_file_cut_at_any_length_gives_what_is_whole() {
 #[test]
 fn any_flipped_byte_costs_at_most_its_record() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("flip");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     let whole = sample(&folder, cache);
     for at in 0..whole.len() {
         for mask in [0x01, 0x80, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] ^= mask;
-            fs::write(folder.0.join("cache"), &bytes).expect("the folder");
+            fs::write(folder.path().join("cache"), &bytes).expect("the folder");
             let restored = load_anew(&store, cache);
             let expected = if at < SnapshotHeader::LEN { 6 } else { 5 };
             let foreign = restored.file.is_none() && at < 10;
@@ -250,14 +233,14 @@ fn any_flipped_byte_costs_at_most_its_record() {
 #[test]
 fn the_generation_before_serves_where_the_newest_is_useless() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("before");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     let first = sample(&folder, cache);
     fill(cache, &["d.example."], &fresh());
     store.save(cache).expect("a folder to write to");
-    let newest = folder.0.join("cache");
+    let newest = folder.path().join("cache");
     assert_eq!(
-        fs::read(folder.0.join("cache.old")).expect("the one before"),
+        fs::read(folder.path().join("cache.old")).expect("the one before"),
         first
     );
     assert_eq!(load_anew(&store, cache).answers, 8);
@@ -279,7 +262,7 @@ fn the_generation_before_serves_where_the_newest_is_useless() {
         assert!(
             line.starts_with(&format!(
                 "restored 6 answers from {}",
-                folder.0.join("cache.old").display()
+                folder.path().join("cache.old").display()
             )),
             "{line}"
         );
@@ -302,14 +285,14 @@ fn the_generation_before_serves_where_the_newest_is_useless() {
 #[test]
 fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("long");
+    let folder = Folder::new();
     let whole = sample(&folder, cache);
     let file = File::options()
         .write(true)
-        .open(folder.0.join("cache"))
+        .open(folder.path().join("cache"))
         .expect("the snapshot");
     file.set_len(1 << 40).expect("a sparse file");
-    let restored = load_anew(&folder.store(), cache);
+    let restored = load_anew(&store_in(&folder), cache);
     assert_eq!((restored.answers, restored.broken), (6, 1), "{restored}");
     assert!(
         restored
@@ -323,13 +306,13 @@ fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
 #[test]
 fn the_writer_writes_what_changed_and_only_that() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("keeper");
-    let path = folder.0.join("cache");
+    let folder = Folder::new();
+    let path = folder.path().join("cache");
     let changes = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&changes);
     let keep = |interval| {
         let count = Arc::clone(&count);
-        SnapshotWriter::spawn(folder.store(), cache, interval, move || {
+        SnapshotWriter::spawn(store_in(&folder), cache, interval, move || {
             count.load(Ordering::Relaxed)
         })
         .expect("a thread")
@@ -364,10 +347,13 @@ fn the_writer_writes_what_changed_and_only_that() {
 #[test]
 fn the_unfinished_file_is_never_what_somebody_else_put_there() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("planted");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     fill(cache, &NAMES, &fresh());
-    let (victim, unfinished) = (folder.0.join("victim"), folder.0.join("cache.tmp"));
+    let (victim, unfinished) = (
+        folder.path().join("victim"),
+        folder.path().join("cache.tmp"),
+    );
     type Plant = fn(&Path, &Path);
     let plants: [Plant; 4] = [
         |victim, place| std::os::unix::fs::symlink(victim, place).expect("a link"),
@@ -397,11 +383,11 @@ fn the_unfinished_file_is_never_what_somebody_else_put_there() {
 fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
     use std::os::unix::fs::{PermissionsExt, chown};
     let cache = test_cache!(8192);
-    let folder = Folder::new("foreign");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     fill(cache, &NAMES, &fresh());
     store.save(cache).expect("saved");
-    let file = folder.0.join("cache");
+    let file = folder.path().join("cache");
     let with_mode =
         |mode| fs::set_permissions(&file, PermissionsExt::from_mode(mode)).expect("mode");
     let refused = |why: &str| {
@@ -424,7 +410,7 @@ fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
         chown(&file, Some(0), None).expect("given back");
     }
     assert_eq!(load_anew(&store, cache).answers, 6);
-    let moved = folder.0.join("elsewhere");
+    let moved = folder.path().join("elsewhere");
     fs::rename(&file, &moved).expect("renamed");
     std::os::unix::fs::symlink(&moved, &file).expect("a link");
     refused("is a symbolic link, not a file");
@@ -433,9 +419,9 @@ fn a_snapshot_that_somebody_else_could_have_written_is_not_believed() {
 #[test]
 fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("in-the-way");
-    let store = folder.store();
-    let file = folder.0.join("cache");
+    let folder = Folder::new();
+    let store = store_in(&folder);
+    let file = folder.path().join("cache");
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
     assert!(
         store
@@ -458,18 +444,18 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
         file.display()
     );
     assert_eq!(error, expected);
-    assert!(file.is_dir() && !folder.0.join("cache.old").exists());
+    assert!(file.is_dir() && !folder.path().join("cache.old").exists());
 }
 
 /// Such as the config, whose path was written twice.
 #[test]
 fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("not-ours");
-    let store = folder.store();
+    let folder = Folder::new();
+    let store = store_in(&folder);
     fill(cache, &["a.example."], &fresh());
     const FOREIGN: [&[u8]; 2] = [b"[[interface]]\nname = \"lan0\"\n", b"x"];
-    let [newest, before] = ["cache", "cache.old"].map(|name| folder.0.join(name));
+    let [newest, before] = ["cache", "cache.old"].map(|name| folder.path().join(name));
     let foreign = |file: &Path| {
         let file = file.display();
         format!("{file}: exists and is not a snapshot: remove it, or name another file; ")
@@ -511,17 +497,21 @@ fn a_file_of_somebody_else_is_neither_replaced_nor_renamed() {
 #[test]
 fn what_stands_in_the_way_of_a_snapshot_is_known_before_one_is_written() {
     let cache = test_cache!(8192);
-    let folder = Folder::new("folder");
+    let folder = Folder::new();
     let store = |path: &Path| Store::new(path, 60).named_at("f:9:1: cache.snapshot");
     let long = "x".repeat(253);
     for name in ["cache", "not/there/yet/cache"] {
-        assert_eq!(store(&folder.0.join(name)).obstacle(), None, "it is made");
+        assert_eq!(
+            store(&folder.path().join(name)).obstacle(),
+            None,
+            "it is made"
+        );
     }
-    fs::write(folder.0.join("file"), "").expect("written");
+    fs::write(folder.path().join("file"), "").expect("written");
     for folders in ["folder", "before.old", "unfinished.tmp"] {
-        fs::create_dir(folder.0.join(folders)).expect("a folder");
+        fs::create_dir(folder.path().join(folders)).expect("a folder");
     }
-    let here = |name: &str| folder.0.join(name);
+    let here = |name: &str| folder.path().join(name);
     for (path, at, what) in [
         (here("file/cache"), here("file"), "this is not a folder"),
         (
