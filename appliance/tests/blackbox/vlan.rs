@@ -10,12 +10,12 @@ use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::lab::{
-    CLIENT_V4, CLIENT_V6, LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4, UPSTREAM_V6, VLAN_CLIENT_V4,
-    VLAN_CLIENT_V6, VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
+    LAN, LAN_V4, LAN_V6, Lab, Spec, UPSTREAM_V4, UPSTREAM_V6, VLAN_CLIENT_V4, VLAN_CLIENT_V6,
+    VLAN_ID, VLAN_V4, VLAN_V6, VlanTag,
 };
 use xdnsd_lab::wait::wait_until;
 
-use crate::shield::protect::{PORT, comes_again, greet, serve};
+use crate::shield::protect::{PORT, comes_again, greets_both, serve};
 use crate::shield::{wait_state, with_program};
 use crate::support::TIMEOUT;
 use crate::support::client::{DNS_PORT, Family, RawClient, UdpClient};
@@ -232,13 +232,7 @@ fn a_host_is_protected_from_the_clients_of_a_vlan_and_they_come_again() -> Resul
     scene.daemon.wait_log_count("answers leave again", 1)?;
     serve(&scene.lab.upstream)?;
     let before = scene.daemon.metrics()?;
-    for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
-        assert!(greet(
-            &scene.lab.client,
-            local,
-            SocketAddr::new(host, PORT)
-        )?);
-    }
+    greets_both(&scene.lab.client, hosts)?;
     scene.lab.client.ip(&format!(
         "route add {UPSTREAM_V4}/32 via {VLAN_V4} src {VLAN_CLIENT_V4}
          route add {UPSTREAM_V6}/128 via {VLAN_V6} src {VLAN_CLIENT_V6}\n"

@@ -64,6 +64,14 @@ pub fn greet(client: &Namespace, local: IpAddr, server: SocketAddr) -> Result<bo
     }
 }
 
+/// Each host answers the client at once, over its family.
+pub fn greets_both(client: &Namespace, hosts: [IpAddr; 2]) -> Result<()> {
+    for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
+        assert!(greet(client, local, SocketAddr::new(host, PORT))?);
+    }
+    Ok(())
+}
+
 /// The first connection is reset, and the next ones are answered; other ports are not protected.
 pub fn comes_again(client: &Namespace, local: IpAddr, host: IpAddr) -> Result<()> {
     assert!(greet(client, local, SocketAddr::new(host, OTHER_PORT))?);
@@ -172,13 +180,7 @@ fn where_answers_go_nowhere_all_passes() -> Result<()> {
     let hosts = [IpAddr::from(UPSTREAM_V4), IpAddr::from(UPSTREAM_V6)];
     let scene = scene!(setup(LAN, hosts));
     serve(&scene.lab.upstream)?;
-    for (local, host) in [CLIENT_V4.into(), CLIENT_V6.into()].into_iter().zip(hosts) {
-        assert!(greet(
-            &scene.lab.client,
-            local,
-            SocketAddr::new(host, PORT)
-        )?);
-    }
+    greets_both(&scene.lab.client, hosts)?;
     let status = scene.daemon.control("shield status")?;
     let not = format!(
         "{LAN}: protects {UPSTREAM_V4}/32, port {PORT}: not in force (answers_lost): all to it passes\n"
