@@ -83,24 +83,26 @@ pub fn compare(
         eprintln!("round {round} of {}", plan.rounds);
         ensure!(!signals.wait(Duration::ZERO), "interrupted");
         let hits = hits(sides, plan, round, directory)?;
-        let mut turn = |at: usize| {
+        let turns = either_first(round, |at| {
             let side = &sides[at];
             ground.program = side.programs.path(KIND);
             turn(side, hits[at], plan, &ground, directory).with_context(|| side.name.to_owned())
-        };
-        rounds.push(if round % 2 == 1 {
-            [turn(0)?, turn(1)?]
-        } else {
-            let second = turn(1)?;
-            [turn(0)?, second]
-        });
-        if let Some([first, second]) = rounds.last() {
-            let of = |rate: fn(&Turn) -> f64| rate(second) / rate(first);
-            let (hits, misses, alone) = (of(|t| t.hits), of(|t| t.misses), of(|t| t.alone));
-            eprintln!("rates: hits {hits:.3}, misses {misses:.3}, misses alone {alone:.3}");
-        }
+        })?;
+        let of = |rate: fn(&Turn) -> f64| rate(&turns[1]) / rate(&turns[0]);
+        let (hits, misses, alone) = (of(|t| t.hits), of(|t| t.misses), of(|t| t.alone));
+        eprintln!("rates: hits {hits:.3}, misses {misses:.3}, misses alone {alone:.3}");
+        rounds.push(turns);
     }
     Ok(rounds)
+}
+
+/// Does the same for both: for the first before the second in odd rounds, after it in even ones.
+fn either_first<T>(round: u32, mut of: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
+    if round % 2 == 1 {
+        return Ok([of(0)?, of(1)?]);
+    }
+    let second = of(1)?;
+    Ok([of(0)?, second])
 }
 
 /// Both serve at the same time, with the load on one of them. The starting order changes with the round: the process that starts
@@ -119,12 +121,7 @@ fn hits(
         Subject::start_with(KIND, &side.sections, &side.programs, &directory)
             .with_context(|| side.name.to_owned())
     };
-    let subjects = if round % 2 == 1 {
-        [start(0)?, start(1)?]
-    } else {
-        let second = start(1)?;
-        [start(0)?, second]
-    };
+    let subjects = either_first(round, start)?;
     let length = Duration::from_secs(plan.seconds.into());
     measure::by_turns([&subjects[0], &subjects[1]], length)
 }
