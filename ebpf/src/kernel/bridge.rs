@@ -6,7 +6,7 @@ use crate::flow::link::Mac;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::btf_map;
-use xdnsd_abi::bridge::{ELEMENT_WORDS, ELEMENTS, Element};
+use xdnsd_abi::bridge::{ELEMENTS, Element};
 use xdnsd_abi::shield;
 
 /// Declaration of the table for the loader.
