@@ -3,6 +3,7 @@
 //! The only place that prints.
 
 use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -14,12 +15,12 @@ use xdnsd::compile::reloader::PolicyReloader;
 use xdnsd::compile::set::PolicySet;
 use xdnsd::compile::{Notes, list_file, prefix_list};
 use xdnsd::config::{
-    Config, Devices, Endpoint, Fault, Imported, Plan, ResolvConf, UpstreamServer, import, reference,
+    Config, Devices, Endpoint, Fault, Imported, Plan, ResolvConf, import, reference,
 };
 use xdnsd::control::health::{self, Health};
-use xdnsd::control::memory::{self, BUDGET_BYTES};
+use xdnsd::control::memory::{self, Capacities};
 use xdnsd::control::metrics::not_taken;
-use xdnsd::control::summary::{self, Sums};
+use xdnsd::control::summary::{self, CounterSums};
 use xdnsd::control::tail::{self, show::Filter};
 use xdnsd::os::account;
 use xdnsd::os::files::place;
@@ -115,12 +116,22 @@ fn carry_out(command: Command) -> Result<(), Ending> {
         }
         Command::Import(files) => import_files(&files),
         Command::Reference => print(&reference()),
-        Command::Memory { json: false } => print(&memory::report()),
-        Command::Memory { json: true } => print(&format!("{}\n", json::line(&memory::json()))),
+        Command::Memory { file, json } => show_memory(file.as_deref(), json),
         Command::Version => print(concat!("xdnsd ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Help(text) => print(&text),
     };
     Ok(done?)
+}
+
+/// Prints the memory budget of a config, or of one that says nothing of it.
+fn show_memory(file: Option<&Path>, is_json: bool) -> Result<(), String> {
+    let config = file.map(Config::load).transpose();
+    let config = config.map_err(|errors| errors.to_string())?;
+    let of = config.as_ref().map_or(Capacities::DEFAULT, Capacities::of);
+    match is_json {
+        true => print(&format!("{}\n", json::line(&memory::json(&of)))),
+        false => print(&memory::report(&of)),
+    }
 }
 
 /// Prints dnsmasq's configuration as one of ours, and what of it has no key.
@@ -147,8 +158,15 @@ fn configure(file: &Path) -> Result<Config, Ending> {
 
 fn run(file: &Path, user: Option<&str>) -> Result<(), Ending> {
     user.map(account::change_to).transpose()?;
-    memory_limits::check(BUDGET_BYTES as u64)?;
+    memory_limits::check(Capacities::DEFAULT.budget() as u64)?;
     let config = configure(file)?;
+    if let Some(fault) = memory::fault(&config) {
+        return Err(Ending {
+            status: BAD_CONFIG,
+            problem: fault.to_string(),
+        });
+    }
+    memory_limits::check(Capacities::of(&config).budget() as u64)?;
     for warning in config.warnings() {
         log::warn!("{warning}");
     }
@@ -206,7 +224,11 @@ fn stats(socket: &Path) -> Result<(), String> {
     let (earlier, since) = (ask("stats")?, Instant::now());
     thread::sleep(LOOK);
     let (later, elapsed) = (ask("stats")?, since.elapsed());
-    let table = summary::table(&Sums::of(&earlier), &Sums::of(&later), elapsed);
+    let table = summary::table(
+        &CounterSums::of(&earlier),
+        &CounterSums::of(&later),
+        elapsed,
+    );
     let not_taken = not_taken::in_words(&later);
     print(&format!("{table}{not_taken}\n{}", ask("upstreams")?))
 }
@@ -308,6 +330,7 @@ impl Checked {
             }
         };
         self.warnings.extend_from_slice(config.warnings());
+        self.faults.extend(memory::fault(&config));
         let mut notes = Notes::default();
         if offline {
             let built = PolicySet::build(&config.policy_without_files(), None, &mut notes);
@@ -315,11 +338,17 @@ impl Checked {
                 .extend(built.err().map(|problem| problem.to_string()));
         } else {
             let devices = Devices::read().map_err(|error| error.to_string())?;
-            let found = self.read_servers(&config);
+            let files = self.read_servers(&config);
+            let found: Vec<_> = files.iter().map(|file| file.servers.clone()).collect();
             let plan = config.plan_with(&devices, &found);
+            for left_out in &plan.left_out {
+                let file = files.get(left_out.group);
+                self.notes
+                    .extend(file.map(|file| file.told(left_out).to_string()));
+            }
             self.warnings.extend_from_slice(plan.doubts.faults());
             self.faults.extend_from_slice(plan.missing.faults());
-            self.check_addresses(&plan);
+            self.check_addresses(&config, &plan);
             self.check_places(&config);
             let prefixes =
                 prefix_list::read(&config.prefixes(), PREFIXES_MAX as usize, |_| Vec::new());
@@ -338,37 +367,40 @@ impl Checked {
         Ok(())
     }
 
-    /// The servers that files name, by the groups of the config.
-    fn read_servers(&mut self, config: &Config) -> Vec<Vec<UpstreamServer>> {
+    /// The files that name servers, by the groups of the config.
+    fn read_servers(&mut self, config: &Config) -> Vec<ResolvConf> {
         let files = config.upstreams.iter();
         let files = files.map(|group| group.resolv_file.as_deref());
         let files: Vec<_> = files
             .map(|path| path.map(|path| (path, ResolvConf::read(path))))
             .collect();
         let found = files.into_iter().map(|file| match file {
-            None => Vec::new(),
+            None => ResolvConf::default(),
             Some((path, Ok(found))) => {
                 let count = found.servers.len();
                 self.read
                     .push(format!("{}: servers: {count}", path.display()));
                 self.notes
                     .extend(found.notes.iter().map(ToString::to_string));
-                found.servers
+                found
             }
             Some((_, Err(problem))) => {
                 self.notes.push(problem.to_string());
-                Vec::new()
+                ResolvConf::default()
             }
         });
         found.collect()
     }
 
     /// Checks that the addresses can be bound, and names their holders.
-    fn check_addresses(&mut self, plan: &Plan) {
+    fn check_addresses(&mut self, config: &Config, plan: &Plan) {
         let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
         let both = |address| [(Protocol::Udp, address), (Protocol::Tcp, address)];
+        let of_web = self.check_web(config, plan).into_iter();
+        let of_web = of_web.map(|address| (Protocol::Tcp, address));
         let obstacle = |(protocol, address)| holder::obstacle(protocol, address);
-        for obstacle in addresses.flat_map(both).filter_map(obstacle) {
+        let all = addresses.flat_map(both).chain(of_web);
+        for obstacle in all.filter_map(obstacle) {
             // A capability that the serving account may have.
             if obstacle.is_right() {
                 self.notes.push(obstacle.what);
@@ -379,6 +411,27 @@ impl Checked {
         let addresses = plan.endpoints.iter().map(Endpoint::socket_addr);
         let sharers = addresses.filter_map(|address| holder::sharer(Protocol::Udp, address));
         self.notes.extend(sharers);
+    }
+
+    /// Checks that no address of `web.listen` is one of this server's. The others.
+    fn check_web(&mut self, config: &Config, plan: &Plan) -> Vec<SocketAddr> {
+        let (mut free, web) = (Vec::new(), &config.web.listen);
+        for (index, address) in web.iter().map(|address| address.0).enumerate() {
+            let is_ours = |end: &&Endpoint| {
+                let is_any = address.ip().is_unspecified() && address.is_ipv6();
+                let is_any = is_any || address.ip().is_unspecified() && end.addr.is_ipv4();
+                end.port == address.port() && (is_any || end.addr == address.ip())
+            };
+            let Some(end) = plan.endpoints.iter().find(is_ours) else {
+                free.push(address);
+                continue;
+            };
+            let problem = format!("TCP {} is served by this server itself", end.socket_addr());
+            let key = format!("web.listen[{index}]");
+            let fault = config.fault(&key, problem, "another port");
+            self.faults.push(fault);
+        }
+        free
     }
 
     /// Checks that the process can make its files and its socket. A permission that this account lacks is only noted if another
@@ -397,6 +450,9 @@ impl Checked {
         self.faults.sort_by_key(|fault| fault.position);
         let doubt = daemon::doubt(config);
         let doubt = doubt.map(|doubt| config.fault("cache.snapshot", doubt.what, ""));
+        self.warnings.extend(doubt);
+        let doubt = daemon::group_doubt(config);
+        let doubt = doubt.map(|what| config.fault("control.group", what, ""));
         self.warnings.extend(doubt);
         let own = [
             &config.cache.snapshot,

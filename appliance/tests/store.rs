@@ -58,7 +58,7 @@ fn fill() {
 }
 
 fn configure() {
-    CACHE.configure(*b"sixteen bytes ..", 8192);
+    CACHE.configure(*b"sixteen bytes ..", 8192).expect("memory");
 }
 
 fn store(folder: &Path) -> Store {

@@ -201,6 +201,7 @@ mod program {
             | Reason::DropSource
             | Reason::DropTruncated
             | Reason::DropDenied
+            | Reason::DropAccess
             | Reason::DropForward
             | Reason::DropRate
             | Reason::DropNewcomer => XDP_DROP,

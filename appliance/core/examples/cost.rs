@@ -22,7 +22,7 @@ use xdnsd_core::engine::{
     CacheAccess, Client, Context, Effects, Engine, Notice, Outcome, Settings, Tables, Transport,
 };
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
-use xdnsd_core::forward::via::{NoPort, ResponseOrigin, Via};
+use xdnsd_core::forward::via::{Destination, NoPort, ResponseOrigin, Via};
 use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_SHARDS, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::on_link::Network;
 use xdnsd_core::policy::{Acl, Action, List, Lists, LocalData, OnLink, Policy};
@@ -72,7 +72,7 @@ fn main() {
 /// One question that nobody has asked before: query, question to the upstream, its answer, reply to the client.
 fn time_misses() {
     let server = UpstreamConfig {
-        address: ([192, 0, 2, 53], 53).into(),
+        to: SocketAddr::from(([192, 0, 2, 53], 53)).into(),
         group: 0,
         trusted: false,
         edns: true,
@@ -115,7 +115,7 @@ fn time_misses() {
         let origin = ResponseOrigin {
             via: line.via.expect("it was asked"),
             question: line.question,
-            from: server.address,
+            from: server.to.address,
         };
         engine.response(&mut context.call(&mut line), &origin, &mut answer);
         u64::from(line.replies)
@@ -182,13 +182,13 @@ impl Line {
 }
 
 impl Effects<u32> for Line {
-    fn open_port(&mut self, _: SocketAddr, question: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, _: Destination, question: u16) -> Result<u16, NoPort> {
         self.question = question;
         Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
     fn leave_port(&mut self, _: u16) {}
-    fn ask(&mut self, via: Via, _to: SocketAddr, message: &[u8]) -> bool {
+    fn ask(&mut self, via: Via, _to: Destination, message: &[u8]) -> bool {
         self.via = Some(via);
         self.asked.clear();
         self.asked.extend(message);
@@ -197,7 +197,7 @@ impl Effects<u32> for Line {
     fn reply(&mut self, _route: &u32, _message: &[u8]) {
         self.replies += 1;
     }
-    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Result<u16, NoPort> {
+    fn open_stream(&mut self, _to: Destination, _bucket: u8) -> Result<u16, NoPort> {
         Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
@@ -285,16 +285,16 @@ impl CacheAccess for &Shards {
 struct Nobody;
 
 impl Effects<u32> for Nobody {
-    fn open_port(&mut self, _: SocketAddr, _: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, _: Destination, _: u16) -> Result<u16, NoPort> {
         Ok(1024)
     }
     fn close_port(&mut self, _: u16) {}
     fn leave_port(&mut self, _: u16) {}
-    fn ask(&mut self, _via: Via, _to: SocketAddr, _message: &[u8]) -> bool {
+    fn ask(&mut self, _via: Via, _to: Destination, _message: &[u8]) -> bool {
         false
     }
     fn reply(&mut self, _route: &u32, _message: &[u8]) {}
-    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Result<u16, NoPort> {
+    fn open_stream(&mut self, _to: Destination, _bucket: u8) -> Result<u16, NoPort> {
         Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
@@ -364,7 +364,9 @@ fn time(what: &str, mut run: impl FnMut(usize) -> u64) {
 }
 
 fn lock(hash: u64) -> std::sync::MutexGuard<'static, Shard> {
-    SHARDS[shard_of(hash)].lock().expect("one thread")
+    SHARDS[shard_of(hash, CACHE_SHARDS)]
+        .lock()
+        .expect("one thread")
 }
 
 fn name(number: usize) -> Vec<u8> {

@@ -1,7 +1,8 @@
 //! Every capacity of the appliance. The doc of each table says what happens when it is full.
 //!
 //! A firmware builder sets the capacities in `capacity!` through the environment of the build; Buildroot does so from its
-//! menu (`buildroot/package/xdnsd/Config.in`). The others are changed in this file.
+//! menu (`buildroot/package/xdnsd/Config.in`). The others are changed in this file. Answers, addresses,
+//! programs and the maximum of all memory are defaults: the config may ask for more, up to the constant of the same name with `_MAX`.
 
 /// The number in the environment variable `$name` at compile time, or `$default`.
 ///
@@ -32,8 +33,11 @@ const fn parse(digits: &[u8]) -> usize {
     value
 }
 
-/// Most memory of all parts together, in MiB. More does not compile: `xdnsd memory` prints the sum line by line.
+/// Most memory of all parts together, in MiB, unless the config allows more. Defaults that take more do not compile:
+/// `xdnsd memory` prints the sum line by line.
 pub const MEMORY_MIB: usize = capacity!("XDNSD_LIMIT_MEMORY_MIB", 16);
+/// The most that a config can allow, in MiB.
+pub const MEMORY_MIB_MAX: usize = most(MEMORY_MIB, 1024);
 
 /// Size of a UMEM chunk in bytes. The kernel requires a power of two of at least 2048 in aligned mode.
 pub const CHUNK_SIZE: usize = 2048;
@@ -49,9 +53,19 @@ pub const RX_RING: usize = capacity!("XDNSD_LIMIT_RX_RING", 512);
 pub const TX_RING: usize = capacity!("XDNSD_LIMIT_TX_RING", 256);
 /// Most frames that a worker takes from an RX ring at once.
 pub const BATCH: usize = 64;
-/// Most threads that serve AF_XDP and UDP. AF_XDP sockets are spread over as many as there are CPUs; a zero-copy socket has
-/// a worker of its own.
+/// Most threads that serve AF_XDP and UDP, unless the config wants fewer. AF_XDP sockets are spread over as many as there
+/// are CPUs; a zero-copy socket has a worker of its own.
 pub const WORKERS: usize = capacity!("XDNSD_LIMIT_WORKERS", 4);
+/// Most addresses of an interface, with port and VLAN, that are served over AF_XDP, unless the config says otherwise. The
+/// kernel's sockets serve further ones.
+pub const ADDRESSES: usize = xdnsd_abi::LISTEN_MAX as usize;
+/// The most that a config can ask for.
+pub const ADDRESSES_MAX: usize = 4 * ADDRESSES;
+/// Most XDP programs at once, unless the config says otherwise: one for each interface and each port of a bridge. The kernel's
+/// sockets serve further ones.
+pub const PROGRAMS: usize = 8;
+/// The most that a config can ask for.
+pub const PROGRAMS_MAX: usize = 64;
 /// Most AF_XDP sockets, one per RX queue, over all interfaces. Further queues are served by the kernel's sockets.
 pub const SOCKETS: usize = capacity!("XDNSD_LIMIT_SOCKETS", 16);
 
@@ -62,7 +76,7 @@ pub const UDP_MESSAGE_MAX: usize = xdnsd_abi::UDP_MESSAGE_MAX;
 /// Longest message over TCP in bytes (RFC 1035 section 4.2.2).
 pub const TCP_MESSAGE_MAX: usize = 65535;
 
-/// Number of cache shards, each behind a lock of its own. A power of two.
+/// Number of cache shards of [`CACHE_ENTRIES`], each behind a lock of its own. A power of two. A larger cache has more of them.
 pub const CACHE_SHARDS: usize = capacity!("XDNSD_LIMIT_CACHE_SHARDS", 16);
 /// Slots of a set, for both slot sizes.
 pub const CACHE_WAYS: usize = 8;
@@ -74,8 +88,14 @@ pub const CACHE_SMALL_BYTES: usize = 248;
 pub const CACHE_LARGE_SETS: usize = capacity!("XDNSD_LIMIT_CACHE_LARGE_SETS", 11);
 /// Size of a large slot in bytes: name and answer.
 pub const CACHE_LARGE_BYTES: usize = NAME_MAX + UDP_MESSAGE_MAX;
-/// Most answers in the cache.
-pub const CACHE_ENTRIES: usize = CACHE_SHARDS * CACHE_WAYS * (CACHE_SMALL_SETS + CACHE_LARGE_SETS);
+/// Answers of a full shard.
+pub const SHARD_ENTRIES: usize = CACHE_WAYS * (CACHE_SMALL_SETS + CACHE_LARGE_SETS);
+/// Most answers in the cache, unless the config says otherwise.
+pub const CACHE_ENTRIES: usize = CACHE_SHARDS * SHARD_ENTRIES;
+/// Shards of the largest cache.
+pub const CACHE_SHARDS_MAX: usize = 8 * CACHE_SHARDS;
+/// The most answers that a config can ask for.
+pub const CACHE_ENTRIES_MAX: usize = CACHE_SHARDS_MAX * SHARD_ENTRIES;
 
 /// Questions in flight per worker. When full, the oldest question of the client with the most questions ends, with SERVFAIL
 /// or a stale answer, for the new one. A refresh is left out.
@@ -114,6 +134,10 @@ pub const STREAM_QUESTIONS: usize = 32;
 pub const TCP_CLIENTS: usize = capacity!("XDNSD_LIMIT_TCP_CLIENTS", 32);
 /// Bytes of a query over TCP that are parsed. The rest of a longer one is read and discarded.
 pub const TCP_QUERY_MAX: usize = 2048;
+
+const fn most(one: usize, other: usize) -> usize {
+    if one > other { one } else { other }
+}
 
 /// True if this build has another size of the cache than the default.
 const IS_CACHE_CHANGED: bool = option_env!("XDNSD_LIMIT_CACHE_SHARDS").is_some()

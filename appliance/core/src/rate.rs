@@ -26,6 +26,9 @@ pub struct RateLimits {
     /// Queries per second of clients that no worker has answered lately, for all of them together, on each processor that
     /// takes frames in. The programs in the kernel enforce it. 0: no limit.
     pub newcomers: u32,
+    /// Bytes of an answer that is given at once for which it counts as one query; a longer one counts as several. 0: each
+    /// counts as one.
+    pub answer_size: usize,
 }
 
 impl RateLimits {
@@ -35,7 +38,17 @@ impl RateLimits {
         misses: Rate::NONE,
         slips: Rate::NONE,
         newcomers: 0,
+        answer_size: 0,
     };
+
+    /// Queries that an answer of this many bytes counts as, beside the one that was charged before it was known.
+    #[must_use]
+    pub const fn further_queries(&self, answer_len: usize) -> usize {
+        if self.answer_size == 0 || answer_len == 0 {
+            return 0;
+        }
+        (answer_len - 1) / self.answer_size
+    }
 }
 
 /// Kind of a limited event.
@@ -132,6 +145,24 @@ impl<'a> Accounts<'a> {
         }
     }
 
+    /// Charges so many queries that were answered already: the client's next ones pay for them.
+    pub fn charge_answered(
+        &self,
+        unit: ClientPrefix,
+        queries: usize,
+        rules: &RateLimits,
+        now: Instant,
+    ) {
+        let now = self.now(now);
+        let Some(account) = self.account(unit.tag(&self.key()), now) else {
+            return;
+        };
+        let word = &account[account::QUERIES];
+        let charge = |clear_at, _| rules.queries.charge(clear_at, now);
+        let clear_at = (0..queries).fold(word.load(Ordering::Relaxed), charge);
+        word.store(clear_at, Ordering::Relaxed);
+    }
+
     /// Account of this tag. If there is none, the account of its set that owes least is replaced.
     fn account(&self, tag: u64, now: u64) -> Option<Account<'a>> {
         let start = element(tag) as usize * ELEMENT_WORDS;
@@ -199,6 +230,7 @@ mod tests {
         misses: Rate::new(5, 1),
         slips: Rate::new(2, 1),
         newcomers: 0,
+        answer_size: 512,
     };
 
     fn table() -> &'static [AtomicU64; WORDS] {
@@ -244,6 +276,31 @@ mod tests {
             burst(accounts, client, RateKind::Query, NOW + 9_000, 30),
             [10, 2, 18]
         );
+    }
+
+    #[test]
+    fn an_answer_counts_as_many_queries_as_it_is_long() {
+        for (len, queries) in [(0, 0), (1, 0), (512, 0), (513, 1), (1024, 1), (1232, 2)] {
+            assert_eq!(RULES.further_queries(len), queries, "{len}");
+        }
+        let each_is_one = RateLimits {
+            answer_size: 0,
+            ..RULES
+        };
+        assert_eq!(each_is_one.further_queries(1232), 0);
+        let accounts = Accounts::view(table());
+        let client = unit(address("192.0.2.7"), true);
+        assert_eq!(burst(accounts, client, RateKind::Query, NOW, 1), [1, 0, 0]);
+        accounts.charge_answered(client, 4, &RULES, NOW);
+        assert_eq!(burst(accounts, client, RateKind::Query, NOW, 9), [5, 2, 2]);
+        // What is over the limit is owed as well.
+        accounts.charge_answered(client, 10, &RULES, NOW);
+        let later = NOW + 1_000;
+        assert_eq!(
+            burst(accounts, client, RateKind::Query, later, 1),
+            [0, 1, 0]
+        );
+        Accounts::NONE.charge_answered(client, 4, &RULES, NOW);
     }
 
     #[test]

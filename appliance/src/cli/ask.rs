@@ -40,7 +40,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "cache dump",
         usage: " [--socket PATH] [--json] [NAME]",
-        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "view": its number, 0: none, "authentic_data", "rcode", "state": "fresh", "stale" or "restored", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "mark": of what is no answer "exists" or "too long", else null, "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
+        json: r#"a line for each answer: {"name", "type", "dnssec_ok", "checking_disabled", "view": its number, 0: none, "authentic_data", "dns64": whether DNS64 had a part in it, "rcode", "state": "fresh", "stale" or "restored", "origin": "upstream", "policy" (in place of an answer that it withholds) or "snapshot", "ttl_secs", "stale_secs", "answers": [text], "authorities": [text], "bytes", "mark": of what is no answer "exists" or "too long", else null, "hot_hits": how often the XDP program has given it since it is hot, or null}"#,
         flags: &[AT_SOCKET, JSON],
         about: "answers in the cache with their records, for NAME and below",
         arguments: &["NAME"],
@@ -55,7 +55,9 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "pause",
-        usage: " [--socket PATH] [TIME [CLIENT]]",
+        usage: " [--socket PATH] [--json] [TIME [CLIENT]]",
+        json: r#"[{"client": a prefix, null: everybody, "secs_left"}]; empty: lists are in force"#,
+        flags: &[AT_SOCKET, JSON],
         about: "lists are off for TIME (30s, 5m, 2h), for CLIENT or all; without: are they?",
         arguments: &["TIME", "CLIENT"],
         make: ask_about_anything,

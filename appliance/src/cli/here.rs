@@ -1,6 +1,7 @@
 //! Commands that need no running daemon: `run`, and those that do their work themselves.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::flag::{ALLOW, JSON, OFFLINE, USER};
 use super::form::{BARE, Form, Words};
@@ -69,13 +70,16 @@ pub(super) const FORMS: &[Form] = &[
     },
     Form {
         name: "memory",
-        usage: " [--json]",
-        about: "the memory budget, line by line",
+        usage: " [--json] [FILE]",
+        about: "the memory budget, line by line; FILE: that of this config",
         json: r#"{"lines": [{"what", "bytes", "count", "total"}], "total", "budget"}"#,
         flags: &[JSON],
+        arguments: &["FILE"],
+        least: 0,
         make: |mut words| {
             let json = words.option(JSON.name).is_some();
-            Ok(Command::Memory { json })
+            let file = words.arguments.pop().map(PathBuf::from);
+            Ok(Command::Memory { file, json })
         },
         ..BARE
     },

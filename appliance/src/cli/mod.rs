@@ -91,6 +91,8 @@ pub enum Command {
     Reference,
     /// Print the memory budget.
     Memory {
+        /// The config; `None`: one that says nothing of it.
+        file: Option<PathBuf>,
         /// Print JSON.
         json: bool,
     },

@@ -13,7 +13,7 @@ pub(super) const FORMS: &[Form] = &[
     Form {
         name: "shield status",
         usage: " [--socket PATH] [--json]",
-        json: r#"{"in_force": bool, "prefixes": {"denied", "allowed", "said"}, "interfaces": [{"interface", "in_force": bool, "syn_cookies": bool, "no_syn_cookies": why not, in a word, "frames": {reason: count}}], "protect": [{"interface", "addresses", "ports", "in_force": bool, "why_not": in a word}]}; what is not known is null"#,
+        json: r#"{"in_force": bool, "prefixes": {"denied", "allowed", "said"}, "limited": by workers {"rate_queries_slipped", "rate_queries_dropped", "rate_misses_slipped", "rate_misses_dropped"}, "interfaces": [{"interface", "in_force": bool, "syn_cookies": bool, "no_syn_cookies": why not, in a word, "frames": {reason: count}}], "protect": [{"interface", "addresses", "ports", "in_force": bool, "why_not": in a word}]}; what is not known is null"#,
         flags: &[AT_SOCKET, JSON],
         about: "what the XDP programs drop, and how much of it, by interface",
         ..ASKS

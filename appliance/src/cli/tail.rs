@@ -111,6 +111,18 @@ fn tail(mut words: Words) -> Result<Command, String> {
         dnstap: words.option(DNSTAP.name).map(PathBuf::from),
         pcap: words.option(PCAP.name).map(PathBuf::from),
     };
+    let files = [
+        ("--log", tail.log.as_ref().map(|(path, ..)| path)),
+        ("--dnstap", tail.dnstap.as_ref()),
+        ("--pcap", tail.pcap.as_ref()),
+    ];
+    for (index, (flag, path)) in files.iter().enumerate() {
+        let same = files.iter().take(index);
+        let mut same = same.filter(|(_, other)| path.is_some() && other == path);
+        if let Some((other, _)) = same.next() {
+            return Err(format!("tail: {other} and {flag} are two files"));
+        }
+    }
     let is_filtered = tail.client.is_some() || tail.name.is_some() || tail.blocked;
     if tail.pcap.is_some() && is_filtered && tail.log.is_none() && tail.dnstap.is_none() {
         return Err(

@@ -46,6 +46,11 @@ fn a_command_may_have_three_words() {
     assert!(parsed("shield attach").is_err(), "of which interface?");
 }
 
+fn memory(file: Option<&str>, json: bool) -> Command {
+    let file = file.map(Into::into);
+    Command::Memory { file, json }
+}
+
 #[test]
 fn every_command_is_known() {
     for (line, user) in [("run f", None), ("run --user xdnsd f", Some("xdnsd"))] {
@@ -130,8 +135,8 @@ fn every_command_is_known() {
     assert_eq!(parsed("health f"), Ok(Command::Health("f".into())));
     for (line, command) in [
         ("reference", Command::Reference),
-        ("memory", Command::Memory { json: false }),
-        ("memory --json", Command::Memory { json: true }),
+        ("memory", memory(None, false)),
+        ("memory --json f", memory(Some("f"), true)),
         ("version", Command::Version),
         ("--version", Command::Version),
         ("--help", Command::Help(help())),
@@ -171,7 +176,7 @@ fn what_is_wrong_is_said_with_how_it_is_written() {
         ("stats all", "stats takes no `all`: xdnsd stats [--socket PATH] [--prometheus | --json]".into()),
         ("stats --sockets /x", "stats has no option --sockets, did you mean `--socket`?: xdnsd stats [--socket PATH] [--prometheus | --json]".into()),
         ("reload now", "reload takes no `now`: xdnsd reload [--socket PATH]".into()),
-        ("memory -v", "memory has no option -v: xdnsd memory [--json]".into()),
+        ("memory -v", "memory has no option -v: xdnsd memory [--json] [FILE]".into()),
         ("version 2", "version takes no `2`: xdnsd version".into()),
         ("lists compile", format!("lists compile needs an OUT: {compile}")),
         ("lists compile out", format!("lists compile needs an IN: {compile}")),
@@ -359,6 +364,7 @@ fn queries_are_shown_as_options_say() {
             "--keep `1000` is not a number from 0 to 999",
         ),
         ("tail --pcap /p --blocked", "--pcap has all frames"),
+        ("tail --log /x --pcap /x", "--log and --pcap are two files"),
         ("tail now", "tail takes no `now`"),
     ] {
         let said = tail(line).expect_err(line);

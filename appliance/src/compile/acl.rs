@@ -1,8 +1,11 @@
 //! Compiles the ACL of clients to the ranges that `xdnsd_core::policy::acl` reads.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use xdnsd_core::policy::acl::{Action, PREFIXES_MAX};
 
 use super::prefix::Prefix;
+use super::prefix_list::Verdict;
 use super::problem::Problem;
 use super::ranges::{self, Span};
 
@@ -60,6 +63,33 @@ pub fn compile(input: &AclInput) -> Result<Vec<u8>, Problem> {
         })
     };
     Ok(ranges::compile(input.default, lay, |action| action as u8))
+}
+
+/// Clients that are dropped for their address alone, for the XDP programs: the longest prefix decides, and a client that none
+/// denies is for user space to judge. Empty if there are none.
+#[must_use]
+pub fn dropped(input: &AclInput) -> Vec<(Prefix, Verdict)> {
+    let verdict = |action| match action {
+        Action::Drop => Verdict::Deny,
+        // User space says which of them are answered.
+        Action::Allow | Action::Refuse | Action::Local => Verdict::Allow,
+    };
+    // No client has an IPv4-mapped address: it counts by its IPv4 address.
+    let rules = input.rules.iter();
+    let mut rules: Vec<_> = rules
+        .filter(|(prefix, _)| prefix.unmapped() == *prefix)
+        .map(|(prefix, action)| (*prefix, verdict(*action)))
+        .collect();
+    if input.default == Action::Drop {
+        let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        for all in all.map(|address| Prefix::masked(address, 0)) {
+            if !rules.iter().any(|(prefix, _)| *prefix == all) {
+                rules.push((all, Verdict::Deny));
+            }
+        }
+    }
+    let has_any = rules.iter().any(|(_, verdict)| *verdict == Verdict::Deny);
+    if has_any { rules } else { Vec::new() }
 }
 
 #[cfg(test)]
@@ -208,5 +238,54 @@ mod tests {
             default: Action::Drop,
         };
         assert!(compile(&more).is_err());
+    }
+
+    /// Compared with the ranges that workers look into: whom the longest prefix denies they drop, and nobody else.
+    #[test]
+    fn who_is_dropped_by_address_alone_is_whom_workers_drop() {
+        let rules = [
+            ("10.0.0.0/8", Action::Drop),
+            ("10.1.0.0/16", Action::Allow),
+            ("10.1.1.0/24", Action::Refuse),
+            ("10.1.1.1", Action::Drop),
+            ("::ffff:10.1.2.0/120", Action::Drop),
+            ("fd00::/8", Action::Drop),
+            ("fd00::1", Action::Allow),
+        ];
+        let clients = [
+            "9.255.255.255",
+            "10.0.0.0",
+            "10.1.0.0",
+            "10.1.1.0",
+            "10.1.1.1",
+            "10.1.2.1",
+            "11.0.0.0",
+            "fc00::1",
+            "fd00::",
+            "fd00::1",
+            "fe00::",
+        ];
+        for default in [Action::Allow, Action::Refuse, Action::Drop, Action::Local] {
+            let input = input(&rules, default);
+            let image = compile(&input).expect("compiled");
+            let dropped = dropped(&input);
+            for client in clients {
+                let address: IpAddr = client.parse().expect("an address");
+                let holds = |(prefix, _): &&(Prefix, Verdict)| {
+                    Prefix::masked(address, prefix.length()) == *prefix
+                };
+                let longest = dropped.iter().filter(holds);
+                let longest = longest.max_by_key(|(prefix, _)| prefix.length());
+                let is_denied = longest.is_some_and(|(_, verdict)| *verdict == Verdict::Deny);
+                let is_dropped = action(&image, client) == Action::Drop;
+                assert_eq!(is_denied, is_dropped, "{default:?} {client}");
+            }
+        }
+        for default in [Action::Allow, Action::Refuse, Action::Local] {
+            let nobody = input(&rules[1..3], default);
+            assert_eq!(dropped(&nobody), [], "nothing to look for");
+        }
+        let all = [("0.0.0.0/0", Action::Allow), ("::/0", Action::Refuse)];
+        assert_eq!(dropped(&input(&all, Action::Drop)), [], "nobody is left");
     }
 }

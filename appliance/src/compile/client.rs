@@ -30,7 +30,7 @@ impl Client {
         let id = id.and_then(digits);
         let duid = id.filter(|id| id.starts_with(OF_RFC_4361) && id.len() > BEFORE_DUID);
         Self {
-            id: mac.to_ascii_lowercase(),
+            id: written_alike(mac),
             duid: duid.map(|id| id[BEFORE_DUID..].to_owned()),
             mac: digits(mac).filter(|mac| mac.len() == MAC_DIGITS),
         }
@@ -40,7 +40,7 @@ impl Client {
     #[must_use]
     pub fn over_ipv6(duid: &str) -> Self {
         Self {
-            id: duid.to_ascii_lowercase(),
+            id: written_alike(duid),
             duid: digits(duid),
             mac: None,
         }
@@ -87,6 +87,11 @@ fn mac_of_duid(duid: &str) -> Option<&str> {
         .iter()
         .find_map(|(begin, time)| duid.strip_prefix(begin)?.get(*time..));
     found.filter(|mac| mac.len() == MAC_DIGITS)
+}
+
+/// An identity as every DHCP server's file has it: its digits, or else the word.
+fn written_alike(word: &str) -> String {
+    digits(word).unwrap_or_else(|| word.to_ascii_lowercase())
 }
 
 /// Digits of bytes in hexadecimal, with or without `:` or `-` between them. odhcpd omits leading zeros in a MAC address.
@@ -163,5 +168,8 @@ mod tests {
         assert!(!at("192.168.1.3").is_same_machine(&at("fd00::a3")));
         assert!(!at("fd00::a3").is(&Client::over_ipv6("a3")));
         assert!(Client::over_ipv4("02:AA", None).is(&Client::over_ipv4("02:aa", None)));
+        assert!(Client::over_ipv4("2:AA", None).is(&Client::over_ipv4("02aa", None)));
+        assert!(Client::over_ipv6(LLT).is(&Client::over_ipv6(&LLT.replace(':', ""))));
+        assert!(!Client::over_ipv6("*").is(&Client::over_ipv6("")));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use xdnsd_core::policy::on_link::{Carried, Network};
+use xdnsd_core::policy::on_link::{Network, VlanDevice};
 
 /// Facts about clients from the devices of this machine. They are not part of the config.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Links {
     /// Devices with the number of the view of their clients.
     pub views: Vec<(u32, u8)>,
     /// Devices whose frames arrive by others.
-    pub carried: Vec<Carried>,
+    pub carried: Vec<VlanDevice>,
     /// Networks of devices with clients in a view.
     pub networks: Vec<(u32, Network)>,
 }

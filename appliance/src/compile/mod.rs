@@ -32,6 +32,7 @@ pub mod rdata;
 pub mod reloader;
 mod room;
 pub mod routes;
+pub mod rpz;
 pub mod rules;
 pub mod set;
 pub mod svcb;

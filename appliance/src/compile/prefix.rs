@@ -108,6 +108,15 @@ impl Prefix {
         Self { address, len }
     }
 
+    /// All IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
+    #[must_use]
+    pub const fn mapped() -> Self {
+        Self {
+            address: IpAddr::V6(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+            len: MAPPED_BITS,
+        }
+    }
+
     /// Canonical form: an IPv4-mapped prefix (RFC 4291 section 2.5.5.2) becomes an IPv4 prefix.
     #[must_use]
     pub fn unmapped(self) -> Self {
@@ -271,12 +280,14 @@ mod tests {
             ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
             ("::ffff:192.0.2.1", "192.0.2.1/32"),
             ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::fffe:0:0/96", "::fffe:0:0/96"),
             ("192.0.2.0/24", "192.0.2.0/24"),
             ("2001:db8::/32", "2001:db8::/32"),
             ("::/95", "::/95"),
         ] {
             assert_eq!(prefix(text).unmapped().to_string(), form);
         }
+        assert_eq!(prefix("::ffff:0:0/96"), Prefix::mapped());
     }
 
     #[test]

@@ -27,6 +27,53 @@ pub fn known_types() -> impl Iterator<Item = u16> {
     TYPES.iter().map(|(_, number)| *number)
 }
 
+/// Other types with a name, which local data takes by number alone.
+const OTHERS: &[(&str, u16)] = &[
+    ("MD", 3),
+    ("MF", 4),
+    ("SOA", 6),
+    ("MB", 7),
+    ("MG", 8),
+    ("MR", 9),
+    ("NULL", 10),
+    ("WKS", 11),
+    ("HINFO", 13),
+    ("MINFO", 14),
+    ("NAPTR", 35),
+    ("DNAME", 39),
+    ("DS", 43),
+    ("SSHFP", 44),
+    ("RRSIG", 46),
+    ("NSEC", 47),
+    ("DNSKEY", 48),
+    ("NSEC3", 50),
+    ("NSEC3PARAM", 51),
+    ("TLSA", 52),
+    ("OPENPGPKEY", 61),
+    ("SPF", 99),
+    ("URI", 256),
+    ("CAA", 257),
+];
+
+/// All types with a name of their own, and their numbers.
+pub fn named_types() -> impl Iterator<Item = (&'static str, u16)> {
+    TYPES.iter().chain(OTHERS).copied()
+}
+
+/// Why a word is not the type of a record here, and what can be written in its place.
+#[must_use]
+pub fn no_type(word: &str) -> String {
+    let is_meant = |(name, _): &&(&str, u16)| name.eq_ignore_ascii_case(word);
+    let Some((name, number)) = OTHERS.iter().find(is_meant) else {
+        return format!("`{word}` is not a record type");
+    };
+    let known: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
+    format!(
+        "{name} is not taken by its name here: those are {}; others as `TYPE{number} \\# LENGTH HEX` (RFC 3597)",
+        known.join(", ")
+    )
+}
+
 /// Types that no record can have: OPT, and those only for questions (RFC 6895 section 3.1).
 const META: [std::ops::RangeInclusive<u16>; 3] = [0..=0, 41..=41, 128..=255];
 

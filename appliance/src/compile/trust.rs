@@ -11,7 +11,9 @@ use super::set::{PolicyInput, PolicySet};
 use super::testing::{address_of, pointer_of};
 use crate::testing::Folder;
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::{Decision, Labels, Local};
+use xdnsd_core::policy::local::End;
+use xdnsd_core::policy::special::{SpecialUse, ZoneAnswer};
+use xdnsd_core::policy::{Decision, Kinds, Labels, Local, TranslationPrefix};
 
 /// Sources that may claim a name. The first one of two is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ enum Source {
     Fixed,
     /// A hosts file.
     Hosts,
+    /// `local.zones`: the zone that the name is in.
+    Zone,
     /// `filter.allow`.
     Allow,
     /// `filter.block`.
@@ -36,10 +40,10 @@ enum Source {
     Lease,
 }
 
-use Source::{Allow, Block, Fixed, Hosts, Lease, Private, Record, Route, Wildcard};
+use Source::{Allow, Block, Fixed, Hosts, Lease, Private, Record, Route, Wildcard, Zone};
 
-const ALL: [Source; 9] = [
-    Record, Wildcard, Fixed, Hosts, Allow, Block, Route, Private, Lease,
+const ALL: [Source; 10] = [
+    Record, Wildcard, Fixed, Hosts, Zone, Allow, Block, Route, Private, Lease,
 ];
 
 /// Source that gets a name which both claim. `None` if they never claim the same name, or do not contradict each other.
@@ -58,21 +62,21 @@ fn winner(a: Source, b: Source) -> Option<Source> {
         };
     }
     // A lease has one label and is below a search domain: the private-use family is then the operator's zone.
-    if is_either(Private, Lease) {
+    if is_either(Private, Lease) || is_either(Zone, Lease) {
         return Some(Lease);
     }
     // The order of trust. A route opens a special-use zone, like a record; lists do not affect special-use names.
-    let order = [Record, Wildcard, Hosts, Route, Fixed, Private, Block, Lease];
-    let order = if is_either(Fixed, Hosts) {
-        [Fixed, Hosts, Record, Wildcard, Route, Private, Block, Lease]
+    let order: &[Source] = if is_either(Fixed, Hosts) {
+        &[Fixed, Hosts]
     } else if is_either(Route, Block) {
-        [Block, Route, Record, Wildcard, Hosts, Fixed, Private, Lease]
+        &[Block, Route]
     } else {
-        order
+        &[
+            Record, Wildcard, Hosts, Route, Fixed, Zone, Private, Block, Lease,
+        ]
     };
-    order
-        .into_iter()
-        .find(|source| *source == a || *source == b)
+    let mut order = order.iter().copied();
+    order.find(|source| *source == a || *source == b)
 }
 
 /// A name that two sources can claim, with its label and domain.
@@ -103,6 +107,8 @@ fn claim(input: &mut PolicyInput, source: Source, folder: &Folder, label: &str, 
         Wildcard => input.local.records.push(format!("*.{domain} A {WILDCARD}")),
         Fixed | Private => {}
         Hosts => input.local.hosts = vec![folder.write("hosts", format!("{HOSTS} {whole}\n"))],
+        Zone if domain.is_empty() => input.local.zones.push(whole),
+        Zone => input.local.zones.push(domain.into()),
         Allow => input.lists.allow_names.push(whole),
         Block => input.lists.block_names.push(whole),
         Route => input.routes.push(RouteInput {
@@ -148,7 +154,10 @@ fn believed(set: &PolicySet, text: &str) -> Option<Source> {
             Some(LEASE) => Some(Lease),
             other => panic!("{text} is {other:?}"),
         },
-        Decision::Local(other) => panic!("{text} is {other:?}"),
+        Decision::Local(Local::Nodata { .. } | Local::Nxdomain { .. }) => Some(Zone),
+        Decision::Local(other @ (Local::Alias(_) | Local::Unknown)) => {
+            panic!("{text} is {other:?}")
+        }
         Decision::Special(special) if special.kind.is_for_private_use() => Some(Private),
         Decision::Special(_) => Some(Fixed),
         Decision::Blocked(_) => Some(Block),
@@ -310,6 +319,83 @@ fn hosts_files_name_hosts_in_zones_for_private_use_alone() {
     assert_eq!(notes.count, 1);
 }
 
+/// A set with these local zones in which every kind of special-use names is on, and DNS64.
+fn zoned(zones: &[&str], change: impl Fn(&mut PolicyInput)) -> PolicySet {
+    let mut input = PolicyInput {
+        special: Kinds::EVERY,
+        ..PolicyInput::default()
+    };
+    input.local.zones = zones.iter().map(|zone| (*zone).into()).collect();
+    input.dns64.prefix = TranslationPrefix::new("64:ff9b::".parse().expect("an address"), 96);
+    change(&mut input);
+    PolicySet::build(&input, None, &mut Notes::default()).expect("compiled")
+}
+
+fn decided(set: &PolicySet, text: &str, qtype: u16) -> String {
+    let name = name::parse(text).expect("a name");
+    let labels = Labels::new(&name).expect("well-formed");
+    format!("{:?}", set.view().decide(&labels, qtype))
+}
+
+/// dnsmasq's `server=/localhost/`, which OpenWrt has by default, is a local zone: no name in it gets another answer.
+#[test]
+fn a_local_zone_takes_nothing_from_the_names_that_an_rfc_fixes() {
+    let fixed = SpecialUse::ALL.map(|kind| (!kind.is_for_private_use()).then(|| kind.word()));
+    let mut names: Vec<&str> = fixed.into_iter().flatten().collect();
+    assert_eq!(names.len(), 7);
+    names.push("ipv4only.arpa");
+    let without = zoned(&[], |_| {});
+    for name in names {
+        let above = name.split_once('.').map_or(name, |(_, above)| above);
+        for zone in [name, above] {
+            let with = zoned(&[zone], |_| {});
+            for asked in [name.to_owned(), format!("x.{name}")] {
+                // Below it nothing is special about that one.
+                if asked == "x.ipv4only.arpa" {
+                    continue;
+                }
+                for qtype in [rtype::A, rtype::AAAA, rtype::TXT, rtype::SOA] {
+                    let expected = decided(&without, &asked, qtype);
+                    let is = decided(&with, &asked, qtype);
+                    assert_eq!(is, expected, "{asked} {qtype} in the zone {zone}");
+                }
+            }
+        }
+    }
+    assert!(decided(&without, "x.resolver.arpa", rtype::A).contains("Nodata"));
+    assert!(decided(&without, "localhost", rtype::A).contains("127, 0, 0, 1"));
+}
+
+/// A record or a route in such a zone is the operator's own word, and an alias leads to the fixed answer.
+#[test]
+fn only_records_and_routes_go_before_the_names_that_an_rfc_fixes() {
+    let set = zoned(&["localhost", "alt"], |input| {
+        input.local.records = [
+            "own.localhost A 192.0.2.1",
+            "a.b.alt A 192.0.2.1",
+            "alias.lan CNAME localhost",
+        ]
+        .map(String::from)
+        .into();
+        input.routes.push(RouteInput {
+            suffixes: vec!["routed.alt".into()],
+            group: 1,
+        });
+    });
+    let of = |name, qtype| decided(&set, name, qtype);
+    assert_eq!(address_of(&set, "own.localhost").as_deref(), Some(RECORD));
+    assert!(of("own.localhost", rtype::AAAA).starts_with("Local(Nodata"));
+    assert!(of("localhost", rtype::A).starts_with("Special("));
+    assert_eq!(of("x.routed.alt", rtype::A), "Forward { group: 1 }");
+    // RFC 8020: it is the parent of a name with an answer.
+    assert!(of("b.alt", rtype::A).contains("answer: Nodata"));
+    assert!(of("c.alt", rtype::A).contains("answer: Nxdomain"));
+    let alias = name::parse("alias.lan").expect("a name");
+    let alias = Labels::new(&alias).expect("well-formed");
+    let end = set.view().resolve(&alias, rtype::A, |_, _| {});
+    assert_eq!(end, End::Upstream(b"\x09localhost\0"));
+}
+
 /// A special-use zone is the operator's if a zone, a route or a record of the config says so.
 #[test]
 fn internal_is_the_operators_where_the_config_says_so() {
@@ -346,10 +432,88 @@ fn internal_is_the_operators_where_the_config_says_so() {
         }];
     };
     assert_eq!(decide(route), "route");
-    assert_eq!(
-        decide(|input| input.special = xdnsd_core::policy::Kinds::NONE),
-        "upstream"
-    );
+    assert_eq!(decide(|input| input.special = Kinds::NONE), "upstream");
+}
+
+/// A list that blocks a name for one type keeps it from addresses of that type.
+#[test]
+fn a_lease_gets_no_name_that_is_blocked_for_its_address() {
+    let leases = "0 m1 192.0.2.4 phone *\nduid 00:01:00:01:2a\n0 7 fd00::68 tablet 00:07\n";
+    let cases = [
+        ("phone", "A", false),
+        ("phone", "AAAA", true),
+        ("tablet", "A", true),
+        ("tablet", "AAAA", false),
+        ("tablet", "~A", false),
+    ];
+    for (label, types, is_given) in cases {
+        let folder = Folder::new();
+        let mut input = PolicyInput::default();
+        let path = folder.write("leases", leases);
+        input.local.leases = vec![LeaseFile {
+            path,
+            format: LeaseFormat::Dnsmasq,
+        }];
+        input.lists.block = vec![folder.write("list", format!("||{label}^$dnstype={types}\n"))];
+        let mut notes = Notes::default();
+        PolicySet::build(&input, None, &mut notes).expect("compiled");
+        let expected = if is_given { "" } else { "it is blocked" };
+        let refusals = notes.first.iter().chain(&notes.refusals);
+        let said: Vec<&str> = refusals.map(|problem| &problem.what[..]).collect();
+        assert_eq!(said.len(), usize::from(!is_given), "{said:?}");
+        assert!(said.concat().ends_with(expected), "{said:?}");
+    }
+}
+
+/// RFC 8020: where a name below it has an answer, a name exists, whoever denies the others.
+#[test]
+fn a_parent_of_local_names_is_not_denied() {
+    let mut input = PolicyInput::default();
+    input.local.forward_plain_names = false;
+    input.local.records = [
+        "a.b.internal",
+        "*.w.internal",
+        "deep.er.home.arpa",
+        "a.corp",
+        "a.b.alt",
+    ]
+    .map(|owner| format!("{owner} A 192.0.2.1"))
+    .into();
+    let mut routed = input.clone();
+    routed.routes.push(RouteInput {
+        suffixes: vec!["internal".into()],
+        group: 1,
+    });
+    let answer = |input: &PolicyInput, text: &str| {
+        let set = PolicySet::build(input, None, &mut Notes::default()).expect("compiled");
+        let name = name::parse(text).expect("a name");
+        let labels = Labels::new(&name).expect("well-formed");
+        match set.view().decide(&labels, rtype::A) {
+            Decision::Local(Local::Nodata { .. }) => "NODATA",
+            Decision::Special(special) if special.answer == ZoneAnswer::Nodata => "NODATA",
+            Decision::Special(special) if special.answer == ZoneAnswer::Nxdomain => "NXDOMAIN",
+            Decision::PlainName => "NXDOMAIN",
+            Decision::Forward { .. } => "asked",
+            Decision::Local(_) | Decision::Special(_) | Decision::Blocked(_) => "?",
+        }
+    };
+    for (name, expected) in [
+        ("b.internal", "NODATA"),
+        ("internal", "NODATA"),
+        ("w.internal", "NODATA"),
+        ("c.internal", "NXDOMAIN"),
+        ("er.home.arpa", "NODATA"),
+        ("other.home.arpa", "NXDOMAIN"),
+        ("corp", "NODATA"),
+        ("other", "NXDOMAIN"),
+        ("b.alt", "NODATA"),
+        ("alt", "NODATA"),
+        ("a.alt", "NXDOMAIN"),
+    ] {
+        assert_eq!(answer(&input, name), expected, "{name}");
+    }
+    // Whoever is asked for the zone knows.
+    assert_eq!(answer(&routed, "b.internal"), "asked");
 }
 
 /// A reverse name that is routed, blocked or covered by a wildcard stays with that source.
@@ -366,7 +530,7 @@ fn the_way_back_from_an_address_is_decided_as_any_name() {
                 group: 1,
             }),
             Block => input.lists.block_names.push(zone.into()),
-            Record | Wildcard | Fixed | Hosts | Allow | Private | Lease => {
+            Record | Wildcard | Fixed | Hosts | Zone | Allow | Private | Lease => {
                 input.local.records.push(format!("*.{zone} PTR other.lan"));
             }
         }
@@ -396,5 +560,5 @@ fn the_roots_route_is_for_names_that_are_nobodys() {
     claim(&mut input, Lease, &folder, "phone", "");
     let set = PolicySet::build(&input, None, &mut Notes::default()).expect("compiled");
     assert_eq!(believed(&set, "phone"), Some(Lease));
-    assert_eq!(Others::NONE.refusal(b"\x05phone\0"), None);
+    assert_eq!(Others::NONE.refusal(b"\x05phone\0", rtype::A), None);
 }

@@ -11,6 +11,7 @@ const TAKEN_AT_START: &[(&str, &[&str])] = &[
         "cache",
         &["entries", "tier0", "snapshot", "snapshot_interval_secs"],
     ),
+    ("memory", &[]),
     ("edns", &["cookies", "cookie_secrets"]),
     ("tcp", &[]),
     (
@@ -58,9 +59,12 @@ impl Config {
         changes.of_all(&self.upstreams, &earlier.upstreams);
         changes.of(&self.forward, &earlier.forward);
         changes.of(&self.cache, &earlier.cache);
+        changes.of(&self.memory, &earlier.memory);
         changes.of(&self.local, &earlier.local);
         changes.of(&self.filter, &earlier.filter);
         changes.of(&self.rebind, &earlier.rebind);
+        changes.of(&self.dns64, &earlier.dns64);
+        changes.of_all(&self.nft_sets, &earlier.nft_sets);
         changes.of(&self.access, &earlier.access);
         changes.of_all(&self.views, &earlier.views);
         changes.of(&self.edns, &earlier.edns);
@@ -151,9 +155,9 @@ mod tests {
             .replace("lo", "eth0")
             .replace("192.0.2.1", "192.0.2.2");
         let more = "[[interface]]\nname = \"eth1\"\nport = 5353\n[[upstream]]\nname = \"b\"\n\
-             servers = [\"192.0.2.3\"]\ndomains = [\"b.example\"]\n[cache]\nentries = 7\nmax_ttl = 60\n\
+             servers = [\"192.0.2.3\"]\ndomains = [\"b.example\"]\n[cache]\nentries = 7\nmax_ttl = 60\n[memory]\nworkers = 2\n\
              [local]\nrecords = [\"a.lan A 192.0.2.1\"]\n[filter]\nblock = [\"a.example\"]\n\
-             [rebind]\nranges = [\"private\"]\n[access]\nothers = \"allow\"\n[[view]]\nname = \"guests\"\nclients = [\"192.0.2.0/24\"]\n[edns]\ncookies = false\n\
+             [rebind]\nranges = [\"private\"]\n[dns64]\nprefix = \"64:ff9b::/96\"\n[[nftset]]\nnames = [\"a.example\"]\nsets = [\"t#s\"]\n[access]\nothers = \"allow\"\n[[view]]\nname = \"guests\"\nclients = [\"192.0.2.0/24\"]\n[edns]\ncookies = false\n\
              [tcp]\nidle_secs = 7\n[identity]\nid = \"a\"\n[log]\nlevel = \"warn\"\n\
              [statistics]\ninterval_secs = 60\n[control]\nsocket = \"/s\"\n[web]\nlisten = [\"127.0.0.1:80\"]\n[security]\nlandlock = \"off\"\n[shield]\ncalm_secs = 7\n\
              [rate_limit]\nmisses = 7\n[[protect]]\ninterface = \"wan0\"\naddresses = [\"192.0.2.80\"]\nports = [80]\n\
@@ -169,6 +173,8 @@ mod tests {
                 "local.records",
                 "filter.block",
                 "rebind.ranges",
+                "dns64.prefix",
+                "[[nftset]]",
                 "access.others",
                 "[[view]]",
                 "rate_limit.misses",
@@ -182,6 +188,7 @@ mod tests {
                 "[[interface]]",
                 "forward.busy_poll_us",
                 "cache.entries",
+                "memory.workers",
                 "edns.cookies",
                 "tcp.idle_secs",
                 "shield.calm_secs",

@@ -1,6 +1,7 @@
 //! Contradictions between keys that are valid by themselves.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 
 use xdnsd_core::limits;
@@ -11,13 +12,14 @@ use super::error::ConfigText;
 use super::explain;
 use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local,
-    RateLimit, Upstream, View,
+    NFTSETS_MAX, NftSet, RateLimit, Security, Upstream, View,
 };
 use super::section::Placed;
 use super::types::ClientNetwork;
 use super::views::is_named;
 
 use crate::compile::local::{LocalBuilder, LocalInput};
+use crate::compile::name;
 use crate::compile::routes::parse_suffix;
 use crate::os::socket::UNIX_PATH_BYTES_MAX;
 
@@ -315,9 +317,19 @@ fn times(source: &mut ConfigText, forward: &Forward, cache: &Cache) {
         "forward.give_up_ms",
     ];
     if cache.serve_stale && cache.stale_after_ms >= forward.give_up_ms && source.are_read(&keys) {
-        let problem = format!("{} is not before forward.give_up_ms", cache.stale_after_ms);
-        let allowed = format!("less than {}", forward.give_up_ms);
-        source.fault("cache.stale_after_ms", problem, allowed);
+        let (stale, give_up) = (cache.stale_after_ms, forward.give_up_ms);
+        if source.has("cache.stale_after_ms") {
+            let problem = format!("{stale} is not before forward.give_up_ms");
+            source.fault(
+                "cache.stale_after_ms",
+                problem,
+                format!("less than {give_up}"),
+            );
+        } else {
+            let problem =
+                format!("{give_up} is not after cache.stale_after_ms, by default {stale}");
+            source.fault("forward.give_up_ms", problem, format!("more than {stale}"));
+        }
     }
 }
 
@@ -450,5 +462,46 @@ fn networks(source: &mut ConfigText, access: &Access) {
     if seen.len() > PREFIXES_MAX {
         let problem = format!("{} networks are too many", seen.len());
         source.fault("access", problem, format!("at most {PREFIXES_MAX}"));
+    }
+}
+
+/// Checks for names and sets that stand twice, and for a server that may not fill them.
+pub fn nft_sets(source: &mut ConfigText, sections: &[Placed<NftSet>], security: &Security) {
+    if security.keeper && !sections.is_empty() {
+        let problem = "a server with a keeper has no right to fill sets".to_owned();
+        source.fault(
+            "security.keeper",
+            problem,
+            "false beside [[nftset]]".to_owned(),
+        );
+    }
+    if sections.len() > NFTSETS_MAX {
+        let problem = format!("{} sections are too many", sections.len());
+        source.fault("nftset", problem, format!("at most {NFTSETS_MAX}"));
+    }
+    let mut known: HashMap<Vec<u8>, String> = HashMap::new();
+    for Placed { path, section } in sections {
+        for (index, text) in section.names.iter().enumerate() {
+            let path = format!("{path}.names[{index}]");
+            // A name that is none was told of.
+            let Ok(name) = name::parse(text.as_str()) else {
+                continue;
+            };
+            match known.entry(name) {
+                Entry::Occupied(earlier) => {
+                    let problem = format!("{text} stands in {} already", earlier.get());
+                    source.fault(&path, problem, "each name once, with all of its sets");
+                }
+                Entry::Vacant(place) => {
+                    place.insert(path);
+                }
+            }
+        }
+        for (index, set) in section.sets.iter().enumerate() {
+            if section.sets[..index].contains(set) {
+                let path = format!("{path}.sets[{index}]");
+                source.fault(&path, format!("{set} stands twice"), "each set once");
+            }
+        }
     }
 }

@@ -57,6 +57,7 @@ impl RateLimit {
             misses: Rate::new(self.misses, self.burst_secs),
             slips: Rate::new(self.slips, 1),
             newcomers: self.newcomers,
+            answer_size: self.answer_size as usize,
         }
     }
 }
@@ -140,8 +141,8 @@ impl Config {
                 ..
             } = self.upstreams[index];
             let strategy = strategy.own().unwrap_or(self.forward.strategy).into();
-            servers.extend(plan.servers[index].iter().map(|address| UpstreamConfig {
-                address: *address,
+            servers.extend(plan.servers[index].iter().map(|to| UpstreamConfig {
+                to: *to,
                 // A file has at most limits::UPSTREAMS groups, as each has a server.
                 group: group as u8,
                 trusted,
@@ -160,6 +161,8 @@ fn kept(text: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     const HEAD: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
@@ -180,7 +183,7 @@ mod tests {
             "trusted = true\nedns = false\n[forward]\nstrategy = \"race\"\ngive_up_ms = 3000\nrandom_case = false\n\
              failure_ttl = 9\nzone_questions = 10\ngroup_questions = 11\n[cache]\nmin_ttl = 1\nmax_ttl = 2\nnegative_max_ttl = 3\nserve_stale = false\n\
              stale_max_ttl = 4\nstale_after_ms = 5\nprefetch = false\nrotate = false\n\
-             [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\nnewcomers = 4\n[tcp]\nidle_secs = 7\n\
+             [edns]\nnocookie_udp_size = 600\n[rate_limit]\nqueries = 20\nmisses = 10\nburst_secs = 7\nslips = 3\nnewcomers = 4\nanswer_size = 600\n[tcp]\nidle_secs = 7\n\
              [identity]\nversion = \"v\"\nid = \"i\"\n",
         );
         let expected = Settings {
@@ -207,6 +210,7 @@ mod tests {
                 misses: Rate::new(10, 7),
                 slips: Rate::new(3, 1),
                 newcomers: 4,
+                answer_size: 600,
             },
             nocookie_udp_size: 600,
             tcp_idle_100ms: 70,
@@ -215,14 +219,19 @@ mod tests {
         };
         assert_eq!(config.settings(), expected);
         let plan = Plan {
-            servers: vec![vec!["192.0.2.1:53".parse().expect("an address")]],
+            servers: vec![vec![
+                "192.0.2.1:53"
+                    .parse::<SocketAddr>()
+                    .expect("an address")
+                    .into(),
+            ]],
             ..Plan::default()
         };
         let [server] = config.servers(&plan)[..] else {
             panic!("one server")
         };
         assert_eq!(
-            (server.address, server.group, server.trusted, server.edns),
+            (server.to, server.group, server.trusted, server.edns),
             (plan.servers[0][0], 0, true, false)
         );
         assert_eq!(server.strategy, Strategy::Race);

@@ -149,6 +149,21 @@ pub fn suffix(text: &str) -> Option<String> {
     no_domain(text)
 }
 
+/// Why text is no name that a browser asks a site by.
+pub fn http_host(text: &str) -> Option<String> {
+    let shown = quoted(text);
+    if is_network(text) {
+        return Some(format!("{shown} is an address: those are taken anyway"));
+    }
+    let (_, behind) = text.split_once("://").unwrap_or(("", text));
+    let host = behind.split(['/', ':']).next().unwrap_or_default();
+    if host.contains('*') {
+        return Some(format!("{shown}: each name is written out"));
+    }
+    let is_more = host != text && name::parse_host(host).is_ok();
+    is_more.then(|| format!("{shown} is more than a name: {}", quoted(host)))
+}
+
 /// Why text is no domain for names, although it could be a name.
 pub fn no_domain(text: &str) -> Option<String> {
     let shown = quoted(text);

@@ -6,6 +6,8 @@ use super::schema::SECTIONS;
 
 /// What dnsmasq's is called.
 pub const DNSMASQS: &str = "dnsmasq's configuration";
+/// What OpenWrt's is called.
+const UCIS: &str = "OpenWrt's UCI";
 /// First words of dnsmasq's lines.
 const DNSMASQ: &[&str] = &[
     "address",
@@ -157,7 +159,7 @@ pub fn recognise(text: &str) -> Option<&'static str> {
     } else if has(|line| NAMED.contains(&first(line)) && line.ends_with('{')) {
         "BIND's configuration"
     } else if has(|line| first(line) == "config") && mostly(|line| UCI.contains(&first(line))) {
-        "OpenWrt's UCI"
+        UCIS
     } else if mostly(|line| RESOLV_CONF.contains(&first(line)) && !line.contains('=')) {
         "resolv.conf"
     } else if mostly(|line| DNSMASQ.contains(&before(line, '=')) && !has_toml_value(line)) {
@@ -179,6 +181,28 @@ pub fn recognise(text: &str) -> Option<&'static str> {
 #[must_use]
 pub fn is_dnscrypts(key: &str) -> bool {
     DNSCRYPT.contains(&key)
+}
+
+/// What these bytes are, if they are not dnsmasq's configuration for sure: another program's, ours, or no text.
+#[must_use]
+pub fn not_dnsmasqs(bytes: &[u8]) -> Option<String> {
+    if bytes.contains(&0) {
+        return Some("is no text file".into());
+    }
+    let text = String::from_utf8_lossy(bytes);
+    if text.lines().any(|line| is_our_section(line.trim())) {
+        return Some("is a config of xdnsd's already".into());
+    }
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let (ours, others): (Vec<&str>, Vec<&str>) =
+        lines.partition(|line| DNSMASQ.contains(&before(line, '=')));
+    let whose = recognise(&text).filter(|_| ours.len() < others.len())?;
+    let hint = match whose {
+        UCIS => ", of which OpenWrt makes /var/etc/dnsmasq.conf.*",
+        _ => "",
+    };
+    (whose != DNSMASQS).then(|| format!("looks like {whose}{hint}"))
 }
 
 fn is_our_section(line: &str) -> bool {
@@ -287,6 +311,44 @@ mod tests {
             ("hello world\n", None),
         ] {
             assert_eq!(recognise(text), whose, "{text}");
+            // What dnsmasq would read itself is never said to be another's.
+            if let Some(whose) = whose {
+                let is_others = not_dnsmasqs(text.as_bytes()).is_some();
+                assert_eq!(is_others, whose != DNSMASQS, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_dnsmasqs_is_known_and_a_file_of_it_is_never_said_to_be_anothers() {
+        let told = |text: &str| not_dnsmasqs(text.as_bytes());
+        for (text, what) in [
+            ("\x7fELF\0\0", "is no text file"),
+            (
+                "# a comment\n[[interface]]\nname = \"lo\"\n",
+                "is a config of xdnsd's already",
+            ),
+            (
+                "config dnsmasq\n\toption domain 'lan'\n",
+                "looks like OpenWrt's UCI, of which OpenWrt makes /var/etc/dnsmasq.conf.*",
+            ),
+            (
+                "server:\n  interface: 0.0.0.0\n",
+                "looks like unbound's configuration",
+            ),
+            ("domain lan\nnameserver 9.9.9.9\n", "looks like resolv.conf"),
+        ] {
+            assert_eq!(told(text).as_deref(), Some(what), "{text}");
+        }
+        for text in [
+            "",
+            "# nothing\n",
+            "domain\n",
+            "no-such=1\n",
+            "interface=br-lan\ndhcp-range=192.168.1.100,192.168.1.200,12h\n",
+            "dhcp-host=02:00:00:00:00:01,192.168.1.2\n",
+        ] {
+            assert_eq!(told(text), None, "{text}");
         }
     }
 }

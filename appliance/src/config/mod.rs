@@ -28,6 +28,7 @@ mod reference;
 mod resolv;
 mod schema;
 mod section;
+mod server;
 mod shield;
 mod syntax;
 mod types;
@@ -40,21 +41,25 @@ use std::path::Path;
 
 use crate::os::files;
 
-pub use changes::ChangedKeys;
-pub use devices::{Device, Devices, Endpoint, Member, Plan, PortRest, is_strict};
+pub use changes::{ChangedKeys, is_taken_at_start};
+pub use devices::{
+    Device, Devices, Endpoint, Forwarding, LeftOut, Member, Plan, PortRest, is_strict,
+};
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use resolv::ResolvConf;
 pub use schema::{
-    Access, ActionWord, AskWord, BlockWord, Cache, Control, Edns, Filter, Forward, GroupWord,
-    Identity, Include, Interface, LandlockWord, Local, Log, LogLevel, PriorityWord, Protect,
-    RangeWord, RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield, SpecialWord,
-    Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts, View, Web,
-    XdpMode,
+    Access, ActionWord, AskWord, BlockWord, Cache, Control, Dns64, Edns, Filter, Forward,
+    GroupWord, Identity, Include, Interface, LandlockWord, Local, Log, LogLevel, Memory, NftSet,
+    PriorityWord, Protect, RangeWord, RateLimit, Rebind, RouteCheck, SeccompWord, Security, Shield,
+    SpecialWord, Statistics, StrategyWord, SynCookiesWord, Tcp, Tier0Word, Upstream, UpstreamPorts,
+    View, ViewDns64Word, Web, XdpMode,
 };
+pub use server::UpstreamServer;
 pub use types::{
     AnswerNetwork, ClientNetwork, CookieSecret, Domain, FilePath, FilterName, HttpAddress,
-    IncludedFile, InterfaceName, OptionalPath, Suffix, UpstreamServer, ViewName,
+    HttpHost, IncludedFile, InterfaceName, Ipv6Network, Nat64Prefix, NftSetName, OptionalPath,
+    Suffix, ViewName,
 };
 
 use crate::text;
@@ -62,6 +67,7 @@ use error::ConfigText;
 pub(crate) use hint::nearest;
 pub use import::{Imported, import};
 use read::Document;
+use section::Placed;
 
 /// A config larger than this, with all its files, is a mistake.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -77,12 +83,18 @@ pub struct Config {
     pub forward: Forward,
     /// The cache.
     pub cache: Cache,
+    /// Capacities.
+    pub memory: Memory,
     /// Local data.
     pub local: Local,
     /// Blocked and allowed names.
     pub filter: Filter,
     /// Rebind protection.
     pub rebind: Rebind,
+    /// IPv6 addresses made of IPv4 ones.
+    pub dns64: Dns64,
+    /// Names whose addresses go into sets.
+    pub nft_sets: Vec<NftSet>,
     /// Which clients are answered.
     pub access: Access,
     /// Clients with another policy.
@@ -149,14 +161,18 @@ impl Config {
         let upstreams = document.many::<Upstream>();
         let protects = document.many::<Protect>();
         let views = document.many::<View>();
+        let nft_sets = document.many::<NftSet>();
         let config = Self {
             interfaces: Vec::new(),
             upstreams: Vec::new(),
             forward: document.one(),
             cache: document.one(),
+            memory: document.one(),
             local: document.one(),
             filter: document.one(),
             rebind: document.one(),
+            dns64: document.one(),
+            nft_sets: Vec::new(),
             access: document.one(),
             views: Vec::new(),
             edns: document.one(),
@@ -178,19 +194,19 @@ impl Config {
         check::sections(&mut source, &config);
         check::rate_limit(&mut source, &config.rate_limit);
         views::views(&mut source, &views, &upstreams, &config.filter);
+        views::dns64(&mut source, &views, &config);
+        check::nft_sets(&mut source, &nft_sets, &config.security);
         shield::shield(&mut source, &config.shield, &interfaces);
         shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {
             return Err(source.take_faults());
         }
         Ok(Self {
-            interfaces: interfaces
-                .into_iter()
-                .map(|placed| placed.section)
-                .collect(),
-            upstreams: upstreams.into_iter().map(|placed| placed.section).collect(),
-            views: views.into_iter().map(|placed| placed.section).collect(),
-            protects: protects.into_iter().map(|placed| placed.section).collect(),
+            interfaces: sections(interfaces),
+            upstreams: sections(upstreams),
+            views: sections(views),
+            nft_sets: sections(nft_sets),
+            protects: sections(protects),
             source,
             ..config
         })
@@ -201,6 +217,22 @@ impl Config {
     pub fn protects_on(&self, interface: &str) -> bool {
         let mut sections = self.protects.iter();
         sections.any(|section| section.interface.as_str() == interface)
+    }
+
+    /// VLAN IDs of all sections for this interface; 0 for the interface itself.
+    #[must_use]
+    pub fn vlans_of(&self, interface: &str) -> Vec<u16> {
+        let served = self.interfaces.iter();
+        let served = served.map(|section| (section.name.as_str(), section.vlan));
+        let protects = self.protects.iter();
+        let protects = protects.map(|section| (section.interface.as_str(), section.vlan));
+        let all = served
+            .chain(protects)
+            .filter(|(name, _)| *name == interface);
+        let mut vlans: Vec<u16> = all.map(|(_, vlan)| vlan).collect();
+        vlans.sort_unstable();
+        vlans.dedup();
+        vlans
     }
 
     /// True if some of them are protected only in floods.
@@ -234,6 +266,11 @@ impl Config {
         self.source
             .told(offset, key, problem.into(), allowed.into())
     }
+}
+
+/// Sections without their places.
+fn sections<S>(placed: Vec<Placed<S>>) -> Vec<S> {
+    placed.into_iter().map(|placed| placed.section).collect()
 }
 
 /// The text of a file behind others of the config, which have so many bytes together: 0 for the first.

@@ -6,7 +6,7 @@ use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
 use super::Config;
-use super::schema::BlockWord;
+use super::schema::{BlockWord, NftSet};
 use super::types::{ClientNetwork, FilePath};
 use super::views::is_named;
 use crate::compile::acl::AclInput;
@@ -14,7 +14,10 @@ use crate::compile::hosts::LeaseFormat;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::prefix_list::PrefixInput;
 use crate::compile::routes::RouteInput;
-use crate::compile::set::{Links, ListsInput, PolicyInput, RebindInput, ScreenInput, Without};
+use crate::compile::set::{
+    Dns64Input, FilteredFamilies, Links, ListsInput, NftSetInput, PolicyInput, RebindInput,
+    ScreenInput,
+};
 use crate::compile::why::{Location, PolicyValue, ViewKey};
 
 impl Config {
@@ -36,6 +39,8 @@ impl Config {
             routes: self.routes(),
             rebind: self.rebind_protection(),
             screen: self.screen(),
+            dns64: self.dns64_input(),
+            nft_sets: self.nft_set_inputs(),
             views: self.view_inputs(),
         }
     }
@@ -238,6 +243,7 @@ impl Config {
             PolicyValue::Bogus => whole("forward.bogus_nxdomain"),
             PolicyValue::WithoutA => whole("forward.filter_a"),
             PolicyValue::WithoutAaaa => whole("forward.filter_aaaa"),
+            PolicyValue::Dns64 => whole("dns64.prefix"),
         }
     }
 
@@ -255,11 +261,28 @@ impl Config {
         let bogus = forward.bogus_nxdomain.iter();
         ScreenInput {
             bogus: bogus.map(|network| network.0).collect(),
-            without: Without {
+            without: FilteredFamilies {
                 a: forward.filter_a,
                 aaaa: forward.filter_aaaa,
             },
         }
+    }
+
+    fn dns64_input(&self) -> Dns64Input {
+        Dns64Input {
+            prefix: self.dns64.prefix.prefix(),
+            is_for_all: self.dns64.all_clients,
+            exclude: self.dns64.exclude.iter().map(|network| network.0).collect(),
+        }
+    }
+
+    fn nft_set_inputs(&self) -> Vec<NftSetInput> {
+        let sections = self.nft_sets.iter();
+        let input = |section: &NftSet| NftSetInput {
+            names: section.names.iter().map(ToString::to_string).collect(),
+            sets: section.sets.iter().map(|set| set.0.clone()).collect(),
+        };
+        sections.map(input).collect()
     }
 
     /// Indices into [`Config::upstreams`]: first the group for all other names, which is number 0, then the others.
@@ -286,6 +309,7 @@ fn path_of_view(view: usize, key: ViewKey) -> (&'static str, String) {
         ViewKey::Upstreams => ("view.upstreams", "upstreams".to_owned()),
         ViewKey::WithoutA => ("view.filter_a", "filter_a".to_owned()),
         ViewKey::WithoutAaaa => ("view.filter_aaaa", "filter_aaaa".to_owned()),
+        ViewKey::Dns64 => ("view.dns64", "dns64".to_owned()),
     };
     (key, format!("view[{view}].{path}"))
 }

@@ -1,9 +1,9 @@
 //! Servers that others write down, in a file of the format of resolv.conf(5).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::UpstreamServer;
 use super::error::BYTE_ORDER_MARK;
+use super::{LeftOut, UpstreamServer};
 use crate::compile::Problem;
 use crate::os::files;
 use crate::text;
@@ -20,6 +20,9 @@ pub struct ResolvConf {
     pub servers: Vec<UpstreamServer>,
     /// Lines that say nothing here, each word's first.
     pub notes: Vec<Problem>,
+    path: PathBuf,
+    /// The line of each server.
+    lines: Vec<usize>,
 }
 
 impl ResolvConf {
@@ -41,9 +44,26 @@ impl ResolvConf {
         Ok(found)
     }
 
+    /// Why a server of it is not asked, with its line; or servers, with no line.
+    #[must_use]
+    pub fn told(&self, left_out: &LeftOut) -> Problem {
+        let mut known = self.servers.iter().zip(&self.lines);
+        let line = known.find(|(server, _)| Some(*server) == left_out.server.as_ref());
+        let problem = &left_out.problem;
+        match line {
+            Some((_, line)) => {
+                Problem::in_line(&self.path, *line, format!("{problem}: it is not asked"))
+            }
+            None => Problem::of(self.path.display().to_string(), problem.clone()),
+        }
+    }
+
     fn parse(path: &Path, written: &str) -> Self {
         let written = written.strip_prefix(BYTE_ORDER_MARK).unwrap_or(written);
-        let mut found = Self::default();
+        let mut found = Self {
+            path: path.to_owned(),
+            ..Self::default()
+        };
         let mut ignored: Vec<&str> = Vec::new();
         for (number, line) in (1..).zip(written.lines()) {
             let mut words = line.split_whitespace();
@@ -57,7 +77,10 @@ impl ResolvConf {
             match (word, value) {
                 ("nameserver", Some(value)) => match value.parse() {
                     Ok(server) if found.servers.contains(&server) => {}
-                    Ok(server) => found.servers.push(server),
+                    Ok(server) => {
+                        found.servers.push(server);
+                        found.lines.push(number);
+                    }
                     Err(problem) => note(problem),
                 },
                 ("nameserver", None) => note("a server has an address".to_owned()),

@@ -1,15 +1,19 @@
-//! Types of values in the config: names, paths, prefixes, servers.
+//! Types of values in the config: names, paths, prefixes.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use xdnsd_core::policy::TranslationPrefix;
+use xdnsd_core::policy::dns64::LENGTHS;
+
 use super::explain;
 use super::value::{TomlType, Value, parse_string, strings};
-use super::written::{bare_address, quoted};
+use super::written::quoted;
 use crate::compile::prefix::Prefix;
 use crate::compile::{name, routes};
+use crate::os::nf_tables::SetName;
 
 strings! {
     InterfaceName: "the name of a network interface: 1 to 15 bytes, no slash, no space";
@@ -20,10 +24,13 @@ strings! {
     FilterName[explain::filter_name]: "a name such as \"ads.example\", or \"*.ads.example\" for what is below it; files belong to block_files, allow_files or compiled";
     Suffix: "a name, for itself and all below it, or a prefix such as \"10.1.0.0/20\", for its reverse zones";
     ClientNetwork[explain::network]: "a prefix such as \"192.168.1.0/24\", or an address";
+    Ipv6Network: "an IPv6 address, or a prefix such as \"2001:db8::/32\"";
     AnswerNetwork: "an address, or a prefix such as \"198.51.100.0/24\"";
+    Nat64Prefix[explain::network]: "an IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits such as \"64:ff9b::/96\", or \"\" for none";
     ViewName: "1 to 32 letters, digits, `-` or `_`, but not \"default\"";
+    HttpHost[explain::http_host]: "a name such as \"router.lan\", without scheme, port and path";
+    NftSetName: "a set such as \"inet#fw4#vpn4\": [4#|6#][FAMILY#]TABLE#SET";
     HttpAddress: "ADDRESS:PORT or [IPV6]:PORT, such as \"192.168.1.1:9153\"";
-    UpstreamServer: "ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 }
 
 /// Name of a network interface, as `ip link` shows it.
@@ -198,11 +205,37 @@ checked_text! {
         address if explain::is_network(address) => Err(format!("{} is an address", quoted(text))),
         host => name::parse_host(host).map_err(|error| format!("{} {error}", quoted(text))),
     };
+    /// A name that a site is asked by.
+    HttpHost(text) match text.strip_suffix('.').unwrap_or(text) {
+        name if name.is_ascii() && !explain::is_network(name) => {
+            name::parse_host(name).map_err(|error| format!("{} {error}", quoted(text)))
+        }
+        _ => Err(format!("{} is not the name of a host", quoted(text))),
+    };
     /// A domain name with all below it, or the reverse zones of a prefix.
     Suffix(text) match explain::suffix(text) {
         Some(problem) => Err(problem),
         None => routes::parse_suffix(text),
     };
+}
+
+/// A set of nf_tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NftSetName(pub SetName);
+
+impl FromStr for NftSetName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse()
+            .map(Self)
+            .map_err(|error| format!("{} {error}", quoted(text)))
+    }
+}
+
+impl fmt::Display for NftSetName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
 }
 
 /// Prefixes of some kind.
@@ -234,6 +267,76 @@ networks! {
     ClientNetwork;
     /// Addresses in answers.
     AnswerNetwork;
+}
+
+/// IPv6 addresses in answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ipv6Network(pub Prefix);
+
+impl FromStr for Ipv6Network {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let AnswerNetwork(prefix) = text.parse()?;
+        if text.contains(':') {
+            Ok(Self(prefix))
+        } else {
+            Err(format!("{} is of IPv4", quoted(text)))
+        }
+    }
+}
+
+impl fmt::Display for Ipv6Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// The prefix of a NAT64, if there is one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nat64Prefix(Option<Prefix>);
+
+impl Nat64Prefix {
+    /// The prefix. `None` if there is none.
+    #[must_use]
+    pub fn prefix(self) -> Option<TranslationPrefix> {
+        of_nat64(self.0?)
+    }
+}
+
+/// A prefix as that of a NAT64, if it can be one.
+fn of_nat64(prefix: Prefix) -> Option<TranslationPrefix> {
+    match prefix.address() {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => TranslationPrefix::new(address, prefix.length()),
+    }
+}
+
+impl FromStr for Nat64Prefix {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let prefix: Prefix = text
+            .parse()
+            .map_err(|error| format!("{} {error}", quoted(text)))?;
+        if of_nat64(prefix).is_some() {
+            return Ok(Self(Some(prefix)));
+        }
+        Err(if prefix.address().is_ipv4() {
+            format!("{} is of IPv4", quoted(text))
+        } else if LENGTHS.contains(&prefix.length()) {
+            format!("{} is not 0 in bits 64 to 71 (RFC 6052)", quoted(text))
+        } else {
+            format!("{} has {} bits", quoted(text), prefix.length())
+        })
+    }
+}
+
+impl fmt::Display for Nat64Prefix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |prefix| prefix.fmt(formatter))
+    }
 }
 
 /// An address and port for HTTP.
@@ -303,224 +406,9 @@ impl fmt::Debug for CookieSecret {
     }
 }
 
-/// An upstream server: address, port, and the interface of a link-local address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpstreamServer {
-    /// Address.
-    pub addr: IpAddr,
-    /// UDP and TCP port.
-    pub port: u16,
-    /// Interface of a link-local address (RFC 4007 section 11).
-    pub zone: Option<InterfaceName>,
-}
-
-impl UpstreamServer {
-    /// The port of DNS over UDP and TCP.
-    pub const PORT: u16 = 53;
-
-    /// Socket address; `index_of` gives the index of the zone's interface.
-    ///
-    /// `None` if there is no such interface.
-    pub fn socket_addr(&self, index_of: impl FnOnce(&str) -> Option<u32>) -> Option<SocketAddr> {
-        let scope = match &self.zone {
-            Some(zone) => index_of(zone.as_str())?,
-            None => 0,
-        };
-        Some(match self.addr {
-            IpAddr::V4(addr) => SocketAddr::new(addr.into(), self.port),
-            IpAddr::V6(addr) => SocketAddrV6::new(addr, self.port, 0, scope).into(),
-        })
-    }
-}
-
-impl FromStr for UpstreamServer {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || no_server(text);
-        let (host, port) = split_port(text).ok_or_else(bad)?;
-        let (addr, zone) = match host.split_once('%') {
-            Some((addr, zone)) => (addr, Some(zone.parse()?)),
-            None => (host, None),
-        };
-        let addr: IpAddr = addr.parse().map_err(|_| bad())?;
-        if addr.is_unspecified()
-            || addr.is_multicast()
-            || addr == IpAddr::V4(std::net::Ipv4Addr::BROADCAST)
-        {
-            return Err(format!("{addr} is not the address of one server"));
-        }
-        if let IpAddr::V6(v6) = addr
-            && let Some(v4) = v6.to_ipv4_mapped()
-        {
-            let shown = quoted(text);
-            return Err(format!(
-                "{shown} is not a server: IPv4 in its own form: \"{v4}\""
-            ));
-        }
-        let link_local = matches!(addr, IpAddr::V6(addr) if Ipv6Addr::is_unicast_link_local(&addr));
-        match zone.is_some() == link_local {
-            true => Ok(Self { addr, port, zone }),
-            false if link_local => Err(format!(
-                "{addr} is link-local and does not name its interface"
-            )),
-            false => Err(format!("{addr} is not link-local and needs no interface")),
-        }
-    }
-}
-
-/// Splits `ADDRESS`, `IPV4:PORT` or `[IPV6]:PORT` into the address's text and the port. The port after brackets is optional.
-fn split_port(text: &str) -> Option<(&str, u16)> {
-    let Some(bracketed) = text.strip_prefix('[') else {
-        return match text.split_once(':') {
-            Some((_, rest)) if rest.contains(':') => Some((text, UpstreamServer::PORT)),
-            Some((host, port)) => Some((host, parse_port(port)?)),
-            None => Some((text, UpstreamServer::PORT)),
-        };
-    };
-    match bracketed.split_once(']')? {
-        (host, _) if !host.contains(':') => None,
-        (host, "") => Some((host, UpstreamServer::PORT)),
-        (host, rest) => Some((host, parse_port(rest.strip_prefix(':')?)?)),
-    }
-}
-
-/// Explains why text is no server.
-fn no_server(text: &str) -> String {
-    let shown = quoted(text);
-    let encrypted = format!(
-        "{shown} is not a server: there is no encrypted form (DoT, DoH, DoQ); run a stub on this machine that asks it, such as \
-         stubby, dnscrypt-proxy or unbound, and name its address"
-    );
-    let address = bare_address(text);
-    if let Some((scheme, rest)) = text
-        .split_once(':')
-        .filter(|(_, rest)| rest.starts_with("//"))
-    {
-        return match scheme {
-            "udp" | "tcp" | "dns" => format!("{shown} is not a server: without {scheme}://"),
-            _ if rest.len() > 2 => encrypted,
-            _ => format!("{shown} is not a server"),
-        };
-    }
-    if text.starts_with("sdns:") {
-        return encrypted;
-    }
-    if let (Some(address), Some((_, port))) = (address, text.split_once(['#', '@'])) {
-        return match parse_port(port) {
-            Some(port) => {
-                let whole = SocketAddr::new(address, port);
-                format!("{shown} is not a server: the port stands behind a colon: \"{whole}\"")
-            }
-            None => encrypted,
-        };
-    }
-    match address {
-        Some(address) if text.contains('/') => {
-            format!("{shown} is not a server: without prefix: \"{address}\"")
-        }
-        Some(IpAddr::V4(address)) if text.starts_with('[') => {
-            format!("{shown} is not a server: brackets are for IPv6: \"{address}\"")
-        }
-        Some(_) if text.trim() != text => format!("{shown} is not a server: without spaces"),
-        Some(_) => format!("{shown} is not a server: a port is a number from 1 to 65535"),
-        None if text.contains(|char: char| char.is_alphabetic())
-            && !text.contains(char::is_whitespace) =>
-        {
-            format!(
-                "{shown} is not a server: a name would have to be asked for first, so a server is named by its address"
-            )
-        }
-        None => format!("{shown} is not a server"),
-    }
-}
-
-/// Parses a port: no sign, no leading zero, not 0.
-fn parse_port(text: &str) -> Option<u16> {
-    let plain = text.starts_with(|char: char| ('1'..='9').contains(&char));
-    plain.then(|| text.parse().ok()).flatten()
-}
-
-impl fmt::Display for UpstreamServer {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let zone = self
-            .zone
-            .as_ref()
-            .map(|zone| format!("%{zone}"))
-            .unwrap_or_default();
-        match self.addr {
-            IpAddr::V4(addr) => write!(formatter, "{addr}:{}", self.port),
-            IpAddr::V6(addr) => write!(formatter, "[{addr}{zone}]:{}", self.port),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_server_is_read_in_every_form() {
-        for (text, shown) in [
-            ("192.0.2.1", "192.0.2.1:53"),
-            ("192.0.2.1:5353", "192.0.2.1:5353"),
-            ("2001:db8::1", "[2001:db8::1]:53"),
-            ("[2001:db8::1]", "[2001:db8::1]:53"),
-            ("[2001:db8::1]:853", "[2001:db8::1]:853"),
-            ("fe80::1%wan0", "[fe80::1%wan0]:53"),
-            ("[fe80::1%wan0]:5353", "[fe80::1%wan0]:5353"),
-        ] {
-            let server: UpstreamServer = text.parse().expect(text);
-            assert_eq!(server.to_string(), shown);
-            assert_eq!(
-                shown.parse::<UpstreamServer>().as_ref(),
-                Ok(&server),
-                "what is shown reads back"
-            );
-        }
-    }
-
-    #[test]
-    fn what_is_no_server_is_refused() {
-        for text in [
-            "",
-            "192.0.2",
-            "192.0.2.1:",
-            "192.0.2.1:0",
-            "192.0.2.1:65536",
-            "192.0.2.1:+53",
-            "192.0.2.1:053",
-            "192.0.2.1@53",
-            "192.0.2.1#53",
-            "[192.0.2.1]:53",
-            "[2001:db8::1",
-            "[2001:db8::1]53",
-            "[2001:db8::1]:",
-            "0.0.0.0",
-            "::",
-            "224.0.0.251",
-            "ff02::fb",
-            "255.255.255.255",
-            "fe80::1",
-            "2001:db8::1%wan0",
-            "fe80::1%",
-            "192.0.2.1%wan0",
-            "dns.example",
-        ] {
-            assert!(text.parse::<UpstreamServer>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_zone_becomes_the_scope() {
-        let server: UpstreamServer = "fe80::1%wan0".parse().expect("a link-local server");
-        let addr = server.socket_addr(|name| (name == "wan0").then_some(7));
-        assert_eq!(
-            addr,
-            Some(SocketAddrV6::new("fe80::1".parse().expect("an address"), 53, 0, 7).into())
-        );
-        assert_eq!(server.socket_addr(|_| None), None);
-    }
-
     #[test]
     fn interface_names_are_the_kernels() {
         for name in ["lan0", "br-lan", "eth0.10", "a23456789012345"] {

@@ -5,10 +5,10 @@ use xdnsd_core::policy::view::VIEWS_MAX;
 
 use super::Config;
 use super::error::ConfigText;
-use super::schema::{Filter, Upstream, View};
+use super::schema::{Filter, Upstream, View, ViewDns64Word};
 use super::section::Placed;
 use super::types::{ClientNetwork, FilePath, FilterName, InterfaceName};
-use crate::compile::set::{ViewInput, Without};
+use crate::compile::set::{FilteredFamilies, ViewInput};
 use crate::text;
 
 /// Checks for views that are ambiguous, empty, or refer to missing items.
@@ -73,6 +73,42 @@ fn lists(source: &mut ConfigText, path: &str, view: &View, filter: &Filter) {
         if !view.filter && !is_empty {
             let path = format!("{path}.{key}");
             source.fault(&path, "not used with filter = false", "with filter = true");
+        }
+    }
+}
+
+/// Checks for clients who are to get addresses of DNS64 that cannot be made, or that are withheld from them.
+pub fn dns64(source: &mut ConfigText, views: &[Placed<View>], config: &Config) {
+    let Config { dns64, forward, .. } = config;
+    let keys = ["dns64.prefix", "dns64.all_clients", "forward.filter_aaaa"];
+    if !source.are_read(&keys) {
+        return;
+    }
+    let has_prefix = dns64.prefix.prefix().is_some();
+    let withheld = |key: &str| format!("{key} withholds from them what is made");
+    if has_prefix && dns64.all_clients && forward.filter_aaaa {
+        let allowed = "with forward.filter_aaaa = false, or all_clients = false";
+        source.fault("dns64.prefix", withheld("forward.filter_aaaa"), allowed);
+    }
+    for Placed { path, section } in views {
+        if section.dns64 != ViewDns64Word::On {
+            continue;
+        }
+        let path = format!("{path}.dns64");
+        if !has_prefix {
+            let problem = "there is no prefix to make addresses of";
+            source.fault(
+                &path,
+                problem,
+                "with dns64.prefix = \"64:ff9b::/96\", for example",
+            );
+        } else if forward.filter_aaaa || section.filter_aaaa {
+            let key = if forward.filter_aaaa {
+                "forward.filter_aaaa"
+            } else {
+                "filter_aaaa"
+            };
+            source.fault(&path, withheld(key), format!("with {key} = false"));
         }
     }
 }
@@ -149,10 +185,11 @@ impl Config {
                 allow_names: texts(&view.allow),
                 group: group.unwrap_or(0) as u16,
                 has_local_names: view.local_names,
-                without: Without {
+                without: FilteredFamilies {
                     a: view.filter_a,
                     aaaa: view.filter_aaaa,
                 },
+                dns64: view.dns64.own(),
             }
         };
         self.views.iter().map(view).collect()

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use xdnsd_core::dns::Name;
 
 use super::dump::{dump, dump_json};
@@ -35,6 +36,13 @@ pub struct PauseState {
     pub client: Option<Prefix>,
     /// Seconds left.
     pub secs: u64,
+}
+
+impl PauseState {
+    fn json(&self) -> Value {
+        let client = self.client.map(|client| client.to_string());
+        json!({ "client": client, "secs_left": self.secs })
+    }
 }
 
 impl fmt::Display for PauseState {
@@ -167,8 +175,14 @@ fn as_json(
 
 /// Adds the commands that pause lists.
 fn pauses(commands: Commands, reader: impl PolicyReader) -> Commands {
-    let resumer = reader.clone();
+    let (resumer, shower) = (reader.clone(), reader.clone());
     commands
+        .with("json pause", move |words, out| {
+            let wanted = pause_of(words).map_err(CommandError::Refused)?;
+            let paused = shower.pause(wanted).map_err(CommandError::Refused)?;
+            let paused: Vec<_> = paused.iter().map(PauseState::json).collect();
+            Ok(writeln!(out, "{}", json::line(&paused.into()))?)
+        })
         .with("pause", move |words, out| {
             let wanted = pause_of(words).map_err(CommandError::Refused)?;
             let paused = reader.pause(wanted).map_err(CommandError::Refused)?;
@@ -340,6 +354,12 @@ mod tests {
         assert!(json.starts_with("{\"metrics\":[{\"labels\":"), "{json}");
         for (request, said) in [
             ("pause", "lists are in force\n"),
+            ("json pause", "[]\n"),
+            ("json pause 90", "[{\"client\":null,\"secs_left\":90}]\n"),
+            (
+                "json pause 90 192.0.2.0/24",
+                "[{\"client\":\"192.0.2.0/24\",\"secs_left\":90}]\n",
+            ),
             ("pause 90", "lists are paused for 90 s\n"),
             (
                 "pause 90 192.0.2.0/24",
@@ -401,7 +421,7 @@ mod tests {
             ("cache save", "cache.snapshot is not set"),
             (
                 "cache drop",
-                "unknown request; allowed: json stats, json upstreams, json why, json cache dump, pause, resume, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
+                "unknown request; allowed: json stats, json upstreams, json why, json cache dump, json pause, pause, resume, stats, upstreams, reload, why, health, cache dump, cache flush, cache save",
             ),
         ] {
             assert_eq!(asked(&commands, request), Err(problem.into()));

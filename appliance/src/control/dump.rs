@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use xdnsd_abi::hot::kind;
 use xdnsd_core::answer::{ANY_TYPE, Head, Kept, Key, hot_name};
 use xdnsd_core::dns::Name;
+use xdnsd_core::dns::edns::ede;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::dns::record::Records;
+use xdnsd_core::policy::special::SOA_TAIL;
 use xdnsd_core::time::Instant;
 
 use super::presentation::{rcode_text, type_text};
@@ -22,10 +24,11 @@ use crate::text::json;
 /// # Errors
 /// Writing to `out` fails.
 pub fn dump(cache: &SharedCache, below: &Name, out: &mut dyn Write) -> Result<(), CommandError> {
-    dump_where(cache, out, "", |key| is_within(key.name, below.as_wire()))
+    dump_where(cache, out, "", |key| is_within(key.name, below.as_wire()))?;
+    Ok(())
 }
 
-/// Writes the answers that are `wanted`, with `lead` before each of them.
+/// Writes the answers that are `wanted`, with `lead` before each of them. True if policy made one of them.
 ///
 /// # Errors
 /// Writing to `out` fails.
@@ -34,20 +37,22 @@ pub fn dump_where(
     out: &mut dyn Write,
     lead: &str,
     mut is_wanted: impl FnMut(&Key<'_>) -> bool,
-) -> Result<(), CommandError> {
+) -> Result<bool, CommandError> {
     let now = clock::now();
     let hits = Hits::now();
+    let mut is_of_policy = false;
     let mut walk = Walk::new(cache);
     while walk.step() {
         for (key, head, body) in walk.entries().filter(|(key, ..)| is_wanted(key)) {
             let (entry, hits) = (entry_text(&key, &head, body, now), hits.text(&key));
             writeln!(out, "{lead}{entry}{hits}")?;
+            is_of_policy |= EntryOrigin::of(&head, body) == EntryOrigin::Policy;
             for record in record_texts(&key, &head, body, now) {
                 writeln!(out, "{:1$}  {record}", "", lead.len())?;
             }
         }
     }
-    Ok(())
+    Ok(is_of_policy)
 }
 
 /// Writes a line of JSON for each answer to `below` and the names below it.
@@ -145,8 +150,10 @@ fn entry_json(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> Value {
         "checking_disabled": key.checking_disabled,
         "view": key.view,
         "authentic_data": head.authentic_data,
+        "dns64": head.translated,
         "rcode": rcode_text(head.rcode),
         "state": state,
+        "origin": EntryOrigin::of(head, body).word(),
         "ttl_secs": ttl_secs,
         "stale_secs": stale_secs,
         "answers": answers,
@@ -182,6 +189,40 @@ fn age_of(head: &Head, now: Instant) -> Age {
     } else {
         Age::Stale {
             secs: now.secs_since(expires),
+        }
+    }
+}
+
+/// Who made an answer in the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryOrigin {
+    /// A server.
+    Upstream,
+    /// The policy of this forwarder, in place of a server's answer that it withholds.
+    Policy,
+    /// An earlier process.
+    Snapshot,
+}
+
+impl EntryOrigin {
+    /// An upstream that blocks says so by the same extended error, but its denials have other SOA records. Addresses in place of
+    /// a blocked name count as policy's, whoever of the two gave them.
+    fn of(head: &Head, body: &[u8]) -> Self {
+        let is_denial_of_others = head.answers == 0 && !body.ends_with(SOA_TAIL);
+        if head.restored {
+            Self::Snapshot
+        } else if head.ede == ede::BLOCKED && !is_denial_of_others {
+            Self::Policy
+        } else {
+            Self::Upstream
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Upstream => "upstream",
+            Self::Policy => "policy",
+            Self::Snapshot => "snapshot",
         }
     }
 }
@@ -258,17 +299,14 @@ fn entry_text(key: &Key<'_>, head: &Head, body: &[u8], now: Instant) -> String {
         Age::Fresh { ttl_secs } => format!("ttl {ttl_secs}"),
         Age::Stale { secs } => format!("stale for {secs}"),
     };
-    let origin = if head.restored {
-        "snapshot"
-    } else {
-        "upstream"
-    };
+    let origin = EntryOrigin::of(head, body).word();
     let rcode = rcode_text(head.rcode);
     let (answers, authorities) = (head.answers, head.authorities);
     let len = body.len();
     let what = match (mark_of(key, head), key.qtype) {
         (Some(mark), _) => format!(", {}", mark.text()),
         (None, ANY_TYPE) => ", for every type, as A was denied".to_owned(),
+        (None, _) if head.translated => ", by DNS64".to_owned(),
         (None, _) => String::new(),
     };
     format!(
@@ -368,8 +406,8 @@ mod tests {
         let told = |secs| entry_json(&key, &fresh, BODY, at(secs));
         let mut is = json!({
             "name": "www.example.", "type": "AAAA", "dnssec_ok": true, "checking_disabled": false, "view": 0,
-            "authentic_data": true, "rcode": "NOERROR", "state": "fresh", "ttl_secs": 287, "stale_secs": null,
-            "answers": line(287), "authorities": [], "bytes": 16, "mark": null,
+            "authentic_data": true, "dns64": false, "rcode": "NOERROR", "state": "fresh", "origin": "upstream",
+            "ttl_secs": 287, "stale_secs": null, "answers": line(287), "authorities": [], "bytes": 16, "mark": null,
         });
         assert_eq!(told(13), is);
         is["state"] = "stale".into();
@@ -385,6 +423,15 @@ mod tests {
             ..head(300)
         };
         assert_eq!(records(&restored, 13), line(300));
+        let translated = Head {
+            translated: true,
+            ..fresh
+        };
+        assert_eq!(
+            entry_text(&key, &translated, BODY, at(13)),
+            "www.example. AAAA do+ad NOERROR ttl 287 upstream 1/0 16 bytes, by DNS64"
+        );
+        assert_eq!(entry_json(&key, &translated, BODY, at(13))["dns64"], true);
         assert_eq!(
             entry_text(
                 &Key {
@@ -397,6 +444,56 @@ mod tests {
             ),
             "www.example. AAAA - NXDOMAIN stale of unknown age snapshot 0/1 16 bytes"
         );
+    }
+
+    /// Policy keeps its own answer in place of one of upstream. An upstream that blocks a name says the same by itself.
+    #[test]
+    fn an_answer_that_policy_made_is_not_said_to_be_upstreams() {
+        let key = Key {
+            name: b"\x03www\x07example\0",
+            qtype: 1,
+            dnssec_ok: false,
+            checking_disabled: false,
+            view: 0,
+        };
+        let at = Instant::from_millis(10_000);
+        let address = Head {
+            ede: ede::BLOCKED,
+            ..head(60)
+        };
+        let denial = Head {
+            rcode: 3,
+            answers: 0,
+            authorities: 1,
+            ..address
+        };
+        let own = [
+            &b"\xc0\x0c\0\x06\0\x01\0\0\0\x3c\0\x26\xc0\x0c"[..],
+            SOA_TAIL,
+        ]
+        .concat();
+        let restored = Head {
+            restored: true,
+            ..denial
+        };
+        for (head, body, origin) in [
+            (denial, &own[..], "policy"),
+            (denial, BODY, "upstream"),
+            (address, BODY, "policy"),
+            (restored, &own[..], "snapshot"),
+            (
+                Head {
+                    ede: ede::NONE,
+                    ..denial
+                },
+                &own[..],
+                "upstream",
+            ),
+        ] {
+            let line = entry_text(&key, &head, body, at);
+            assert!(line.contains(&format!(" {origin} ")), "{origin}: {line}");
+            assert_eq!(entry_json(&key, &head, body, at)["origin"], origin);
+        }
     }
 
     /// One denial is two entries, and a mark is no answer: both are labelled, or they would look like a fault.

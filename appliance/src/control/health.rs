@@ -144,6 +144,10 @@ fn is_silence(error: &io::Error) -> bool {
 /// Verdict if the control socket gave no word of health; `waited` is the time in all.
 fn judge(socket: &Path, waited: Duration, error: &io::Error) -> Health {
     let why = error.to_string();
+    let why = match why.strip_suffix(socket::OR_ANOTHER) {
+        Some(why) => format!("{why}, or started with another control.socket than this config's"),
+        None => why,
+    };
     let is = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
     if is(&[
         ErrorKind::NotFound,
@@ -209,6 +213,20 @@ mod tests {
         assert!(matches!(away, Health::Unknown(_)), "{away:?}");
         let older = io::Error::other("unknown request; allowed: x");
         assert_eq!(judge(Path::new("/x"), Duration::ZERO, &older), Health::Well);
+    }
+
+    /// This command has the path from the config alone.
+    #[test]
+    fn where_nobody_listens_the_key_of_the_config_is_named() {
+        let folder = Folder::new();
+        let path = folder.path().join("sock");
+        let error = ask_itself(&path).expect_err("nobody listens");
+        let expected = format!(
+            "no xdnsd listens at {}: not running, or started with another control.socket than this config's",
+            path.display()
+        );
+        let judged = judge(&path, Duration::ZERO, &error);
+        assert_eq!(judged, Health::Unknown(expected));
     }
 
     /// It answers queries while its control socket hangs: a watchdog is not delayed as long as other clients.

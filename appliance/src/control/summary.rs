@@ -47,10 +47,14 @@ const ROWS: &[Row] = &[
     ("  blocked", &["blocked"]),
     ("  withheld: private address", &["rebind_withheld"]),
     ("  withheld: other addresses", SCREENED),
+    ("  with addresses made by DNS64", &["dns64_answers"]),
     ("  REFUSED", &["refused_given"]),
     ("  SERVFAIL", &["servfail_given"]),
     ("not in the cache", &["cache_misses"]),
-    ("  while somebody asked already", &["coalesced"]),
+    (
+        "  while somebody asked already",
+        &["coalesced", "asked_elsewhere"],
+    ),
     ("asked upstream", &["upstream_queries"]),
     ("  over TCP", &["upstream_tcp"]),
     ("  no answer in time", &["upstream_timeouts"]),
@@ -59,20 +63,35 @@ const ROWS: &[Row] = &[
     ("  answers that are forged", &["upstream_forged"]),
     ("  unmatched answers", &["upstream_unmatched"]),
     ("no room for a question", NO_ROOM),
-    ("clients without an answer", &["acl_dropped"]),
+    ("clients without an answer", &["acl_dropped", "drop_access"]),
     ("over the limit: sent to TCP", SLIPPED),
     ("  dropped", RATE_DROPPED),
 ];
 
-/// Counters by name, summed over their labels.
-#[derive(Debug)]
-pub struct Sums<'t>(HashMap<&'t str, u64>);
+/// Rows of each view, below its name.
+const VIEW_ROWS: &[(&str, &str)] = &[
+    ("  from the cache", "view_cached"),
+    ("  blocked", "view_blocked"),
+];
+/// What the name of a view stands for.
+const VIEW_QUERIES: &str = "view_queries";
 
-impl<'t> Sums<'t> {
+/// Counters by name, summed over their labels, and those of views.
+#[derive(Debug)]
+pub struct CounterSums<'t> {
+    sums: HashMap<&'t str, u64>,
+    /// By name and view.
+    of_views: HashMap<(&'t str, &'t str), u64>,
+    /// Names of views, as they came.
+    views: Vec<&'t str>,
+}
+
+impl<'t> CounterSums<'t> {
     /// Parses Prometheus' text.
     #[must_use]
     pub fn of(text: &'t str) -> Self {
-        let mut sums = HashMap::new();
+        let (mut sums, mut of_views) = (HashMap::new(), HashMap::new());
+        let mut views = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let Some((series, value)) = line.rsplit_once(' ') else {
                 continue;
@@ -82,36 +101,61 @@ impl<'t> Sums<'t> {
             let mut name = name.strip_suffix("_total").unwrap_or(name);
             // All counts of frames have one name; their reason is a label.
             if name == "xdp_frames" {
-                name = reason(series).unwrap_or(name);
+                name = label(series, "reason=\"").unwrap_or(name);
             }
-            *sums.entry(name).or_insert(0) += value.parse().unwrap_or(0);
+            let value = value.parse().unwrap_or(0);
+            *sums.entry(name).or_insert(0) += value;
+            if let Some(view) = label(series, "view=\"") {
+                of_views.insert((name, view), value);
+                if name == VIEW_QUERIES {
+                    views.push(view);
+                }
+            }
         }
-        Self(sums)
+        Self {
+            sums,
+            of_views,
+            views,
+        }
+    }
+
+    /// A counter of a view.
+    fn of_view(&self, name: &str, view: &str) -> u64 {
+        self.of_views.get(&(name, view)).copied().unwrap_or(0)
     }
 
     /// Sum of these counters.
     #[must_use]
     pub fn sum(&self, names: &[&str]) -> u64 {
-        let values = names.iter().filter_map(|name| self.0.get(name));
+        let values = names.iter().filter_map(|name| self.sums.get(name));
         values.sum()
     }
 }
 
-/// Value of the label `reason`.
-fn reason(series: &str) -> Option<&str> {
-    let (_, behind) = series.split_once("reason=\"")?;
+/// Value of a label, which is given with `="`.
+fn label<'t>(series: &'t str, name: &str) -> Option<&'t str> {
+    let (_, behind) = series.split_once(name)?;
     Some(behind.split_once('"')?.0)
 }
 
 /// Table of two readings that are `elapsed` apart.
 #[must_use]
-pub fn table(earlier: &Sums<'_>, later: &Sums<'_>, elapsed: Duration) -> String {
+pub fn table(earlier: &CounterSums<'_>, later: &CounterSums<'_>, elapsed: Duration) -> String {
     let mut out = format!("{:<32}{:>16}{:>14}\n", "", "in all", "per second");
     let moved = |names| later.sum(names).saturating_sub(earlier.sum(names));
-    for (what, names) in ROWS {
-        let rate = moved(names) as f64 / elapsed.as_secs_f64().max(0.001);
+    let mut row = |what: &str, before: u64, now: u64| {
+        let rate = now.saturating_sub(before) as f64 / elapsed.as_secs_f64().max(0.001);
         // Writing to a `String` cannot fail.
-        let _ = writeln!(out, "{what:<32}{:>16}{rate:>14.1}", later.sum(names));
+        let _ = writeln!(out, "{what:<32}{now:>16}{rate:>14.1}");
+    };
+    for (what, names) in ROWS {
+        row(what, earlier.sum(names), later.sum(names));
+    }
+    for view in &later.views {
+        let mut of =
+            |what: &str, name| row(what, earlier.of_view(name, view), later.of_view(name, view));
+        of(&format!("view {view}"), VIEW_QUERIES);
+        VIEW_ROWS.iter().for_each(|(what, name)| of(what, name));
     }
     let all = percent(later.sum(HITS), later.sum(LOOKED_UP));
     let now = percent(moved(HITS), moved(LOOKED_UP));
@@ -153,7 +197,11 @@ mod tests {
 
     #[test]
     fn rows_add_up_and_rates_are_of_the_time_between() {
-        let table = table(&Sums::of(EARLIER), &Sums::of(LATER), Duration::from_secs(2));
+        let table = table(
+            &CounterSums::of(EARLIER),
+            &CounterSums::of(LATER),
+            Duration::from_secs(2),
+        );
         let row = |what: &str| {
             let line = table.lines().find_map(|line| line.strip_prefix(what));
             let cells: Vec<_> = line
@@ -184,10 +232,22 @@ mod tests {
                 .collect();
             assert_eq!(row(what), cells, "{what}\n{table}");
         }
-        let paused = Sums::of("xdnsd_lists_paused 1\n");
+        for view in ["default", "guests"] {
+            assert!(!table.contains(view), "{table}");
+        }
+        let views = "xdnsd_view_queries_total{view=\"default\"} 9\n\
+            xdnsd_view_queries_total{view=\"guests\"} 8\nxdnsd_view_cached_total{view=\"guests\"} 5\n\
+            xdnsd_view_blocked_total{view=\"guests\"} 2\n";
+        let none = CounterSums::of("");
+        let views = super::table(&none, &CounterSums::of(views), Duration::from_secs(1));
+        let words: Vec<&str> = views.split_whitespace().collect();
+        let words = words.join(" ");
+        let rows = "view default 9 9.0 from the cache 0 0.0 blocked 0 0.0 view guests 8 8.0 from the cache 5 5.0 blocked 2 2.0";
+        assert!(words.contains(rows), "{views}");
+        let paused = CounterSums::of("xdnsd_lists_paused 1\n");
         let paused = super::table(&paused, &paused, Duration::ZERO);
         assert!(paused.ends_with("\nlists are paused\n"), "{paused}");
-        let none = super::table(&Sums::of(""), &Sums::of(""), Duration::ZERO);
+        let none = super::table(&CounterSums::of(""), &CounterSums::of(""), Duration::ZERO);
         assert!(none.ends_with("               -             -\n"), "{none}");
     }
 
@@ -200,6 +260,6 @@ mod tests {
             assert!(names.contains(name), "{name}");
         }
         let text = Reading::default().prometheus();
-        assert_eq!(Sums::of(&text).sum(QUERIES), 0);
+        assert_eq!(CounterSums::of(&text).sum(QUERIES), 0);
     }
 }

@@ -36,14 +36,14 @@ enum BindReport {
 }
 
 /// Handle of the threads. Belongs to the main thread.
-pub struct Door {
+pub struct ControlThreads {
     told: Receiver<BindReport>,
     commands: Sender<Commands>,
     /// The socket's name, if it listens.
     file: Option<SocketFile>,
 }
 
-impl Door {
+impl ControlThreads {
     /// Starts the threads for the socket at `path`, which `place` of the config names, and which a group may use.
     ///
     /// # Errors
@@ -215,16 +215,16 @@ mod tests {
     #[test]
     fn a_control_socket_that_hangs_keeps_neither_a_start_nor_an_end_waiting() {
         let (go, folder) = mpsc::channel::<()>();
-        let mut door = Door::start_with(move || {
+        let mut control = ControlThreads::start_with(move || {
             // Blocks until the test is over.
             let _ = folder.recv();
             Err(io::ErrorKind::AddrInUse.into())
         })
         .expect("a thread");
-        assert_eq!(door.wait_for(Duration::from_millis(1)), Ok(()));
-        door.serve(Commands::default());
-        assert_eq!(door.poll(), Ok(()));
-        door.stop();
+        assert_eq!(control.wait_for(Duration::from_millis(1)), Ok(()));
+        control.serve(Commands::default());
+        assert_eq!(control.poll(), Ok(()));
+        control.stop();
         drop(go);
     }
 
@@ -246,8 +246,9 @@ mod tests {
     fn a_process_that_has_the_socket_ends_a_start_and_what_else_there_is_does_not() {
         let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::AddrInUse];
         let starts = kinds.map(|kind| {
-            let mut door = Door::start_with(move || Err(kind.into())).expect("a thread");
-            door.wait_for(TIMEOUT)
+            let mut control =
+                ControlThreads::start_with(move || Err(kind.into())).expect("a thread");
+            control.wait_for(TIMEOUT)
         });
         assert_eq!(starts[0], Ok(()));
         let why = starts[1].as_ref().expect_err("it is taken");
@@ -260,7 +261,7 @@ mod tests {
         let path = folder.path().join("sock");
         let bound = path.clone();
         let mut tries = 0;
-        let mut door = Door::start_with(move || {
+        let mut control = ControlThreads::start_with(move || {
             tries += 1;
             if tries == 1 {
                 return Err(io::ErrorKind::ReadOnlyFilesystem.into());
@@ -268,14 +269,14 @@ mod tests {
             Control::bind(&bound)
         })
         .expect("a thread");
-        assert_eq!(door.wait_for(TIMEOUT), Ok(()));
+        assert_eq!(control.wait_for(TIMEOUT), Ok(()));
         assert!(!path.exists());
-        door.serve(Commands::default().with("hello", |_, out| Ok(writeln!(out, "there")?)));
-        assert_eq!(door.wait_for(TIMEOUT), Ok(()), "the second try");
+        control.serve(Commands::default().with("hello", |_, out| Ok(writeln!(out, "there")?)));
+        assert_eq!(control.wait_for(TIMEOUT), Ok(()), "the second try");
         let mut said = Vec::new();
         crate::control::socket::ask(&path, "hello", &mut said).expect("an answer");
         assert_eq!(said, b"there\n");
-        door.stop();
+        control.stop();
         assert!(!path.exists());
     }
 }

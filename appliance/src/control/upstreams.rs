@@ -3,11 +3,11 @@
 //! Each worker measures servers by itself; this module joins their findings.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use log::Level;
 use serde_json::{Value, json};
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
+use xdnsd_core::forward::via::Destination;
 use xdnsd_core::time::Instant;
 
 use crate::os::device;
@@ -17,7 +17,7 @@ use crate::worker::ServerReading;
 /// State of a server, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerState {
-    address: SocketAddr,
+    to: Destination,
     /// Number of its group.
     group: u8,
     /// RTT at the worker that had the latest answer.
@@ -33,7 +33,7 @@ pub struct ServerState {
 impl ServerState {
     fn of(reading: &ServerReading) -> Self {
         Self {
-            address: reading.address,
+            to: reading.to,
             group: reading.group,
             rtt_ms: reading.rtt_ms,
             counts: reading.counts,
@@ -44,7 +44,7 @@ impl ServerState {
     }
 
     fn is_same(&self, other: &Self) -> bool {
-        (self.address, self.group) == (other.address, other.group)
+        (self.to, self.group) == (other.to, other.group)
     }
 
     /// Adds the findings of another worker.
@@ -120,7 +120,7 @@ pub fn table(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Stri
         let share = (server.counts.asked * 100 + all / 2).checked_div(all);
         [
             text::line(&group_name(groups, server.group)).into_owned(),
-            device::written(server.address),
+            device::written_server(server.to),
             server.state(server.is_silent()).to_owned(),
             server.rtt_ms.map_or("-".into(), |rtt| format!("{rtt} ms")),
             server.counts.asked.to_string(),
@@ -161,7 +161,7 @@ pub fn json(servers: &[ServerState], groups: &[String], unix_secs: u64) -> Value
         );
         json!({
             "group": group_name(groups, server.group),
-            "server": device::written(server.address),
+            "server": device::written_server(server.to),
             "state": server.state(server.is_silent()),
             "rtt_ms": server.rtt_ms,
             "asked": server.counts.asked,
@@ -196,7 +196,7 @@ impl UpstreamWatch {
         };
         let mut concerned = Vec::new();
         for server in servers {
-            let address = device::written(server.address);
+            let address = device::written_server(server.to);
             let name = group_name(groups, server.group);
             let name = text::line(&name);
             match (since(server), server.is_silent()) {
@@ -239,11 +239,13 @@ impl UpstreamWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn reading(address: &str, group: u8) -> ServerReading {
         ServerReading {
-            address: address.parse().expect("an address"),
+            to: address.parse::<SocketAddr>().expect("an address").into(),
             group,
             rtt_ms: None,
             is_up: true,

@@ -20,6 +20,11 @@ use crate::os::device;
 use crate::store::SharedCache;
 use crate::text;
 
+/// What is known of an answer that policy has put in place of upstream's, of which nothing is kept.
+const WITHHELD: &str = "answers: upstream's answer is withheld. Either it leads by an alias (CNAME, HTTPS) to a blocked \
+    name: look the aliases up at the upstream server, and ask `xdnsd why` for each. Or it has an address that may not be \
+    given: [rebind], forward.bogus_nxdomain, filter_a or filter_aaaa";
+
 /// Parses `NAME [TYPE] [CLIENT]`.
 ///
 /// # Errors
@@ -97,13 +102,16 @@ pub fn write(
         writeln!(out, "  {}", reason_text(reason))?;
     }
     let mut is_kept = false;
-    dump_where(cache, out, "  cache: ", |key| {
+    let is_of_policy = dump_where(cache, out, "  cache: ", |key| {
         let is_meant = is_meant(why, key);
         is_kept |= is_meant;
         is_meant
     })?;
     if !is_kept {
         writeln!(out, "  cache: has no answer")?;
+    }
+    if is_of_policy {
+        writeln!(out, "  {WITHHELD}")?;
     }
     Ok(())
 }

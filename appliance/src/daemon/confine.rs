@@ -16,13 +16,11 @@ use log::{info, warn};
 
 use crate::config::{Config, LandlockWord, SeccompWord, SynCookiesWord};
 use crate::os::landlock::{self, WritablePath};
-use crate::os::system_calls::{self, Otherwise};
-use crate::os::{holder, sysctl, threads};
+use crate::os::system_calls::{self, Caller, DeniedCall};
+use crate::os::{holder, keeper, sysctl, threads};
 
 /// Timeout for finding the folders: one may be on a file system that does not answer.
 const FOLDERS_MAX: Duration = Duration::from_secs(3);
-/// Kernel settings that are written while SYN cookies are given.
-const SETTINGS: [&str; 2] = ["net.ipv4.tcp_syncookies", "net.ipv4.tcp_timestamps"];
 
 /// Drops what serving does not need, as `[security]` of the config says. Logs what cannot be dropped and goes on with it.
 pub fn confine(config: &Config) {
@@ -42,11 +40,15 @@ pub fn confine(config: &Config) {
         }
     }
     let otherwise = match config.security.seccomp {
-        SeccompWord::On => Otherwise::End,
-        SeccompWord::Log => Otherwise::Log,
+        SeccompWord::On => DeniedCall::End,
+        SeccompWord::Log => DeniedCall::Log,
         SeccompWord::Off => return,
     };
-    match system_calls::restrict(otherwise) {
+    let caller = match keeper::is_there() {
+        true => Caller::WithoutRights,
+        false => Caller::WithRights,
+    };
+    match system_calls::restrict(otherwise, caller) {
         Ok(()) => {}
         Err(error) if system_calls::is_missing(&error) => {
             info!(
@@ -58,7 +60,7 @@ pub fn confine(config: &Config) {
 }
 
 fn restrict_files(config: &Config) -> io::Result<()> {
-    let written = Written::of(config);
+    let written = WrittenFiles::of(config);
     let (found, places) = mpsc::channel();
     // The thread may wait for ever; then it is left behind.
     let find = threads::builder("folders").spawn(move || {
@@ -73,7 +75,7 @@ fn restrict_files(config: &Config) -> io::Result<()> {
 }
 
 /// Files that this process creates or writes.
-struct Written {
+struct WrittenFiles {
     /// Files; temporary ones are made beside them.
     files: Vec<Box<Path>>,
     /// File that keeps the kernel's original settings.
@@ -81,7 +83,7 @@ struct Written {
     gives_cookies: bool,
 }
 
-impl Written {
+impl WrittenFiles {
     fn of(config: &Config) -> Self {
         let files = [
             config.cache.snapshot.as_deref(),
@@ -105,7 +107,7 @@ impl Written {
             .filter_map(|file| WritablePath::folder_of(file).ok())
             .collect();
         if sets {
-            let files = SETTINGS.map(|name| {
+            let files = sysctl::FOR_COOKIES.map(|name| {
                 let setting = sysctl::Sysctl::named(name);
                 WritablePath::file_of_the_kernel(setting.path()).ok()
             });

@@ -54,14 +54,7 @@ pub fn listen_entries(
         let mac = device
             .mac
             .filter(|_| !device.tentative.contains(&endpoint.addr))?;
-        let check = match interface.route_check {
-            RouteCheck::Always => true,
-            RouteCheck::Never => false,
-            // The kernel does not check IPv6 sources.
-            RouteCheck::Auto => {
-                devices.has_vlans(name) || device.is_strict && endpoint.addr.is_ipv4()
-            }
-        };
+        let check = interface.asks_routes(endpoint, devices);
         let addr = match endpoint.addr {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,

@@ -44,7 +44,7 @@ pub struct Round {
 
 /// Results that the main thread has not taken yet. A newer plan replaces an older one.
 #[derive(Debug, Default)]
-struct News {
+struct PlanResults {
     latest: Round,
     /// Number of finished rounds.
     rounds: u64,
@@ -52,7 +52,7 @@ struct News {
 
 #[derive(Debug)]
 struct Shared {
-    news: Mutex<News>,
+    results: Mutex<PlanResults>,
     /// Signals news to the main thread.
     event: EventFd,
     /// Wakes the thread to end or to begin its next round.
@@ -65,15 +65,15 @@ impl Shared {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let event = || EventFd::from_flags(flags).map_err(|errno| format!("eventfd: {errno}"));
         Ok(Self {
-            news: Mutex::default(),
+            results: Mutex::default(),
             event: event()?,
             wake: event()?,
             is_stopped: AtomicBool::new(false),
         })
     }
 
-    fn news(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    fn results(&self) -> MutexGuard<'_, PlanResults> {
+        self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `round` until the thread is to end. `round` reads `changes` until it is no longer readable.
@@ -103,15 +103,16 @@ impl Shared {
     }
 
     fn tell(&self, round: Round) {
-        let mut news = self.news();
+        let mut results = self.results();
         // The main thread waits for the first two rounds.
-        let is_new = news.rounds < 2 || round.plan.is_some() || round.queues != news.latest.queues;
-        news.rounds += 1;
+        let is_new =
+            results.rounds < 2 || round.plan.is_some() || round.queues != results.latest.queues;
+        results.rounds += 1;
         if round.plan.is_some() {
-            news.latest.plan = round.plan;
+            results.latest.plan = round.plan;
         }
-        news.latest.queues = round.queues;
-        drop(news);
+        results.latest.queues = round.queues;
+        drop(results);
         if is_new {
             // Fails only if the counter is about to overflow, and then the event is pending anyway.
             let _ = self.event.write(1);
@@ -165,7 +166,7 @@ impl Interfaces {
     /// Number of finished rounds.
     #[must_use]
     pub fn rounds(&self) -> u64 {
-        self.shared.news().rounds
+        self.shared.results().rounds
     }
 
     /// Makes the thread begin its next round as soon as it can.
@@ -184,10 +185,10 @@ impl Interfaces {
     pub fn take(&self) -> Round {
         // Fails if there is nothing to read.
         let _ = self.shared.event.read();
-        let mut news = self.shared.news();
+        let mut results = self.shared.results();
         Round {
-            plan: news.latest.plan.take(),
-            queues: news.latest.queues.clone(),
+            plan: results.latest.plan.take(),
+            queues: results.latest.queues.clone(),
         }
     }
 
@@ -199,7 +200,7 @@ impl Interfaces {
         if self.over.try_recv() == Err(TryRecvError::Disconnected) {
             return Err("the thread for interfaces has ended".into());
         }
-        let rounds = self.shared.news().rounds;
+        let rounds = self.shared.results().rounds;
         match self.looks.look(now, rounds) {
             None => {}
             Some(true) => warn!(

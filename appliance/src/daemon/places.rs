@@ -8,7 +8,7 @@ use crate::control::socket;
 use crate::os::files::place::{self, Obstacle};
 use crate::store::Store;
 
-use super::shield;
+use super::{run, shield};
 
 /// Why the previous snapshot is not kept, where a new one can be written.
 #[must_use]
@@ -19,6 +19,13 @@ pub fn doubt(config: &Config) -> Option<Obstacle> {
         Some(_) => None,
         None => store.doubt(),
     }
+}
+
+/// Why the group of the control socket cannot be given it, where the socket itself can be made.
+#[must_use]
+pub fn group_doubt(config: &Config) -> Option<String> {
+    let path = config.control.socket.as_deref()?;
+    run::group_of(config)?.obstacle(path)
 }
 
 /// Keys whose paths are unusable, each with the reason.
@@ -224,6 +231,8 @@ mod tests {
         let folder = Folder::new();
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink("elsewhere", &link).expect("a link");
         let told = |cookies: &str, path: &std::path::Path| {
             let text = format!(
                 "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n\
@@ -237,12 +246,13 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         for cookies in ["off", "auto"] {
-            for (path, what) in [(fifo.as_path(), "FIFO"), (folder.path(), "folder")] {
+            for (path, what) in [
+                (fifo.as_path(), "FIFO, not a file"),
+                (folder.path(), "folder, not a file"),
+                (&link, "symbolic link, not a file: name what it leads to"),
+            ] {
                 let said = told(cookies, path);
-                let expected = format!(
-                    "shield.state_file: {}: is a {what}, not a file; ",
-                    path.display()
-                );
+                let expected = format!("shield.state_file: {}: is a {what}; ", path.display());
                 assert!(
                     said.len() == 1 && said[0].starts_with(&expected),
                     "{cookies} {said:?}"

@@ -8,7 +8,7 @@
 //! it, and an end leaves it behind. During such a wait at the start, and from the first signal to the end, SIGTERM and SIGINT
 //! end the process at once.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -21,18 +21,19 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::engine::Notice;
-use xdnsd_core::limits::WORKERS;
 
 use super::confine::confine;
+use super::gauges::gauges;
 use super::interfaces::{Interfaces, Round};
+use super::keeper;
+use super::nft_sets::SetThread;
 use super::ports::SourcePorts;
 use super::reload::{PolicyThread, Requester};
-use super::retry::Retry;
 use super::shield::{CookieSettings, Events, Prefixes};
 use super::sockets::Listening;
 use super::supervisor::Supervisor;
 use super::switches::Operation;
-use super::workers::Workers;
+use super::workers::{WorkerStarts, Workers};
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Devices, GroupWord, Plan};
 use crate::control::commands;
@@ -41,11 +42,11 @@ use crate::control::metrics::{self, Telemetry};
 use crate::control::readers::with_readers;
 use crate::control::shield::{with_operator, with_shield, with_watcher};
 use crate::control::socket::{Commands, Group};
-use crate::control::thread::Door;
+use crate::control::thread::ControlThreads;
 use crate::control::upstreams;
 use crate::os::notify::Notify;
-use crate::os::{capabilities, clock, descriptors, random, seal};
-use crate::store::{CACHE, HOT, TAP, rates};
+use crate::os::{capabilities, clock, descriptors, random, seal, xsk};
+use crate::store::{CACHE, TAP, rates};
 use crate::store::{SnapshotWriter, Store};
 use crate::text::{self, Sentence};
 use crate::worker::engines::{ARRIVALS, COUNTERS, NOTICES, SOCKET_STATS, TCP, WORKER_STATS};
@@ -61,10 +62,9 @@ const PORTS_MAX: Duration = Duration::from_secs(5);
 const ROUNDS: u64 = 2;
 /// Minimum time between two looks at SYNs, in milliseconds: a rate over a shorter time is chance.
 const GUARD_MS: u64 = 500;
-/// First pause before a failed start of a worker is tried again, in milliseconds.
-const WORKER_MS: u64 = 1_000;
-/// Longest pause, in milliseconds.
-const WORKER_MAX_MS: u64 = 60_000;
+/// Why a server without its keeper ends: what comes and goes would be served no more, and a restart has both again.
+const KEEPER_ENDED: &str =
+    "the process that keeps the rights (security.keeper) has ended, and so does this one";
 /// Signals that have a meaning to other servers: dnsmasq writes statistics or opens a new log file, and scripts that rotate
 /// logs send them. They are blocked, so that they do not end the process.
 const UNUSED: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
@@ -83,14 +83,18 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
     look_at_ports(clock::now());
     let signals = block_signals().map_err(|error| format!("signals: {error}"))?;
     // Before the first thread, and before anything from outside is read.
+    keeper::start(&config)?;
     ends_at_once(|| confine(&config));
+    keeper::drop_rights()?;
     // Before anything that takes queries, so that a process that serves already is not disturbed.
     let socket = config.control.socket.as_deref();
     let named_at = config.locate("control.socket");
-    let door = socket.map(|path| Door::start(path.into(), named_at, group_of(&config)));
-    let mut door = door.transpose()?;
-    ends_at_once(|| door.as_mut().map_or(Ok(()), Door::wait))?;
-    let mut daemon = Daemon::new(path, &config, door)?;
+    let control =
+        socket.map(|path| ControlThreads::start(path.into(), named_at, group_of(&config)));
+    let mut control = control.transpose()?;
+    ends_at_once(|| control.as_mut().map_or(Ok(()), ControlThreads::wait))?;
+    let mut daemon = Daemon::new(path, &config, control)?;
+    metrics::process::have_read(true);
     start_report(&config, &daemon.telemetry)?;
     let ended = match daemon.start(&signals) {
         Ok(true) => daemon.main_loop(&signals),
@@ -102,7 +106,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), Sentence> {
 }
 
 /// Group that may use the control socket.
-fn group_of(config: &Config) -> Option<Group> {
+pub(super) fn group_of(config: &Config) -> Option<Group> {
     let control = &config.control;
     (!control.group.is_empty()).then(|| Group {
         name: control.group.clone(),
@@ -121,30 +125,42 @@ struct Daemon {
     kernel: CookieSettings,
     listening: Listening,
     policy: PolicyThread,
+    sets: SetThread,
     prefixes: Prefixes,
     workers: Workers,
     telemetry: Arc<Telemetry>,
-    door: Option<Door>,
+    control: Option<ControlThreads>,
     notify: Notify,
     /// Number of workers in the metrics; below, the queues of each.
     shown_workers: usize,
     queues: Vec<(usize, QueueName)>,
-    growth: Growth,
+    starts: WorkerStarts,
     /// True once the log has said where it serves.
     is_ready: bool,
     /// Writer of the snapshot, if the config names one.
     snapshot: Option<SnapshotWriter>,
     /// State of the upstream servers that was logged.
     servers: upstreams::UpstreamWatch,
+    /// Reports the end of the keeper, if there is one.
+    keeper: Option<OwnedFd>,
 }
 
 impl Daemon {
     /// Starts one worker, which answers from the kernel's sockets, after what it needs: the cache, as the snapshot has it, and
     /// the policy's files. Then it starts the thread for interfaces.
-    fn new(path: &Path, config: &Config, door: Option<Door>) -> Result<Self, Sentence> {
+    fn new(
+        path: &Path,
+        config: &Config,
+        control: Option<ControlThreads>,
+    ) -> Result<Self, Sentence> {
         let devices = ends_at_once(Devices::read).map_err(|error| error.to_string())?;
         let plan = config.plan(&devices);
-        CACHE.configure(ends_at_once(random_key)?, config.cache.entries as usize);
+        // All of them at once, and before anything of the network is read.
+        let entries = config.cache.entries as usize;
+        let cached = CACHE.configure(ends_at_once(random_key)?, entries);
+        cached.map_err(|error| format!("cache: {error}"))?;
+        let workers = usize::from(config.memory.workers);
+        xsk::reserve(workers).map_err(|error| format!("packets: {error}"))?;
         let cookie_key = ends_at_once(random_key)?;
         rates::begin(ends_at_once(random_key)?, config.cookies(cookie_key));
         let snapshot = start_snapshot(config)?;
@@ -176,17 +192,19 @@ impl Daemon {
             kernel,
             listening,
             policy,
+            sets: SetThread::default(),
             prefixes,
             workers,
             telemetry,
-            door,
+            control,
             notify: Notify::from_environment(),
             shown_workers: 0,
             queues: Vec::new(),
-            growth: Growth::default(),
+            starts: WorkerStarts::new(config.memory.workers.into()),
             is_ready: false,
             snapshot,
             servers: upstreams::UpstreamWatch::default(),
+            keeper: keeper::watched(),
         })
     }
 
@@ -210,11 +228,13 @@ impl Daemon {
                 MainEvent::Tick => {}
                 MainEvent::Reload => is_reload_due = true,
                 MainEvent::Stop => return Ok(false),
+                MainEvent::KeeperEnded => return Err(KEEPER_ENDED.into()),
             }
             if let Some(failure) = self.workers.failure() {
                 return Err(failure);
             }
         }
+        self.sets.look(&self.policy.set(), clock::now());
         let round = self.interfaces.take();
         self.workers
             .start(TCP, &mut self.listening, self.policy.set())?;
@@ -228,13 +248,15 @@ impl Daemon {
             self.policy.reload();
         }
         self.follow(round.plan.as_ref())?;
-        self.door.as_mut().map_or(Ok(()), Door::poll)?;
+        self.control.as_mut().map_or(Ok(()), ControlThreads::poll)?;
         // The rest can wait for a moment.
         self.interfaces.look_again();
         if !self.is_ready {
             let why = self.listening.why_silent();
             warn!("not ready: {why}");
-            self.notify.tell(&format!("STATUS=not ready: {why}"));
+            // The start is over all the same: units that wait for this one must not wait for an interface.
+            self.notify
+                .tell(&format!("READY=1\nSTATUS=not ready: {why}"));
         }
         Ok(true)
     }
@@ -249,14 +271,16 @@ impl Daemon {
                 MainEvent::Tick => {}
                 MainEvent::Reload => self.policy.reload(),
                 MainEvent::Stop => return Ok(()),
+                MainEvent::KeeperEnded => return Err(KEEPER_ENDED.into()),
             }
             if let Some(failure) = self.workers.failure() {
                 return Err(failure);
             }
             let round = self.interfaces.take();
             self.grow(round.queues, 0);
+            self.sets.look(&self.policy.set(), clock::now());
             self.follow(round.plan.as_ref())?;
-            self.door.as_mut().map_or(Ok(()), Door::poll)?;
+            self.control.as_mut().map_or(Ok(()), ControlThreads::poll)?;
             self.notify.tell_again();
             TAP.look();
             log_notice();
@@ -265,9 +289,9 @@ impl Daemon {
             // A client that is answered may rely on everything available being set up.
             let is_due = |at: &mut _| self.interfaces.rounds() >= ROUNDS || now >= *at;
             if answers_at_last.take_if(is_due).is_some()
-                && let Some(door) = &self.door
+                && let Some(control) = &self.control
             {
-                door.serve(self.commands());
+                control.serve(self.commands());
             }
             self.interfaces.look(now)?;
             // Without these messages the service manager restarts the process.
@@ -295,8 +319,8 @@ impl Daemon {
         // Cookies that were given before may still come back.
         self.kernel.stop();
         self.workers.stop();
-        if let Some(door) = self.door {
-            door.stop();
+        if let Some(control) = self.control {
+            control.stop();
         }
         if let Some(snapshot) = self.snapshot {
             snapshot.finish();
@@ -307,18 +331,18 @@ impl Daemon {
     /// the others serve.
     fn grow(&mut self, queues: Vec<(usize, QueueName)>, least: usize) {
         let last = queues.iter().map(|(worker, _)| worker + 1).max();
-        let wanted = &mut self.growth.wanted;
-        *wanted = (*wanted).max(last.unwrap_or(least).min(WORKERS));
+        let wanted = &mut self.starts.wanted;
+        *wanted = (*wanted).max(last.unwrap_or(least).min(self.starts.most));
         for (engine, why) in self.workers.take_failed() {
             self.listening.forget(engine);
-            self.growth.fail(engine, &why);
+            self.starts.fail(engine, &why);
         }
-        if self.growth.retry.may_try(clock::now()) {
-            for worker in 0..self.growth.wanted {
+        if self.starts.retry.may_try(clock::now()) {
+            for worker in 0..self.starts.wanted {
                 let policy = self.policy.set();
                 if let Err(why) = self.workers.start(worker, &mut self.listening, policy) {
                     self.listening.forget(worker);
-                    self.growth.fail(worker, &why);
+                    self.starts.fail(worker, &why);
                     break;
                 }
             }
@@ -367,11 +391,19 @@ impl Daemon {
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.workers.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.interfaces.as_fd(), PollFlags::POLLIN),
+            // Reports a hang-up alone.
+            PollFd::new(
+                self.keeper.as_ref().map_or(signals.as_fd(), OwnedFd::as_fd),
+                PollFlags::empty(),
+            ),
         ];
         // Interrupted or failed: a turn without an event, and the next one waits again.
         let _ = poll(&mut fds, PollTimeout::from(LOOP_MS));
         if !fds[0].any().unwrap_or(false) {
-            return MainEvent::Tick;
+            return match fds[3].any().unwrap_or(false) {
+                true => MainEvent::KeeperEnded,
+                false => MainEvent::Tick,
+            };
         }
         match signals.read_signal() {
             Ok(Some(signal)) => match Signal::try_from(signal.ssi_signo.cast_signed()) {
@@ -387,26 +419,6 @@ impl Daemon {
             },
             Err(_) => MainEvent::Stop,
             Ok(None) => MainEvent::Tick,
-        }
-    }
-}
-
-/// Wanted workers, and the state of failed starts.
-#[derive(Debug, Default)]
-struct Growth {
-    wanted: usize,
-    retry: Retry,
-    /// Last problem that was logged.
-    trouble: String,
-}
-
-impl Growth {
-    /// Worker `engine` failed to start.
-    fn fail(&mut self, engine: usize, why: &str) {
-        self.retry.fail(clock::now(), WORKER_MS, WORKER_MAX_MS);
-        if self.trouble != why {
-            warn!("worker {engine} cannot be started, the others serve; tried again: {why}");
-            why.clone_into(&mut self.trouble);
         }
     }
 }
@@ -452,6 +464,8 @@ enum MainEvent {
     Reload,
     /// The process is to end (SIGTERM, SIGINT).
     Stop,
+    /// The keeper has ended.
+    KeeperEnded,
 }
 
 /// Logs what a worker noticed, at most once in a turn.
@@ -538,12 +552,16 @@ fn register(
     policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
 ) -> Telemetry {
     let policy = Arc::new(policy);
-    let current = Arc::clone(&policy);
+    let (current, views, lists) = (
+        Arc::clone(&policy),
+        Arc::clone(&policy),
+        Arc::clone(&policy),
+    );
     let programs = supervisor.attachments().iter().map(|attachment| {
         let program = Arc::clone(&attachment.program);
         let (state, hot) = (
-            attachment.inside.guard.state(),
-            attachment.inside.hot.state(),
+            attachment.programs.guard.state(),
+            attachment.programs.hot.state(),
         );
         let port = attachment.port.clone();
         metrics::ProgramCounters {
@@ -572,49 +590,13 @@ fn register(
         tier0: Some(Box::new(move || tier0.outcomes())),
         arrivals: Some(Box::new(|| ARRIVALS.read())),
         groups: Some(Box::new(move || policy().groups().to_vec())),
+        views: Some(Box::new(move || {
+            views().view_names().map(str::to_owned).collect()
+        })),
+        lists: Some(Box::new(move || lists().list_rules())),
         sockets: &SOCKET_STATS,
         ..Telemetry::default()
     }
-}
-
-/// Gauges.
-fn gauges(
-    prefixes: &Prefixes,
-    policy: impl Fn() -> Arc<PolicySet> + Send + Sync + 'static,
-) -> Vec<metrics::Gauge> {
-    let (denied, allowed) = (prefixes.clone(), prefixes.clone());
-    vec![
-        metrics::Gauge {
-            name: "shield_prefixes_denied",
-            help: "Prefixes that the XDP programs deny",
-            value: Box::new(move || denied.counts().denied as u64),
-        },
-        metrics::Gauge {
-            name: "shield_prefixes_allowed",
-            help: "Prefixes that they let in, though a shorter one is denied",
-            value: Box::new(move || allowed.counts().allowed as u64),
-        },
-        metrics::Gauge {
-            name: "cache_entries",
-            help: "Answers in the cache",
-            value: Box::new(|| CACHE.len() as u64),
-        },
-        metrics::Gauge {
-            name: "lists_paused",
-            help: "1 while lists are paused: xdnsd pause",
-            value: Box::new(move || policy().is_paused().into()),
-        },
-        metrics::Gauge {
-            name: "tap_readers",
-            help: "Who reads of queries as they are answered: xdnsd tail and its like",
-            value: Box::new(|| TAP.readers() as u64),
-        },
-        metrics::Gauge {
-            name: "tier0_entries",
-            help: "Answers that the program for hot names has",
-            value: Box::new(|| HOT.len() as u64),
-        },
-    ]
 }
 
 /// Workers by number, with their interfaces and queues.

@@ -21,16 +21,9 @@ const SLOT_PATIENCE: Duration = Duration::from_millis(100);
 /// Time between two looks at it.
 const SLOT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Maximum number of sockets. A backend without sharing has one per worker.
-pub const CAPACITY: usize = if SHARERS_MAX > 1 || WORKERS > SOCKETS {
-    SOCKETS
-} else {
-    WORKERS
-};
-
 /// Seats of all workers that can have sockets.
 pub struct Seats {
-    seats: [Seat; WORKERS],
+    seats: Vec<Seat>,
     /// Number of workers that share their UMEM among sockets.
     workers: usize,
     /// Number of sockets expected in all.
@@ -71,15 +64,25 @@ pub struct Seated {
 }
 
 impl Seats {
-    /// Seats on a machine with this number of CPUs.
-    pub fn new(cpus: usize) -> Self {
+    /// Seats of at most `workers` workers, on a machine with this number of CPUs.
+    pub fn new(cpus: usize, workers: usize) -> Self {
+        let most = workers.clamp(1, WORKERS);
         // A backend without sharing has a worker for each socket.
-        let workers = if SHARERS_MAX > 1 { cpus } else { WORKERS };
+        let workers = if SHARERS_MAX > 1 { cpus } else { most };
         Self {
-            seats: std::array::from_fn(|_| Seat::default()),
-            workers: workers.clamp(1, WORKERS),
+            seats: (0..most).map(|_| Seat::default()).collect(),
+            workers: workers.clamp(1, most),
             expected: 0,
             places: [const { None }; SOCKETS],
+        }
+    }
+
+    /// Maximum number of sockets. A backend without sharing has one per worker.
+    pub fn capacity(&self) -> usize {
+        if SHARERS_MAX > 1 {
+            SOCKETS
+        } else {
+            SOCKETS.min(self.seats.len())
         }
     }
 
@@ -137,7 +140,7 @@ impl Seats {
             };
             sockets * Shape::of(sharers).rx
         });
-        entries.sum::<usize>() <= (WORKERS * RX_RING).max(SOCKETS * Shape::LEAST.rx)
+        entries.sum::<usize>() <= (self.seats.len() * RX_RING).max(SOCKETS * Shape::LEAST.rx)
     }
 
     /// Frees the seat of one socket.
@@ -269,7 +272,7 @@ impl Seats {
     pub fn collect(&mut self, inboxes: &[Inbox]) -> Vec<usize> {
         let mut places = Vec::new();
         let deadline = Instant::now() + PATIENCE;
-        for (worker, inbox) in inboxes.iter().enumerate().take(WORKERS) {
+        for (worker, inbox) in inboxes.iter().enumerate().take(self.seats.len()) {
             loop {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let patience = if self.seats[worker].leaving > 0 {
@@ -326,7 +329,7 @@ mod tests {
 
     #[test]
     fn sockets_are_spread_evenly_over_as_many_workers_as_there_are_cpus() {
-        let mut seats = Seats::new(2);
+        let mut seats = Seats::new(2, WORKERS);
         let taken: Vec<usize> = std::iter::from_fn(|| worker(&mut seats, false)).collect();
         assert_eq!(taken.len(), SOCKETS, "and no more");
         for (index, worker) in taken.iter().enumerate() {
@@ -334,12 +337,28 @@ mod tests {
         }
         seats.leave(1);
         assert_eq!(worker(&mut seats, false), Some(1), "the least loaded");
-        assert_eq!(worker(&mut Seats::new(1_000), false), Some(0));
+        assert_eq!(worker(&mut Seats::new(1_000, WORKERS), false), Some(0));
+    }
+
+    #[test]
+    fn there_are_no_more_workers_than_the_config_has() {
+        for most in 1..=WORKERS {
+            let mut seats = Seats::new(1_000, most);
+            let mut workers: Vec<usize> =
+                std::iter::from_fn(|| worker(&mut seats, false)).collect();
+            workers.sort_unstable();
+            workers.dedup();
+            let expected: Vec<usize> = (0..most.min(SOCKETS)).collect();
+            assert_eq!(workers, expected);
+            let mut seats = Seats::new(1, most);
+            let alone = std::iter::from_fn(|| seats.take(true).filter(|seat| seat.is_alone));
+            assert_eq!(alone.count(), most.min(SOCKETS));
+        }
     }
 
     #[test]
     fn a_socket_with_zero_copy_has_a_worker_for_itself_while_there_is_one() {
-        let mut seats = Seats::new(1);
+        let mut seats = Seats::new(1, WORKERS);
         let alone = seats.take(true).expect("a worker is free");
         assert!(alone.is_alone && alone.worker == 0);
         if WORKERS == 1 {
@@ -363,7 +382,7 @@ mod tests {
         if (RX_RING, WORKERS, SOCKETS) != (512, 4, 16) {
             return;
         }
-        let mut seats = Seats::new(1);
+        let mut seats = Seats::new(1, WORKERS);
         (0..3).for_each(|_| assert!(seats.take(true).is_some_and(|seat| seat.is_alone)));
         // 3 * 512, and the size of a fourth: four rings of 128.
         let rest = std::iter::from_fn(|| worker(&mut seats, false)).count();
@@ -372,7 +391,7 @@ mod tests {
 
     #[test]
     fn rings_are_made_for_those_that_are_expected_and_those_that_come() {
-        let mut seats = Seats::new(2);
+        let mut seats = Seats::new(2, WORKERS);
         assert_eq!(seats.sharers(0), 1);
         seats.expect(SOCKETS);
         let even = SOCKETS.div_ceil(2).next_power_of_two();
@@ -386,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_queue_that_comes_back_is_shown_where_it_was() {
-        let mut seats = Seats::new(1);
+        let mut seats = Seats::new(1, WORKERS);
         let name = |queue| QueueName {
             interface: "lan0".into(),
             queue,

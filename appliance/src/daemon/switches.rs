@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::interfaces::Waker;
 use super::program::{SharedProgram, lock};
 use crate::control::shield::Operator;
-use crate::store::rates::{self, Turned};
+use crate::store::rates::{self, SecretTurn};
 
 /// Time that a request waits for the thread: a driver may be slow, and the control socket has other clients.
 const WAIT_MAX: Duration = Duration::from_secs(4);
@@ -158,7 +158,7 @@ impl Operator for Operation {
         }
     }
 
-    fn rotate(&self) -> Result<Turned, String> {
+    fn rotate(&self) -> Result<SecretTurn, String> {
         // Needs no driver.
         let turned = rates::turn_cookies();
         let wanted = self.switches.keys.want();

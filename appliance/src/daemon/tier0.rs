@@ -6,7 +6,7 @@ use log::warn;
 use xdnsd_abi::hot::HotOutcome;
 
 use super::shared::SharedState;
-use super::way_out::Sight;
+use super::way_out::WayOutState;
 use crate::compile::set::PolicySet;
 use crate::config::Tier0Word;
 use crate::os::xdp::{Error, HotProgram, OBJECT, Program};
@@ -48,6 +48,8 @@ impl Tier0State {
 #[derive(Clone)]
 pub struct Tier0 {
     wanted: Tier0Word,
+    /// Room for addresses of each interface's program.
+    addresses: u32,
     hot: Arc<Mutex<Hot>>,
 }
 
@@ -60,11 +62,12 @@ enum Hot {
 }
 
 impl Tier0 {
-    /// Setting from the config.
+    /// Settings from the config: `cache.tier0` and `memory.addresses`.
     #[must_use]
-    pub fn new(wanted: Tier0Word) -> Self {
+    pub fn new(wanted: Tier0Word, addresses: u16) -> Self {
         Self {
             wanted,
+            addresses: addresses.into(),
             hot: Arc::new(Mutex::new(Hot::NotYet)),
         }
     }
@@ -90,12 +93,12 @@ impl Tier0 {
     /// As [`Program::load`].
     pub fn load_program(&self) -> Result<Program, Error> {
         if !self.is_wanted() || !self.is_loaded() {
-            return Program::load();
+            return Program::load(self.addresses);
         }
-        Program::load_for_hot(OBJECT).or_else(|error| {
+        Program::load_for_hot(OBJECT, self.addresses).or_else(|error| {
             warn!("tier0: user space answers alone: {error}");
             *self.hot() = Hot::Refused;
-            Program::load()
+            Program::load(self.addresses)
         })
     }
 
@@ -180,9 +183,9 @@ impl InterfaceTier0 {
     }
 
     /// Switches the calls on or off, by what is known of the way out.
-    pub fn look(&mut self, sight: Sight, program: &mut Program) {
+    pub fn look(&mut self, way_out: WayOutState, program: &mut Program) {
         let Some(tier0) = &self.tier0 else { return };
-        let wanted = tier0.state(sight);
+        let wanted = tier0.state(way_out);
         if self.state.get() == wanted {
             return;
         }
@@ -211,14 +214,13 @@ impl Drop for InterfaceTier0 {
 
 impl Tier0 {
     /// State for this knowledge of the way out.
-    fn state(&self, sight: Sight) -> Tier0State {
-        match (sight, self.wanted) {
+    fn state(&self, way_out: WayOutState) -> Tier0State {
+        match (way_out, self.wanted) {
             (_, Tier0Word::Off) => Tier0State::Off,
-            (Sight::Open, Tier0Word::On | Tier0Word::Auto) | (Sight::Hidden, Tier0Word::On) => {
-                Tier0State::Answered
-            }
-            (Sight::Hidden, Tier0Word::Auto) => Tier0State::Unproven,
-            (Sight::Closed, Tier0Word::On | Tier0Word::Auto) => Tier0State::NoWayOut,
+            (WayOutState::Open, Tier0Word::On | Tier0Word::Auto)
+            | (WayOutState::Hidden, Tier0Word::On) => Tier0State::Answered,
+            (WayOutState::Hidden, Tier0Word::Auto) => Tier0State::Unproven,
+            (WayOutState::Closed, Tier0Word::On | Tier0Word::Auto) => Tier0State::NoWayOut,
         }
     }
 }
@@ -234,13 +236,17 @@ mod tests {
             (Tier0Word::Auto, ["", "device", "answers_lost"]),
             (Tier0Word::On, ["", "", "answers_lost"]),
         ] {
-            let tier0 = Tier0::new(word);
-            for (sight, reason) in [
-                (Sight::Open, open),
-                (Sight::Hidden, hidden),
-                (Sight::Closed, closed),
+            let tier0 = Tier0::new(word, 1);
+            for (way_out, reason) in [
+                (WayOutState::Open, open),
+                (WayOutState::Hidden, hidden),
+                (WayOutState::Closed, closed),
             ] {
-                assert_eq!(tier0.state(sight).reason(), reason, "{word:?} {sight:?}");
+                assert_eq!(
+                    tier0.state(way_out).reason(),
+                    reason,
+                    "{word:?} {way_out:?}"
+                );
             }
         }
     }

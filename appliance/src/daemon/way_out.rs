@@ -30,7 +30,7 @@ const ANSWERS: [Reason; 5] = [
 
 /// What is known of the way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sight {
+pub enum WayOutState {
     /// Frames leave as far as known, and the driver counts losses.
     #[default]
     Open,
@@ -61,15 +61,15 @@ impl DriverKind {
         }
     }
 
-    fn look(self, interface: &str) -> Sight {
+    fn look(self, interface: &str) -> WayOutState {
         match self {
-            Self::Counting => Sight::Open,
+            Self::Counting => WayOutState::Open,
             Self::Veth => match peer::takes_frames(interface) {
-                Ok(true) => Sight::Open,
-                Ok(false) => Sight::Closed,
-                Err(_) => Sight::Hidden,
+                Ok(true) => WayOutState::Open,
+                Ok(false) => WayOutState::Closed,
+                Err(_) => WayOutState::Hidden,
             },
-            Self::VirtioZeroCopy => Sight::Closed,
+            Self::VirtioZeroCopy => WayOutState::Closed,
         }
     }
 }
@@ -80,7 +80,7 @@ pub struct WayOut {
     /// True if there is a program that may send something.
     is_used: bool,
     device: DriverKind,
-    sight: Sight,
+    state: WayOutState,
     /// The driver's counter of losses.
     counters: LostByXdpTx,
     /// Counters at the last look: frames that the program sent, and below those that the driver lost.
@@ -111,7 +111,7 @@ impl WayOut {
         self.is_used = false;
         self.sent = 0;
         self.device = DriverKind::Counting;
-        self.sight = Sight::Open;
+        self.state = WayOutState::Open;
     }
 
     /// True if the way out is tested.
@@ -122,11 +122,11 @@ impl WayOut {
 
     /// Current knowledge.
     #[must_use]
-    pub fn sight(&self, now: Instant) -> Sight {
+    pub fn state(&self, now: Instant) -> WayOutState {
         if self.retry.may_try(now) {
-            self.sight
+            self.state
         } else {
-            Sight::Closed
+            WayOutState::Closed
         }
     }
 
@@ -145,7 +145,7 @@ impl WayOut {
         let all = self.read_lost(interface);
         let lost = all - std::mem::replace(&mut self.lost, all).min(all);
         // If the device is closed, losses say nothing new.
-        if self.sight != Sight::Closed {
+        if self.state != WayOutState::Closed {
             self.judge(now, interface, [sent, lost]);
         }
     }
@@ -170,23 +170,23 @@ impl WayOut {
 
     /// Checks the device, and logs a change.
     fn see(&mut self, interface: &str) {
-        let sight = self.device.look(interface);
-        let before = std::mem::replace(&mut self.sight, sight);
-        if before != sight {
+        let state = self.device.look(interface);
+        let before = std::mem::replace(&mut self.state, state);
+        if before != state {
             info!("{interface}: {}", self.sentence());
         }
     }
 
     fn sentence(&self) -> &'static str {
-        match (self.sight, self.device) {
-            (Sight::Open, _) => "answers leave again",
-            (Sight::Hidden, _) => {
+        match (self.state, self.device) {
+            (WayOutState::Open, _) => "answers leave again",
+            (WayOutState::Hidden, _) => {
                 "unknown whether answers leave: the other end of this veth pair is in a network namespace that cannot be asked"
             }
-            (Sight::Closed, DriverKind::VirtioZeroCopy) => {
+            (WayOutState::Closed, DriverKind::VirtioZeroCopy) => {
                 "answers do not leave: virtio-net sends none from zero-copy queues; user space answers hot names and the kernel SYNs"
             }
-            (Sight::Closed, DriverKind::Veth | DriverKind::Counting) => {
+            (WayOutState::Closed, DriverKind::Veth | DriverKind::Counting) => {
                 "answers do not leave: the other end of this veth pair has no XDP program in its driver; until it has one, user \
                  space answers hot names and the kernel SYNs"
             }
@@ -208,16 +208,20 @@ mod tests {
         let mut way = WayOut::default();
         let now = Instant::from_millis(1_000_000);
         way.judge(now, "lan0", [5, 4]);
-        assert_eq!(way.sight(now), Sight::Open, "one has left");
+        assert_eq!(way.state(now), WayOutState::Open, "one has left");
         way.judge(now, "lan0", [5, 5]);
-        assert_eq!(way.sight(now + (LOST_MS - 1)), Sight::Closed);
-        assert_eq!(way.sight(now + LOST_MS), Sight::Open);
+        assert_eq!(way.state(now + (LOST_MS - 1)), WayOutState::Closed);
+        assert_eq!(way.state(now + LOST_MS), WayOutState::Open);
         // It was on its way.
         way.judge(now + 1_000, "lan0", [1, 1]);
-        assert_eq!(way.sight(now + LOST_MS), Sight::Open, "as it was");
+        assert_eq!(way.state(now + LOST_MS), WayOutState::Open, "as it was");
         way.judge(now + LOST_MS, "lan0", [1, 9]);
         let later = now + 2 * LOST_MS;
-        assert_eq!(way.sight(later), Sight::Closed, "later than the first time");
+        assert_eq!(
+            way.state(later),
+            WayOutState::Closed,
+            "later than the first time"
+        );
         way.judge(now + 10 * LOST_MS, "lan0", [5, 0]);
         assert_eq!(way.retry, Retry::default());
     }
@@ -236,9 +240,9 @@ mod tests {
             let device = DriverKind::of(driver, is_native, zero_copy);
             assert_eq!(device, wanted, "{driver} {is_native} {zero_copy}");
         }
-        assert_eq!(DriverKind::Counting.look("lan0"), Sight::Open);
-        assert_eq!(DriverKind::VirtioZeroCopy.look("lan0"), Sight::Closed);
+        assert_eq!(DriverKind::Counting.look("lan0"), WayOutState::Open);
+        assert_eq!(DriverKind::VirtioZeroCopy.look("lan0"), WayOutState::Closed);
         // `lo` is no end of a pair, so its other end cannot be asked.
-        assert_eq!(DriverKind::Veth.look("lo"), Sight::Hidden);
+        assert_eq!(DriverKind::Veth.look("lo"), WayOutState::Hidden);
     }
 }

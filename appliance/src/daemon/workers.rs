@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 use log::warn;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use xdnsd_core::engine::{Engine, Settings};
+use xdnsd_core::engine::{Engine, Settings, Sharing};
 use xdnsd_core::forward::upstreams::Upstreams;
 
+use super::retry::Retry;
 use super::sockets::Listening;
 use crate::compile::set::PolicySet;
 use crate::config::{Config, Plan, Tier0Word};
@@ -23,10 +24,14 @@ use crate::os::{capabilities, clock, seal, threads};
 use crate::store::{CACHE, TAP, rates};
 use crate::text::Sentence;
 use crate::worker::engines::{
-    ARRIVALS, COUNTERS, ENGINES, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
+    ARRIVALS, COUNTERS, ENGINES, IN_FLIGHT, NOTICES, PULSES, TABLES, TCP, WORKER_STATS,
 };
-use crate::worker::{Inbox, Parts, Worker, WorkerCommand};
+use crate::worker::{Inbox, Worker, WorkerCommand, WorkerParts};
 
+/// First pause before a failed start of a worker is tried again, in milliseconds.
+const WORKER_MS: u64 = 1_000;
+/// Longest pause, in milliseconds.
+const WORKER_MAX_MS: u64 = 60_000;
 /// Time that a thread may take until it serves.
 const START_MAX: Duration = Duration::from_secs(10);
 /// Time that threads have to end. One that hangs is left behind.
@@ -220,7 +225,7 @@ impl Workers {
         }
         let settings = self.config.settings();
         listening.expect_more();
-        let parts = Parts {
+        let parts = WorkerParts {
             listeners: listening.open(engine, clock::now()),
             places: listening.places_max(),
             has_tcp: engine == TCP,
@@ -230,6 +235,7 @@ impl Workers {
             policy,
             notices: &NOTICES,
             inbox: &self.inboxes[engine],
+            inboxes: self.inboxes,
             counters: &COUNTERS[engine],
             arrivals: &ARRIVALS,
             stats: &WORKER_STATS[engine],
@@ -374,7 +380,7 @@ fn spawn(
 /// The thread of one worker.
 fn work(
     index: usize,
-    parts: Parts<'static>,
+    parts: WorkerParts<'static>,
     upstreams: Upstreams,
     settings: Settings,
     serving: &Sender<Start>,
@@ -383,7 +389,11 @@ fn work(
     let mut tables = TABLES[index].lock().unwrap_or_else(PoisonError::into_inner);
     let engine = Engine::new(&mut tables, &CACHE, parts.counters, settings)
         .with_upstreams(upstreams)
-        .with_accounts(rates::accounts);
+        .with_accounts(rates::accounts)
+        .beside(Sharing {
+            in_flight: &IN_FLIGHT,
+            engine: index as u8,
+        });
     match Worker::new(engine, parts) {
         Ok(mut worker) => {
             // Fails if nobody waits any more.
@@ -395,6 +405,38 @@ fn work(
         Err(error) => {
             leaving.why.clear();
             let _ = serving.send((index, Err(format!("worker {index}: {error}"))));
+        }
+    }
+}
+
+/// Wanted workers, and the state of failed starts.
+#[derive(Debug, Default)]
+pub struct WorkerStarts {
+    /// Number of them.
+    pub wanted: usize,
+    /// The most that the config allows.
+    pub most: usize,
+    /// When failed ones are tried again.
+    pub retry: Retry,
+    /// Last problem that was logged.
+    trouble: String,
+}
+
+impl WorkerStarts {
+    /// None yet, and at most `most`.
+    pub fn new(most: usize) -> Self {
+        Self {
+            most,
+            ..Self::default()
+        }
+    }
+
+    /// Worker `engine` failed to start.
+    pub fn fail(&mut self, engine: usize, why: &str) {
+        self.retry.fail(clock::now(), WORKER_MS, WORKER_MAX_MS);
+        if self.trouble != why {
+            warn!("worker {engine} cannot be started, the others serve; tried again: {why}");
+            why.clone_into(&mut self.trouble);
         }
     }
 }

@@ -42,7 +42,7 @@ const MESSAGE_MAX: usize = 2_048;
 /// How long the end of the process waits for a reader of the last lines.
 const LAST_LINES: Duration = Duration::from_millis(300);
 
-static FRONT: OnceLock<Front> = OnceLock::new();
+static FRONT: OnceLock<Logger> = OnceLock::new();
 /// Lines lost since the start.
 static LOST: AtomicU64 = AtomicU64::new(0);
 /// Lost lines that the log has not reported yet.
@@ -54,7 +54,7 @@ thread_local! {
 }
 
 /// The global logger, in front of `simple_logger`.
-struct Front {
+struct Logger {
     writer: SimpleLogger,
     way: Mutex<LogSink>,
 }
@@ -108,7 +108,7 @@ pub fn start() -> io::Result<()> {
     spawned?;
     let _ = is_confined.recv();
     dup2_stderr(&into)?;
-    let front = Front {
+    let front = Logger {
         writer: SimpleLogger::new().with_level(LevelFilter::Trace),
         way: Mutex::new(LogSink::Pipe(stderr, end)),
     };
@@ -173,7 +173,19 @@ pub fn finish() {
     }
 }
 
-impl Front {
+/// Leaves the log, in a process that was forked: standard error is again what it was at the start, and nothing is logged.
+pub fn leave() {
+    set_level(LevelFilter::Off);
+    drop(std::panic::take_hook());
+    let Some(front) = FRONT.get() else { return };
+    let way = std::mem::replace(&mut *front.way(), LogSink::Closed);
+    if let LogSink::Pipe(stderr, _) = way {
+        // Its lines would go into the pipe, and keep it open after the server's end.
+        let _ = dup2_stderr(&stderr);
+    }
+}
+
+impl Logger {
     fn way(&self) -> MutexGuard<'_, LogSink> {
         self.way.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -216,7 +228,7 @@ impl Front {
     }
 }
 
-impl Log for Front {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         is_wanted(metadata, log::max_level())
     }

@@ -7,7 +7,9 @@ use std::fs;
 use std::io;
 
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, geteuid, getresgid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Uid, getegid, geteuid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
+};
 use rustix::thread::CapabilitySet;
 
 use super::capabilities;
@@ -79,6 +81,13 @@ pub fn group(name: &str) -> Result<Gid, String> {
     }
     let groups = fs::read_to_string(GROUPS).map_err(|error| format!("{GROUPS}: {error}"))?;
     find_group(&groups, name).ok_or_else(|| format!("{GROUPS}: no group {name}"))
+}
+
+/// True if this process may give a file of its own to the group: it is a member, or may change owners.
+#[must_use]
+pub fn may_give_to(group: Gid) -> bool {
+    let is_member = || getgroups().is_ok_and(|groups| groups.contains(&group));
+    is_root() || getegid() == group || is_member()
 }
 
 /// True if this process runs as root.

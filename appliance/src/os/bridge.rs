@@ -3,6 +3,8 @@
 //! A frame that an XDP program on a port answers never reaches the bridge, so that program has to know what the bridge would have
 //! done with it.
 
+use xdnsd_abi::headers::ethernet::ethertype;
+
 use super::netlink::{DEVICE_LEN, attribute, attributes, dump_links, u16_at, u32_at, with};
 
 /// linux/if_link.h: bridge of a port, settings by kind, settings by family, filter of a request.
@@ -19,6 +21,7 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 const IFLA_BR_TOPOLOGY_CHANGE: u16 = 14;
 const CENTISECOND_MS: u32 = 10;
 /// Settings of a port.
@@ -29,8 +32,10 @@ const FORWARDING: u8 = 3;
 const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 2;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 4;
-/// linux/rtnetlink.h: lists each VLAN.
-const RTEXT_FILTER_BRVLAN: u32 = 2;
+const BRIDGE_VLAN_INFO_RANGE_END: u16 = 16;
+const BRIDGE_VLAN_INFO_RANGE_BEGIN: u16 = 8;
+/// linux/rtnetlink.h: lists VLANs, those with equal flags in ranges. One by one, those of a trunk would not fit a message.
+const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 4;
 const AF_BRIDGE: u8 = 7;
 /// net/if.h, and offsets of index and flags in struct ifinfomsg.
 const IFF_UP: u32 = 1;
@@ -60,6 +65,8 @@ pub struct Bridge {
     pub ageing_ms: u32,
     /// True if it filters VLANs.
     pub filters_vlans: bool,
+    /// True if the tags that it looks at are service tags (IEEE 802.1ad).
+    pub has_service_tags: bool,
     /// VLANs of the bridge device itself.
     pub vlans: Vec<Vlan>,
 }
@@ -77,15 +84,25 @@ pub struct Port {
     pub vlans: Vec<Vlan>,
 }
 
-/// A VLAN of a port, or of a bridge device itself.
+/// VLANs of a port, or of a bridge device itself, with consecutive IDs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vlan {
-    /// VLAN ID.
+    /// First VLAN ID.
     pub id: u16,
+    /// Last one.
+    pub last: u16,
     /// True if untagged frames that arrive on the port belong to this VLAN.
     pub is_pvid: bool,
     /// True if frames of this VLAN leave untagged.
     pub is_untagged: bool,
+}
+
+impl Vlan {
+    /// True if this VLAN is among them.
+    #[must_use]
+    pub const fn contains(&self, id: u16) -> bool {
+        self.id <= id && id <= self.last
+    }
 }
 
 /// Reads all bridges and their ports.
@@ -101,7 +118,7 @@ pub fn read() -> nix::Result<Vec<Link>> {
             .is_some_and(|bridge| bridge.filters_vlans)
     };
     if links.iter().any(filters) {
-        let with_vlans = with(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN.to_ne_bytes());
+        let with_vlans = with(IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes());
         dump_links(AF_BRIDGE, &with_vlans, |said| add_vlans(&mut links, said))?;
     }
     Ok(links)
@@ -143,6 +160,8 @@ impl Bridge {
             is_up,
             ageing_ms: centiseconds(time).saturating_mul(CENTISECOND_MS),
             filters_vlans: is_set(settings, IFLA_BR_VLAN_FILTERING),
+            has_service_tags: attribute(settings, IFLA_BR_VLAN_PROTOCOL)
+                == Some(&ethertype::SERVICE_VLAN.to_be_bytes()),
             vlans: Vec::new(),
         }
     }
@@ -172,10 +191,22 @@ fn add_vlans(links: &mut [Link], said: &[u8]) {
     };
     let of_family = attribute(said.get(DEVICE_LEN..).unwrap_or_default(), IFLA_AF_SPEC);
     let all = attributes(of_family.unwrap_or_default());
+    let mut begun = None;
     let vlan = |(kind, octets): (u16, &[u8])| {
-        let (flags, id) = (u16_at(octets, 0)?, u16_at(octets, 2)?);
-        (kind == IFLA_BRIDGE_VLAN_INFO).then_some(Vlan {
-            id,
+        let (flags, last) = (u16_at(octets, 0)?, u16_at(octets, 2)?);
+        if kind != IFLA_BRIDGE_VLAN_INFO {
+            return None;
+        }
+        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN != 0 {
+            begun = Some(last);
+            return None;
+        }
+        let begun = begun.take();
+        Some(Vlan {
+            id: begun
+                .filter(|_| flags & BRIDGE_VLAN_INFO_RANGE_END != 0)
+                .unwrap_or(last),
+            last,
             is_pvid: flags & BRIDGE_VLAN_INFO_PVID != 0,
             is_untagged: flags & BRIDGE_VLAN_INFO_UNTAGGED != 0,
         })
@@ -217,6 +248,7 @@ mod tests {
                 with(IFLA_BR_FORWARD_DELAY, &1_500_u32.to_ne_bytes()),
                 with(IFLA_BR_AGEING_TIME, &30_000_u32.to_ne_bytes()),
                 with(IFLA_BR_VLAN_FILTERING, &[filtering]),
+                with(IFLA_BR_VLAN_PROTOCOL, &[0x81, 0]),
                 with(IFLA_BR_TOPOLOGY_CHANGE, &[topology_change]),
             ],
         );
@@ -306,16 +338,27 @@ mod tests {
         add_vlans(&mut links, &of(7, &[vlan(1 | 2 | 4, 1)]));
         add_vlans(
             &mut links,
-            &of(8, &[with(0, &[1, 0]), vlan(2 | 4, 1), vlan(0, 10)]),
+            &of(
+                8,
+                &[
+                    with(0, &[1, 0]),
+                    vlan(2 | 4, 1),
+                    vlan(0, 10),
+                    vlan(8, 20),
+                    vlan(16, 29),
+                ],
+            ),
         );
         add_vlans(&mut links, &of(9, &[vlan(2, 5)]));
         let pvid = Vlan {
             id: 1,
+            last: 1,
             is_pvid: true,
             is_untagged: true,
         };
-        let tagged = Vlan {
-            id: 10,
+        let tagged = |id, last| Vlan {
+            id,
+            last,
             ..Vlan::default()
         };
         let vlans: Vec<_> = links
@@ -325,6 +368,9 @@ mod tests {
                 (None, port) => port.clone().expect("a port").vlans,
             })
             .collect();
-        assert_eq!(vlans, [vec![pvid], vec![pvid, tagged]]);
+        assert_eq!(
+            vlans,
+            [vec![pvid], vec![pvid, tagged(10, 10), tagged(20, 29)]]
+        );
     }
 }

@@ -18,11 +18,20 @@ pub const FILES: CapabilitySet = CapabilitySet::DAC_OVERRIDE
 pub const FILES_AND_MAPS: CapabilitySet = FILES.union(CapabilitySet::BPF);
 /// Raw packets: for a thread that asks upstream servers.
 pub const PACKETS: CapabilitySet = CapabilitySet::NET_RAW;
+/// Settings of the network: for a thread that changes tables of the packet filter.
+pub const NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
 /// Ports below 1024, kernel settings, and the capabilities of threads that it starts: for the first thread.
 pub const FIRST: CapabilitySet = FILES
     .union(PACKETS)
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_ADMIN);
+/// For the keeper: programs and their attachment, sockets, ports below 1024, kernel settings, the control socket's group.
+pub const KEEPER: CapabilitySet = CapabilitySet::NET_ADMIN
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::BPF)
+    .union(CapabilitySet::PERFMON)
+    .union(CapabilitySet::CHOWN);
 /// For a thread that already has all descriptors that it needs.
 pub const NONE: CapabilitySet = CapabilitySet::empty();
 

@@ -79,12 +79,12 @@ pub type DatagramBatch = heapless::Vec<(usize, DatagramInfo), DATAGRAMS_MAX>;
 /// Buffers for what the kernel writes about one datagram, aligned for addresses and control messages.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct About {
+struct MessageBuffers {
     control: [u8; CONTROL],
     from: [u8; ADDRESS],
 }
 
-impl About {
+impl MessageBuffers {
     const EMPTY: Self = Self {
         control: [0; CONTROL],
         from: [0; ADDRESS],
@@ -119,7 +119,7 @@ impl About {
 /// # Errors
 /// recvmsg(2) failed, or nothing is there and the socket is non-blocking.
 pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<Option<Datagram>> {
-    let mut about = About::EMPTY;
+    let mut about = MessageBuffers::EMPTY;
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -146,7 +146,7 @@ pub fn receive_all(
     buffer: &mut [u8],
     part: usize,
 ) -> nix::Result<(DatagramBatch, bool)> {
-    let mut about = [About::EMPTY; DATAGRAMS_MAX];
+    let mut about = [MessageBuffers::EMPTY; DATAGRAMS_MAX];
     let mut parts: heapless::Vec<libc::iovec, DATAGRAMS_MAX> = buffer
         .chunks_exact_mut(part)
         .take(DATAGRAMS_MAX)

@@ -1,10 +1,12 @@
 //! Network devices by their names.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use nix::errno::Errno;
 use nix::net::if_::if_indextoname;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use xdnsd_core::forward::via::{Destination, Egress};
 
 /// Index of the device that has this name now. if_nametoindex of the C library may fail with ENOENT if no descriptor is left.
 ///
@@ -39,6 +41,22 @@ pub fn written(address: SocketAddr) -> String {
     }
 }
 
+/// Formats a server as the config has it: with `@INTERFACE` and `@SOURCE` if it is bound to them.
+#[must_use]
+pub fn written_server(to: Destination) -> String {
+    let Egress { interface, source } = to.egress;
+    let mut text = written(to.address);
+    if interface != 0 {
+        text.push('@');
+        text += &name(interface).unwrap_or_else(|| interface.to_string());
+    }
+    if let Some(source) = source {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "@{source}");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +81,16 @@ mod tests {
             let address = address.parse().expect("an address");
             assert_eq!(written(address), expected);
         }
+        let bound = |interface, source: Option<&str>| {
+            let address: SocketAddr = "192.0.2.53:53".parse().expect("an address");
+            let source = source.map(|source| source.parse().expect("an address"));
+            let egress = Egress { interface, source };
+            written_server(Destination { address, egress })
+        };
+        assert_eq!(bound(0, None), "192.0.2.53:53");
+        assert_eq!(bound(1, None), "192.0.2.53:53@lo");
+        assert_eq!(bound(0, Some("192.0.2.1")), "192.0.2.53:53@192.0.2.1");
+        assert_eq!(bound(1, Some("192.0.2.1")), "192.0.2.53:53@lo@192.0.2.1");
         assert_eq!(name(1).as_deref(), Some("lo"));
         assert_eq!(name(4_000_000_000), None);
     }

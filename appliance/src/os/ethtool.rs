@@ -4,6 +4,7 @@
 //! from it would leave untagged. veth always does so if its peer's VLAN device offloads. So on an interface with VLAN devices the
 //! program asks the FIB, and passes frames whose reply would take another way.
 
+use crate::os::keeper::{self, InterfaceName};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
@@ -69,6 +70,9 @@ pub enum RxVlanOffload {
 ///
 /// SIOCETHTOOL failed: no such interface, or no CAP_NET_ADMIN. A driver without ethtool counts as [`RxVlanOffload::Off`].
 pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
+    if keeper::is_there() {
+        return ask_to_turn_off(interface);
+    }
     let Some(flags) = flags(interface)? else {
         return Ok(RxVlanOffload::Off);
     };
@@ -82,6 +86,19 @@ pub fn turn_off_rx_vlan_offload(interface: &str) -> io::Result<RxVlanOffload> {
     match ethtool(interface, &mut value) {
         Ok(()) => Ok(RxVlanOffload::TurnedOff),
         Err(errno) => Ok(RxVlanOffload::StillOn(errno.into())),
+    }
+}
+
+fn ask_to_turn_off(interface: &str) -> io::Result<RxVlanOffload> {
+    let name = InterfaceName::new(interface).ok_or(Errno::ENODEV)?;
+    let asked = keeper::ask(keeper::Request::ShowTags(name), None);
+    match asked.map_err(|refusal| refusal.errno)?.value {
+        0 => Ok(RxVlanOffload::Off),
+        1 => Ok(RxVlanOffload::TurnedOff),
+        errno => {
+            let errno = Errno::from_raw(errno.cast_signed() - 2);
+            Ok(RxVlanOffload::StillOn(errno.into()))
+        }
     }
 }
 

@@ -14,13 +14,13 @@ pub fn check(budget: u64) -> Result<(), String> {
     let code = fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|statm| code_bytes(&statm));
-    let data = Need {
+    let data = ResourceNeed {
         resource: Resource::RLIMIT_DATA,
         bytes: budget,
         what: "data",
         how: "`ulimit -d`, LimitDATA",
     };
-    let address_space = code.map(|code| Need {
+    let address_space = code.map(|code| ResourceNeed {
         resource: Resource::RLIMIT_AS,
         bytes: code + budget,
         what: "address space",
@@ -33,7 +33,7 @@ pub fn check(budget: u64) -> Result<(), String> {
 }
 
 /// Amount of a resource that the process needs.
-struct Need {
+struct ResourceNeed {
     resource: Resource,
     bytes: u64,
     /// Its name, and how its limit is set.
@@ -41,7 +41,7 @@ struct Need {
     how: &'static str,
 }
 
-impl Need {
+impl ResourceNeed {
     fn raise(&self) -> Result<(), String> {
         let Ok((soft, hard)) = getrlimit(self.resource) else {
             return Ok(());
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_is_too_low_is_told_with_what_is_needed() {
-        let need = Need {
+        let need = ResourceNeed {
             resource: Resource::RLIMIT_AS,
             bytes: 24 << 20,
             what: "address space",

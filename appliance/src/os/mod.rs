@@ -12,6 +12,7 @@
 
 pub mod account;
 pub mod bpf_array;
+mod bpf_link;
 pub mod bridge;
 pub mod capabilities;
 pub mod clock;
@@ -22,9 +23,11 @@ pub mod ethtool;
 pub mod files;
 pub mod grace;
 pub mod holder;
+pub mod keeper;
 pub mod landlock;
 pub mod memory_limits;
 pub mod netlink;
+pub mod nf_tables;
 pub mod notify;
 pub mod peer;
 pub mod random;
@@ -38,3 +41,4 @@ pub mod system_calls;
 pub mod threads;
 pub mod xdp;
 pub mod xsk;
+pub mod zeroed;

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use std::os::fd::OwnedFd;
 
 use super::device;
+use super::keeper::{self, InterfaceName, Request};
 use super::netlink::{
     self, DEVICE_LEN, HEADER_LEN, NLM_F_REQUEST, NLMSG_ERROR, ROOM, RTM_NEWLINK, attribute,
     error_of, get_link, route_socket, u16_at, u32_at, with,
@@ -27,6 +28,13 @@ const IFLA_XDP_DRV_PROG_ID: u16 = 5;
 /// # Errors
 /// It cannot be queried: it is in an inaccessible namespace, or gone.
 pub fn takes_frames(interface: &str) -> nix::Result<bool> {
+    if keeper::is_there() {
+        let name = InterfaceName::new(interface).ok_or(Errno::ENODEV)?;
+        let asked = keeper::ask(Request::TakesFrames(name), None);
+        return asked
+            .map(|granted| granted.value == 1)
+            .map_err(|refusal| refusal.errno);
+    }
     let socket = route_socket()?;
     let here = LinkAttributes::read(&socket, device::index(interface)?, None)?;
     let other = here.number(IFLA_LINK).ok_or(Errno::ENODEV)?;

@@ -78,6 +78,16 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.load(Ordering::Relaxed)
 }
 
+/// Gives free memory back to the kernel, where the C library does not by itself (malloc_trim(3)). For a process that waits long
+/// after it needed much.
+pub fn give_back() {
+    // SAFETY: takes a number, and only frees pages that no allocation has.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// Counts an allocation if the calling thread is sealed. Never allocates itself.
 fn note() {
     if !SEALED.get() {

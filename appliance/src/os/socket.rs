@@ -1,10 +1,66 @@
-//! Socket options that nix has no type for, and control messages of a connection.
+//! Sockets that take a right, socket options that nix has no type for, and control messages of a connection.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, bind as bind_to, setsockopt,
+    socket, sockopt,
+};
 use nix::{setsockopt_impl, sockopt_impl};
+use rustix::net::{SocketFlags, socket_with};
+
+use super::keeper::{self, Request, SocketKind};
+
+/// Makes a socket that takes CAP_NET_RAW, by this process itself.
+///
+/// # Errors
+/// socket(2) failed: the right is missing, or the kernel lacks the kind.
+pub fn make(kind: SocketKind) -> nix::Result<OwnedFd> {
+    let (family, protocol) = match kind {
+        SocketKind::Xdp => return make_xdp(),
+        SocketKind::Sender4 => (AddressFamily::Inet, SockProtocol::Raw),
+        SocketKind::Sender6 => (AddressFamily::Inet6, SockProtocol::Raw),
+        SocketKind::Icmp4 => (AddressFamily::Inet, SockProtocol::Icmp),
+        SocketKind::Icmp6 => (AddressFamily::Inet6, SockProtocol::IcmpV6),
+    };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    socket(family, SockType::Raw, flags, protocol)
+}
+
+fn make_xdp() -> nix::Result<OwnedFd> {
+    let kind = (rustix::net::SocketType::RAW, SocketFlags::CLOEXEC);
+    let made = socket_with(rustix::net::AddressFamily::XDP, kind.0, kind.1, None);
+    made.map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+}
+
+/// Makes a socket that takes CAP_NET_RAW, or has the keeper make it, if there is one.
+///
+/// # Errors
+/// As [`make`].
+pub fn obtain(kind: SocketKind) -> nix::Result<OwnedFd> {
+    if !keeper::is_there() {
+        return make(kind);
+    }
+    let granted = keeper::ask(Request::Socket(kind), None);
+    let mut granted = granted.map_err(|refusal| refusal.errno)?;
+    granted.descriptors.pop().ok_or(Errno::EPROTO)
+}
+
+/// Binds a socket to a port that clients ask (bind(2)), or has the keeper do it: a port below 1024 takes a right.
+///
+/// # Errors
+/// bind(2) failed, or the config does not name the port.
+pub fn bind(socket: &impl AsFd, address: SocketAddr) -> nix::Result<()> {
+    let socket = socket.as_fd();
+    if !keeper::is_there() {
+        return bind_to(socket.as_raw_fd(), &SockaddrStorage::from(address));
+    }
+    let asked = keeper::ask(Request::Bind(address), Some(socket));
+    asked.map(drop).map_err(|refusal| refusal.errno)
+}
 
 /// Most bytes of a UNIX socket's path, without the closing zero (unix(7)).
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -92,6 +148,15 @@ sockopt_impl!(
     libc::IPPROTO_ICMPV6,
     ICMPV6_FILTER,
     [u32; 8]
+);
+
+sockopt_impl!(
+    /// Index of the interface that a socket sends and receives by: SO_BINDTODEVICE (socket(7)) without its name.
+    BindToIfindex,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_BINDTOIFINDEX,
+    i32
 );
 
 sockopt_impl!(

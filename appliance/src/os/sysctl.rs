@@ -8,8 +8,12 @@ use std::path::{Path, PathBuf};
 use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::option;
 
+use super::keeper::{self, Request};
+
 /// The kernel's settings: those of the network are the caller's namespace's.
 const SETTINGS: &str = "/proc/sys";
+/// Settings that are changed while SYN cookies are given, with numbers in requests to the keeper.
+pub const FOR_COOKIES: [&str; 2] = ["net.ipv4.tcp_syncookies", "net.ipv4.tcp_timestamps"];
 /// A random ID of this boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 /// The network namespace of the thread, which may differ from the process's.
@@ -55,14 +59,29 @@ impl Sysctl {
     /// # Errors
     /// Permission denied, or the old value stays.
     pub fn set(&self, value: u8) -> io::Result<()> {
-        // O_TRUNC and O_CREAT make no sense for a file of /proc.
-        let mut file = fs::OpenOptions::new().write(true).open(&self.0)?;
-        io::Write::write_all(&mut file, format!("{value}\n").as_bytes())?;
-        drop(file);
+        let mut known = FOR_COOKIES.into_iter();
+        match known.position(|name| Self::named(name).0 == self.0) {
+            Some(setting) if keeper::is_there() => {
+                let setting = setting as u8;
+                let asked = keeper::ask(Request::Set { setting, value }, None);
+                asked.map_err(|refusal| io::Error::from(refusal.errno))?;
+            }
+            Some(_) | None => self.write(value)?,
+        }
         match self.read()? {
             now if now == value => Ok(()),
             now => Err(io::Error::other(format!("it stays {now}"))),
         }
+    }
+
+    /// Writes the value, by this process itself.
+    ///
+    /// # Errors
+    /// Permission denied.
+    pub fn write(&self, value: u8) -> io::Result<()> {
+        // O_TRUNC and O_CREAT make no sense for a file of /proc.
+        let mut file = fs::OpenOptions::new().write(true).open(&self.0)?;
+        io::Write::write_all(&mut file, format!("{value}\n").as_bytes())
     }
 }
 

@@ -5,9 +5,17 @@ use std::thread;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
+/// Names the first thread, and with it the process.
+pub fn name_first(name: &str) {
+    // Fails only for a name that has a zero.
+    if let Ok(name) = std::ffi::CString::new(name) {
+        let _ = nix::sys::prctl::set_name(&name);
+    }
+}
+
 /// Extra stack for builds without optimisation, which copy values from frame to frame. Such builds never ship, so the budget
 /// leaves it out.
-const DEBUG_STACK_BYTES: usize = if cfg!(debug_assertions) { 64 * 1024 } else { 0 };
+const DEBUG_STACK_BYTES: usize = if cfg!(debug_assertions) { 96 * 1024 } else { 0 };
 
 /// Stack of each thread but the first, in bytes.
 pub const STACK_BYTES: usize = 128 * 1024;
@@ -16,6 +24,8 @@ pub const STACK_BYTES: usize = 128 * 1024;
 pub const SMALL_STACK_BYTES: usize = 44 * 1024;
 /// Stack of the thread that formats the statistics, in bytes.
 pub const STATISTICS_STACK_BYTES: usize = 64 * 1024;
+/// Stack of the thread that fills sets of nf_tables, in bytes.
+pub const SETS_STACK_BYTES: usize = 32 * 1024;
 /// A named thread with [`STACK_BYTES`].
 pub fn builder(name: &str) -> thread::Builder {
     builder_with_stack(name, STACK_BYTES)

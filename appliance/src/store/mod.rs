@@ -17,7 +17,7 @@ pub mod tap;
 pub mod writer;
 
 pub use hot::{BOOKS_BYTES, HOT, HotAnswers, HotQuestion};
-pub use shared::{CACHE, STEP, SharedCache, Walk};
+pub use shared::{CACHE, STEP, SharedCache, Walk, bytes_for as cache_bytes};
 pub use snapshot::{BUFFER, Store};
 pub use tap::TAP;
 pub use writer::{SnapshotHandle, SnapshotWriter};

@@ -95,7 +95,7 @@ pub fn refresh() {
 
 /// Result of a request to rotate the secret of DNS cookies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turned {
+pub enum SecretTurn {
     /// Rotated. Cookies of the previous secret stay valid until their normal end, or until the next rotation.
     Anew,
     /// The secret is fixed by the config, and stays.
@@ -105,14 +105,14 @@ pub enum Turned {
 }
 
 /// Rotates the secret of DNS cookies, for workers and the program in the kernel.
-pub fn turn_cookies() -> Turned {
+pub fn turn_cookies() -> SecretTurn {
     let mut known = known();
     let turned = match known.cookies {
-        None => Turned::Off,
-        Some(CookieSecrets::Given { .. }) => Turned::Given,
-        Some(CookieSecrets::Made(_)) => Turned::Anew,
+        None => SecretTurn::Off,
+        Some(CookieSecrets::Given { .. }) => SecretTurn::Given,
+        Some(CookieSecrets::Made(_)) => SecretTurn::Anew,
     };
-    if turned == Turned::Anew {
+    if turned == SecretTurn::Anew {
         known.turns = known.turns.one_more(clock::wall_secs() as u32);
         known.show_time(present());
         known.show_hot();
@@ -229,6 +229,7 @@ mod tests {
                 misses: Rate::new(5, 2),
                 slips: Rate::new(4, 1),
                 newcomers: 1_000,
+                answer_size: 0,
             },
             networks: networks.to_vec(),
         };

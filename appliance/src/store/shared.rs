@@ -1,20 +1,22 @@
-//! The cache that all workers share: core's shards, each behind its own lock, in one static.
+//! The cache that all workers share: core's shards, each behind its own lock, in memory of a size that the config chooses.
 //!
 //! A worker holds a lock for one look-up or one insertion. A walk over the whole cache takes a few slots at a time and releases
 //! the lock in between, so it delays a worker by no more than a few copies.
 
+use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xdnsd_core::answer::{Answer, Head, Key};
-use xdnsd_core::cache::{Shard, shard_of};
+use xdnsd_core::cache::{Shard, shard_of, shards_for};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
 use xdnsd_core::engine::CacheAccess;
-use xdnsd_core::limits::{CACHE_LARGE_BYTES, CACHE_SHARDS};
+use xdnsd_core::limits::CACHE_LARGE_BYTES;
 
 use super::hot::HOT;
+use crate::os::zeroed;
 
 /// Slots that a walk visits under one lock.
 pub const STEP: usize = 8;
@@ -23,67 +25,102 @@ pub const STEP: usize = 8;
 pub static CACHE: SharedCache = SharedCache::new();
 
 /// Shards behind locks. A full set evicts one answer for another; see core's `Shard`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SharedCache {
-    shards: [Mutex<Shard>; CACHE_SHARDS],
-    /// Two halves; zero until `configure`. All zero bits, unlike a `OnceLock`: any other bit would put the whole static into the
-    /// executable.
-    seed: [AtomicU64; 2],
-    configured: AtomicBool,
+    table: OnceLock<CacheTable>,
     /// Answers that were removed on request.
     removals: AtomicU64,
 }
 
+/// What [`SharedCache::configure`] makes.
+#[derive(Debug)]
+struct CacheTable {
+    seed: [u8; 16],
+    shards: Box<[Locked]>,
+}
+
+/// A shard behind its lock. In a cache line of its own, since workers write to locks side by side.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Locked(Mutex<&'static mut Shard>);
+
+impl Locked {
+    fn lock(&self) -> MutexGuard<'_, &'static mut Shard> {
+        // A shard is consistent after each of its methods, so a panic elsewhere leaves it usable.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes that so many answers take, with the shards that hold them. Those that are never used cost no memory.
+#[must_use]
+pub const fn bytes_for(entries: usize) -> usize {
+    let locks = shards_for(entries) * size_of::<Locked>();
+    (entries * size_of::<Shard>()).div_ceil(Shard::SLOTS) + locks
+}
+
 impl SharedCache {
-    /// Without answers.
+    /// Without room for answers, until [`configure`](Self::configure).
     #[must_use]
-    #[expect(
-        clippy::new_without_default,
-        reason = "5 MiB: it belongs in a static, not on a stack"
-    )]
     pub const fn new() -> Self {
         Self {
-            shards: [const { Mutex::new(Shard::new()) }; CACHE_SHARDS],
-            seed: [const { AtomicU64::new(0) }; 2],
-            configured: AtomicBool::new(false),
+            table: OnceLock::new(),
             removals: AtomicU64::new(0),
         }
     }
 
-    /// Sets the hash key, for good, and the number of answers. Call it once, before the first look-up.
-    pub fn configure(&self, seed: [u8; 16], entries: usize) {
-        let again = self.configured.swap(true, Ordering::AcqRel);
-        assert!(!again, "entries stand where the first seed put them");
-        let whole = u128::from_ne_bytes(seed);
-        self.seed[0].store(whole as u64, Ordering::Release);
-        self.seed[1].store((whole >> 64) as u64, Ordering::Release);
+    /// Makes the memory, and sets the hash key and the number of answers, for good. Call it once, before the first look-up.
+    ///
+    /// # Errors
+    /// There is not as much memory.
+    ///
+    /// # Panics
+    /// It was called before.
+    pub fn configure(&self, seed: [u8; 16], entries: usize) -> io::Result<()> {
+        let shards = zeroed::slice::<Shard>(shards_for(entries))?;
+        let shards = shards.iter_mut().map(|shard| Locked(Mutex::new(shard)));
+        let shards = shards.collect();
+        let set = self.table.set(CacheTable { seed, shards });
+        assert!(set.is_ok(), "entries stand where the first seed put them");
         self.limit(entries);
+        Ok(())
     }
 
-    /// Removes everything and keeps at most `entries` answers from now on.
+    /// The shards; none before [`configure`](Self::configure).
+    fn shards(&self) -> &[Locked] {
+        self.table.get().map_or(&[], |table| &table.shards)
+    }
+
+    /// Removes everything and keeps at most `entries` answers from now on, of as many as it was made for.
     pub fn limit(&self, entries: usize) {
-        for (index, shard) in self.shards.iter().enumerate() {
+        let shards = self.shards();
+        for (index, shard) in shards.iter().enumerate() {
             // The remainder goes to the first shards, so that the sum is exact.
-            let share = (entries + CACHE_SHARDS - 1 - index) / CACHE_SHARDS;
-            lock(shard).limit(share);
+            let share = (entries + shards.len() - 1 - index) / shards.len();
+            shard.lock().limit(share);
         }
+    }
+
+    /// Number of shards; none before [`configure`](Self::configure).
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.shards().len()
     }
 
     /// Number of answers, counted one shard after the other.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).len()).sum()
+        self.shards().iter().map(|shard| shard.lock().len()).sum()
     }
 
     /// True without answers.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.shards.iter().all(|shard| lock(shard).is_empty())
+        self.shards().iter().all(|shard| shard.lock().is_empty())
     }
 
     /// Removes everything; returns the number of answers.
     pub fn clear(&self) -> usize {
-        let removed = self.shards.iter().map(|shard| lock(shard).clear()).sum();
+        let removed = self.shards().iter().map(|shard| shard.lock().clear()).sum();
         self.note_removals(removed);
         removed
     }
@@ -149,8 +186,8 @@ impl SharedCache {
     }
 
     /// Locks a shard and returns its next slots from `place`, at most [`STEP`]; advances `place`. `None` at the end.
-    fn next_slots(&self, place: &mut Cursor) -> Option<(MutexGuard<'_, Shard>, Range<usize>)> {
-        let shard = lock(self.shards.get(place.shard)?);
+    fn next_slots(&self, place: &mut Cursor) -> Option<(ShardGuard<'_>, Range<usize>)> {
+        let shard = self.shards().get(place.shard)?.lock();
         let slots = place.slot..(place.slot + STEP).min(Shard::SLOTS);
         place.slot = slots.end;
         if place.slot == Shard::SLOTS {
@@ -163,6 +200,9 @@ impl SharedCache {
     }
 }
 
+/// A shard while it is locked.
+type ShardGuard<'c> = MutexGuard<'c, &'static mut Shard>;
+
 /// Position of a walk.
 #[derive(Debug, Default)]
 struct Cursor {
@@ -172,18 +212,13 @@ struct Cursor {
 
 impl CacheAccess for &SharedCache {
     fn with_shard<T>(&self, hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
-        f(&mut lock(&self.shards[shard_of(hash)]))
+        let shards = self.shards();
+        f(&mut shards[shard_of(hash, shards.len())].lock())
     }
 
     fn seed(&self) -> [u8; 16] {
-        let half = |index: usize| u128::from(self.seed[index].load(Ordering::Relaxed));
-        (half(0) | half(1) << 64).to_ne_bytes()
+        self.table.get().map_or([0; 16], |table| table.seed)
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // A shard is consistent after each of its methods, so a panic elsewhere leaves it usable.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Visits all slots and copies their answers, [`STEP`] under one lock: callers' code runs without the lock. Answers inserted
@@ -289,13 +324,16 @@ impl<'c> Walk<'c> {
 pub(crate) mod tests {
     use super::*;
     use crate::compile::name::parse;
+    use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_ENTRIES_MAX, CACHE_SHARDS_MAX};
     use xdnsd_core::time::Instant;
 
     /// A cache for one test: in a static, as it is too large for a stack.
     macro_rules! test_cache {
         ($entries:expr) => {{
             static CACHE: $crate::store::SharedCache = $crate::store::SharedCache::new();
-            CACHE.configure(*b"sixteen bytes ..", $entries);
+            CACHE
+                .configure(*b"sixteen bytes ..", $entries)
+                .expect("memory");
             &CACHE
         }};
     }
@@ -376,7 +414,7 @@ pub(crate) mod tests {
         }
         assert_eq!(
             (seen, steps),
-            (1000, CACHE_SHARDS * Shard::SLOTS.div_ceil(STEP))
+            (1000, CACHE_SHARDS_MAX * Shard::SLOTS.div_ceil(STEP))
         );
         assert_eq!(cache.clear(), 1000);
         assert!(cache.is_empty());
@@ -403,6 +441,34 @@ pub(crate) mod tests {
         assert_eq!(flush("."), 6);
         assert_eq!(cache.removals(), 10);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn a_larger_cache_keeps_more_answers_and_finds_them_again() {
+        let cache = test_cache!(CACHE_ENTRIES_MAX);
+        let names: Vec<Name> = (0..2 * CACHE_ENTRIES)
+            .map(|index| name(&format!("n{index}.example")))
+            .collect();
+        fn key(name: &Name) -> Key<'_> {
+            Key {
+                name: name.as_wire(),
+                qtype: 1,
+                dnssec_ok: false,
+                checking_disabled: false,
+                view: 0,
+            }
+        }
+        for name in &names {
+            cache.insert(&key(name), &head(300), BODY);
+        }
+        let is_kept = |name: &&Name| {
+            let key = key(name).hashed(&cache.seed());
+            cache.with_shard(key.hash(), |shard| shard.find(&key).is_some())
+        };
+        let kept = names.iter().filter(is_kept).count();
+        assert_eq!(kept, cache.len());
+        assert!(kept * 100 > names.len() * 99, "{kept} of {}", names.len());
+        assert!(bytes_for(CACHE_ENTRIES_MAX) > 7 * bytes_for(CACHE_ENTRIES));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use xdnsd_core::counters::Counters;
 use xdnsd_core::engine::Tables;
+use xdnsd_core::forward::in_flight::InFlight;
 use xdnsd_core::limits::{SOCKETS, WORKERS};
 
 use crate::store::tap::ring::RINGS;
@@ -19,6 +20,9 @@ pub const TCP: usize = WORKERS;
 /// The engines' tables, one per worker, in .bss. A worker holds its lock for as long as it lives.
 pub static TABLES: [Mutex<Tables<ReplyPath>>; ENGINES] =
     [const { Mutex::new(Tables::new()) }; ENGINES];
+/// Questions in flight at any engine.
+pub static IN_FLIGHT: InFlight = InFlight::new();
+const _: () = assert!(ENGINES < 255, "a place has a byte for who asks");
 /// Counters of each engine.
 pub static COUNTERS: [Counters; ENGINES] = [const { Counters::new() }; ENGINES];
 /// Counts per ingress device, for the kernel sockets of all engines.

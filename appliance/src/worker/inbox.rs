@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Inbox {
     ports: Mutex<heapless::Vec<Box<XskPort>, SOCKETS>>,
     /// Signalled for each of them.
     has_port: Condvar,
+    /// True if another engine has answered a question that this worker waits for.
+    has_answers: AtomicBool,
     event: EventFd,
 }
 
@@ -69,6 +72,7 @@ impl Inbox {
             returned: Mutex::new(None),
             ports: Mutex::new(heapless::Vec::new()),
             has_port: Condvar::new(),
+            has_answers: AtomicBool::new(false),
             event: EventFd::from_flags(flags)?,
         })
     }
@@ -93,6 +97,18 @@ impl Inbox {
         self.wake();
         // Dropped after the lock is released, since the worker would wait for it.
         drop(replaced);
+    }
+
+    /// Tells the worker that another engine no longer asks a question that it waits for. Never waits.
+    pub(crate) fn tell_of_answers(&self) {
+        self.has_answers.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// True if it was told of answers since the last call.
+    pub(crate) fn take_answers(&self) -> bool {
+        // Mostly false: a load leaves the line with the other workers.
+        self.has_answers.load(Ordering::Relaxed) && self.has_answers.swap(false, Ordering::AcqRel)
     }
 
     /// Returns sockets that the worker could not add to its epoll. May allocate.
@@ -166,6 +182,16 @@ impl AsFd for Inbox {
 mod tests {
     use super::*;
     use crate::worker::tests::Numbered;
+
+    #[test]
+    fn a_worker_that_is_told_of_answers_wakes_and_is_told_once() {
+        let inbox = Inbox::new().expect("eventfd");
+        assert!(!inbox.take_answers());
+        inbox.tell_of_answers();
+        inbox.tell_of_answers();
+        assert!(inbox.event.read().is_ok(), "it wakes");
+        assert!(inbox.take_answers() && !inbox.take_answers());
+    }
 
     #[test]
     fn a_worker_that_sleeps_serves_under_the_newest_policy_when_it_wakes() {

@@ -1,7 +1,7 @@
 //! The I/O of a worker: sockets, clock, randomness. Implements the effects that the engine asks for.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
@@ -9,14 +9,17 @@ use nix::sys::epoll::Epoll;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::{Effects, Notice};
-use xdnsd_core::forward::via::{NoPort, Via};
+use xdnsd_core::forward::in_flight::WaitingEngines;
+use xdnsd_core::forward::via::{Destination, NoPort, Via};
 use xdnsd_core::respond::Path;
 use xdnsd_core::time::Instant;
 
 use super::arrival::{Arrivals, Ingress};
 use super::busy_poll::BusyPoll;
 use super::events::{EventSource, watch};
-use super::listener::{Listeners, Places};
+use super::in_sets::SetFeed;
+use super::inbox::Inbox;
+use super::listener::{ListenerTable, Listeners};
 use super::notices::NoticeBoard;
 use super::ports::Ports;
 use super::ports::lookup::LookupPorts;
@@ -57,13 +60,17 @@ pub enum ReplyPath {
 pub struct Io<'a> {
     pub(super) epoll: Epoll,
     pub(super) xsks: Xsks,
-    pub(super) listeners: Places<UdpSocket>,
+    pub(super) listeners: ListenerTable<UdpSocket>,
     pub(super) sources: Sources,
     pub(super) ports: Ports,
     pub(super) busy_poll: BusyPoll,
     pub(super) streams: Streams,
     pub(super) tcp: Tcp,
     pub(super) notices: &'a NoticeBoard,
+    /// Addresses that go into sets of the packet filter.
+    pub(super) sets: SetFeed,
+    /// Inboxes of all engines, by number.
+    pub(super) inboxes: &'a [Inbox],
     pub(super) entropy: Entropy,
     pub(super) tap: Tapped<'a>,
     pub(super) counters: &'a Counters,
@@ -73,7 +80,7 @@ pub struct Io<'a> {
 }
 
 impl Effects<ReplyPath> for Io<'_> {
-    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, to: Destination, question: u16) -> Result<u16, NoPort> {
         let Self {
             ports,
             epoll,
@@ -92,7 +99,7 @@ impl Effects<ReplyPath> for Io<'_> {
         self.ports.leave(port);
     }
 
-    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
+    fn ask(&mut self, via: Via, to: Destination, message: &[u8]) -> bool {
         let port = match via {
             Via::Datagram { port } => port,
             Via::Stream { slot } => return self.streams.ask(slot, message),
@@ -122,7 +129,7 @@ impl Effects<ReplyPath> for Io<'_> {
         }
     }
 
-    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Result<u16, NoPort> {
+    fn open_stream(&mut self, to: Destination, bucket: u8) -> Result<u16, NoPort> {
         let Self {
             streams,
             now,
@@ -142,6 +149,16 @@ impl Effects<ReplyPath> for Io<'_> {
 
     fn random(&mut self) -> u32 {
         self.entropy.next_u32()
+    }
+
+    fn add_to_sets(&mut self, sets: u16, address: IpAddr) {
+        self.sets.put(sets, address, self.now);
+    }
+
+    fn wake(&mut self, engines: WaitingEngines) {
+        let inboxes = self.inboxes.iter().enumerate();
+        let waiting = inboxes.filter(|(engine, _)| engines.has(*engine as u8));
+        waiting.for_each(|(_, inbox)| inbox.tell_of_answers());
     }
 }
 

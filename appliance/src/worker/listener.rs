@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, sockopt};
 
 use crate::os::holder::{self, Protocol};
+use crate::os::socket::bind;
 
 /// Receive buffer in bytes: a burst of a few thousand queries while the worker is busy.
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -43,9 +44,9 @@ impl Listeners {
 
 /// Fixed table by place, for a worker's listeners.
 #[derive(Debug)]
-pub struct Places<T>(Box<[Option<T>]>);
+pub struct ListenerTable<T>(Box<[Option<T>]>);
 
-impl<T> Places<T> {
+impl<T> ListenerTable<T> {
     /// Empty places: `count`, and at least [`LISTENERS_MAX`].
     pub fn new(count: usize) -> Self {
         let count = count.max(LISTENERS_MAX);
@@ -124,7 +125,6 @@ fn open(address: SocketAddr) -> Result<UdpSocket, (&'static str, nix::Error)> {
     }
     // Capped by net.core.rmem_max, which is no error.
     let _ = socket::setsockopt(borrowed, sockopt::RcvBuf, &RECEIVE_BUFFER);
-    let bound = SockaddrStorage::from(address);
-    socket::bind(fd.as_raw_fd(), &bound).map_err(|errno| ("bind", errno))?;
+    bind(&fd, address).map_err(|errno| ("bind", errno))?;
     Ok(UdpSocket::from(fd))
 }

@@ -5,7 +5,7 @@
 //!        └─ epoll ─┬─ kernel UDP sockets: a batch of queries
 //!                  ├─ ports towards upstreams: answers, ICMP errors
 //!                  ├─ TCP: clients' connections (one worker has them all), streams to upstreams
-//!                  └─ inbox: an AF_XDP socket is attached or detached, a new policy
+//!                  └─ inbox: an AF_XDP socket is attached or detached, a new policy, another worker's answer is in the cache
 //!  then: deadlines, one flush of each TX ring, the heartbeats
 //! ```
 //! A worker allocates nothing after it is sealed, and blocks only in poll, or in epoll_wait while it has no AF_XDP socket. The
@@ -21,9 +21,11 @@
 
 mod arrival;
 mod busy_poll;
+mod egress;
 pub mod engines;
 mod events;
 mod hot;
+mod in_sets;
 mod inbox;
 mod io;
 mod listener;
@@ -53,6 +55,7 @@ use xdnsd_core::policy::{Policy, Views};
 use xdnsd_core::time::Instant;
 
 use crate::os::clock;
+use crate::os::nf_tables::SetQueue;
 use crate::os::random::Entropy;
 use crate::os::seal;
 use crate::os::xsk::Batch;
@@ -78,7 +81,8 @@ pub use xsks::XskPort;
 use busy_poll::BusyPoll;
 use events::{EventSource, watch};
 use hot::Hotness;
-use listener::Places;
+use in_sets::SetFeed;
+use listener::ListenerTable;
 use sources::Sources;
 use tapped::Tapped;
 use xsks::Xsks;
@@ -99,7 +103,7 @@ pub const fn buffer_bytes(workers: usize) -> usize {
 }
 
 /// Parts of a worker.
-pub struct Parts<'a> {
+pub struct WorkerParts<'a> {
     /// Kernel sockets at the start.
     pub listeners: Listeners,
     /// Places for listeners, those at the start included.
@@ -118,6 +122,8 @@ pub struct Parts<'a> {
     pub notices: &'a NoticeBoard,
     /// Command queue of the worker.
     pub inbox: &'a Inbox,
+    /// Those of all engines, by number: who waits for the same question is told when it ends.
+    pub inboxes: &'a [Inbox],
     /// Counters of the worker.
     pub counters: &'a Counters,
     /// Counts per ingress device, of all workers.
@@ -156,6 +162,11 @@ pub trait PolicySource: Send + Sync {
         None
     }
 
+    /// Queue for addresses that go into sets of the packet filter. `None` if none do.
+    fn set_queue(&self) -> Option<&Arc<SetQueue>> {
+        None
+    }
+
     /// Further settings of the engine. `None` if they stay as they are.
     fn settings(&self) -> Option<&Settings> {
         None
@@ -170,12 +181,12 @@ type Events = heapless::Vec<EpollEvent, EVENTS>;
 
 /// Policy and views in force until the next policy.
 #[derive(Clone, Copy)]
-struct Rules<'p> {
+struct PolicyInForce<'p> {
     policy: &'p Policy<'p>,
     views: &'p Views<'p>,
 }
 
-impl<'p> Rules<'p> {
+impl<'p> PolicyInForce<'p> {
     fn at(&self, now: Instant) -> Context<'p> {
         Context {
             now,
@@ -224,22 +235,24 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     /// A descriptor for epoll or the random generator cannot be opened, or a listener cannot be added.
-    pub fn new(engine: WorkerEngine<'a>, parts: Parts<'a>) -> std::io::Result<Self> {
+    pub fn new(engine: WorkerEngine<'a>, parts: WorkerParts<'a>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         watch(&epoll, parts.inbox.as_fd(), EventSource::Inbox)?;
-        let Parts {
+        let WorkerParts {
             places, has_tcp, ..
         } = parts;
         let mut io = Io {
             epoll,
             xsks: Xsks::new(),
             sources: Sources::new(places),
-            listeners: Places::new(places),
+            listeners: ListenerTable::new(places),
             ports: ports::Ports::new(),
             busy_poll: BusyPoll::new(parts.busy_poll_us),
             streams: Streams::new(),
             tcp: Tcp::new(if has_tcp { places } else { 0 }, parts.tcp_idle_ms),
             notices: parts.notices,
+            sets: SetFeed::new(),
+            inboxes: parts.inboxes,
             entropy: Entropy::open()?,
             tap: Tapped::new(parts.rings, parts.counters),
             counters: parts.counters,
@@ -276,13 +289,14 @@ impl<'a> Worker<'a> {
             let policy = source.policy();
             let policies = seal::unsealed(|| source.policies());
             let views = source.views(&policies);
-            let rules = Rules {
+            let rules = PolicyInForce {
                 policy: &policy,
                 views: &views,
             };
             if let Some(settings) = source.settings() {
                 self.engine.take_settings(settings);
             }
+            self.io.sets.follow(source.set_queue());
             self.take_over(&rules, &*source);
             match self.serve_under(&rules) {
                 TurnEnd::Stop => return,
@@ -292,7 +306,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Applies changes that concern questions in flight: numbering of views, and upstream servers.
-    fn take_over(&mut self, rules: &Rules<'_>, source: &dyn PolicySource) {
+    fn take_over(&mut self, rules: &PolicyInForce<'_>, source: &dyn PolicySource) {
         let context = rules.at(clock::now());
         let call = &mut context.call(&mut self.io);
         if std::mem::replace(&mut self.views_id, source.views_id()) != source.views_id() {
@@ -302,11 +316,16 @@ impl<'a> Worker<'a> {
             let taken = self.engine.take_servers(call, servers);
             debug_assert!(taken.is_ok(), "the config allows no more than fit");
         }
+        // A command's event may have been theirs as well.
+        if self.inbox.take_answers() {
+            self.engine.look_again(&mut context.call(&mut self.io));
+        }
         self.flush_questions(&context);
+        self.io.xsks.flush_all();
     }
 
     /// Serves under one policy until a command ends that.
-    fn serve_under(&mut self, rules: &Rules<'_>) -> TurnEnd {
+    fn serve_under(&mut self, rules: &PolicyInForce<'_>) -> TurnEnd {
         let mut room = [EpollEvent::empty(); EVENTS];
         loop {
             self.keep_time();
@@ -338,6 +357,9 @@ impl<'a> Worker<'a> {
             self.has_frames = self.serve_xsks(&context);
             self.serve_events(&context, events);
             self.io.tap.turns_to(None);
+            if self.inbox.take_answers() {
+                self.engine.look_again(&mut context.call(&mut self.io));
+            }
             self.engine.timeout(&mut context.call(&mut self.io));
             self.expire(&context);
             self.flush_questions(&context);

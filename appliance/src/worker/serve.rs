@@ -147,7 +147,9 @@ impl Worker<'_> {
             return 0;
         }
         let carrier = self.io.xsks.device(xsk);
-        views.device_of(carrier, path.tags().iter().map(|tag| tag.id()))
+        let tags = path.tags();
+        let untagged = tags.is_empty().then(|| self.io.xsks.vlan(xsk));
+        views.device_of(carrier, tags.iter().map(|tag| tag.id()).chain(untagged))
     }
 
     fn transmit(&mut self, xsk: usize, frame: Frame, len: usize) {

@@ -4,20 +4,20 @@ use std::net::SocketAddr;
 
 use xdnsd_core::policy::Policy;
 
-use super::listener::Places;
+use super::listener::ListenerTable;
 
 /// Addresses that get no answer, besides the ports that the policy names.
 #[derive(Debug)]
 pub struct Sources {
     /// Addresses that the worker listens on.
-    own: Places<SocketAddr>,
+    own: ListenerTable<SocketAddr>,
 }
 
 impl Sources {
     /// For a worker without listeners yet; `count` addresses are expected at the start.
     pub fn new(count: usize) -> Self {
         Self {
-            own: Places::new(count),
+            own: ListenerTable::new(count),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Published statistics of state that only the worker may touch: its AF_XDP sockets, and upstream servers. It publishes copies;
 //! while a reader holds the lock it goes on, and the next copy is newer.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use xdnsd_core::counters::{self, Counter};
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts, Upstream};
+use xdnsd_core::forward::via::Destination;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
@@ -35,8 +35,8 @@ pub struct SocketReading {
 /// Statistics of an upstream server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerReading {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Its address, and the way to it.
+    pub to: Destination,
     /// Group of the server; 0 is the default group.
     pub group: u8,
     /// Smoothed round-trip time; `None` if never measured.
@@ -57,7 +57,7 @@ impl ServerReading {
     fn of(upstream: &Upstream, now: Instant, unix_secs: u64) -> Self {
         let at = |then: Instant| unix_secs.saturating_sub(now.millis_since(then) / 1000);
         Self {
-            address: upstream.config.address,
+            to: upstream.config.to,
             group: upstream.config.group,
             rtt_ms: upstream.srtt_ms(),
             is_up: !upstream.is_silent(),

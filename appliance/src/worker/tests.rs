@@ -40,7 +40,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
     let counters = Counters::new();
     static CACHE: LazyLock<&SharedCache> = LazyLock::new(|| test_cache!(8192));
     let engine = Engine::new(&mut tables, *CACHE, &counters, Settings::DEFAULT);
-    let parts = Parts {
+    let parts = WorkerParts {
         has_hot: false,
         listeners: Listeners {
             tcp: vec![(0, listener)],
@@ -53,6 +53,7 @@ fn with_client<T>(inbox: &Inbox, f: impl FnOnce(Worker<'_>, TcpStream) -> T) -> 
         policy: Arc::new(Numbered(1)),
         notices: &NoticeBoard::new(),
         inbox,
+        inboxes: std::slice::from_ref(inbox),
         counters: &counters,
         arrivals: &Arrivals::new(),
         stats: &WorkerStats::new(),

@@ -22,6 +22,9 @@ pub struct XskPort {
     pub stats: &'static SocketStats,
     /// Index of the interface that the config names: for a bridge port, its bridge. 0 if it is gone.
     pub device: u32,
+    /// Of a port of a bridge that looks at VLAN tags: ID of the VLAN device there to which frames without a tag belong. 0: they are
+    /// the bridge's own.
+    pub vlan: u16,
     /// Chunk pool of the UMEM, with the first socket on it.
     pub pool: Option<Box<Pool>>,
 }
@@ -142,6 +145,11 @@ impl Xsks {
     /// Interface that its frames are for, VLAN tags aside.
     pub fn device(&self, index: usize) -> u32 {
         self.list.get(index).map_or(0, |served| served.port.device)
+    }
+
+    /// VLAN of its frames without a tag, see [`XskPort::vlan`].
+    pub fn vlan(&self, index: usize) -> u16 {
+        self.list.get(index).map_or(0, |served| served.port.vlan)
     }
 
     /// Published statistics of the socket.

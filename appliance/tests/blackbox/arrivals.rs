@@ -262,9 +262,10 @@ fn more_addresses_than_the_program_takes_are_the_kernels_and_a_lost_one_is_nobod
     change("add", 10..11)?;
     wait_for_answer(&scene, first)?;
     change("add", 11..10 + MANY)?;
-    scene
-        .daemon
-        .wait_log_count("over AF_XDP; the kernel's sockets alone serve", 1)?;
+    scene.daemon.wait_log_count(
+        "over AF_XDP (memory.addresses); the kernel's sockets alone serve",
+        1,
+    )?;
     wait_for_answer(&scene, &LAN_V4.to_string())?;
     wait_for_answer(&scene, first)?;
     // Still too many without it.

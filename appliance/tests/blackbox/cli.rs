@@ -181,6 +181,23 @@ fn every_fault_of_a_file_is_said_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_group_that_cannot_use_the_control_socket_is_said_before_the_start() -> Result<()> {
+    let directory = Directory::new()?;
+    let socket = directory.path().join("sock").display().to_string();
+    let text = GOOD.replace(
+        "socket = \"\"",
+        &format!("socket = \"{socket}\"\ngroup = \"nobody-is-in-it\""),
+    );
+    let file = write(directory.path(), "group.toml", &text)?;
+    let said = stderr(&run(None, &["check", &file.display().to_string()])?);
+    let wanted = format!(
+        "control.group: nobody-is-in-it cannot use {socket}: /etc/group: no group nobody-is-in-it\n"
+    );
+    assert!(said.contains(&wanted), "{said}");
+    Ok(())
+}
+
+#[test]
 fn an_old_name_of_a_key_is_said_and_is_no_fault() -> Result<()> {
     let directory = Directory::new()?;
     let text = format!("{GOOD}[access]\nsilent_ports = [7]\n");
@@ -310,7 +327,7 @@ fn wrong_arguments_end_with_2_whether_a_daemon_is_there_or_not() -> Result<()> {
         "health",
         "health a b",
         "reference x",
-        "memory x",
+        "memory a b",
         "lists compile",
         "lists compile out",
         "stats x",

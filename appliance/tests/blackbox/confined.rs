@@ -6,13 +6,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xdnsd::control::memory::Capacities;
 use xdnsd_lab::wait::wait_until;
 
+use crate::lifecycle::PROGRAM_BYTES;
 use crate::support::TIMEOUT;
 use crate::support::client::Family;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, peak_memory};
 use crate::support::message::{addresses, query};
-use crate::support::run::only;
+use crate::support::run::{Run, only};
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
 
@@ -22,6 +26,13 @@ const NET_ADMIN: u64 = 1 << 12;
 const SYS_ADMIN: u64 = 1 << 21;
 const PERFMON: u64 = 1 << 38;
 const BPF: u64 = 1 << 39;
+const NET_BIND_SERVICE: u64 = 1 << 10;
+const CHOWN: u64 = 1;
+
+/// Has the rights be a process of their own.
+const KEEPER: &str = "[security]\nkeeper = true\n";
+/// The other backend makes its sockets itself, which takes rights.
+const MAY_HAVE_KEEPER: bool = cfg!(not(feature = "afxdp"));
 
 /// State of a thread in /proc.
 #[derive(Debug)]
@@ -37,7 +48,12 @@ struct Thread {
 
 impl Thread {
     fn all(daemon: &Daemon) -> Result<Vec<Self>> {
-        let folder = format!("/proc/{}/task", daemon.pid());
+        Self::of(daemon.pid())
+    }
+
+    /// Threads of a process.
+    fn of(pid: u32) -> Result<Vec<Self>> {
+        let folder = format!("/proc/{pid}/task");
         let read = |entry: std::io::Result<fs::DirEntry>| -> Result<Option<Self>> {
             let entry = entry?;
             let Ok(text) = fs::read_to_string(entry.path().join("status")) else {
@@ -63,7 +79,12 @@ impl Thread {
     }
 
     fn rights(&self) -> Result<u64> {
-        u64::from_str_radix(self.says("CapEff"), 16).context(self.name.clone())
+        self.set("CapEff")
+    }
+
+    /// A set of capabilities.
+    fn set(&self, name: &str) -> Result<u64> {
+        u64::from_str_radix(self.says(name), 16).context(self.name.clone())
     }
 }
 
@@ -134,6 +155,86 @@ fn look_at_rights(daemon: &Daemon) -> Result<()> {
         ensure!(seen.iter().any(|seen| seen == name), "no {name}: {seen:?}");
     }
     Ok(())
+}
+
+/// The keeper of a daemon: its only child.
+fn keeper_of(daemon: &Daemon) -> Result<u32> {
+    let parent = format!("PPid:\t{}\n", daemon.pid());
+    let is_child = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| status.contains(&parent))
+    };
+    let entries =
+        fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut processes = entries.filter_map(|name| name.parse().ok());
+    processes.find(is_child).context("no keeper")
+}
+
+/// With a keeper: whatever the thread does, and with all that takes a right in use.
+#[test]
+fn a_server_with_a_keeper_has_no_right_in_any_thread() -> Result<()> {
+    only!(ONCE, "rights, whatever queries come by");
+    if !MAY_HAVE_KEEPER {
+        return Ok(());
+    }
+    let sections = format!(
+        "{KEEPER}[statistics]\ninterval_secs = 60\n[cache]\nsnapshot = \"{{directory}}/state/cache\"\ntier0 = \"on\"\n\
+         [shield]\nsyn_cookies = \"always\"\ndeny = [\"198.51.100.0/24\"]\n[rate_limit]\nqueries = 1000\nmisses = 1000\n"
+    );
+    let scene = scene!(Setup::default().sections(&sections));
+    set_up(&scene)?;
+    assert_eq!(scene.attached()?, Run::this().attached());
+    let no_rights = || -> Result<()> {
+        for thread in Thread::all(&scene.daemon)? {
+            for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+                ensure!(thread.set(set)? == 0, "{set}: {thread:?}");
+            }
+            ensure!(thread.says("Seccomp") == "2", "{thread:?}");
+            ensure!(thread.says("NoNewPrivs") == "1", "{thread:?}");
+        }
+        Ok(())
+    };
+    no_rights()?;
+    let keeper = keeper_of(&scene.daemon)?;
+    let together = scene.daemon.peak_memory()? + peak_memory(keeper)?;
+    let budget = Capacities::DEFAULT.budget() - PROGRAM_BYTES;
+    ensure!(together <= budget, "{together} bytes");
+    let keeper = Thread::of(keeper)?;
+    let names: Vec<&str> = keeper.iter().map(|thread| thread.name.as_str()).collect();
+    ensure!(names == ["keeper", "keeper sockets"], "{names:?}");
+    let kept = NET_ADMIN | NET_RAW | NET_BIND_SERVICE | BPF | PERFMON | CHOWN;
+    for thread in keeper {
+        assert_eq!(thread.rights()?, kept, "{thread:?}");
+        ensure!(thread.says("Seccomp") == "2", "{thread:?}");
+        ensure!(thread.says("NoNewPrivs") == "1", "{thread:?}");
+    }
+    Ok(())
+}
+
+/// The kernel would go on to give queries to a server whose interfaces nobody follows any more.
+#[test]
+fn a_keeper_and_its_server_end_together_and_a_restart_has_both() -> Result<()> {
+    only!(ONCE, "rights, whatever queries come by");
+    if !MAY_HAVE_KEEPER {
+        return Ok(());
+    }
+    let mut scene = scene!(Setup::default().sections(KEEPER));
+    set_up(&scene)?;
+    let keeper = keeper_of(&scene.daemon)?;
+    kill(Pid::from_raw(keeper.cast_signed()), Signal::SIGKILL)?;
+    let status = scene.daemon.wait_exit()?;
+    assert_eq!(status.code(), Some(1), "{status:?}");
+    let said =
+        "the process that keeps the rights (security.keeper) has ended, and so does this one";
+    assert_eq!(scene.daemon.log().matches(said).count(), 1);
+    assert_eq!(scene.attached()?, "", "its program has gone with it");
+    scene.daemon.start_again(&scene.lab)?;
+    serves(&scene)?;
+    let keeper = keeper_of(&scene.daemon)?;
+    scene.daemon.kill()?;
+    wait_until("the keeper ends as well", TIMEOUT, || {
+        fs::exists(format!("/proc/{keeper}")).is_ok_and(|is_there| !is_there)
+    })
 }
 
 /// A folder that was replaced since the start is not ours: root could write there.
@@ -264,6 +365,20 @@ mod intruder {
             bail!("system call {number} is not made")
         }
 
+        /// Writes bytes below the stack of the thread, and gives their address.
+        pub fn write(&self, bytes: &[u8]) -> Result<u64> {
+            // Beyond the red zone of the ABI.
+            let at = (self.registers.rsp - 4096) & !7;
+            for (index, chunk) in bytes.chunks(8).enumerate() {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                let to = at + 8 * index as u64;
+                let word = i64::from_le_bytes(word);
+                ptrace::write(self.thread, to as ptrace::AddressType, word)?;
+            }
+            Ok(at)
+        }
+
         /// Resumes the thread as if nothing had happened.
         pub fn let_go(self) -> Result<()> {
             ptrace::setregs(self.thread, self.registers)?;
@@ -272,25 +387,21 @@ mod intruder {
     }
 }
 
-/// In the thread that parses bytes from outside. Afterwards it serves on: none of the calls was carried out.
+/// Calls that no thread may make, with their names.
 #[cfg(target_arch = "x86_64")]
-#[test]
-fn who_has_a_worker_gets_no_further() -> Result<()> {
-    use intruder::{Fate, Held};
+fn refused() -> Vec<(&'static str, nix::libc::c_long, [u64; 4])> {
     use nix::libc;
 
-    only!(ONCE, "rights, whatever queries come by");
-    let scene = scene!(Setup::default());
-    set_up(&scene)?;
     let word = |number: i32| u64::from(number as u32);
     let exec = word(libc::PROT_READ | libc::PROT_EXEC);
     let private = word(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-    let refused = [
+    vec![
         ("execve", libc::SYS_execve, [0; 4]),
         ("fork", libc::SYS_clone, [word(libc::SIGCHLD), 0, 0, 0]),
         ("vfork", libc::SYS_vfork, [0; 4]),
         ("kill", libc::SYS_kill, [1, 0, 0, 0]),
         ("ptrace", libc::SYS_ptrace, [word(16), 1, 0, 0]),
+        ("memory", libc::SYS_process_vm_writev, [1, 0, 0, 0]),
         ("mount", libc::SYS_mount, [0; 4]),
         (
             "unshare",
@@ -298,6 +409,7 @@ fn who_has_a_worker_gets_no_further() -> Result<()> {
             [word(libc::CLONE_NEWNS), 0, 0, 0],
         ),
         ("setns", libc::SYS_setns, [0; 4]),
+        ("setuid", libc::SYS_setuid, [0; 4]),
         ("setresuid", libc::SYS_setresuid, [0; 4]),
         (
             "packets",
@@ -308,25 +420,127 @@ fn who_has_a_worker_gets_no_further() -> Result<()> {
         ("other programs", libc::SYS_bpf, [11, 0, 0, 0]),
         ("modules", libc::SYS_finit_module, [0; 4]),
         ("io_uring", libc::SYS_io_uring_setup, [1, 0, 0, 0]),
-    ];
+    ]
+}
+
+/// Those that take a right, and that a server with a keeper does not make either.
+#[cfg(target_arch = "x86_64")]
+fn refused_without_rights() -> [(&'static str, nix::libc::c_long, [u64; 4]); 4] {
+    use nix::libc;
+
+    let xdp = [libc::AF_XDP as u64, libc::SOCK_RAW as u64, 0, 0];
+    [
+        ("a map", libc::SYS_bpf, [0, 0, 0, 0]),
+        ("a program", libc::SYS_bpf, [5, 0, 0, 0]),
+        ("an attachment", libc::SYS_bpf, [28, 0, 0, 0]),
+        ("AF_XDP", libc::SYS_socket, xdp),
+    ]
+}
+
+/// The first worker of a scene, stopped in a system call.
+#[cfg(target_arch = "x86_64")]
+fn hold_worker(scene: &Scene) -> Result<intruder::Held> {
     let mut held = None;
     wait_until("a worker waits", TIMEOUT, || {
         let threads = Thread::all(&scene.daemon).unwrap_or_default();
         let worker = threads.iter().find(|thread| thread.name == "worker 0");
-        held = worker.and_then(|worker| Held::take(worker.id).ok()?);
+        held = worker.and_then(|worker| intruder::Held::take(worker.id).ok()?);
         held.is_some()
     })?;
-    let held = held.context("a worker")?;
-    let fates: Result<Vec<_>> = refused
-        .iter()
-        .map(|&(name, number, arguments)| Ok((name, held.call(number, arguments)?)))
-        .collect();
-    // Shows that calls are made at all.
-    let own = held.call(libc::SYS_getpid, [0; 4])?;
-    held.let_go()?;
-    for (name, fate) in fates? {
-        assert_eq!(fate, Fate::Refused, "{name}");
+    held.context("a worker")
+}
+
+/// In the thread that parses bytes from outside. Afterwards it serves on: none of the calls was carried out.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn who_has_a_worker_gets_no_further() -> Result<()> {
+    use intruder::Fate;
+    use nix::libc;
+
+    only!(ONCE, "rights, whatever queries come by");
+    let both = ["", KEEPER].into_iter();
+    for sections in both.filter(|sections| MAY_HAVE_KEEPER || sections.is_empty()) {
+        let scene = scene!(Setup::default().sections(sections));
+        set_up(&scene)?;
+        let mut refused = refused();
+        if sections == KEEPER {
+            refused.extend(refused_without_rights());
+        }
+        let held = hold_worker(&scene)?;
+        let fates: Result<Vec<_>> = refused
+            .iter()
+            .map(|&(name, number, arguments)| Ok((name, held.call(number, arguments)?)))
+            .collect();
+        // Shows that calls are made at all.
+        let own = held.call(libc::SYS_getpid, [0; 4])?;
+        held.let_go()?;
+        for (name, fate) in fates? {
+            assert_eq!(fate, Fate::Refused, "{name} {sections}");
+        }
+        assert_eq!(own, Fate::Made(scene.daemon.pid().into()));
+        serves(&scene)?;
     }
-    assert_eq!(own, Fate::Made(scene.daemon.pid().into()));
+    Ok(())
+}
+
+/// Calls that are made, and that the kernel refuses to who has no right: as root, too.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn who_has_a_worker_of_a_server_without_rights_gets_nothing_that_takes_one() -> Result<()> {
+    use intruder::Fate;
+    use nix::libc;
+
+    only!(ONCE, "rights, whatever queries come by");
+    if !MAY_HAVE_KEEPER {
+        return Ok(());
+    }
+    let scene = scene!(Setup::default().sections(KEEPER));
+    set_up(&scene)?;
+    let keeper = keeper_of(&scene.daemon)?;
+    let outside = format!("{}-outside\0", scene.directory.path().display());
+    let memory = format!("/proc/{keeper}/mem\0");
+    let held = hold_worker(&scene)?;
+    let here = libc::AT_FDCWD as u64;
+    let new = (libc::O_WRONLY | libc::O_CREAT) as u64;
+    let open = |path: &str, flags: u64| -> Result<Fate> {
+        held.call(
+            libc::SYS_openat,
+            [here, held.write(path.as_bytes())?, flags, 0o600],
+        )
+    };
+    let raw = |family: i32, protocol: i32| {
+        let arguments = [family as u64, libc::SOCK_RAW as u64, protocol as u64, 0];
+        held.call(libc::SYS_socket, arguments)
+    };
+    let tried = (|| -> Result<_> {
+        Ok([
+            (
+                "a raw socket",
+                raw(libc::AF_INET, libc::IPPROTO_RAW)?,
+                libc::EPERM,
+            ),
+            (
+                "ICMPv6",
+                raw(libc::AF_INET6, libc::IPPROTO_ICMPV6)?,
+                libc::EPERM,
+            ),
+            ("another folder", open(&outside, new)?, libc::EACCES),
+            (
+                "the keeper's memory",
+                open(&memory, libc::O_RDWR as u64)?,
+                libc::EACCES,
+            ),
+            (
+                "the shadow file",
+                open("/etc/shadow\0", libc::O_RDWR as u64)?,
+                libc::EACCES,
+            ),
+        ])
+    })();
+    held.let_go()?;
+    for (name, fate, errno) in tried? {
+        assert_eq!(fate, Fate::Made(-i64::from(errno)), "{name}");
+    }
+    ensure!(!fs::exists(outside.trim_end_matches('\0'))?);
     serves(&scene)
 }

@@ -15,9 +15,10 @@ use crate::support::scene::{Directory, Setup, scene};
 
 /// What is allowed as upstream servers.
 const SERVERS: &str = "; allowed: a list of 0 to 16, each ADDRESS, ADDRESS:PORT or [IPV6]:PORT; a link-local address names its \
-    interface: fe80::1%wan0; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
+    interface: fe80::1%wan0; by which interface or from which address it is asked stands behind it: @wan0, \
+    @198.51.100.7; encrypted servers (DoT, DoH, DoQ) by way of a stub on this machine, such as \"127.0.0.1:5453\"";
 /// Allowed addresses to listen on.
-const LISTEN: &str = "; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes";
+const LISTEN: &str = "; allowed: a list of 0 to 256, each an IPv4 or IPv6 address in quotes";
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

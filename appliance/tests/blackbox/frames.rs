@@ -286,7 +286,7 @@ fn fix_ipv4_checksum(frame: &mut [u8], at: usize) {
 }
 
 #[test]
-fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
+fn checksums_that_offload_leaves_in_part_are_answered_over_af_xdp() -> Result<()> {
     only!(ONCE, "frames by hand, as the XDP program takes them");
     let scene = scene!(Setup::default().lab(Spec {
         offload: Offload::On,
@@ -300,9 +300,15 @@ fn offload_left_on_at_the_client_is_answered_by_the_kernel() -> Result<()> {
             let answer = client.ask(&query("www.test.", RecordType::A))?;
             assert_eq!(addresses(&answer), ["192.0.2.1"]);
         }
-        scene
-            .daemon
-            .wait_growth(&before, &by_kernel(&Reason::PassUdpChecksum, 3, 3))?;
+        scene.daemon.wait_growth(
+            &before,
+            &[
+                (&Reason::Redirected, 3),
+                (&Reason::PassUdpChecksum, 0),
+                (&Counter::AnswersXdp, 3),
+                (&Counter::AnswersUdp, 0),
+            ],
+        )?;
     }
     Ok(())
 }

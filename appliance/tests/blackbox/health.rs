@@ -15,10 +15,11 @@ use nix::unistd::Pid;
 use xdnsd::control;
 use xdnsd_core::dns::rtype;
 use xdnsd_core::limits::WORKERS;
-use xdnsd_lab::lab::{LAN_V4, LAN_V6};
+use xdnsd_lab::lab::{LAN, LAN_V4, LAN_V6};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
+use crate::arrivals;
 use crate::support::ask::Ask;
 use crate::support::client::{Family, UdpClient};
 use crate::support::daemon::{BINARY, run};
@@ -73,8 +74,19 @@ const OTHER_PORT: u16 = 5399;
 
 /// Another daemon beside the scene's, on another port.
 fn spawn(scene: &Scene, wrap: &[&str], env: &[(&str, &str)]) -> Result<Process> {
+    spawn_on(scene, LAN, wrap, env)
+}
+
+/// The same, on another interface.
+fn spawn_on(
+    scene: &Scene,
+    interface: &str,
+    wrap: &[&str],
+    env: &[(&str, &str)],
+) -> Result<Process> {
     let folder = scene.directory.path();
     let config = fs::read_to_string(folder.join("config.toml"))?;
+    let config = config.replace(&format!("{LAN:?}"), &format!("{interface:?}"));
     let config = config.replace("/sock\"", "/sock2\"");
     let port = format!("[[interface]]\nport = {OTHER_PORT}\n");
     let config = config.replace("[[interface]]\n", &port);
@@ -88,22 +100,42 @@ fn spawn(scene: &Scene, wrap: &[&str], env: &[(&str, &str)]) -> Result<Process> 
     Process::spawn(command, &folder.join("other.log"))
 }
 
-#[test]
-fn the_service_manager_is_told_while_it_lives() -> Result<()> {
-    let scene = scene!(Setup::three_ways());
+/// The service manager's socket, and its path.
+fn manager(scene: &Scene) -> Result<(UnixDatagram, String)> {
     let path = scene.directory.path().join("notify");
     let manager = UnixDatagram::bind(&path)?;
     manager.set_read_timeout(Some(TIMEOUT))?;
-    let other = spawn(
-        &scene,
-        &[],
-        &[("NOTIFY_SOCKET", &path.display().to_string())],
-    )?;
-    let told = || -> Result<String> {
-        let mut room = [0; 256];
-        let len = manager.recv(&mut room).context("nothing was told")?;
-        Ok(String::from_utf8_lossy(&room[..len]).into_owned())
-    };
+    Ok((manager, path.display().to_string()))
+}
+
+/// What the service manager is told next.
+fn told(manager: &UnixDatagram) -> Result<String> {
+    let mut room = [0; 256];
+    let len = manager.recv(&mut room).context("nothing was told")?;
+    Ok(String::from_utf8_lossy(&room[..len]).into_owned())
+}
+
+/// Units that wait for this one must not wait for an interface.
+#[test]
+fn a_start_is_over_although_an_interface_is_missing() -> Result<()> {
+    only!(ONCE, "no query comes");
+    let scene = scene!(Setup::three_ways().on_all_addresses());
+    let (manager, path) = manager(&scene)?;
+    let _other = spawn_on(&scene, "late9", &[], &[("NOTIFY_SOCKET", &path)])?;
+    let first = told(&manager)?;
+    ensure!(first.starts_with("READY=1\nSTATUS=not ready: "), "{first}");
+    arrivals::plug(&scene, "late9", 1)?;
+    wait_until("it is ready", TIMEOUT, || {
+        told(&manager).is_ok_and(|state| state == "READY=1\nSTATUS=ready")
+    })
+}
+
+#[test]
+fn the_service_manager_is_told_while_it_lives() -> Result<()> {
+    let scene = scene!(Setup::three_ways());
+    let (manager, path) = manager(&scene)?;
+    let other = spawn(&scene, &[], &[("NOTIFY_SOCKET", &path)])?;
+    let told = || told(&manager);
     ensure!(told()?.starts_with("READY=1\n"));
     for _ in 0..2 {
         ensure!(told()? == "WATCHDOG=1");

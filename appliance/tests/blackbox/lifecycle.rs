@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use nix::sys::signal::Signal;
-use xdnsd::control::memory::BUDGET_BYTES;
+use xdnsd::control::memory::Capacities;
 use xdnsd_abi::{HEARTBEAT_STALE_NS, Reason};
 use xdnsd_core::counters::Counter;
 use xdnsd_core::dns::rtype;
@@ -88,7 +88,7 @@ fn signals_for_other_servers_end_nothing() -> Result<()> {
 }
 
 /// Share of the budget for the code of the released program.
-const PROGRAM_BYTES: usize = 4 << 20;
+pub const PROGRAM_BYTES: usize = 4 << 20;
 
 /// Also during the start: the loader of the XDP program would read the types of the whole kernel if it could; it does not if
 /// there is no room for them. So the peak is checked, and then the process is limited to the budget (RLIMIT_DATA: private
@@ -101,12 +101,15 @@ fn memory_never_exceeds_the_budget() -> Result<()> {
         .on("www.test.", Rule::addresses(300, &["192.0.2.1"]));
     assert_eq!(scene.attached()?, Run::this().attached());
     let peak = scene.daemon.peak_memory()?;
-    assert!(peak <= BUDGET_BYTES - PROGRAM_BYTES, "{peak} bytes");
+    assert!(
+        peak <= Capacities::DEFAULT.budget() - PROGRAM_BYTES,
+        "{peak} bytes"
+    );
     scene.daemon.terminate()?;
     let folder = scene.directory.path().to_owned();
     let config = folder.join("config.toml");
     let mut command = scene.lab.router.command("prlimit");
-    command.arg(format!("--data={BUDGET_BYTES}"));
+    command.arg(format!("--data={}", Capacities::DEFAULT.budget()));
     command.args(["--", BINARY, "run"]).arg(&config);
     scene.daemon = Daemon::start_command(command, &config, &folder.join("sock"))?;
     let attached = Run::this().attached();

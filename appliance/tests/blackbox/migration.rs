@@ -106,8 +106,10 @@ fn dnsmasqs_configuration_is_imported() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{said}");
     let file = file.display();
-    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
     for begin in [
+        "names of special use (home.arpa, test and more) and reverse names of private addresses"
+            .into(),
         format!("{file}:4: dhcp-range: "),
         format!("{file}:5: log-queries: "),
     ] {

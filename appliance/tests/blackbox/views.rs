@@ -75,14 +75,14 @@ fn write(directory: &Directory) -> Result<()> {
 }
 
 /// An address of the client host, and the server that it asks, by the way of this run.
-struct Client<'s> {
+pub struct Client<'s> {
     scene: &'s Scene,
     local: IpAddr,
     server: SocketAddr,
 }
 
 /// A client in no view, and a guest.
-fn clients(scene: &Scene) -> Result<[Client<'_>; 2]> {
+pub fn clients(scene: &Scene) -> Result<[Client<'_>; 2]> {
     let host = &scene.lab.client;
     host.ip(&format!("address add {GUEST}/24 dev eth0\n"))?;
     Ok([client_address(Family::V4), GUEST].map(|local| Client {
@@ -107,23 +107,33 @@ fn answer_by_server(scene: &Scene) {
 
 /// Code and addresses that the client gets.
 fn told(client: &Client<'_>, name: &str) -> Result<(ResponseCode, Vec<String>)> {
-    let Client {
-        scene,
-        local,
-        server,
-    } = *client;
-    let question = wire(&query(name, RecordType::A));
-    let answer = match Run::this().way() {
-        Way::Tcp => {
-            let host = &scene.lab.client;
-            Stream::open_in(host, local, server, TIMEOUT)?.exchange(&question)?
-        }
-        Way::Xdp | Way::Udp => {
-            UdpClient::open_from(&scene.lab, local, server)?.exchange(&question)?
-        }
-    };
-    let answer = Message::from_vec(&answer)?;
-    Ok((answer.response_code(), answers(&answer, RecordType::A)))
+    client.told(name, RecordType::A)
+}
+
+impl Client<'_> {
+    /// Code and data of this type.
+    pub fn told(&self, name: &str, rtype: RecordType) -> Result<(ResponseCode, Vec<String>)> {
+        let answer = self.ask(&wire(&query(name, rtype)))?;
+        Ok((answer.response_code(), answers(&answer, rtype)))
+    }
+
+    fn ask(&self, question: &[u8]) -> Result<Message> {
+        let Client {
+            scene,
+            local,
+            server,
+        } = *self;
+        let answer = match Run::this().way() {
+            Way::Tcp => {
+                let host = &scene.lab.client;
+                Stream::open_in(host, local, server, TIMEOUT)?.exchange(question)?
+            }
+            Way::Xdp | Way::Udp => {
+                UdpClient::open_from(&scene.lab, local, server)?.exchange(question)?
+            }
+        };
+        Ok(Message::from_vec(&answer)?)
+    }
 }
 
 /// Name, answer for clients in no view, and answer for guests: a code, or an address.

@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
-use xdnsd_lab::lab::LAN_V4;
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN_V4};
 use xdnsd_lab::process::{End, Process};
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::TIMEOUT;
-use crate::support::client::Family;
+use crate::support::browser::Browser;
+use crate::support::client::{Family, RawClient};
 use crate::support::daemon::BINARY;
 use crate::support::message::query;
 use crate::support::run::only;
@@ -66,22 +68,24 @@ fn get(scene: &Scene, path: &str, options: &[&str]) -> Result<Reply> {
     })
 }
 
+/// Starts `xdnsd web` as nobody.
+fn start(scene: &Scene) -> Result<Process> {
+    let folder = scene.directory.path();
+    let config = folder.join("config.toml").display().to_string();
+    fs::copy(BINARY, folder.join("xdnsd"))?;
+    let command = as_nobody(scene, &["web", &config]);
+    let mut web = Process::spawn_with_end(command, &folder.join("web.log"), End::Kill)?;
+    web.wait_until("the site is there", TIMEOUT, || {
+        get(scene, "/", &[]).is_ok_and(|reply| reply.status == "200")
+    })?;
+    Ok(web)
+}
+
 #[test]
 fn metrics_and_a_page_are_given_by_a_process_that_may_only_look() -> Result<()> {
     only!(ONCE, "HTTP, whatever way queries come");
     let scene = scene!(setup());
-    let config = scene
-        .directory
-        .path()
-        .join("config.toml")
-        .display()
-        .to_string();
-    let log = scene.directory.path().join("web.log");
-    fs::copy(BINARY, scene.directory.path().join("xdnsd"))?;
-    let mut web = Process::spawn_with_end(as_nobody(&scene, &["web", &config]), &log, End::Kill)?;
-    web.wait_until("the site is there", TIMEOUT, || {
-        get(&scene, "/", &[]).is_ok_and(|reply| reply.status == "200")
-    })?;
+    let _web = start(&scene)?;
     let page = get(&scene, "/", &["--include"])?.body;
     for part in [
         "<title>xdnsd</title>",
@@ -90,7 +94,11 @@ fn metrics_and_a_page_are_given_by_a_process_that_may_only_look() -> Result<()> 
     ] {
         ensure!(page.contains(part), "{part}: {page}");
     }
-    promtool(&get(&scene, "/metrics", &[])?.body)?;
+    let metrics = get(&scene, "/metrics", &[])?.body;
+    promtool(&metrics)?;
+    for name in ["build_info{version=", "config_last_reload_successful 1"] {
+        ensure!(metrics.contains(&format!("\nxdnsd_{name}")), "{name}");
+    }
     let client = scene.raw_client()?;
     wait_until(
         "the page's data has a blocked name and its client",
@@ -127,6 +135,100 @@ fn metrics_and_a_page_are_given_by_a_process_that_may_only_look() -> Result<()> 
         );
     }
     may_only_look(&scene)
+}
+
+/// A capture of packets between the client and others than the router.
+struct Elsewhere(Process);
+
+impl Elsewhere {
+    /// Where the packet goes that shows that the capture works. Nobody is there.
+    const MARK: &str = "192.0.2.77";
+
+    fn capture(scene: &Scene) -> Result<Self> {
+        let filter =
+            format!("(ip and not host {LAN_V4}) or (ip6 and not icmp6 and not ip6 multicast)");
+        let mut tcpdump = scene.lab.client.command("tcpdump");
+        tcpdump.args(["-n", "-q", "-l", "--immediate-mode", "-i", HOST_INTERFACE]);
+        tcpdump.arg(filter);
+        let log = scene.directory.path().join("elsewhere");
+        let mut process = Process::spawn(tcpdump, &log)?;
+        process.wait_for_log("listening on", TIMEOUT)?;
+        Ok(Self(process))
+    }
+
+    /// Fails if there was any packet before this.
+    fn has_been_silent(mut self, scene: &Scene) -> Result<()> {
+        let socket = scene.lab.client.run(|| UdpSocket::bind("0.0.0.0:0"))?;
+        socket.send_to(b"mark", (Self::MARK, 9))?;
+        self.0.wait_for_log(Self::MARK, TIMEOUT)?;
+        let log = self.0.log();
+        let packets: Vec<_> = log.lines().filter(|line| line.contains(" > ")).collect();
+        ensure!(packets.len() == 1, "{packets:#?}");
+        Ok(())
+    }
+}
+
+/// Asks for the name until the page shows it.
+fn wait_shown(browser: &mut Browser, client: &RawClient, name: &str) -> Result<()> {
+    let names = "document.getElementById('t-names')?.textContent ?? ''";
+    wait_until("the page shows the name", TIMEOUT, || {
+        let asked = client.ask(Family::V4, &query(&format!("{name}."), RecordType::A));
+        let shown = browser.evaluate(names);
+        asked.is_ok() && shown.is_ok_and(|shown| shown.to_string().contains(name))
+    })
+}
+
+#[test]
+fn a_browser_shows_what_happens_and_asks_nobody_but_the_router() -> Result<()> {
+    only!(ONCE, "HTTP, whatever way queries come");
+    let scene = scene!(setup());
+    let mut web = start(&scene)?;
+    let elsewhere = Elsewhere::capture(&scene)?;
+    let site = format!("http://{LAN_V4}:9153/");
+    let mut browser = Browser::open(&scene.lab.client, scene.directory.path(), &site)?;
+    let client = scene.raw_client()?;
+    wait_shown(&mut browser, &client, "one.ads.test")?;
+    let points = "document.getElementById('p-queries').getAttribute('points').split(' ').length";
+    browser.evaluate(&format!("window.before = {points}"))?;
+    wait_shown(&mut browser, &client, "two.ads.test")?;
+    // The same page goes on: a new one would not have this variable.
+    wait_until("the plot goes on", TIMEOUT, || {
+        let grown = browser.evaluate(&format!("{points} > window.before"));
+        grown.is_ok_and(|grown| grown == true)
+    })?;
+    for (what, holds) in [
+        (
+            "is all of it as wide as a phone",
+            "document.documentElement.scrollWidth <= window.innerWidth",
+        ),
+        ("is a phone's", "window.innerWidth == 360"),
+        (
+            "says no fault",
+            "document.getElementById('state').textContent == ''",
+        ),
+        (
+            "names an upstream server",
+            "document.getElementById('upstreams').textContent.includes('10.54.0.2')",
+        ),
+    ] {
+        let found = browser.evaluate(holds)?;
+        ensure!(found == true, "the page {what}: {found}");
+    }
+    web.kill()?;
+    wait_until("the page says that nobody answers", TIMEOUT, || {
+        let state = browser.evaluate("document.getElementById('state').textContent");
+        state.is_ok_and(|state| state.to_string().contains("no answer"))
+    })?;
+    let asked = browser.requests();
+    let is_data = |url: &&String| **url == format!("{site}data.json");
+    ensure!(asked.iter().filter(is_data).count() > 2, "{asked:?}");
+    ensure!(
+        asked
+            .iter()
+            .all(|url| url.starts_with(&site) || url == "data:,"),
+        "{asked:?}"
+    );
+    elsewhere.has_been_silent(&scene)
 }
 
 /// With only the group's right, requests that show something succeed, and no others.

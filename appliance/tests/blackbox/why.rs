@@ -3,7 +3,9 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use hickory_proto::rr::RecordType;
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{RData, RecordType};
 
 use crate::support::client::Family;
 use crate::support::daemon::run;
@@ -92,6 +94,31 @@ fn who_decides_is_named_with_file_and_line_and_what_is_cached() -> Result<()> {
             && alias.contains("\n           www.test. ")
             && alias.contains(&at("local.records", "out.lan CNAME www.test")),
         "{alias}"
+    );
+    Ok(())
+}
+
+/// The name that the client asks for is in no list, and what upstream said is not kept.
+#[test]
+fn a_block_behind_an_alias_is_not_said_to_be_upstreams() -> Result<()> {
+    let scene = scene!(Setup::default().sections("[filter]\nblock = [\"hidden.test\"]\n"));
+    let alias = RData::CNAME(CNAME("hidden.test.".parse()?));
+    scene
+        .upstream
+        .on("front.test.", Rule::answer(300, &[alias]));
+    let client = scene.raw_client()?;
+    let answer = client.ask(Family::V4, &query("front.test.", RecordType::A))?;
+    ensure!(answer.response_code() == ResponseCode::NXDomain, "{answer}");
+    let said = scene.daemon.control("why front.test")?;
+    ensure!(
+        said.contains("front.test. A: forwarded\n")
+            && said.contains("\n  cache: front.test. A - NXDOMAIN ttl ")
+            && said.contains(" policy 0/1 ")
+            && said.contains(
+                "\n  answers: upstream's answer is withheld. Either it leads by an alias"
+            )
+            && !said.contains(" upstream 0/1 "),
+        "{said}"
     );
     Ok(())
 }

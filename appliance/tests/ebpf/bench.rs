@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 use xdnsd::os::xdp::{Heartbeat, OBJECT, Program, ReasonCounts};
-use xdnsd_abi::{HEARTBEAT_STALE_NS, Listen, PathCheck, QUEUES_MAX, Reason};
+use xdnsd_abi::{HEARTBEAT_STALE_NS, LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::privilege;
 
@@ -52,7 +52,9 @@ impl Bench {
 
     /// With the program that calls the one for hot names.
     pub fn hot(test: &str) -> Option<Self> {
-        let program = || Program::load_for_hot(&object()).unwrap_or_else(|error| panic!("{error}"));
+        let program = || {
+            Program::load_for_hot(&object(), LISTEN_MAX).unwrap_or_else(|error| panic!("{error}"))
+        };
         privilege::root_or_skip(test).then(|| Self::with(program()))
     }
 

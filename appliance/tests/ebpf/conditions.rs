@@ -5,7 +5,7 @@ use crate::bench::FRAME_LEN_MIN;
 use crate::frames::{CLIENT_MAC, OUR_MAC, Query, flipped};
 use crate::hot::{ONE, RD, Tiers, address, key, message, wire_name, with_message};
 use xdnsd::os::xdp::{PrefixBits, Trie};
-use xdnsd_abi::{Reason, verdict};
+use xdnsd_abi::{Reason, trie, verdict};
 
 const NAME: &str = "www.example.com";
 
@@ -91,15 +91,15 @@ fn who_is_denied_is_not_answered() {
     trie.insert(bits, verdict::DENY.into())
         .expect("there is room");
     let program = &mut tiers.bench.program;
-    program.share_prefixes(&trie).expect("it takes it");
-    program.set_has_prefixes(true).expect("it takes it");
+    program
+        .share_trie(trie::DENIED, &trie)
+        .expect("it takes it");
+    program
+        .set_tries(trie::bit(trie::DENIED))
+        .expect("it takes it");
     tiers.bench.expect(&query.frame(), Reason::DropDenied);
     assert!(tiers.ask(&other.frame()).is_ok(), "another one");
-    tiers
-        .bench
-        .program
-        .set_has_prefixes(false)
-        .expect("it takes it");
+    tiers.bench.program.set_tries(0).expect("it takes it");
     assert!(tiers.ask(&query.frame()).is_ok(), "not any more");
 }
 

@@ -78,14 +78,8 @@ fn a_client_is_asked_once_and_told_to_come_again() {
         return;
     };
     let with_priority = Syn::both().map(|syn| Syn {
-        // The last one was verified.
         source_port: 50_000,
-        source: match syn.source {
-            IpAddr::V4(_) => IpAddr::from([198, 51, 100, 1]),
-            IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb9, 0, 0, 0, 0, 0, 1]),
-        },
-        tags: vec![[0x8100, 0xe000]],
-        ..syn
+        ..syn.with_priority()
     });
     for syn in Syn::both().into_iter().chain(with_priority) {
         let cookie = cookie(&mut bench, &syn);

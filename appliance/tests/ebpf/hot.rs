@@ -3,7 +3,6 @@
 
 use crate::bench::{Bench, monotonic_ns};
 use crate::frames::{CLIENT_MAC, Query};
-use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use xdnsd::os::xdp::HotProgram;
 use xdnsd::store::{HotAnswers, SharedCache};
@@ -14,7 +13,7 @@ use xdnsd_core::counters::Counters;
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::{Client, Context, CookieSecrets, Effects, Engine, Notice, Settings};
 use xdnsd_core::engine::{Outcome as Given, Tables, Transport};
-use xdnsd_core::forward::via::{NoPort, Via};
+use xdnsd_core::forward::via::{Destination, NoPort, Via};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 use xdnsd_core::wire;
@@ -33,16 +32,16 @@ pub const PREVIOUS: [u8; 16] = *b"the one before..";
 struct Nobody;
 
 impl Effects<()> for Nobody {
-    fn open_port(&mut self, _: SocketAddr, _: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, _: Destination, _: u16) -> Result<u16, NoPort> {
         Err(NoPort::Full)
     }
     fn close_port(&mut self, _: u16) {}
     fn leave_port(&mut self, _: u16) {}
-    fn ask(&mut self, _: Via, _: SocketAddr, _: &[u8]) -> bool {
+    fn ask(&mut self, _: Via, _: Destination, _: &[u8]) -> bool {
         false
     }
     fn reply(&mut self, (): &(), _: &[u8]) {}
-    fn open_stream(&mut self, _: SocketAddr, _: u8) -> Result<u16, NoPort> {
+    fn open_stream(&mut self, _: Destination, _: u8) -> Result<u16, NoPort> {
         Err(NoPort::Full)
     }
     fn leave_stream(&mut self, _: u16) {}
@@ -84,7 +83,7 @@ impl Tiers {
         assert!(hot.open(maps, 0x0123_4567_89ab_cdef));
         hot.set_cookies(wall(), Some(&SECRET));
         let tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
-        CONFIGURED.call_once(|| CACHE.configure([7; 16], 8_192));
+        CONFIGURED.call_once(|| CACHE.configure([7; 16], 8_192).expect("memory"));
         CACHE.clear();
         Some(Self {
             bench,

@@ -256,6 +256,27 @@ fn plain<K>((key, check): (K, PathCheck)) -> (K, u32, u32, [u8; 6]) {
 }
 
 #[test]
+fn the_listen_map_has_the_room_that_it_is_loaded_with() {
+    let name = "the_listen_map_has_the_room_that_it_is_loaded_with";
+    if !privilege::root_or_skip(name) {
+        return;
+    }
+    let entry = |last: u8| {
+        let check = PathCheck::new(0, 1, [2, 0, 0, 0, 0, 1]);
+        (listen(&format!("10.0.0.{last}"), 0, 0), check)
+    };
+    for room in [1_u8, 200] {
+        let mut program = Program::load(room.into()).expect("loads");
+        let full: Vec<_> = (0..room).map(entry).collect();
+        program.set_listen(&full).expect("the map has room");
+        assert_eq!(program.listen().expect("readable").len(), full.len());
+        let error = program.set_listen(&[&full[..], &[entry(room)]].concat());
+        let error = error.expect_err("one too many").to_string();
+        assert!(error.ends_with(&format!(", at most {room}")), "{error}");
+    }
+}
+
+#[test]
 fn the_key_of_the_map_is_the_struct_of_the_contract() {
     let key = listen("2001:db8::53", 0x123, 0x456);
     let bytes = key.to_bytes();

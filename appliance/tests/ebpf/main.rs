@@ -344,10 +344,17 @@ fn a_wrong_checksum_passes_and_an_absent_one_is_legal_over_ipv4() {
             // Other tests cover the response bit and the low bits of the checksum.
             bench.expect(&flipped(good.clone(), at), Reason::PassUdpChecksum);
         }
-        // As left by partial checksum offload: the sum of the pseudo-header, not inverted.
+        // As left by partial checksum offload: the sum of the pseudo-header, not inverted. The message may be any.
         let mut partial = good.clone();
-        partial[udp + 6..udp + 8].copy_from_slice(&pseudo_header_sum(&query).to_be_bytes());
-        bench.expect(&partial, Reason::PassUdpChecksum);
+        let sum = pseudo_header_sum(&query);
+        partial[udp + 6..udp + 8].copy_from_slice(&sum.to_be_bytes());
+        bench.expect(&partial, Reason::Redirected);
+        let last = partial.len() - 1;
+        bench.expect(&flipped(partial.clone(), last), Reason::Redirected);
+        for other in [sum ^ 1, !sum, sum.swap_bytes()] {
+            partial[udp + 6..udp + 8].copy_from_slice(&other.to_be_bytes());
+            bench.expect(&flipped(partial.clone(), last), Reason::PassUdpChecksum);
+        }
         let mut absent = good.clone();
         absent[udp + 6..udp + 8].fill(0);
         let reason = if query.source.is_ipv4() {

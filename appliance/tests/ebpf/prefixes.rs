@@ -1,10 +1,11 @@
-//! Denied and allowed prefixes: which packets are dropped, whatever they carry, and that packets to others pass.
+//! Denied and allowed prefixes: which packets are dropped, whatever they carry, and that packets to others pass; clients whose
+//! queries alone are dropped.
 
 use crate::bench::{Bench, listen};
 use crate::frames::Query;
 use std::net::IpAddr;
 use xdnsd::os::xdp::{PrefixBits, Trie};
-use xdnsd_abi::{PREFIXES_MAX, Reason, verdict};
+use xdnsd_abi::{PREFIXES_MAX, Reason, trie, verdict};
 
 const VLAN: u16 = 0x8100;
 
@@ -24,16 +25,28 @@ fn bits(text: &str) -> PrefixBits {
     }
 }
 
-/// A bench with these prefixes.
-fn bench_with(test: &str, rules: &[(&str, u8)]) -> Option<(Bench, Trie)> {
-    let mut bench = Bench::new(test)?;
+/// A trie with these prefixes.
+fn trie_of(rules: &[(&str, u8)]) -> Trie {
     let mut trie = Trie::new().expect("the kernel has tries");
     for (prefix, verdict) in rules {
         let set = trie.insert(bits(prefix), (*verdict).into());
         set.expect("there is room");
     }
-    bench.program.share_prefixes(&trie).expect("it takes it");
-    bench.program.set_has_prefixes(true).expect("it takes it");
+    trie
+}
+
+/// A bench with these denied prefixes.
+fn bench_with(test: &str, rules: &[(&str, u8)]) -> Option<(Bench, Trie)> {
+    let mut bench = Bench::new(test)?;
+    let trie = trie_of(rules);
+    bench
+        .program
+        .share_trie(trie::DENIED, &trie)
+        .expect("it takes it");
+    bench
+        .program
+        .set_tries(trie::bit(trie::DENIED))
+        .expect("it takes it");
     Some((bench, trie))
 }
 
@@ -145,18 +158,27 @@ fn every_packet_to_us_is_dropped_whatever_it_carries_and_others_are_left_alone()
         bench.listen(&[]);
         bench.expect(&query.frame(), Reason::PassForeign);
         bench.listen(&[(listen(&address, 0, 0), 0)]);
-        bench.program.set_has_prefixes(false).expect("it takes it");
+        bench.program.set_tries(0).expect("it takes it");
         bench.expect(&query.frame(), Reason::Redirected);
-        bench.program.set_has_prefixes(true).expect("it takes it");
+        bench
+            .program
+            .set_tries(trie::bit(trie::DENIED))
+            .expect("it takes it");
     }
     bench.expect(&Query::v4().with_ipv4_options(), Reason::PassIpv4Options);
     bench.listen(&[(listen("192.0.2.53", 0, 0), 0)]);
     bench.expect(&Query::v4().with_ipv4_options(), Reason::DropDenied);
     // Another program uses the same trie.
     let mut second = Bench::single(name).expect("root");
-    second.program.share_prefixes(&trie).expect("it takes it");
+    second
+        .program
+        .share_trie(trie::DENIED, &trie)
+        .expect("it takes it");
     second.expect(&Query::v4().frame(), Reason::Redirected);
-    second.program.set_has_prefixes(true).expect("it takes it");
+    second
+        .program
+        .set_tries(trie::bit(trie::DENIED))
+        .expect("it takes it");
     second.expect(&Query::v4().frame(), Reason::DropDenied);
     let _trie = trie;
 }
@@ -170,9 +192,12 @@ fn ten_thousand_prefixes_fit_and_can_be_changed() {
     };
     let foreign = Query::between("192.0.2.1", "8.8.8.8").frame();
     let query = Query::v4().frame();
-    bench.program.set_has_prefixes(false).expect("it takes it");
+    bench.program.set_tries(0).expect("it takes it");
     let [without, foreign_without] = [&query, &foreign].map(|frame| bench.measure(frame));
-    bench.program.set_has_prefixes(true).expect("it takes it");
+    bench
+        .program
+        .set_tries(trie::bit(trie::DENIED))
+        .expect("it takes it");
     let prefix = |number: u32| PrefixBits {
         addr: std::net::Ipv4Addr::from_bits(number.wrapping_mul(0x9e37_79b1))
             .to_ipv6_mapped()
@@ -196,4 +221,76 @@ fn ten_thousand_prefixes_fit_and_can_be_changed() {
         set.unwrap_or_else(|error| panic!("{number}: {error}"));
     }
     bench.expect(&query, Reason::Redirected);
+}
+
+/// Nothing but a query to us is dropped, and what cannot be told from one is user space's.
+#[test]
+fn of_a_client_without_access_queries_alone_are_dropped() {
+    let Some(mut bench) = Bench::new("of_a_client_without_access_queries_alone_are_dropped") else {
+        return;
+    };
+    let clients = trie_of(&[
+        ("192.0.2.0/24", verdict::DENY),
+        ("192.0.2.7/32", verdict::ALLOW),
+        ("2001:db8::/64", verdict::DENY),
+        ("2001:db8::7/128", verdict::ALLOW),
+    ]);
+    let share = bench.program.share_trie(trie::ACCESS, &clients);
+    share.expect("it takes it");
+    let none = trie_of(&[]);
+    bench
+        .program
+        .share_trie(trie::DENIED, &none)
+        .expect("it takes it");
+    let both = trie::bit(trie::DENIED) | trie::bit(trie::ACCESS);
+    for (query, allowed) in [(Query::v4(), "192.0.2.7"), (Query::v6(), "2001:db8::7")] {
+        let address = query.destination.to_string();
+        bench.listen(&[(listen(&address, 0, 0), 0), (listen(&address, 5, 0), 0)]);
+        for tries in [trie::bit(trie::ACCESS), both] {
+            bench.program.set_tries(tries).expect("it takes it");
+            bench.expect(&query.frame(), Reason::DropAccess);
+            let allowed = Query::between(allowed, &address);
+            bench.expect(&allowed.frame(), Reason::Redirected);
+            for tags in [
+                &[[VLAN, 5]][..],
+                &[[VLAN, 0xe000]],
+                &[[VLAN, 0xe000], [VLAN, 5]],
+            ] {
+                bench.expect(&query.clone().tagged(tags).frame(), Reason::DropAccess);
+            }
+            // Damage does not matter.
+            let mut damaged = query.frame();
+            *damaged.last_mut().expect("it has bytes") ^= 1;
+            bench.expect(&damaged, Reason::DropAccess);
+            // Another port, another protocol, another station, another VLAN.
+            let mut elsewhere = query.clone();
+            elsewhere.destination_port = 22;
+            bench.expect(&elsewhere.frame(), Reason::PassForeign);
+            let protocol = query.ip() + if query.source.is_ipv4() { 9 } else { 6 };
+            let other = query.resealed(|frame| frame[protocol] = 58);
+            bench.expect(&other, Reason::PassProtocol);
+            let mut other_mac = query.frame();
+            other_mac[5] ^= 0x40;
+            bench.expect(&other_mac, Reason::PassOtherMac);
+            let other_vlan = query.clone().tagged(&[[VLAN, 6]]).frame();
+            bench.expect(&other_vlan, Reason::PassForeign);
+        }
+        // A prefix that denies all of its packets is asked first.
+        let denied = trie_of(&[
+            ("192.0.2.0/24", verdict::DENY),
+            ("2001:db8::/64", verdict::DENY),
+        ]);
+        let share = bench.program.share_trie(trie::DENIED, &denied);
+        share.expect("it takes it");
+        bench.expect(&query.frame(), Reason::DropDenied);
+        bench.program.set_tries(0).expect("it takes it");
+        bench.expect(&query.frame(), Reason::Redirected);
+        bench
+            .program
+            .share_trie(trie::DENIED, &none)
+            .expect("it takes it");
+    }
+    bench.program.set_tries(both).expect("it takes it");
+    bench.listen(&[(listen("192.0.2.53", 0, 0), 0)]);
+    bench.expect(&Query::v4().with_ipv4_options(), Reason::PassIpv4Options);
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use xdnsd::os::xdp::AccountsMap;
 use xdnsd_abi::rate::{
     ClientPrefix, ELEMENT_WORDS, NETWORKS_AT, NETWORKS_MAX, Rate, WORDS, account, control, element,
+    network,
 };
 use xdnsd_abi::{Reason, hash};
 use xdnsd_core::policy::on_link::Network;
@@ -22,6 +23,7 @@ const RULES: RateLimits = RateLimits {
     misses: Rate::new(10, 4),
     slips: Rate::new(2, 1),
     newcomers: 0,
+    answer_size: 0,
 };
 const KEY: hash::HashKey = *b"sixteen byte key";
 const SECRET: hash::HashKey = *b"the secret of it";
@@ -382,6 +384,12 @@ fn what_limits_cost_a_query() {
     limited.bench.listen_for(&query);
     limited.charge(query.source, false, 1);
     let on = limited.bench.measure(&query.frame());
+    for at in 0..NETWORKS_MAX * network::COUNT {
+        limited.show(NETWORKS_AT as usize * ELEMENT_WORDS + at, u64::MAX);
+    }
+    limited.show(control::NETWORKS, NETWORKS_MAX as u64);
+    let networks = limited.bench.measure(&query.frame());
+    limited.show(control::NETWORKS, 0);
     limited.exhaust(query.source, false);
     let told = limited.bench.program.set_limits_answer(false);
     told.expect("it takes it");
@@ -389,5 +397,7 @@ fn what_limits_cost_a_query() {
     let dropped = limited.bench.measure(&query.frame());
     limited.bench.program.set_limits(None).expect("it takes it");
     let off = limited.bench.measure(&query.frame());
-    eprintln!("a query {off} ns without limits, {on} with them; one that is too much {dropped}");
+    eprintln!(
+        "a query {off} ns without limits, {on} with them, {networks} beside {NETWORKS_MAX} networks; one that is too much {dropped}"
+    );
 }

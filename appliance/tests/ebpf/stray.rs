@@ -2,7 +2,7 @@
 
 use crate::bench::Bench;
 use crate::syn::{Syn, guarded};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use xdnsd_abi::{Orders, Reason, few};
 
 /// Number of strays that pass per second.
@@ -63,7 +63,8 @@ fn a_cookie_that_is_brought_back_passes_and_says_who_the_client_is() {
     let Some((mut bench, _listener)) = dropping("a_cookie_that_is_brought_back") else {
         return;
     };
-    for syn in Syn::both() {
+    let with_priority = Syn::both().map(Syn::with_priority);
+    for syn in Syn::both().into_iter().chain(with_priority) {
         let proof = proof(&mut bench, &syn);
         let next = syn.sequence.wrapping_add(1);
         // The client's next segments may arrive before its connection is established.
@@ -113,8 +114,8 @@ fn a_client_that_brought_a_cookie_back_is_not_asked_again_where_that_is_wanted()
         bench.expect(&syn.frame(), Reason::PassVerified);
         let mut other = syn.clone();
         other.source = match syn.source {
-            std::net::IpAddr::V4(_) => "192.0.2.2".parse().expect("an address"),
-            std::net::IpAddr::V6(_) => "2001:db8::2".parse().expect("an address"),
+            IpAddr::V4(_) => "192.0.2.2".parse().expect("an address"),
+            IpAddr::V6(_) => "2001:db8::2".parse().expect("an address"),
         };
         bench.answer(&other.frame());
         tell(&mut bench, Orders::give(None).without_strays());
@@ -236,7 +237,7 @@ fn in_a_flood_of_resets_none_is_looked_after() {
 }
 
 /// A connection from this address.
-fn connected_from(source: std::net::IpAddr, server: SocketAddr) -> TcpStream {
+fn connected_from(source: IpAddr, server: SocketAddr) -> TcpStream {
     use nix::sys::socket::{
         AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, socket,
     };

@@ -1,7 +1,7 @@
 //! SYN cookies: which SYNs are answered, and how; checked by smoltcp, against a listener of this machine's kernel.
 
 use crate::bench::{Bench, LOOPBACK, listen, monotonic_ns};
-use crate::frames::{CLIENT_MAC, OUR_MAC, flipped};
+use crate::frames::{CLIENT_MAC, OUR_MAC, Query, flipped};
 use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv6Packet, TcpPacket};
 use std::net::{IpAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -55,6 +55,18 @@ impl Syn {
             Self::between("192.0.2.1", "192.0.2.53"),
             Self::between("2001:db8::1", "2001:db8::53"),
         ]
+    }
+
+    /// The same behind a tag that carries a priority alone, from a client that has not been verified with it.
+    pub fn with_priority(self) -> Self {
+        Self {
+            source: match self.source {
+                IpAddr::V4(_) => IpAddr::from([198, 51, 100, 1]),
+                IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb9, 0, 0, 0, 0, 0, 1]),
+            },
+            tags: vec![[0x8100, 0xe000]],
+            ..self
+        }
     }
 
     fn ip(&self) -> usize {
@@ -446,6 +458,29 @@ fn tags_stay_and_a_vlan_has_guarded_ports_of_its_own() {
             bench.expect(&syn.frame(), Reason::PassProtocol);
         }
     }
+}
+
+/// The kernel takes a tag with ID 0 for none. In a flood such a SYN would cost as much as it does without the shield.
+#[test]
+fn a_priority_alone_makes_no_difference() {
+    let Some((mut bench, _listener)) = guarded("a_priority_alone") else {
+        return;
+    };
+    for (vlan, tags) in [
+        ((0, 0), vec![[VLAN, 0xe000]]),
+        ((5, 0), vec![[VLAN, 0xa000], [VLAN, 5]]),
+    ] {
+        guard(&mut bench, &[vlan]);
+        for mut syn in Syn::both() {
+            syn.tags = tags.clone();
+            syn.check(&bench.answer(&syn.frame()));
+            syn.destination_port = 54;
+            bench.expect(&syn.frame(), Reason::PassProtocol);
+        }
+    }
+    // A datagram is as without the shield.
+    let query = Query::v4().tagged(&[[VLAN, 0xe000]]);
+    bench.expect(&query.frame(), Reason::PassVlanPriority);
 }
 
 /// The listener has no address, so it would match any (and the client's connection to another host would be taken over).

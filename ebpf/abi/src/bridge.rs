@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  63                      16 15             0   63             32 31                  0
-//!   | MAC address             | bridge's index |  | port's index   | time in ms          |   four of these are an element
+//!   | MAC address             | bridge, VLAN   |  | port's index   | time in ms          |   four of these are an element
 //! ```
 
 /// Name of the map: ARRAY_OF_MAPS of one ARRAY of [`Element`], mappable, shared by the programs of all ports. A station is

@@ -31,7 +31,8 @@ pub mod map {
     pub const FEW: &str = "few";
     /// HASH: [`super::Listen`] with port 0 -> [`super::PathCheck`]: addresses that are ours, for any protocol.
     pub const ADDRESSES: &str = "addresses";
-    /// ARRAY_OF_MAPS of one LPM_TRIE, shared by all programs: [`super::PrefixKey`] -> u32, see [`super::verdict`].
+    /// ARRAY_OF_MAPS of LPM_TRIEs, see [`super::trie`], shared by all programs: [`super::PrefixKey`] -> u32, see
+    /// [`super::verdict`].
     pub const PREFIXES: &str = "prefixes";
     /// PERCPU_ARRAY of u64, see [`crate::event::logged`].
     pub const LOGGED: &str = "logged";
@@ -78,8 +79,8 @@ pub mod shield {
     pub const SYN_COOKIES: u32 = 0;
     /// Drop frames that can only be an attack; off: they pass.
     pub const DROP_GARBAGE: u32 = 1;
-    /// Look into the trie of prefixes; off: it is empty.
-    pub const PREFIXES: u32 = 2;
+    /// Tries of prefixes to look into, see [`super::trie::bit`]; the others are empty.
+    pub const TRIES: u32 = 2;
     /// Treatment of SYNs to protected addresses, see [`super::protect`].
     pub const PROTECT: u32 = 3;
     /// Share of frames that are logged, see [`crate::event::ALL`]; off: the log has no reader.
@@ -92,8 +93,12 @@ pub mod shield {
     pub const PORT_INTERVAL_MS: u32 = 7;
     /// On a port of a bridge: index of the bridge.
     pub const PORT_BRIDGE: u32 = 8;
+    /// On a port of a bridge that looks at VLAN tags: [`FILTERS_VLANS`], and the ID of the VLAN of frames without a tag.
+    pub const PORT_VLAN: u32 = 9;
+    /// The bridge looks at VLAN tags.
+    pub const FILTERS_VLANS: u32 = 1 << 16;
     /// Number of entries.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 }
 
 /// Treatment of SYNs to protected addresses.
@@ -146,6 +151,22 @@ pub mod few {
     pub const COUNT: u32 = 7;
 }
 
+/// Indices of the tries of prefixes.
+pub mod trie {
+    /// Prefixes whose packets to us are dropped, whatever they carry.
+    pub const DENIED: u32 = 0;
+    /// Clients whose queries are dropped.
+    pub const ACCESS: u32 = 1;
+    /// Number of tries.
+    pub const COUNT: u32 = 2;
+
+    /// The bit of a trie in [`super::shield::TRIES`].
+    #[must_use]
+    pub const fn bit(trie: u32) -> u32 {
+        1 << trie
+    }
+}
+
 /// Verdict on packets from a prefix: the low byte of its value in the trie.
 pub mod verdict {
     /// No verdict, as if the prefix were absent.
@@ -164,6 +185,9 @@ pub const PREFIXES_ROOM: u32 = PREFIXES_MAX + 64;
 /// an IPv6 prefix such as ::/0 does not cover IPv4. The other is for kernels before 6.13, which want room for one more
 /// entry even to replace one.
 pub const TRIE_MAX: u32 = PREFIXES_ROOM + 2;
+
+/// Most prefixes by which clients are dropped. With more, user space alone drops them.
+pub const ACCESS_DROP_MAX: u32 = 64;
 
 /// Key of the trie of prefixes: `struct bpf_lpm_trie_key`.
 ///

@@ -56,6 +56,7 @@ impl Reason {
                 | Self::DropSource
                 | Self::DropTruncated
                 | Self::DropDenied
+                | Self::DropAccess
                 | Self::DropForward
         )
     }

@@ -37,7 +37,7 @@ crate::counters! {
         PassStation = "pass_station",
         /// IPv4 header checksum is wrong (RFC 1071).
         PassIpv4Checksum = "pass_ipv4_checksum",
-        /// UDP checksum is wrong: damage, or a partial sum left by offload. The kernel can tell.
+        /// UDP checksum is wrong, and not the sum of the pseudo-header, which offload leaves: damage. The kernel can tell.
         PassUdpChecksum = "pass_udp_checksum",
         /// Packet is longer than its datagram, or the datagram does not state its length; if garbage is not dropped also a
         /// truncated one.
@@ -99,6 +99,8 @@ crate::counters! {
         DropTruncated = "drop_truncated",
         /// Dropped: to an address of ours, from a prefix that is denied.
         DropDenied = "drop_denied",
+        /// Dropped: a query of a client that `access` drops by its address.
+        DropAccess = "drop_access",
         /// Dropped: a SYN to a protected address from a client that is not verified, which cannot be answered: with data or
         /// a FIN, behind IP options or extension headers, or fragmented.
         DropForward = "drop_forward",

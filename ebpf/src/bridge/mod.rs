@@ -20,6 +20,9 @@ pub trait Stations {
     fn bridge(&self) -> u32;
     /// Index of the port that received the frame.
     fn ingress(&self) -> u32;
+    /// VLAN of the frame in the FDB: 0 if the bridge does not look at tags. `None` if the tag is not of the kind that it looks
+    /// at.
+    fn vlan(&self) -> Option<u16>;
 }
 
 /// True if the bridge has seen a frame of this station lately. If not, this frame is noted, and is to pass.
@@ -32,7 +35,13 @@ pub fn has_heard(station: Mac, stations: &impl Stations) -> bool {
     let Some(element) = stations.element(element_of(station)) else {
         return false;
     };
-    let key = station.number() << 16 | u64::from(stations.bridge() as u16);
+    let Some(vlan) = stations.vlan() else {
+        return false;
+    };
+    // Two pairs of bridge and VLAN may have one number. A port is in one bridge, so the places of a station in both displace each
+    // other, and are never taken for each other.
+    let network = stations.bridge() as u16 ^ vlan << 4;
+    let key = station.number() << 16 | u64::from(network);
     let port = u64::from(stations.ingress()) << 32;
     let now = stations.now_ms();
     let (mut place, mut place_age) = (0, 0);

@@ -10,6 +10,7 @@ struct Port {
     now: Cell<u32>,
     bridge: Cell<u32>,
     ingress: Cell<u32>,
+    vlan: Cell<Option<u16>>,
 }
 
 impl Port {
@@ -19,6 +20,7 @@ impl Port {
             now: 1_000.into(),
             bridge: 7.into(),
             ingress: 8.into(),
+            vlan: Some(0).into(),
         }
     }
 
@@ -51,6 +53,9 @@ impl Stations for Port {
     }
     fn ingress(&self) -> u32 {
         self.ingress.get()
+    }
+    fn vlan(&self) -> Option<u16> {
+        self.vlan.get()
     }
 }
 
@@ -102,6 +107,48 @@ fn a_station_of_another_bridge_is_another_one() {
         assert!(port.asks(station(1), 1_001));
         port.bridge.set(5);
         port.ingress.set(6);
+    }
+}
+
+/// The FDB has an entry for each VLAN, and each ages.
+#[test]
+fn a_station_in_another_vlan_is_another_one_and_one_of_another_kind_of_tag_is_the_bridges() {
+    let port = Port::new();
+    for vlan in [1, 10, 4094] {
+        port.vlan.set(Some(vlan));
+        assert!(!port.asks(station(1), 1_000), "{vlan}");
+    }
+    for vlan in [1, 10, 4094] {
+        port.vlan.set(Some(vlan));
+        assert!(port.asks(station(1), 1_001), "{vlan}");
+    }
+    port.vlan.set(None);
+    assert!(!port.asks(station(1), 1_002));
+    assert!(!port.asks(station(1), 1_003));
+}
+
+/// An untagged port of VLAN 10, and one that has it with a tag.
+#[test]
+fn a_station_that_moves_to_a_port_with_a_tag_has_moved() {
+    let port = Port::new();
+    port.vlan.set(Some(10));
+    for ingress in [8, 9, 8] {
+        port.ingress.set(ingress);
+        assert!(!port.asks(station(1), 1_000), "{ingress}");
+        assert!(port.asks(station(1), 1_001), "{ingress}");
+    }
+}
+
+/// Bridge 23 and VLAN 1 have the number of bridge 7 without one.
+#[test]
+fn two_networks_of_one_number_displace_each_other_and_are_two() {
+    let port = Port::new();
+    for (bridge, vlan, ingress) in [(7, 0, 8), (23, 1, 9), (7, 0, 8)] {
+        port.bridge.set(bridge);
+        port.vlan.set(Some(vlan));
+        port.ingress.set(ingress);
+        assert!(!port.asks(station(1), 1_000), "{bridge}");
+        assert!(port.asks(station(1), 1_001), "{bridge}");
     }
 }
 

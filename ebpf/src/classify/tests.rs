@@ -216,7 +216,7 @@ fn tags_that_name_no_vlan_and_too_many_tags() {
     let priority = tagged(&QUERY_V4, &[[0x81, 0x00, 0xe0, 0x00]]);
     let kernel = alive();
     assert_eq!(run(&priority, &kernel), Err(Reason::PassVlanPriority));
-    assert_eq!(kernel.odd.get(), 1, "it may be to a protected host");
+    assert_eq!(kernel.syns.get(), 1, "it may be a segment");
     let three = tagged(&QUERY_V4, &[[0x81, 0x00, 0x00, 0x05]; 3]);
     assert_eq!(run(&three, &alive()), Err(Reason::PassVlanDepth));
 }

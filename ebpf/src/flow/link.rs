@@ -65,6 +65,12 @@ impl Link {
         Self::parse_with::<true>(frame)
     }
 
+    /// True if a tag carries a priority and names no VLAN.
+    #[inline(always)]
+    pub const fn has_priority_alone(&self) -> bool {
+        self.tags > (self.vlan_outer != 0) as u8 + (self.vlan_inner != 0) as u8
+    }
+
     #[inline(always)]
     fn parse_with<const PRIORITY: bool>(frame: Cursor<'_>) -> Result<(Self, Cursor<'_>), Reason> {
         use ethernet::field::{DESTINATION, ETHERTYPE, SOURCE};

@@ -15,6 +15,8 @@ use link::Link;
 use network::{Packet, Payload};
 use transport::{Datagram, Segment};
 use xdnsd_abi::Reason;
+use xdnsd_abi::checksum::Sum;
+use xdnsd_abi::headers::protocol;
 
 /// A parsed frame, by its payload.
 pub enum Frame<'a> {
@@ -31,6 +33,21 @@ pub struct Flow<T> {
     pub link: Link,
     pub packet: Packet,
     pub transport: T,
+}
+
+impl Flow<Datagram<'_>> {
+    /// Sum of the pseudo-header (RFC 768, RFC 8200 section 8.1), in native order.
+    #[inline(always)]
+    pub fn pseudo_sum(&self) -> u64 {
+        let protocol = u64::from(u16::from(protocol::UDP).to_be());
+        self.packet.addresses_sum + protocol + u64::from(self.transport.len().to_be())
+    }
+
+    /// True if the checksum is the sum of the pseudo-header, not inverted: what a sender leaves whose device is to complete it.
+    #[inline(always)]
+    pub fn has_partial_checksum(&self) -> bool {
+        Sum::of_few(self.pseudo_sum()).fold() == u16::from_be(self.transport.checksum())
+    }
 }
 
 impl<'a> Frame<'a> {
@@ -50,27 +67,27 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Parses a segment with all its headers. Other packets are refused with [`Reason::PassProtocol`].
+/// Parses a segment with all its headers; a tag that carries a priority alone is as none. Other packets are refused, behind such a
+/// tag with [`Reason::PassVlanPriority`], as [`Frame::parse`] does.
 #[inline(always)]
 pub fn segment(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
-    segment_behind(Link::parse(frame)?)
+    let (link, rest) = Link::parse_any_priority(frame)?;
+    match segment_behind(link.ethertype, rest) {
+        Ok((packet, transport)) => Ok(Flow {
+            link,
+            packet,
+            transport,
+        }),
+        Err(_) if link.has_priority_alone() => Err(Reason::PassVlanPriority),
+        Err(reason) => Err(reason),
+    }
 }
 
-/// The same with a tag that carries a priority alone.
 #[inline(always)]
-pub fn segment_any_priority(frame: Cursor<'_>) -> Result<Flow<Segment<'_>>, Reason> {
-    segment_behind(Link::parse_any_priority(frame)?)
-}
-
-#[inline(always)]
-fn segment_behind<'a>((link, rest): (Link, Cursor<'a>)) -> Result<Flow<Segment<'a>>, Reason> {
-    let (packet, rest) = network::segment(link.ethertype, rest)?;
-    let transport = Segment::parse(rest).ok_or(Reason::PassProtocol)?;
-    Ok(Flow {
-        link,
-        packet,
-        transport,
-    })
+fn segment_behind(ethertype: u16, rest: Cursor<'_>) -> Result<(Packet, Segment<'_>), Reason> {
+    let (packet, rest) = network::segment(ethertype, rest)?;
+    let segment = Segment::parse(rest).ok_or(Reason::PassProtocol)?;
+    Ok((packet, segment))
 }
 
 /// The next `N` bytes; `Err` if the frame ends before.

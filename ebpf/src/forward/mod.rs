@@ -51,7 +51,7 @@ pub fn classify(
         link,
         packet,
         transport: segment,
-    } = flow::segment_any_priority(frame).map_err(|reason| odd::judge(frame, kernel, reason))?;
+    } = flow::segment(frame).map_err(|reason| odd::judge(frame, kernel, reason))?;
     let ends = Ends::of(&packet, &segment);
     let behind = Behind {
         port: ends.destination_port.to_ne_bytes(),

@@ -8,22 +8,20 @@ use crate::flow::Flow;
 use crate::flow::answer::word;
 use crate::flow::transport::Datagram;
 use xdnsd_abi::headers::dns::opt;
-use xdnsd_abi::headers::protocol;
 
 /// A multiple of 2^16 - 1 that is more than all that is subtracted here.
 const WHOLE: u64 = (1 << 48) - 1;
 
-/// What the message of a datagram adds up to whose checksum is right. 0: it has none.
+/// What the message of a datagram adds up to whose checksum is right. 0: it has none, or a part of one.
 #[inline(always)]
 pub fn of_message(flow: &Flow<Datagram<'_>>) -> u64 {
     let datagram = &flow.transport;
-    if !datagram.has_checksum() {
+    if !datagram.has_checksum() || flow.has_partial_checksum() {
         return 0;
     }
     // The length counts twice: in the header, and in the pseudo-header.
-    let others = flow.packet.addresses_sum
-        + word(protocol::UDP.into())
-        + 2 * word(datagram.len())
+    let others = flow.pseudo_sum()
+        + word(datagram.len())
         + u64::from(datagram.source_port())
         + u64::from(datagram.destination_port())
         + u64::from(datagram.checksum());

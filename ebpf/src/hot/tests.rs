@@ -367,12 +367,21 @@ fn check_sum_of(name: &[u8], opt: &[u8], extra: usize) {
     assert_ne!(frame[40..42], [0, 0]);
 }
 
-/// Its sender has computed none, so nothing says what its message adds up to. Who is new is told from who is known all the same.
+/// Its sender has computed none, or a part of one, so nothing says what its message adds up to. Who is new is told from who is known
+/// all the same.
 #[test]
-fn a_query_without_a_checksum_is_user_spaces() {
-    let mut frame = QUERY;
-    frame[40..42].fill(0);
-    for is_known in [true, false] {
+fn a_query_without_a_whole_checksum_is_user_spaces() {
+    let mut none = QUERY;
+    none[40..42].fill(0);
+    let mut partial = QUERY;
+    let sum = pseudo_header(&QUERY[26..30], &QUERY[30..34], (QUERY.len() - 34) as u16);
+    partial[40..42].copy_from_slice(&sum.fold().to_be_bytes());
+    for (frame, is_known) in [
+        (none, true),
+        (none, false),
+        (partial, true),
+        (partial, false),
+    ] {
         let (kernel, mut scratch) = (told(&frame), scratch());
         let known = kernel.client.get();
         kernel.client.set(if is_known { known } else { known ^ 1 });

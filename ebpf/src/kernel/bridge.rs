@@ -2,11 +2,15 @@
 
 use super::{now, set_word, told, word};
 use crate::bridge::{self, Stations};
+use crate::context;
 use crate::flow::link::Mac;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_md};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps};
 use aya_ebpf::macros::btf_map;
+use aya_ebpf::programs::XdpContext;
 use xdnsd_abi::bridge::{ELEMENTS, Element};
+use xdnsd_abi::headers::ethernet::{self, ethertype};
+use xdnsd_abi::headers::vlan;
 use xdnsd_abi::shield;
 
 /// Declaration of the table for the loader.
@@ -70,6 +74,24 @@ impl Stations for OfPort {
     #[inline(always)]
     fn bridge(&self) -> u32 {
         told(shield::PORT_BRIDGE)
+    }
+
+    #[inline(always)]
+    fn vlan(&self) -> Option<u16> {
+        let word = told(shield::PORT_VLAN);
+        if word & shield::FILTERS_VLANS == 0 {
+            return Some(0);
+        }
+        let ctx = XdpContext::new(self.ctx);
+        let (header, rest) = context::frame(&ctx).take::<{ ethernet::HEADER_LEN }>()?;
+        match header.be16::<{ ethernet::field::ETHERTYPE.start }>() {
+            ethertype::VLAN => {
+                let (tag, _) = rest.take::<{ vlan::HEADER_LEN }>()?;
+                Some(tag.be16::<{ vlan::field::TCI.start }>() & vlan::ID)
+            }
+            other if vlan::is_tag(other) => None,
+            _ => Some(word as u16),
+        }
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Access of the program for SYNs to the kernel.
 
-use super::{GUARDED, IpHeader, LISTENING, Run, SECOND_BITS, describe, is_one_of, now};
+use super::{GUARDED, IpHeader, LISTENING, Run, SECOND_BITS, describe, hand_on, is_one_of, now};
 use crate::syn::{COUNT_MAX, Cookies, Ends, OptionWalk, Port, SynHeader};
 use aya_ebpf::helpers::generated::{
     bpf_loop, bpf_sk_release, bpf_tcp_gen_syncookie, bpf_tcp_raw_gen_syncookie_ipv4,
@@ -8,9 +8,14 @@ use aya_ebpf::helpers::generated::{
 };
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use xdnsd_abi::few;
+use xdnsd_abi::{few, tail};
 
 impl Cookies for Run<'_, true> {
+    #[inline(always)]
+    fn hand_on_stray(&self) {
+        hand_on(self.ctx, tail::STRAY);
+    }
+
     #[inline(always)]
     fn walk(&self, walk: &mut OptionWalk) {
         // The binding declares a function without arguments, unlike the kernel.

@@ -102,6 +102,13 @@ fn try_hot(ctx: *mut xdp_md) -> u32 {
     }
 }
 
+/// Tail-calls the program at this place. Returns only if there is none.
+#[inline(always)]
+fn hand_on(ctx: &XdpContext, place: u32) {
+    // SAFETY: no value of the caller's has a drop that the tail call would skip, and the other program begins anew.
+    unsafe { TAILS.tail_call(ctx, place) }
+}
+
 /// One frame's run of the program. `FRAGS`: the frame may be in several buffers.
 pub struct Run<'a, const FRAGS: bool> {
     ctx: &'a XdpContext,
@@ -231,24 +238,21 @@ impl<const FRAGS: bool> Kernel for Run<'_, FRAGS> {
     #[inline(always)]
     fn hand_on_syn(&self) {
         if FRAGS {
-            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
-            unsafe { TAILS.tail_call(self.ctx, tail::SYN) }
+            hand_on(self.ctx, tail::SYN);
         }
     }
 
     #[inline(always)]
     fn hand_on_stray(&self) {
         if FRAGS {
-            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
-            unsafe { TAILS.tail_call(self.ctx, tail::STRAY) }
+            hand_on(self.ctx, tail::STRAY);
         }
     }
 
     #[inline(always)]
     fn hand_on_odd(&self) {
         if FRAGS {
-            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
-            unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
+            hand_on(self.ctx, tail::FORWARD);
         }
     }
 
@@ -472,9 +476,8 @@ impl Run<'_, true> {
     /// Tail-calls the program for hosts behind this one with a segment to another host; returns `reason` if it is not loaded.
     #[inline(always)]
     pub fn hand_on_forward(&self, reason: Reason) -> Reason {
-        if reason == Reason::PassProtocol {
-            // SAFETY: no value here has a drop that the tail call would skip, and the other program begins anew.
-            unsafe { TAILS.tail_call(self.ctx, tail::FORWARD) }
+        if matches!(reason, Reason::PassProtocol | Reason::PassVlanPriority) {
+            hand_on(self.ctx, tail::FORWARD);
         }
         reason
     }

@@ -17,12 +17,21 @@ const IPV6: [u8; 40] = [
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x53,
 ];
 
-/// A kernel where addresses that end with 53 in a VLAN are ours, and one verdict is on all sources.
+/// A kernel where addresses that end with 53 in a VLAN are ours, port 53 of them is served, and each trie has one verdict on all
+/// sources.
 struct FakeKernel {
     vlan: u16,
-    has_prefixes: bool,
+    tries: u32,
     ingress: u32,
-    verdict: u8,
+    verdicts: [u8; trie::COUNT as usize],
+}
+
+impl FakeKernel {
+    fn is_ours(&self, address: &Listen) -> bool {
+        [53, 0x53].contains(&address.addr[15])
+            && address.vlan_outer == self.vlan.to_be_bytes()
+            && address.vlan_inner == [0, 0]
+    }
 }
 
 impl FrameContext for FakeKernel {
@@ -38,28 +47,39 @@ impl FrameContext for FakeKernel {
 }
 
 impl PrefixKernel for FakeKernel {
-    fn has_prefixes(&self) -> bool {
-        self.has_prefixes
+    fn tries(&self) -> u32 {
+        self.tries
     }
     fn own(&self, address: &Listen) -> Option<PathCheck> {
-        assert!(self.has_prefixes, "nothing is asked without prefixes");
+        let is_asked = self.tries & trie::bit(trie::DENIED) != 0;
+        assert!(is_asked, "nothing is asked without prefixes");
         assert_eq!((address.port, address.padding), ([0; 2], [0; 2]));
-        let is_ours = [53, 0x53].contains(&address.addr[15])
-            && address.vlan_outer == self.vlan.to_be_bytes()
-            && address.vlan_inner == [0, 0];
-        is_ours.then_some(PathCheck::new(0, OUR_INDEX, OUR_MAC))
+        let check = PathCheck::new(0, OUR_INDEX, OUR_MAC);
+        self.is_ours(address).then_some(check)
     }
-    fn verdict(&self, source: Address) -> u8 {
+    fn served(&self, destination: &Listen) -> Option<PathCheck> {
+        let is_asked = self.tries & trie::bit(trie::ACCESS) != 0;
+        assert!(is_asked, "nothing is asked without clients");
+        let is_served = self.is_ours(destination) && destination.port == 53_u16.to_be_bytes();
+        is_served.then_some(PathCheck::new(0, OUR_INDEX, OUR_MAC))
+    }
+    fn verdict(&self, trie: u32, source: Address) -> u8 {
         assert_eq!(source.octets()[15], 1);
-        self.verdict
+        self.verdicts[trie as usize]
     }
 }
 
 const DENY: FakeKernel = FakeKernel {
     vlan: 5,
-    has_prefixes: true,
+    tries: trie::bit(trie::DENIED),
     ingress: OUR_INDEX,
-    verdict: verdict::DENY,
+    verdicts: [verdict::DENY, verdict::NONE],
+};
+
+const DROP: FakeKernel = FakeKernel {
+    tries: trie::bit(trie::ACCESS),
+    verdicts: [verdict::NONE, verdict::DENY],
+    ..DENY
 };
 
 fn frames() -> [Vec<u8>; 2] {
@@ -83,13 +103,10 @@ fn what_comes_from_a_denied_prefix_to_us_is_dropped() {
     for frame in frames() {
         assert_eq!(run(&frame, &DENY), Err(Reason::DropDenied));
         for verdict in [verdict::NONE, verdict::ALLOW] {
-            assert_eq!(run(&frame, &FakeKernel { verdict, ..DENY }), Ok(()));
+            let verdicts = [verdict; 2];
+            assert_eq!(run(&frame, &FakeKernel { verdicts, ..DENY }), Ok(()));
         }
-        let none = FakeKernel {
-            has_prefixes: false,
-            ..DENY
-        };
-        assert_eq!(run(&frame, &none), Ok(()));
+        assert_eq!(run(&frame, &FakeKernel { tries: 0, ..DENY }), Ok(()));
     }
 }
 
@@ -146,4 +163,50 @@ fn what_is_not_to_us_or_is_cut_passes() {
     let [_, mut v6] = frames();
     v6[42..58].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 53]);
     assert_eq!(run(&v6, &DENY), Ok(()));
+}
+
+/// The same with a datagram to port 53 from port 40000.
+fn queries() -> [Vec<u8>; 2] {
+    let datagram = [0x9c, 0x40, 0, 53, 0, 8, 0, 0];
+    let [mut v4, mut v6] = frames().map(|frame| [&frame[..], &datagram].concat());
+    (v4[27], v6[24]) = (17, 17);
+    [v4, v6]
+}
+
+#[test]
+fn a_query_of_a_client_without_access_is_dropped_and_nothing_else_of_it() {
+    for frame in queries() {
+        assert_eq!(run(&frame, &DROP), Err(Reason::DropAccess));
+        for verdict in [verdict::NONE, verdict::ALLOW] {
+            let verdicts = [verdict::DENY, verdict];
+            assert_eq!(run(&frame, &FakeKernel { verdicts, ..DROP }), Ok(()));
+        }
+        assert_eq!(run(&frame, &FakeKernel { tries: 0, ..DROP }), Ok(()));
+        let both = FakeKernel {
+            tries: DENY.tries | DROP.tries,
+            ..DROP
+        };
+        assert_eq!(run(&frame, &both), Err(Reason::DropAccess));
+        let verdicts = [verdict::DENY; 2];
+        let denied = FakeKernel { verdicts, ..both };
+        assert_eq!(run(&frame, &denied), Err(Reason::DropDenied));
+        // Another port.
+        let mut frame = frame.clone();
+        let port = frame.len() - 5;
+        frame[port] = 54;
+        assert_eq!(run(&frame, &DROP), Ok(()));
+        for len in 0..frame.len() {
+            assert_eq!(run(&frame[..len], &DROP), Ok(()), "{len}");
+        }
+    }
+    for frame in frames() {
+        assert_eq!(run(&frame, &DROP), Ok(()), "no datagram");
+    }
+    // Options, a part of a datagram, another station.
+    let [v4, _] = queries();
+    for (at, value) in [(18, 0x46), (24, 0x20), (5, 9)] {
+        let mut frame = v4.clone();
+        frame[at] = value;
+        assert_eq!(run(&frame, &DROP), Ok(()), "{at}");
+    }
 }

@@ -128,8 +128,8 @@ pub fn judge<K: RateKernel>(
     if !may_slip {
         return Err(Reason::DropRate);
     }
-    // User space answers with TC, and counts it.
-    if !kernel.answers() {
+    // User space answers with TC, and counts it. In generic mode the kernel would complete the checksum of an answer in this frame.
+    if !kernel.answers() || flow.has_partial_checksum() {
         return Ok(None);
     }
     slip(kernel, scratch, &envelope, &asked).ok_or(Reason::DropRate)?;
@@ -164,6 +164,7 @@ pub fn judge_newcomer<K: RateKernel>(kernel: &K, scratch: &mut RateScratch) -> R
     };
     let has_records = header.get::<{ dns::field::ADDITIONALS.start }, u16>() != 0;
     let may_slip = kernel.answers() && rate_at(kernel, control::SLIP_INTERVAL).is_on();
+    let may_slip = may_slip && !flow.has_partial_checksum();
     let slips = || may_slip && kernel.take(few::NEWCOMER_SLIPS[share], rate);
     // Most of a flood ends here.
     if !has_records && !slips() {
@@ -257,12 +258,17 @@ fn find<K: RateKernel>(
 /// True if the client is a neighbour; `None` if there are more networks than are known here.
 #[inline(always)]
 fn is_on_link<K: RateKernel>(kernel: &K, client: Address) -> Option<bool> {
-    let count = kernel.word(kernel.element(0)?, control::NETWORKS) as usize;
-    if count > NETWORKS_MAX {
+    let count = kernel.word(kernel.element(0)?, control::NETWORKS);
+    if count > NETWORKS_MAX as u64 {
         return None;
     }
     let Address(high, low) = client;
-    for index in 0..count {
+    // Hidden: the compiler would leave the bound out, and to the verifier of Linux 6.1 a loop up to an unknown number never ends.
+    let count = kernel.opaque(&count) as usize;
+    for index in 0..NETWORKS_MAX {
+        if index == count {
+            break;
+        }
         let networks = kernel.element(NETWORKS_AT + (index / NETWORKS_OF_ELEMENT) as u32)?;
         let word = |at| kernel.word(networks, index % NETWORKS_OF_ELEMENT * network::COUNT + at);
         let differs = high & word(network::MASK) ^ word(network::FIRST)

@@ -439,6 +439,33 @@ fn a_neighbour_counts_for_itself() {
     assert_eq!(told.judge(), Ok(false), "not all networks are known");
 }
 
+/// As many as are counted, and no stale one behind them.
+#[test]
+fn a_neighbour_may_be_on_the_last_network_that_counts() {
+    let Address(high, low) = address([198, 51, 100, 100]);
+    for (place, count, expected) in [
+        (0, 1, Err(Reason::RateSlipped)),
+        (NETWORKS_MAX - 1, NETWORKS_MAX, Err(Reason::RateSlipped)),
+        (NETWORKS_MAX - 1, NETWORKS_MAX - 1, Ok(false)),
+        (0, 0, Ok(false)),
+    ] {
+        let told = FakeKernel::new(&query(&[])).owing(ClientPrefix::whole(client()), FULL);
+        let mut table = told.table.borrow_mut();
+        table[0][control::NETWORKS] = count as u64;
+        for network in 0..NETWORKS_MAX {
+            let element = &mut table[NETWORKS_AT as usize + network / NETWORKS_OF_ELEMENT];
+            let words = match network == place {
+                true => [high, low, u64::MAX, u64::MAX],
+                false => [1, 1, u64::MAX, u64::MAX],
+            };
+            let at = network % NETWORKS_OF_ELEMENT * network::COUNT;
+            element[at..at + network::COUNT].copy_from_slice(&words);
+        }
+        drop(table);
+        assert_eq!(told.judge(), expected, "{place} of {count}");
+    }
+}
+
 /// Whatever the content, nothing is read behind the message, and a message that is no query is dropped.
 #[test]
 fn messages_that_are_cut_off_are_dropped_or_slip() {

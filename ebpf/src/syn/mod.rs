@@ -60,6 +60,8 @@ pub struct Port<'a> {
 
 /// Further access that the program needs.
 pub trait Cookies: Guarded {
+    /// Tail-calls the program for other segments (`stray.rs`). Returns only if it is not loaded.
+    fn hand_on_stray(&self);
     /// Takes all steps of a walk, at most [`COUNT_MAX`].
     fn walk(&self, walk: &mut OptionWalk);
     /// CLOCK_MONOTONIC in nanoseconds, the clock of the kernel's timestamps.
@@ -120,6 +122,8 @@ pub fn classify(frame: Cursor<'_>, kernel: &impl Cookies) -> Result<SegmentAnswe
         transport: segment,
     } = flow::segment(frame)?;
     if !segment.opens() {
+        // Behind a tag that carries a priority alone nobody has looked yet.
+        kernel.hand_on_stray();
         return Err(Reason::PassProtocol);
     }
     let syn = Ends::of(&packet, &segment);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::classify::NextHop;
 use crate::flow::link::Mac;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use xdnsd_abi::RestoredOptions;
 use xdnsd_abi::headers::tcp::HEADER_LEN_MAX;
 
@@ -33,6 +33,8 @@ struct FakeKernel {
     proved_secs: Option<u32>,
     is_large: bool,
     cookie: Option<u32>,
+    /// Number of segments that were handed on.
+    strays: Cell<u32>,
     /// Requests for a cookie: the header and its length.
     asked: RefCell<Vec<(Vec<u8>, u64)>>,
 }
@@ -82,6 +84,9 @@ impl Guarded for FakeKernel {
 }
 
 impl Cookies for FakeKernel {
+    fn hand_on_stray(&self) {
+        self.strays.set(self.strays.get() + 1);
+    }
     fn walk(&self, walk: &mut OptionWalk) {
         for _ in 0..COUNT_MAX {
             if !walk.step() {
@@ -118,6 +123,7 @@ fn told(frame: &[u8]) -> FakeKernel {
         proved_secs: None,
         is_large: false,
         cookie: Some(COOKIE),
+        strays: Cell::default(),
         asked: RefCell::default(),
     }
 }

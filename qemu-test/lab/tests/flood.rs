@@ -94,6 +94,8 @@ fn a_flood_of_syns_fills_the_queue_of_a_listener() -> Result<()> {
 #[test]
 fn datagrams_are_what_their_kind_says_from_many_sources() -> Result<()> {
     const ID: std::ops::Range<usize> = 0..2;
+    /// Letters of a name that do not depend on the source port, behind the ID.
+    const LETTERS: std::ops::Range<usize> = 14..22;
     if !root_or_skip("datagrams_are_what_their_kind_says_from_many_sources") {
         return Ok(());
     }
@@ -126,6 +128,8 @@ fn datagrams_are_what_their_kind_says_from_many_sources() -> Result<()> {
                 Kind::Names | Kind::Syn | Kind::Ack | Kind::Rst => {
                     assert!(rest.len() >= many);
                     assert!(rest.iter().all(|one| one.ends_with(question)));
+                    let letters: HashSet<_> = rest.iter().map(|one| &one[LETTERS]).collect();
+                    assert_eq!(letters.len(), COUNT as usize, "of 2^32 names");
                 }
             }
         }

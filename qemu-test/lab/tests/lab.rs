@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use xdnsd_lab::frames::FrameSocket;
+use xdnsd_lab::lab::bridge::{BRIDGE, BridgeSpec, GUEST_V4, GUEST_V6};
 use xdnsd_lab::lab::named::{self, Lifetime, NamedLab};
 use xdnsd_lab::lab::*;
 use xdnsd_lab::netns::Namespace;
@@ -54,6 +55,7 @@ fn hosts_reach_each_other_over_both_families() -> Result<()> {
         client,
         router,
         upstream,
+        ..
     } = &lab;
     cross(client, router, LAN_V4)?;
     cross(client, router, LAN_V6)?;
@@ -64,6 +66,46 @@ fn hosts_reach_each_other_over_both_families() -> Result<()> {
     cross(client, upstream, UPSTREAM_V6)?;
     cross(upstream, client, CLIENT_V4)?;
     cross(upstream, client, CLIENT_V6)?;
+    Ok(())
+}
+
+#[test]
+fn stations_of_a_bridge_reach_each_other_and_a_guest_the_router() -> Result<()> {
+    if !root_or_skip("stations_of_a_bridge_reach_each_other_and_a_guest_the_router") {
+        return Ok(());
+    }
+    let lab = Lab::up(&Spec {
+        bridge: Some(BridgeSpec {
+            ports: 3,
+            filters_vlans: false,
+            has_bond: false,
+            has_guest: true,
+        }),
+        ..Spec::default()
+    })?;
+    let [second, third, guest] = &lab.stations[..] else {
+        unreachable!("two beside the client, and a guest");
+    };
+    for (from, to) in [
+        (&lab.client, &lab.router),
+        (second, &lab.router),
+        (third, &lab.router),
+    ] {
+        cross(from, to, LAN_V4)?;
+        cross(from, to, LAN_V6)?;
+    }
+    cross(second, &lab.client, CLIENT_V4)?;
+    cross(third, &lab.client, CLIENT_V6)?;
+    cross(guest, &lab.router, GUEST_V4)?;
+    cross(guest, &lab.router, GUEST_V6)?;
+    cross(guest, &lab.upstream, UPSTREAM_V4)?;
+    let shown = lab
+        .router
+        .output(&["ip", "-brief", "link", "show", "master", BRIDGE])?;
+    let ports = shown
+        .lines()
+        .filter_map(|line| line.split(['@', ' ']).next());
+    assert!(ports.eq(["lan0", "lan1", "lan2"]), "{shown}");
     Ok(())
 }
 

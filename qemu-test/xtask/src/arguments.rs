@@ -66,6 +66,7 @@ mod tests {
             "setup lab afxdp ebpf scripts image image-aarch64 peers paper package",
             "lab up --queues 4 --mtu 9216 --offload on --vlan in-frame --prefix a",
             "lab up --vlan beside --offload off",
+            "lab up --ports 4 --filter --bond --guest",
             "lab down --prefix a",
             "lab status",
             "lab flood syn",
@@ -94,6 +95,8 @@ mod tests {
             "bench paper --names 400 --rate 1000 --distance 20 --save",
             "bench tier0 --only adf --rounds 3 --seconds 1 --save",
             "bench shield --rounds 1 --seconds 2 --save",
+            "bench bridge --rounds 3 --seconds 1 --ours xdnsd --save",
+            "bench tap --ours xdnsd --without other/xdnsd --rounds 3 --save",
             "bench against --seconds 2 other/xdnsd --save",
             "fuzz",
             "fuzz frame answer-stream --minutes 5 --seed 2",
@@ -114,6 +117,7 @@ mod tests {
             "dist --check",
             "package",
             "package --check",
+            "package --install",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
@@ -188,7 +192,7 @@ mod tests {
             ("test one --mutations", &["--mutations", "FILTER"]),
             (
                 "test --way ucp",
-                &["--way", "ucp", "xdp, udp, tcp, connected, hot, all"],
+                &["--way", "ucp", "xdp, udp, tcp, connected, hot, keeper, all"],
             ),
             ("test --way udp --long", &["--way", "--long"]),
             ("test --mutations --quick", &["--mutations", "--quick"]),

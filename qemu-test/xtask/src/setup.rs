@@ -135,10 +135,14 @@ const LAB: &[Need] = &[
     program("fstrm-bin", "fstrm_capture"),
     program("dnstap-ldns", "dnstap-ldns"),
     program("prometheus", "promtool"),
+    program("nftables", "nft"),
     program("netcat-openbsd", "nc"),
     program("dropbear-bin", "dropbear"),
     program("musl-tools", "musl-gcc"),
     file("libsystemd-shared", "/usr/share/doc/libsystemd-shared"),
+    program("systemd", "systemd-analyze"),
+    program("chromium-headless-shell", "chromium-headless-shell"),
+    program("busybox", "busybox"),
     unpacked("systemd-resolved", "lib/systemd/systemd-resolved"),
 ];
 const AFXDP: &[Need] = &[
@@ -180,7 +184,7 @@ const IMAGE_AARCH64: &[Need] = &[
     program("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
     file("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
 ];
-/// Mirror for [`ensure_suite`].
+/// Mirror for [`bootstrap`].
 const MIRROR: &str = "http://deb.debian.org/debian";
 const PEERS: &[Need] = &[program("mmdebstrap", "mmdebstrap")];
 const PAPER: &[Need] = &[
@@ -324,27 +328,39 @@ pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
     if let Some(suite) = Suite::find() {
         return Ok(suite);
     }
+    let what = format!("unpack {PACKAGES} of {SUITE}");
+    let include = format!("--include={PACKAGES}");
+    // Packages are only unpacked. A mirror may be weeks behind; its signature is checked all the same.
+    let words = [
+        "--variant=extract",
+        "--aptopt=Acquire::Check-Valid-Until \"false\"",
+        &include,
+    ];
+    bootstrap(&what, &words, SUITE, &Suite::root(), signals)?;
+    Suite::find().with_context(|| format!("{what}: no server is in it"))
+}
+
+/// Has mmdebstrap make the folder `root` of a Debian suite, with more `words`. One that is there is replaced.
+pub fn bootstrap(
+    what: &str,
+    words: &[&str],
+    suite: &str,
+    root: &Path,
+    signals: &Signals,
+) -> Result<()> {
     ensure_all(&[Purpose::Peers], signals)?;
-    let root = Suite::root();
     let half = root.with_extension("half");
-    for left in [&root, &half] {
+    for left in [root, &half] {
         if left.exists() {
             fs::remove_dir_all(left).with_context(|| format!("remove {}", left.display()))?;
         }
     }
-    let what = format!("unpack {PACKAGES} of {SUITE}");
     eprintln!("{what} into {}", root.display());
     let mut command = Command::new("mmdebstrap");
-    // Packages are only unpacked. A mirror may be weeks behind; its signature is checked all the same.
-    command
-        .arg("--variant=extract")
-        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"")
-        .args([&format!("--include={PACKAGES}"), SUITE])
-        .arg(&half)
-        .arg(MIRROR);
+    command.args(words).arg(suite).arg(&half).arg(MIRROR);
     let log = workspace::logs().join("suite.log");
     let task = Task {
-        what: &what,
+        what,
         log: &log,
         limit: APT_LIMIT,
     };
@@ -355,8 +371,7 @@ pub fn ensure_suite(signals: &Signals) -> Result<Suite> {
         log.display(),
         watched.output
     );
-    fs::rename(&half, &root).with_context(|| format!("make {}", root.display()))?;
-    Suite::find().with_context(|| format!("{what}: no server is in it"))
+    fs::rename(&half, root).with_context(|| format!("make {}", root.display()))
 }
 
 /// Installs Debian packages, as root or through sudo.

@@ -276,10 +276,10 @@ fn readme_answers_what_a_stranger_asks() {
     ] {
         assert!(readme.contains(word), "{question} ({word})");
     }
-    // A guest without a second card has no upstream: every name would fail.
+    // Two ports for the home. A guest without a card for the provider has no upstream: every name would fail.
     for command in between(&readme, "\nqemu-system-", "\n```") {
         let cards = command.matches("-device virtio-net-pci").count();
-        assert_eq!(cards, 2, "qemu-system-{command}");
+        assert_eq!(cards, 3, "qemu-system-{command}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 const UNIT: &str = "buildroot/package/xdnsd/xdnsd.service";
 const SUPERVISE: &str = "buildroot/package/xdnsd/supervise";
 const PROCD: &str = "buildroot/package/xdnsd/xdnsd.procd";
+const UCI: &str = "buildroot/package/xdnsd/xdnsd.uci";
 const IMAGE: &str = "buildroot/board/xdnsd/rootfs-overlay";
 /// The default of `control.socket`, which most examples leave as it is.
 const CONTROL: &str = "/run/xdnsd/control.sock";
@@ -162,12 +163,58 @@ fn every_way_to_start_makes_the_folder_of_the_snapshot() {
 
 /// Lines that the procd script passes on, with an rc.common that prints its arguments. `functions` are appended to it.
 fn procd(action: &str, functions: &str) -> String {
+    procd_by(&["sh"], action, functions)
+}
+
+/// What `xdnsd reference` says of some keys, in its form.
+const REFERENCE: &str = r#"
+reference() {
+    [ "$1" = reference ] || return 0
+    echo '# The config file of xdnsd
+
+## [[interface]]
+### `port`
+An integer.
+- Allowed: an integer from 1 to 65535
+### `name`
+- Allowed: the name of a network interface: 1 to 15 bytes, no slash, no space
+### `vlan`
+- Allowed: an integer from 0 to 4094
+## [cache]
+### `snapshot_interval_secs`
+- Allowed: an integer from 1 to 65535
+## [local]
+### `reverse`
+- Allowed: true or false
+### `forward_plain_names`
+- Allowed: true or false
+### `ttl`
+- Allowed: an integer from 0 to 86400
+- Default: `60`
+- Old name: `tll`, with a warning
+### `zones`
+- Allowed: a list, each a name such as "lan"
+## [control]
+### `group`
+- Allowed: text in quotes
+## [shield]
+### `ports`
+- Allowed: a list of 0 to 7, each an integer from 0 to 65535
+### `syn_cookies`
+- `"off"`: Never'
+}
+"#;
+
+/// The same by this shell.
+fn procd_by(shell: &[&str], action: &str, functions: &str) -> String {
     const RC_COMMON: &str = r#"
 initscript=/etc/init.d/xdnsd
 procd_open_instance() { echo "open $*"; }
 procd_set_param() { echo "set $*"; }
 procd_close_instance() { echo "close $*"; }
 procd_send_signal() { echo "signal $*"; }
+procd_add_reload_trigger() { echo "trigger $*"; }
+rc_procd() { echo service; "$@"; echo handed over; }
 user_exists() { false; }
 user_add() { echo "user_add $1 ($2) $3"; }
 group_add_next() { echo 65536; }
@@ -178,10 +225,11 @@ done
 "#;
     let script = root().join(PROCD);
     let text = format!(
-        "{RC_COMMON}\n. {}\nPROG=checked\nchecked() {{ [ \"$1\" != check ] || true; }}\n{functions}\n{action}\n",
+        "{RC_COMMON}\n. {}\nPROG=checked\nchecked() {{ reference \"$1\"; }}\n{REFERENCE}\n{functions}\n{action}\n",
         script.display()
     );
-    let output = Command::new("sh").args(["-c", &text]).output();
+    let mut command = Command::new(shell[0]);
+    let output = command.args(&shell[1..]).args(["-c", &text]).output();
     let output = output.expect("sh runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said, "", "{action}");
@@ -206,7 +254,17 @@ set command /etc/init.d/xdnsd watch
 set respawn 3600 5 0
 close \n";
     assert_eq!(said, expected);
-    assert_eq!(procd("reload_service", ""), "signal xdnsd server\n");
+    // A server that is not there is not told: it begins.
+    let reloaded = procd("reload_service", "PIDFILE=/nonexistent");
+    let with = |file: &str| expected.replace("/var/run/xdnsd.pid", file);
+    let begun = with("/nonexistent");
+    assert_eq!(reloaded, format!("service\n{begun}handed over\n"));
+    let reloaded = procd("reload_service", "PIDFILE=/dev/null");
+    let told = with("/dev/null");
+    assert_eq!(
+        reloaded,
+        format!("service\n{told}handed over\nsignal xdnsd server\n")
+    );
 }
 
 /// Three checks in a row must report a hang; any other status resets the count.
@@ -242,4 +300,169 @@ fn procd_starts_nothing_with_a_bad_configuration() {
     );
     let said = procd("reload_service || echo refused", bad);
     assert_eq!(said, "xdnsd.toml:3: wrong\nrefused\n");
+}
+
+/// OpenWrt's functions for UCI, which run what `uci export` prints: lines with the words of the file.
+const FUNCTIONS: &str = r#"
+reset_cb() {
+    config_cb() { :; }
+    option_cb() { :; }
+    list_cb() { :; }
+}
+reset_cb
+config() { at=$2; config_cb "$1" "$2"; }
+option() { eval "value_${at}_$1=\$2"; option_cb "$1" "$2"; }
+list() { eval "value_${at}_$1=\"\${value_${at}_$1} \$2\""; list_cb "$1" "$2"; }
+config_load() { . "$UCI"; config_cb; }
+config_get() { eval "$1=\${value_$2_$3:-\$4}"; }
+config_get_bool() { config_get "$@"; }
+uci() { [ "$*" != '-q get network.lan.device' ] || echo br-lan; }
+"#;
+
+/// A folder with a file for UCI, removed when dropped.
+struct Uci(PathBuf);
+
+impl Uci {
+    fn new(name: &str, text: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("xdnsd-uci-{}-{name}", std::process::id()));
+        fs::create_dir(&folder).expect("a new folder");
+        fs::write(folder.join("uci"), text).expect("a file");
+        Self(folder)
+    }
+
+    /// What procd is told, by busybox' shell.
+    fn run(&self, action: &str, functions: &str) -> String {
+        let here = self.0.display();
+        let functions = format!("{FUNCTIONS}\nUCI={here}/uci\nMADE={here}/made\n{functions}");
+        let said = procd_by(&["busybox", "ash"], action, &functions);
+        said.replace(&here.to_string(), "HERE")
+    }
+
+    /// The configuration that was made.
+    fn made(&self) -> Option<toml::Table> {
+        let text = fs::read_to_string(self.0.join("made")).ok()?;
+        Some(toml::from_str(&text).unwrap_or_else(|fault| panic!("{fault}\n{text}")))
+    }
+}
+
+impl Drop for Uci {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn uci_says_what_the_example_for_a_home_says() {
+    let uci = Uci::new("home", &read(UCI));
+    let said = uci.run("start_service; service_triggers", "");
+    let home: toml::Table = toml::from_str(&read("config/home-router.toml")).expect("the example");
+    assert_eq!(uci.made(), Some(home));
+    for line in [
+        "set command checked run --user xdnsd HERE/made",
+        "set command checked web HERE/made",
+        "set user nobody",
+        "set group xdnsd",
+        "trigger xdnsd",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line} in {said}");
+    }
+}
+
+#[test]
+fn uci_passes_every_value_on_as_it_is() {
+    let uci = Uci::new(
+        "values",
+        r#"
+config interface
+	option name 'a "b" \c'
+	option port '53'
+	option vlan '0x10'
+	list listen '192.0.2.1'
+	list listen '::1'
+config interface
+	option network 'lan'
+	option empty ''
+config local
+	list hosts '/tmp/it'\''s'
+	list zones 'lan'
+	list zones '42'
+	option reverse 'off'
+config control
+	option group '65534'
+config shield
+	list ports '22'
+	list ports '443'
+	option syn_cookies 'off'
+config identity 'me'
+	option text '# no comment'
+"#,
+    );
+    uci.run("start_service", "");
+    let expected = r##"
+        interface = [
+            { name = "a \"b\" \\c", port = 53, vlan = "0x10", listen = ["192.0.2.1", "::1"] },
+            { name = "br-lan", empty = "" },
+        ]
+        local = { hosts = ["/tmp/it's"], zones = ["lan", "42"], reverse = false }
+        control = { group = "65534" }
+        shield = { ports = [22, 443], syn_cookies = "off" }
+        identity = { text = "# no comment" }
+    "##;
+    assert_eq!(uci.made(), Some(toml::from_str(expected).expect("TOML")));
+}
+
+#[test]
+fn uci_may_name_a_file_or_switch_it_off() {
+    let uci = Uci::new(
+        "file",
+        "config xdnsd 'main'\n\toption config '/etc/mine.toml'\n",
+    );
+    let said = uci.run("start_service", "");
+    assert!(said.contains("run --user xdnsd /etc/mine.toml\n"), "{said}");
+    assert!(!said.contains(" web "), "{said}");
+    assert_eq!(uci.made(), None);
+    let uci = Uci::new("off", "config xdnsd 'main'\n\toption enabled '0'\n");
+    assert_eq!(uci.run("start_service", ""), "");
+}
+
+/// procd ends what it is not handed over.
+#[test]
+fn a_reload_ends_what_uci_switches_off_and_begins_what_it_switches_on() {
+    let off = "config xdnsd 'main'\n\toption enabled '0'\n";
+    let on = "config xdnsd 'main'\n\toption enabled '1'\n";
+    let web = "config web 'web'\n\tlist listen '192.168.1.1:9153'\n";
+    let uci = Uci::new("switch", off);
+    let reload = |text: String| {
+        fs::write(uci.0.join("uci"), text).expect("a file");
+        let said = uci.run("reload_service", "PIDFILE=/dev/null");
+        let instances = said.lines().filter_map(|line| line.strip_prefix("open "));
+        let instances: Vec<_> = instances.map(str::to_owned).collect();
+        (instances.join(" "), said)
+    };
+    assert_eq!(reload(off.into()).1, "service\nhanded over\n");
+    assert_eq!(reload(on.into()).0, "server watch");
+    let (instances, said) = reload(format!("{on}{web}"));
+    assert_eq!(instances, "server watch web");
+    assert!(
+        said.contains("\nset command checked web HERE/made\nset file HERE/made\n"),
+        "{said}"
+    );
+}
+
+/// A fault is said, and what was made before stays in force.
+#[test]
+fn a_fault_in_uci_leaves_the_configuration_as_it_was() {
+    let uci = Uci::new("fault", "config local\n\toption ttl '9'\n");
+    uci.run("start_service", "");
+    fs::write(uci.0.join("uci"), "config local\n\toption tll '8'\n").expect("a file");
+    let bad = "checked() { reference \"$1\"; [ \"$1\" != check ] || { cat \"$3\"; return 1; }; }";
+    let said = uci.run("reload_service || echo refused", bad);
+    assert!(said.ends_with("[local]\ntll = 8\nrefused\n"), "{said}");
+    let made = uci.made().expect("the first one");
+    assert_eq!(made["local"]["ttl"].as_integer(), Some(9));
+    uci.run("reload_service", "");
+    assert_eq!(
+        uci.made().expect("the second one")["local"]["tll"].as_integer(),
+        Some(8)
+    );
 }

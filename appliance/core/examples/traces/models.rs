@@ -69,7 +69,7 @@ impl Cache for Shards {
     fn ask(&mut self, request: &Request) -> bool {
         let now = Instant::from_millis(request.at);
         let is_hit = with_key(request, 1, |key| {
-            let shard = &mut self.shards[shard_of(key.hash())];
+            let shard = &mut self.shards[shard_of(key.hash(), CACHE_SHARDS)];
             shard
                 .find(key)
                 .is_some_and(|found| now < found.head.expires())
@@ -95,7 +95,7 @@ impl Cache for Shards {
                     head: &head,
                     body: &[0; 80],
                 };
-                self.shards[shard_of(key.hash())].insert(key, &answer);
+                self.shards[shard_of(key.hash(), CACHE_SHARDS)].insert(key, &answer);
             });
         }
         false
@@ -192,8 +192,8 @@ impl Cache for Clock {
     fn ask(&mut self, request: &Request) -> bool {
         for qtype in types(request).iter().rev() {
             let hash = with_key(request, *qtype, |key| key.hash());
-            let small = set_of(&mut self.small[shard_of(hash)], hash);
-            let large = set_of(&mut self.large[shard_of(hash)], hash);
+            let small = set_of(&mut self.small[shard_of(hash, CACHE_SHARDS)], hash);
+            let large = set_of(&mut self.large[shard_of(hash, CACHE_SHARDS)], hash);
             let expires = request.at + u64::from(request.ttl_secs) * 1000;
             if let Some(entry) = small.find(hash).or_else(|| large.find(hash)) {
                 if *qtype != 1 {

@@ -42,22 +42,32 @@ pub struct Head {
     pub stored: Instant,
     /// True if it comes from a snapshot with unknown age: always stale.
     pub restored: bool,
+    /// True if DNS64 had a part in it: its addresses were made of IPv4 ones, or there were none of those either; or its name
+    /// led to that of an IPv4 address.
+    pub translated: bool,
     /// Info code of an Extended DNS Error (RFC 8914): an assigned one, or [`ede::NONE`].
     pub ede: u16,
-    /// Generation of the policy that last approved it. 0: it comes from a snapshot, or was stored under `Policy::OPEN`.
+    /// Generation of the policy that last approved it; see [`Head::OF_SETS`]. 0: it comes from a snapshot, or was stored under
+    /// `Policy::OPEN`.
     pub generation: u32,
-    /// Index of the group of upstreams that gave it, or [`Head::ANY_GROUP`].
+    /// Index of the group of upstreams that gave it, or [`Head::MANY_GROUPS`].
     pub group: u8,
     /// Age at the last failed refresh, in seconds; 0 if none failed.
     pub failed_secs: u32,
 }
 
-// One byte is left. Two more bytes would make it 40 bytes long, and each slot of the cache eight bytes longer.
+// No byte is left. One more would make it 40 bytes long, and each slot of the cache eight bytes longer.
 const _: () = assert!(size_of::<Head>() == 32);
 
 impl Head {
-    /// Value of `group` if the group is unknown (snapshot) or there are several.
-    pub const ANY_GROUP: u8 = u8::MAX;
+    /// Value of `group` for the servers of names without a route.
+    pub const DEFAULT_GROUP: u8 = 0;
+    /// Value of `group` if there are several.
+    pub const MANY_GROUPS: u8 = u8::MAX;
+
+    /// Changes the generation of an answer whose addresses go into sets: policy has approved it, and is asked at each hit which
+    /// sets. No generation is another's with this bit changed before 2^31 reloads.
+    pub const OF_SETS: u32 = 1 << 31;
 
     /// NOERROR without records or extended error.
     pub const EMPTY: Self = Self {
@@ -75,6 +85,7 @@ impl Head {
         ttl_secs: 0,
         stored: Instant::from_millis(0),
         restored: false,
+        translated: false,
         ede: 0,
         generation: 0,
         group: 0,

@@ -40,14 +40,14 @@ impl EntryKind {
 
 /// Standing of an entry towards eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(super) struct EvictionState {
     /// True if it was asked for since CLOCK last passed it.
     pub referenced: bool,
     /// True if it is kept, false if it is young.
     pub kept: bool,
 }
 
-impl Standing {
+impl EvictionState {
     /// Standing of an entry without a ghost.
     pub const NEW: Self = Self {
         referenced: false,
@@ -140,34 +140,34 @@ impl Admission {
         referenced: &mut u8,
         way: usize,
         kind: EntryKind,
-        standing: Standing,
+        eviction: EvictionState,
         ways: usize,
     ) {
         let bit = 1 << way;
         let is_denial = kind == EntryKind::Denial;
-        self.young = self.young & !bit | u8::from(!standing.kept) << way;
+        self.young = self.young & !bit | u8::from(!eviction.kept) << way;
         self.denials = self.denials & !bit | u8::from(is_denial) << way;
-        *referenced = *referenced & !bit | u8::from(standing.referenced) << way;
+        *referenced = *referenced & !bit | u8::from(eviction.referenced) << way;
         let next = ((way + 1) % ways) as u8;
         if usize::from(self.hand) == way {
             self.hand = next;
         }
-        if standing == Standing::NEW {
+        if eviction == EvictionState::NEW {
             self.young_hand = next;
         }
     }
 
     /// Notes that the entry at `way` is gone, and returns its standing.
-    pub const fn leave(&mut self, referenced: &mut u8, way: usize) -> Standing {
+    pub const fn leave(&mut self, referenced: &mut u8, way: usize) -> EvictionState {
         let bit = 1 << way;
-        let standing = Standing {
+        let eviction = EvictionState {
             referenced: *referenced & bit != 0,
             kept: self.young & bit == 0,
         };
         self.young &= !bit;
         self.denials &= !bit;
         *referenced &= !bit;
-        standing
+        eviction
     }
 
     /// Place for the next ghost, which overwrites the oldest one.

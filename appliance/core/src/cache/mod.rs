@@ -4,7 +4,7 @@
 //! the hash is keyed, so nobody outside knows which names share a set. Time and randomness come from the caller.
 //!
 //! ```text
-//!  hash  63            32 31        16 15        4 3     0
+//!  hash  63            32 31        16 15        7 6     0
 //!        | set           | tag        | unused    | shard |
 //! ```
 
@@ -15,4 +15,4 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use shard::{Inserted, Shard, shard_of};
+pub use shard::{Inserted, Shard, shard_of, shards_for};

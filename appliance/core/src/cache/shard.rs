@@ -1,11 +1,11 @@
 //! A shard: a table of small slots and a table of large ones.
 
-use super::admission::Standing;
+use super::admission::EvictionState;
 use super::table::Table;
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::{
-    CACHE_ENTRIES, CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES,
-    CACHE_SMALL_SETS, CACHE_WAYS, NAME_MAX,
+    CACHE_ENTRIES, CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SHARDS_MAX,
+    CACHE_SMALL_BYTES, CACHE_SMALL_SETS, CACHE_WAYS, NAME_MAX, SHARD_ENTRIES,
 };
 
 type Small = Table<CACHE_SMALL_SETS, CACHE_SMALL_BYTES>;
@@ -110,7 +110,12 @@ impl Shard {
 
     /// Stores the answer, which fits one of the tables, in a free slot or in place of another entry. Returns true if it
     /// evicted one.
-    fn put(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) -> bool {
+    fn put(
+        &mut self,
+        key: &HashedKey<'_>,
+        answer: &Answer<'_>,
+        earlier: Option<EvictionState>,
+    ) -> bool {
         let is_small = self.small.fits(key.key().name.len() + answer.body.len());
         if is_small && self.small.add(key, answer, earlier) || self.large.add(key, answer, earlier)
         {
@@ -139,7 +144,7 @@ impl Shard {
     }
 
     /// Removes the key's answer and returns its standing.
-    fn take(&mut self, key: &HashedKey<'_>) -> Option<Standing> {
+    fn take(&mut self, key: &HashedKey<'_>) -> Option<EvictionState> {
         if let Some(id) = self.small.find(key) {
             return Some(self.small.take(id));
         }
@@ -177,18 +182,25 @@ impl Shard {
     }
 }
 
-/// Bits of a hash that select the shard.
-const SHARD_MASK: u64 = CACHE_SHARDS as u64 - 1;
-
-/// Shard of a hash, below [`CACHE_SHARDS`]. All keys of a name are in one shard, so one lock covers look-ups of several of
-/// them.
+/// Number of shards of a cache for so many answers: a power of two. A small cache has as many locks as the default one.
 #[must_use]
-pub const fn shard_of(hash: u64) -> usize {
-    (hash & SHARD_MASK) as usize
+pub const fn shards_for(entries: usize) -> usize {
+    let mut shards = CACHE_SHARDS;
+    while shards < CACHE_SHARDS_MAX && shards * SHARD_ENTRIES < entries {
+        shards *= 2;
+    }
+    shards
+}
+
+/// Shard of a hash among `shards`, a power of two. All keys of a name are in one shard, so one lock covers look-ups of several
+/// of them.
+#[must_use]
+pub const fn shard_of(hash: u64, shards: usize) -> usize {
+    hash as usize & (shards - 1)
 }
 
 const _: () = assert!(
-    SHARD_MASK & !NAME_MASK == 0,
+    (CACHE_SHARDS_MAX as u64 - 1) & !NAME_MASK == 0,
     "a name's keys are in one shard"
 );
 // Holds for the default capacity; a build with other capacities takes other memory.

@@ -58,7 +58,8 @@ mod flag {
     pub const AUTHENTIC_DATA: u8 = 4;
     pub const AUTHORITATIVE: u8 = 8;
     pub const RESTORED: u8 = 16;
-    pub const ALL: u8 = KEY | AUTHENTIC_DATA | AUTHORITATIVE | RESTORED;
+    pub const TRANSLATED: u8 = 32;
+    pub const ALL: u8 = KEY | AUTHENTIC_DATA | AUTHORITATIVE | RESTORED | TRANSLATED;
 }
 
 /// Largest RCODE of a header (RFC 1035 section 4.1.1).
@@ -223,7 +224,8 @@ impl<'a> Stored<'a> {
         let flags = key.flags()
             | bit(head.authentic_data, flag::AUTHENTIC_DATA)
             | bit(head.authoritative, flag::AUTHORITATIVE)
-            | bit(head.restored, flag::RESTORED);
+            | bit(head.restored, flag::RESTORED)
+            | bit(head.translated, flag::TRANSLATED);
         Self {
             name: key.name,
             qtype: key.qtype,
@@ -260,9 +262,10 @@ impl<'a> Stored<'a> {
             ttl_secs: self.ttl_secs,
             stored: Instant::from_millis(0),
             restored: self.flags & flag::RESTORED != 0,
+            translated: self.flags & flag::TRANSLATED != 0,
             ede: self.ede,
             generation: 0,
-            group: Head::ANY_GROUP,
+            group: Head::DEFAULT_GROUP,
             failed_secs: 0,
         };
         SnapshotRecord {
@@ -283,6 +286,9 @@ pub enum EncodeError {
     Malformed,
     /// It belongs to a view. The config assigns the numbers of views, and may do so otherwise by the time the file is read.
     OfView,
+    /// Another group of upstreams than the default one gave it, or several did. The config may route its name otherwise by the
+    /// time the file is read.
+    OfRoute,
 }
 
 /// Encoder for the records of one file.
@@ -307,6 +313,9 @@ impl Encoder {
     ) -> Result<usize, EncodeError> {
         if key.view != 0 {
             return Err(EncodeError::OfView);
+        }
+        if answer.head.group != Head::DEFAULT_GROUP {
+            return Err(EncodeError::OfRoute);
         }
         let stored = Stored::new(key, answer, self.now);
         if !stored.is_well_formed() {
@@ -359,7 +368,7 @@ impl SnapshotRecord<'_> {
 
 /// Reason why a part of the file gave no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum LostRecord {
     /// A damaged record. The reader continues at the next marker.
     Damaged,
     /// An intact record that cannot be an answer of ours. The reader continues behind it.
@@ -368,7 +377,7 @@ pub enum Broken {
     Torn,
 }
 
-/// Iterator over the records of a file. Ends after [`Broken::Torn`], or without it at the end of a complete file.
+/// Iterator over the records of a file. Ends after [`LostRecord::Torn`], or without it at the end of a complete file.
 #[derive(Clone, Debug)]
 pub struct SnapshotRecords<'a> {
     rest: &'a [u8],
@@ -401,7 +410,7 @@ impl<'a> SnapshotRecords<'a> {
     }
 
     /// Skips the broken record at the beginning of the rest, up to the next marker.
-    fn skip(&mut self) -> Broken {
+    fn skip(&mut self) -> LostRecord {
         let next = self
             .rest
             .windows(self.marker.0.len())
@@ -410,18 +419,18 @@ impl<'a> SnapshotRecords<'a> {
         match next {
             Some(before) => {
                 self.rest = &self.rest[before + 1..];
-                Broken::Damaged
+                LostRecord::Damaged
             }
             None => {
                 self.rest = &[];
-                Broken::Torn
+                LostRecord::Torn
             }
         }
     }
 }
 
 impl<'a> Iterator for SnapshotRecords<'a> {
-    type Item = Result<SnapshotRecord<'a>, Broken>;
+    type Item = Result<SnapshotRecord<'a>, LostRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -434,7 +443,7 @@ impl<'a> Iterator for SnapshotRecords<'a> {
         Some(if stored.is_well_formed() {
             Ok(stored.into_record())
         } else {
-            Err(Broken::Malformed)
+            Err(LostRecord::Malformed)
         })
     }
 }

@@ -10,7 +10,7 @@
 
 use heapless::Vec;
 
-use super::admission::{Admission, EntryKind, Standing};
+use super::admission::{Admission, EntryKind, EvictionState};
 use crate::answer::{Answer, HashedKey, Head, Key, NAME_MASK};
 use crate::limits::CACHE_WAYS;
 use crate::time::Instant;
@@ -202,26 +202,31 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         &mut self,
         key: &HashedKey<'_>,
         answer: &Answer<'_>,
-        earlier: Option<Standing>,
+        earlier: Option<EvictionState>,
     ) -> bool {
-        let standing = earlier.unwrap_or(Standing::NEW);
-        let Some(id) = self.free(key.hash(), EntryKind::of(answer.head), standing) else {
+        let eviction = earlier.unwrap_or(EvictionState::NEW);
+        let Some(id) = self.free(key.hash(), EntryKind::of(answer.head), eviction) else {
             return false;
         };
-        self.put(id, key, answer, standing);
+        self.put(id, key, answer, eviction);
         true
     }
 
     /// Stores the answer in its set in place of another entry. The table must have a slot.
-    pub fn replace(&mut self, key: &HashedKey<'_>, answer: &Answer<'_>, earlier: Option<Standing>) {
-        let standing = earlier.unwrap_or_else(|| self.standing(key.hash()));
+    pub fn replace(
+        &mut self,
+        key: &HashedKey<'_>,
+        answer: &Answer<'_>,
+        earlier: Option<EvictionState>,
+    ) {
+        let eviction = earlier.unwrap_or_else(|| self.eviction(key.hash()));
         let kind = EntryKind::of(answer.head);
         let id = self.victim(key.hash(), kind, answer.head.stored);
-        self.put(id, key, answer, standing);
+        self.put(id, key, answer, eviction);
     }
 
     /// A free slot of the hash's set; `None` if there is none or an entry of this kind may not have it.
-    fn free(&self, hash: u64, kind: EntryKind, standing: Standing) -> Option<SlotId> {
+    fn free(&self, hash: u64, kind: EntryKind, eviction: EvictionState) -> Option<SlotId> {
         let set = set_of(hash, self.sets_used());
         let Set {
             tags,
@@ -230,13 +235,13 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         } = self.sets.get(set)?;
         let way = tags[..self.ways_used()].iter().position(|tag| *tag == 0)?;
         let is_bound = kind == EntryKind::Denial
-            && standing == Standing::NEW
+            && eviction == EvictionState::NEW
             && admission.has_its_denials(*referenced);
         (!is_bound).then_some(SlotId { set, way })
     }
 
     /// Standing of a new entry: `BACK` if the set has a ghost of its tag, which is removed.
-    fn standing(&mut self, hash: u64) -> Standing {
+    fn eviction(&mut self, hash: u64) -> EvictionState {
         let (set, tag) = (set_of(hash, self.sets_used()), tag_of(hash));
         let ways = self.ways_used();
         let ghost = self
@@ -246,9 +251,9 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         match ghost {
             Some(slot) => {
                 slot.ghost = 0;
-                Standing::BACK
+                EvictionState::BACK
             }
-            None => Standing::NEW,
+            None => EvictionState::NEW,
         }
     }
 
@@ -290,7 +295,7 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
         id: SlotId,
         key: &HashedKey<'_>,
         answer: &Answer<'_>,
-        standing: Standing,
+        eviction: EvictionState,
     ) {
         let ways = self.ways_used();
         let Set {
@@ -307,14 +312,14 @@ impl<const SETS: usize, const BYTES: usize> Table<SETS, BYTES> {
             referenced,
             id.way,
             EntryKind::of(answer.head),
-            standing,
+            eviction,
             ways,
         );
         slots[id.way].store(key.key(), answer);
     }
 
     /// Frees a slot and returns the standing of its entry.
-    pub fn take(&mut self, id: SlotId) -> Standing {
+    pub fn take(&mut self, id: SlotId) -> EvictionState {
         let set = &mut self.sets[id.set];
         set.tags[id.way] = 0;
         set.admission.leave(&mut set.referenced, id.way)

@@ -4,6 +4,7 @@ pub mod latency;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::limits::VIEWS_MAX;
 use latency::{Histogram, Tier};
 
 xdnsd_abi::counters! {
@@ -56,6 +57,8 @@ xdnsd_abi::counters! {
         UpstreamMalformed = "upstream_malformed",
         /// Queries that joined a question in flight.
         Coalesced = "coalesced",
+        /// Questions that another worker asked already: its answer was waited for.
+        AskedElsewhere = "asked_elsewhere",
         /// No room for another question in flight: an earlier one ended for it.
         PendingFull = "pending_full",
         /// No room for another waiting client: an earlier question ended for it.
@@ -97,6 +100,8 @@ xdnsd_abi::counters! {
         BogusNxdomain = "bogus_nxdomain",
         /// Answers with addresses of a family that clients are not to get, which became NODATA.
         FamilyWithheld = "family_withheld",
+        /// Answers whose IPv6 addresses were made of IPv4 ones (DNS64).
+        Dns64Answers = "dns64_answers",
         /// Questions asked upstream over TCP.
         UpstreamTcp = "upstream_tcp",
         /// Queries without a valid DNS cookie that were answered with a request for one.
@@ -116,11 +121,25 @@ xdnsd_abi::counters! {
     }
 }
 
+xdnsd_abi::counters! {
+    /// Events that are counted for each view, while there are any.
+    pub enum ViewCounter: usize {
+        /// Well-formed queries of clients that are answered, by view. Hot names are answered in the XDP program, to clients in none
+        /// alone, and are not among them.
+        Queries = "view_queries",
+        /// Of these, answered from the cache, past the TTL as well.
+        Cached = "view_cached",
+        /// Of these, for names that a list blocks, directly or through a CNAME.
+        Blocked = "view_blocked",
+    }
+}
+
 /// A set of counters. One worker writes it, any thread may read it.
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; Counter::COUNT],
     latencies: [Histogram; Tier::COUNT],
+    views: [[AtomicU64; ViewCounter::COUNT]; VIEWS_MAX],
 }
 
 impl Counters {
@@ -130,6 +149,7 @@ impl Counters {
         Self {
             values: [const { AtomicU64::new(0) }; Counter::COUNT],
             latencies: [const { Histogram::new() }; Tier::COUNT],
+            views: [const { [const { AtomicU64::new(0) }; ViewCounter::COUNT] }; VIEWS_MAX],
         }
     }
 
@@ -141,6 +161,27 @@ impl Counters {
     /// Adds `n` to a counter.
     pub fn add(&self, counter: Counter, n: u64) {
         add(&self.values[counter as usize], n);
+    }
+
+    /// Adds one to a counter of a view, by the number of one of its policies.
+    pub fn count_for(&self, view: u8, counter: ViewCounter) {
+        add(
+            &self.views[usize::from(view) % VIEWS_MAX][counter as usize],
+            1,
+        );
+    }
+
+    /// Present value of a counter of the view with this number.
+    #[must_use]
+    pub fn get_for(&self, view: usize, counter: ViewCounter) -> u64 {
+        let of_view = self.views.get(view);
+        of_view.map_or(0, |counts| counts[counter as usize].load(Ordering::Relaxed))
+    }
+
+    /// Begins anew for all views, because numbers change their meaning.
+    pub fn forget_views(&self) {
+        let values = self.views.iter().flatten();
+        values.for_each(|value| value.store(0, Ordering::Relaxed));
     }
 
     /// How long answers of this tier took.

@@ -36,6 +36,12 @@ pub mod ede {
     pub const NOT_SUPPORTED: u16 = 21;
     /// No reachable authority: here, no upstream gave a useful answer.
     pub const NO_REACHABLE_AUTHORITY: u16 = 22;
+
+    /// True for the codes of an answer that was not believed: from DNSSEC Indeterminate to NSEC Missing (sections 4.6 to 4.13).
+    #[must_use]
+    pub const fn is_of_validation(code: u16) -> bool {
+        matches!(code, 5..=12)
+    }
 }
 
 /// Bit of DO in the OPT record's TTL.

@@ -70,8 +70,8 @@ impl AliasQuestion<'_> {
     ) -> Rendered {
         let question_end = self.question_end();
         let head = target.head;
-        let has_nothing =
-            target.body.is_empty() && (head.rcode != rcode::NOERROR || reply.flags & flag::TC != 0);
+        let is_answer = matches!(head.rcode, rcode::NOERROR | rcode::NXDOMAIN);
+        let has_nothing = target.body.is_empty() && (!is_answer || reply.flags & flag::TC != 0);
         let written = if has_nothing {
             Ok((*head, question_end))
         } else {

@@ -9,7 +9,7 @@ use crate::dns::{Name, QUESTION_FIXED_LEN, class};
 use crate::forward::pending::{LetterCase, SubQuestion};
 use crate::forward::question::{Event, Question, Step};
 use crate::forward::tries::Attempt;
-use crate::forward::via::{NoPort, Via};
+use crate::forward::via::{Destination, NoPort, Via};
 use crate::limits::{NAME_MAX, UDP_MESSAGE_MAX};
 use crate::time::Instant;
 
@@ -18,7 +18,7 @@ const ASK_MAX: usize = HEADER_LEN + NAME_MAX + QUESTION_FIXED_LEN + OPT_LEN;
 const _: () = assert!(ASK_MAX <= UDP_MESSAGE_MAX);
 
 /// Server of an attempt, and the port or stream to it. `via` is `None` if no source port could be had.
-struct Way {
+struct AttemptTarget {
     server: u8,
     via: Option<Via>,
 }
@@ -47,7 +47,7 @@ impl Sending {
 /// The part of a step that is left to a caller with an answer in hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub(super) enum Rest {
+pub(super) enum CallerStep {
     /// Nothing: the question waits or has ended.
     Done,
     /// Deliver the answer to the waiting clients.
@@ -59,13 +59,22 @@ pub(super) enum Rest {
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Asks upstream for the first time.
     pub(super) fn begin<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, index: u16) {
+        self.claim(index);
+        if self.ask_for_v4_name(call, index) {
+            return;
+        }
+        self.draw_case(index, call.effects);
+        self.go_on(call, index, Event::Begin);
+    }
+
+    /// Draws the letter case in which the name is sent.
+    pub(super) fn draw_case(&mut self, index: u16, effects: &mut impl Effects<R>) {
         if self.settings.random_case
             && let Some((question, _)) = self.tables.pending.get_mut(index)
         {
             let letters = question.name.as_wire().len();
-            question.sent_case = LetterCase::from_random(letters, || call.effects.random());
+            question.sent_case = LetterCase::from_random(letters, || effects.random());
         }
-        self.go_on(call, index, Event::Begin);
     }
 
     /// Like [`advance`](Self::advance), for events without an answer.
@@ -76,7 +85,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         event: Event,
     ) {
         let rest = self.advance(call, index, event);
-        debug_assert_eq!(rest, Rest::Done, "there is no answer in hand");
+        debug_assert_eq!(rest, CallerStep::Done, "there is no answer in hand");
     }
 
     /// Passes an event to the question at `index`, and carries out its steps until it waits.
@@ -85,39 +94,42 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         call: &mut Call<'_, E>,
         index: u16,
         event: Event,
-    ) -> Rest {
+    ) -> CallerStep {
         let mut event = event;
-        // Bound: each send takes one of `ATTEMPTS`, and a question that cannot be sent waits.
+        // Bound: each send takes one of `ATTEMPTS`, a question that cannot be sent waits, and one turns to A once.
         loop {
-            let (pending, mut scene) = self.scene(call.context.now);
+            let (pending, mut question_context) = self.question_context(call.context.now);
             let Some((question, _)) = pending.get_mut(index) else {
                 debug_assert!(false, "nothing happens to a question that has ended");
-                return Rest::Done;
+                return CallerStep::Done;
             };
-            let sending = match question.on(event, &mut scene) {
-                Step::Send(server) => self.send_datagram(call, index, server),
-                Step::Open(server) => self.send_in_stream(call, index, server),
+            event = match question.on(event, &mut question_context) {
+                Step::Send(server) => self.send_datagram(call, index, server).event(),
+                Step::Open(server) => self.send_in_stream(call, index, server).event(),
                 Step::Wait => {
                     pending.schedule(index);
-                    return Rest::Done;
+                    return CallerStep::Done;
                 }
-                Step::Deliver => return Rest::Deliver,
-                Step::Ask => return Rest::Ask,
+                Step::Deliver => return CallerStep::Deliver,
+                Step::Ask => return CallerStep::Ask,
                 Step::Stale => {
                     pending.schedule(index);
                     self.reply_stale(call, index);
-                    return Rest::Done;
+                    return CallerStep::Done;
+                }
+                Step::Fail(failure) if self.turns_to_a_after(call, index, failure) => {
+                    self.draw_case(index, call.effects);
+                    Event::Begin
                 }
                 Step::Fail(failure) => {
                     self.fail(call, index, failure);
-                    return Rest::Done;
+                    return CallerStep::Done;
                 }
                 Step::End => {
                     self.end(call.context.now, index, call.effects);
-                    return Rest::Done;
+                    return CallerStep::Done;
                 }
             };
-            event = sending.event();
         }
     }
 
@@ -152,7 +164,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return self.note_no_way(call, index, server);
         }
         let via = opened.ok().map(|port| Via::Datagram { port });
-        if self.send(call, index, &Way { server, via }) {
+        if self.send(call, index, &AttemptTarget { server, via }) {
             self.counters.count(Counter::UpstreamQueries);
             Sending::Done
         } else {
@@ -169,13 +181,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         index: u16,
         server: u8,
     ) -> Sending {
-        let (pending, scene) = self.scene(call.context.now);
-        let (Some(upstream), Some((question, _))) =
-            (scene.upstreams.get(server), pending.get_mut(index))
-        else {
+        let (pending, question_context) = self.question_context(call.context.now);
+        let (Some(upstream), Some((question, _))) = (
+            question_context.upstreams.get(server),
+            pending.get_mut(index),
+        ) else {
             return Sending::Failed;
         };
-        let mut attempt = question.prepare(server, upstream, scene.now);
+        let mut attempt = question.prepare(server, upstream, question_context.now);
         // A random ID tells the attempt from others that were not sent.
         attempt.id = call.effects.random() as u16;
         attempt.live = false;
@@ -219,32 +232,38 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             Err(NoPort::Full | NoPort::Failed) => return Sending::Failed,
         };
         let via = Some(Via::Stream { slot });
-        if !self.send(call, index, &Way { server, via }) {
+        if !self.send(call, index, &AttemptTarget { server, via }) {
             return Sending::Failed;
         }
         self.counters.count(Counter::UpstreamTcp);
         Sending::Done
     }
 
-    /// Address of `server`, if the question may have one more attempt.
-    fn may_be_asked(&self, index: u16, server: u8) -> Option<core::net::SocketAddr> {
+    /// Where `server` is, if the question may have one more attempt.
+    fn may_be_asked(&self, index: u16, server: u8) -> Option<Destination> {
         let question = self.tables.pending.get(index)?;
         let upstream = self.upstreams.get(server)?;
-        (!question.tries.is_full()).then_some(upstream.config.address)
+        (!question.tries.is_full()).then_some(upstream.config.to)
     }
 
     /// Notes an attempt with a random ID and sends the question. Returns true if it was sent; a failure counts as a
     /// timeout.
-    fn send<E: Effects<R>>(&mut self, call: &mut Call<'_, E>, index: u16, way: &Way) -> bool {
-        let Way { server, via } = *way;
+    fn send<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        index: u16,
+        way: &AttemptTarget,
+    ) -> bool {
+        let AttemptTarget { server, via } = *way;
         let is_random = self.settings.random_case && !via.is_some_and(Via::is_stream);
-        let (pending, mut scene) = self.scene(call.context.now);
-        let (Some(upstream), Some((question, sub))) =
-            (scene.upstreams.get(server), pending.get_mut(index))
-        else {
+        let (pending, mut question_context) = self.question_context(call.context.now);
+        let (Some(upstream), Some((question, sub))) = (
+            question_context.upstreams.get(server),
+            pending.get_mut(index),
+        ) else {
             return false;
         };
-        let mut attempt = question.prepare(server, upstream, scene.now);
+        let mut attempt = question.prepare(server, upstream, question_context.now);
         attempt.via = via;
         attempt.id = call.effects.random() as u16;
         attempt.random_case &= is_random;
@@ -258,11 +277,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let mut message = [0; ASK_MAX];
         let len = outgoing.write(&mut message, &attempt);
         let message = &message[..len];
-        let went_out = via.is_some_and(|via| call.effects.ask(via, server.address, message));
+        let went_out = via.is_some_and(|via| call.effects.ask(via, server.to, message));
         if went_out {
-            scene.upstreams.asked(attempt.upstream);
+            question_context.upstreams.asked(attempt.upstream);
         } else {
-            question.note_timeout(&attempt, &mut scene);
+            question.note_timeout(&attempt, &mut question_context);
             self.end_attempt(index, &attempt, call.effects);
         }
         went_out
@@ -282,13 +301,10 @@ impl Outgoing<'_> {
     /// Writes the message: RD set, CD and DO as in the client's query. Returns its length in bytes.
     fn write(&self, message: &mut [u8; ASK_MAX], attempt: &Attempt) -> usize {
         let question = self.question;
-        let (name, qtype): (&Name, u16) = match self.sub {
-            Some(sub) => (&sub.name, sub.qtype(question)),
-            None => (&question.name, question.qtype),
-        };
+        let name: &Name = self.sub.map_or(&question.name, |sub| &sub.name);
         let mut writer = Writer::new(message);
         writer
-            .question(name.as_wire(), qtype, class::IN)
+            .question(name.as_wire(), question.asked_type(), class::IN)
             .expect("ASK_MAX holds the longest name");
         let mut end = writer.position();
         if attempt.random_case {

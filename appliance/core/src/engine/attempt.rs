@@ -134,6 +134,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Removes a question. A server that was asked as well and has had no time to answer is still measured if it does.
     pub(super) fn end(&mut self, now: Instant, index: u16, effects: &mut impl Effects<R>) {
         self.let_go(now, index, effects);
+        // After its answer was cached: who waits for it looks there.
+        self.release(index, effects);
         self.tables.pending.remove(index);
     }
 

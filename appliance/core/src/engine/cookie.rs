@@ -79,7 +79,7 @@ impl SecretRotations {
 
 /// Time of a cookie's check.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
+pub(super) struct CookieTime {
     /// Unix time in seconds.
     pub secs: u32,
     /// Rotations of the secret up to then.
@@ -97,7 +97,7 @@ pub(super) struct Checked {
 
 impl CookieSecrets {
     /// Checks the cookie that came from `address`, and makes the one of the reply.
-    pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, moment: Moment) -> Checked {
+    pub(super) fn check(&self, cookie: &Cookie, address: IpAddr, moment: CookieTime) -> Checked {
         let now_secs = moment.secs;
         let [current, previous] = self.secrets(now_secs, moment.turns);
         let by = |secret| timestamp_of(cookie, address, secret);
@@ -223,9 +223,9 @@ mod tests {
     }
 
     /// A moment before any rotation.
-    fn never(secs: u32) -> Moment {
+    fn never(secs: u32) -> CookieTime {
         let turns = SecretRotations::default();
-        Moment { secs, turns }
+        CookieTime { secs, turns }
     }
 
     /// RFC 9018 appendix A.1 and A.2.
@@ -329,7 +329,7 @@ mod tests {
                 .check(
                     &cookie("0011223344556677", ""),
                     here,
-                    Moment { secs: at, turns },
+                    CookieTime { secs: at, turns },
                 )
                 .reply;
             let mut returned = cookie("0011223344556677", "");
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(SecretRotations::of_word(twice.to_word()), twice);
         let old = new(now, never);
         let is_good = |cookie: &Cookie, at, turns| {
-            made.check(cookie, here, Moment { secs: at, turns })
+            made.check(cookie, here, CookieTime { secs: at, turns })
                 .is_valid
         };
         assert_ne!(new(now, once).server, old.server);

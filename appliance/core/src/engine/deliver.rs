@@ -4,16 +4,18 @@ use super::alias::{AliasQuestion, AnswerMessage};
 use super::filter::Revalidation;
 use super::lookup::{Freshness, freshness, stale_ede};
 use super::request::{count_refusal, opt_reply};
-use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, next_rotation};
+use super::sets;
+use super::{CacheAccess, Call, Context, Effects, Engine, STALE_TTL_SECS, group_of, next_rotation};
 use crate::answer::{Answer, Head, Kept, Rendered, Reply, Response, Ttl};
 use crate::counters::latency::Tier;
-use crate::counters::{Counter, Counters};
+use crate::counters::{Counter, Counters, ViewCounter};
 use crate::dns::build::Writer;
 use crate::dns::edns::ede;
 use crate::dns::header::{HEADER_LEN, flag};
-use crate::dns::{QUESTION_FIXED_LEN, class, rcode};
+use crate::dns::record::Records;
+use crate::dns::{Name, QUESTION_FIXED_LEN, class, rcode};
 use crate::forward::pending::{Taken, Waiter};
-use crate::forward::question::{Failure, Question};
+use crate::forward::question::{ELSEWHERE_MS, Failure, Question, Stage};
 use crate::limits::CACHE_LARGE_BYTES;
 use crate::policy::Policy;
 use crate::time::Instant;
@@ -26,42 +28,65 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         index: u16,
         response: &Response<'_>,
     ) {
+        let Some(question) = self.tables.pending.get(index) else {
+            return;
+        };
+        let body = response.body();
+        // The cache holds a mark for such an answer: UDP clients get TC, now as well as from the cache.
+        let name_len = question.name.as_wire().len();
+        let is_long = response.truncated || name_len + body.len() > CACHE_LARGE_BYTES;
+        let delivery = Delivery {
+            whole: AnswerMessage {
+                head: &response.head,
+                message: response.message(),
+                body,
+            },
+            is_long,
+            ttl: Ttl::Aged(0),
+            code: response.head.ede,
+            counted: None,
+        };
+        // Clients on streams wait on for the whole answer.
+        let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
+        self.reply_each(call, index, &delivery, wanted);
+    }
+
+    /// Sends an answer to each of the waiting clients that are `wanted`.
+    pub(super) fn reply_each<E: Effects<R>>(
+        &mut self,
+        call: &mut Call<'_, E>,
+        index: u16,
+        delivery: &Delivery<'_>,
+        wanted: impl Fn(&Waiter<R>) -> bool,
+    ) {
         let tables = &mut *self.tables;
         let Some(mut waiting) = tables.pending.waiting(index) else {
             return;
         };
-        let whole = AnswerMessage {
-            head: &response.head,
-            message: response.message(),
-            body: response.body(),
-        };
         // The same as a hit on the cache's mark: no record of a truncated RRset is passed on.
         let none = AnswerMessage {
             head: &Head {
-                rcode: response.head.rcode,
+                rcode: delivery.whole.head.rcode,
                 ..Head::EMPTY
             },
+            message: delivery.whole.message,
             body: 0..0,
-            ..whole
         };
-        // The cache holds a mark for such an answer: UDP clients get TC, now as well as from the cache.
-        let name_len = waiting.question().name.as_wire().len();
-        let is_long = response.truncated || name_len + whole.body.len() > CACHE_LARGE_BYTES;
-        // Clients on streams wait on for the whole answer.
-        let wanted = |waiter: &Waiter<R>| !(response.truncated && waiter.is_tcp);
+        let policy = call.context.of_view(waiting.question().view).policy;
+        delivery.fill_sets(call.effects, policy, &waiting.question().name);
         let mut renderer = Renderer {
-            policy: call.context.of_view(waiting.question().view).policy,
+            policy,
             buffer: &mut tables.reply,
         };
         let wait = Wait::of(waiting.question(), call.context.now);
-        while let Some(client) = waiting.pop_that(wanted) {
+        while let Some(client) = waiting.pop_that(&wanted) {
             let waiter = &client.waiter;
-            let (source, extra) = if is_long && !waiter.is_tcp {
+            let (source, extra) = if delivery.is_long && !waiter.is_tcp {
                 (&none, flag::TC)
             } else {
-                (&whole, 0)
+                (&delivery.whole, 0)
             };
-            let mut reply = waiter_reply(waiter, source.head, Ttl::Aged(0), response.head.ede);
+            let mut reply = waiter_reply(waiter, source.head, delivery.ttl, delivery.code);
             reply.flags |= extra;
             reply.rotate = next_rotation(&mut self.rotation, &self.settings);
             let question = waiting.question();
@@ -73,6 +98,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             }
             if truncated || extra != 0 {
                 self.counters.count(Counter::TruncatedGiven);
+            }
+            if let Some(counter) = delivery.counted {
+                self.counters.count(counter);
+                self.counters.count_for(policy.view, ViewCounter::Cached);
             }
             call.effects
                 .reply(&waiter.reply_path, renderer.message(len));
@@ -86,59 +115,59 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         call: &mut Call<'_, E>,
         index: u16,
     ) -> bool {
-        let Some((head, kept, fresh)) = self.find_stale(call.context, index) else {
+        let Some((head, kept, fresh)) = self.find_kept(call.context, index) else {
             return false;
         };
         let (ttl, code) = match fresh {
             Freshness::Fresh { age_secs, .. } => (Ttl::Aged(age_secs), head.ede),
-            Freshness::Stale { .. } => (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode)),
+            Freshness::Stale { .. } => {
+                self.note_failed_refresh(call.context.now, index);
+                (Ttl::Fixed(STALE_TTL_SECS), stale_ede(head.rcode))
+            }
             Freshness::Expired | Freshness::TooLarge => return false,
         };
-        let tables = &mut *self.tables;
-        let Some(mut waiting) = tables.pending.waiting(index) else {
-            return false;
+        let delivery = Delivery {
+            counted: Some(Counter::CacheStale),
+            ..Delivery::of_kept(&head, &kept, ttl, code)
         };
-        let source = AnswerMessage {
-            head: &head,
-            message: kept.message(),
-            body: kept.body(),
-        };
-        let mut renderer = Renderer {
-            policy: call.context.of_view(waiting.question().view).policy,
-            buffer: &mut tables.reply,
-        };
-        let wait = Wait::of(waiting.question(), call.context.now);
-        while let Some(client) = waiting.pop() {
-            let reply = waiter_reply(&client.waiter, &head, ttl, code);
-            let rendered = renderer.render(waiting.question(), &client, &source, &reply);
-            self.counters.count(Counter::CacheStale);
-            let message = renderer.message(rendered.len);
-            call.effects.reply(&client.waiter.reply_path, message);
-            wait.count(self.counters);
-        }
+        self.reply_each(call, index, &delivery, |_| true);
         true
     }
 
-    /// Finds the cached answer of the question. In a stale one it notes the failed refresh.
-    fn find_stale(&mut self, context: &Context<'_>, index: u16) -> Option<(Head, Kept, Freshness)> {
+    /// Notes in the cached answer of the question that it could not be refreshed.
+    fn note_failed_refresh(&self, now: Instant, index: u16) {
+        let Some(question) = self.tables.pending.get(index) else {
+            return;
+        };
+        let key = question.key();
+        let note = |head: &mut Head| head.failed_secs = now.secs_since(head.stored).max(1);
+        self.cache
+            .with_shard(key.hash(), |shard| shard.amend(&key, note));
+    }
+
+    /// Finds the cached answer of the question.
+    pub(super) fn find_kept(
+        &mut self,
+        context: &Context<'_>,
+        index: u16,
+    ) -> Option<(Head, Kept, Freshness)> {
         let question = self.tables.pending.get(index)?;
         let settings = &self.settings;
         let key = question.key();
         self.cache.with_shard(key.hash(), |shard| {
+            let policy = context.of_view(question.view).policy;
             let revalidation = Revalidation {
-                policy: context.of_view(question.view).policy,
-                group: question.group,
+                policy,
+                // Its sub-question may be another group's.
+                group: || {
+                    group_of(policy, &question.name, question.qtype).unwrap_or(question.group)
+                },
                 is_decided: false,
             };
             revalidation.run(shard, &key);
             let found = shard.find(&key)?;
             let (head, kept) = (*found.head, Kept::new(key.key().name, found.body)?);
             let fresh = freshness(&head, context.now, settings);
-            if matches!(fresh, Freshness::Stale { .. }) {
-                shard.amend(&key, |head| {
-                    head.failed_secs = context.now.secs_since(head.stored).max(1);
-                });
-            }
             Some((head, kept, fresh))
         })
     }
@@ -213,11 +242,58 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 }
 
-/// How long the clients of a question have waited: since it was first sent, in microseconds; 0 if it never was.
+/// An answer for waiting clients.
+pub(super) struct Delivery<'d> {
+    pub whole: AnswerMessage<'d>,
+    /// True if clients over UDP get TC in its place.
+    pub is_long: bool,
+    pub ttl: Ttl,
+    /// Extended error, or [`ede::NONE`].
+    pub code: u16,
+    /// Counted for each client.
+    pub counted: Option<Counter>,
+}
+
+impl<'d> Delivery<'d> {
+    /// Hands on the addresses of an answer to this name that go into sets.
+    fn fill_sets<R>(&self, effects: &mut impl Effects<R>, policy: &Policy<'_>, name: &Name) {
+        let AnswerMessage {
+            head,
+            message,
+            body,
+        } = &self.whole;
+        if let Some(sets) = sets::sets_of(policy, name.as_wire(), head) {
+            let records = Records::new(message, body.start, head.answers.into());
+            sets::hand_on(effects, sets, message, records);
+        }
+    }
+
+    /// The delivery of an answer of the cache.
+    pub fn of_kept(head: &'d Head, kept: &'d Kept, ttl: Ttl, code: u16) -> Self {
+        Self {
+            whole: AnswerMessage {
+                head,
+                message: kept.message(),
+                body: kept.body(),
+            },
+            is_long: false,
+            ttl,
+            code,
+            counted: None,
+        }
+    }
+}
+
+/// How long the clients of a question have waited: since it was first sent, or another engine's answer was waited for, in
+/// microseconds; 0 if neither was.
 struct Wait(u64);
 
 impl Wait {
     fn of(question: &Question, now: Instant) -> Self {
+        if question.stage == Stage::Elsewhere {
+            let left_ms = question.deadlines.next_try.millis_since(now);
+            return Self(ELSEWHERE_MS.saturating_sub(left_ms) * 1000);
+        }
         let first = question.tries.as_slice().first();
         Self(first.map_or(0, |first| now.millis_since(first.sent) * 1000))
     }

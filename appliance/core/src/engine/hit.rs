@@ -4,7 +4,7 @@ use super::lookup::{Freshness, fresh_secs, freshness};
 use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Fresh, Key, Ttl};
-use crate::counters::Counter;
+use crate::counters::{Counter, ViewCounter};
 
 /// Result of the first look into the cache, before policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         };
         self.rotation = rotation;
         self.counters.count(Counter::CacheHits);
+        context.count(self.counters, ViewCounter::Cached);
         if rendered.truncated {
             self.counters.count(Counter::TruncatedGiven);
         }

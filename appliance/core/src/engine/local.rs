@@ -3,15 +3,17 @@
 use super::alias::leads_to;
 use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
-use crate::answer::{Answer, Head, Ttl};
-use crate::counters::Counter;
+use crate::answer::{Answer, Head, Response, Ttl};
+use crate::counters::{Counter, ViewCounter};
 use crate::dns::build::{WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
 use crate::dns::{Name, class, rcode, rtype};
 use crate::policy::local::{End, Local};
 use crate::policy::special::{self, Special, ZoneAnswer};
-use crate::policy::{Action, BlockRecord, Blocked, Decision, Labels, Policy};
+use crate::policy::{
+    Action, BlockRecord, Blocked, Decision, Labels, Policy, TranslationPrefix, dns64,
+};
 
 /// RFC 8482 section 4.2: the CPU field names the document, the OS field is empty.
 const ANY_RDATA: &[u8] = b"\x07RFC8482\x00";
@@ -46,7 +48,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn answer(
+    pub fn answer(
         &mut self,
         owner: &[u8],
         rtype: u16,
@@ -79,6 +81,37 @@ impl<'a> Draft<'a> {
     fn negative(&mut self, zone: &[u8], ttl_secs: u32) -> Result<(), WriteError> {
         self.head.authorities += 1;
         self.writer.soa(zone, ttl_secs, special::SOA_TAIL)
+    }
+}
+
+/// An answer of one record, or none, in place of one of upstream.
+pub(super) struct Replacement<'n> {
+    pub name: &'n [u8],
+    pub qtype: u16,
+    pub record: BlockRecord,
+    pub ttl_secs: u32,
+    /// Extended error.
+    pub ede: u16,
+}
+
+impl Replacement<'_> {
+    /// Writes it over that one.
+    pub fn write(self, response: &mut Response<'_>) {
+        let Self { name, ttl_secs, .. } = self;
+        let stored = response.head.stored;
+        let replaced = response.replace(|scratch| {
+            let mut draft = Draft::new(scratch, name, self.qtype, class::IN)?;
+            draft.blocked(name, self.record, ttl_secs)?;
+            let head = Head {
+                stored,
+                authoritative: false,
+                ttl_secs,
+                ede: self.ede,
+                ..draft.head
+            };
+            Ok::<_, WriteError>((head, draft.writer.position()))
+        });
+        replaced.expect("the buffer holds a name and one record");
     }
 }
 
@@ -144,7 +177,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             labels: &labels,
             qtype: query.qtype,
         };
-        match policy.decide(&labels, query.qtype) {
+        let decision = policy.decide(&labels, query.qtype);
+        if decision.may_be_translated()
+            && let Some(answered) = self.answer_by_dns64(&asked, request)
+        {
+            return answered;
+        }
+        match decision {
             Decision::Forward { group } => Err(group as u8),
             Decision::Local(Local::Alias(_)) => match leads_to(policy, &labels, query.qtype) {
                 Some(target) => self.answer_alias(&asked, request, &target),
@@ -206,6 +245,73 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }))
     }
 
+    /// Lets DNS64 answer a question; `None` if it has nothing to say of it before upstream is asked.
+    fn answer_by_dns64(
+        &mut self,
+        asked: &LocalQuestion<'_, '_>,
+        request: &mut Request<'_, R>,
+    ) -> Option<Result<Outcome, u8>> {
+        let LocalQuestion { policy, labels, .. } = asked;
+        if let Some(prefix) = policy.discovered(labels, request.query.into()) {
+            return Some(Ok(self.answer_discovery(request, prefix)));
+        }
+        let name = policy.translated_name(labels, request.query.into())?;
+        Some(self.answer_v4_name(asked, request, &name))
+    }
+
+    /// Tells a client the prefix of DNS64, without a question upstream, whose servers may have another one (RFC 8880 section 7.1).
+    fn answer_discovery(
+        &mut self,
+        request: &mut Request<'_, R>,
+        prefix: TranslationPrefix,
+    ) -> Outcome {
+        self.counters.count(Counter::LocalAnswers);
+        self.make(request, |draft, query| {
+            let mut addresses = dns64::DISCOVERY_ADDRESSES.into_iter();
+            addresses.try_for_each(|v4| {
+                let address = prefix.embed(v4);
+                draft.answer(query.name.as_wire(), rtype::AAAA, dns64::TTL_SECS, &address)
+            })
+        })
+    }
+
+    /// Answers a question for the name of an address that DNS64 has made, if `name`, which it leads to, is answered here. `Err`:
+    /// as for [`answer_by_policy`](Self::answer_by_policy), but QNAME is looked up.
+    fn answer_v4_name(
+        &mut self,
+        asked: &LocalQuestion<'_, '_>,
+        request: &mut Request<'_, R>,
+        name: &Name,
+    ) -> Result<Outcome, u8> {
+        let policy = asked.policy;
+        let Some(labels) = Labels::new(name.as_wire()) else {
+            return Err(0);
+        };
+        let decision = policy.decide(&labels, asked.qtype);
+        match decision {
+            Decision::Forward { group } => return Err(group as u8),
+            Decision::Blocked(blocked) => {
+                return Ok(self.answer_blocked(policy, request, blocked));
+            }
+            Decision::Local(_) | Decision::Special(_) | Decision::PlainName => {}
+        }
+        self.counters.count(Counter::LocalAnswers);
+        let asked = LocalQuestion {
+            policy,
+            labels: &labels,
+            qtype: asked.qtype,
+        };
+        Ok(self.make(request, |draft, query| {
+            draft.v4_alias(&query.name, name)?;
+            match decision {
+                Decision::Special(special) => asked.write_special(draft, &special),
+                Decision::PlainName => write_plain_name(draft, policy),
+                Decision::Local(_) => asked.write_local(draft),
+                Decision::Forward { .. } | Decision::Blocked(_) => Ok(()),
+            }
+        }))
+    }
+
     fn answer_local(
         &mut self,
         asked: &LocalQuestion<'_, '_>,
@@ -222,6 +328,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         blocked: Blocked,
     ) -> Outcome {
         self.counters.count(Counter::Blocked);
+        self.counters.count_for(policy.view, ViewCounter::Blocked);
         self.make(request, |draft, query| {
             draft.head.authoritative = false;
             draft.head.ede = ede::BLOCKED;

@@ -3,6 +3,7 @@
 use super::filter::Revalidation;
 use super::nxdomain::denial_of;
 use super::request::{Placement, Request, reply_to};
+use super::sets;
 use super::{CacheAccess, Context, Engine, Live, STALE_TTL_SECS, Settings};
 use crate::answer::{Answer, Head, Rendered, Ttl};
 use crate::cache::Shard;
@@ -37,6 +38,8 @@ pub(super) enum Lookup {
         /// The answer is to be refreshed.
         refresh: bool,
         stale: bool,
+        /// Sets that its addresses go into.
+        sets: Option<u16>,
     },
     /// The name does not exist, for all types; the reply is written.
     Denied(Rendered),
@@ -91,10 +94,14 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         let key = request.key(placement.name_hash);
         let mut found = shard.find(&key);
         // Under the same lock: if it were taken again, another worker could have replaced the answer.
-        if found.is_some_and(|answer| answer.head.generation != policy.generation) {
+        let name = request.name().as_wire();
+        let is_earlier = |answer: Answer<'_>| {
+            answer.head.generation != sets::generation(policy, name, answer.head)
+        };
+        if found.is_some_and(is_earlier) {
             let revalidation = Revalidation {
                 policy,
-                group: placement.group,
+                group: || placement.group,
                 is_decided: true,
             };
             revalidation.run(shard, &key);
@@ -134,6 +141,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
         if head.is_mark() {
             reply.flags |= flag::TC;
         }
+        let sets = sets::sets_of(self.context.policy, request.name().as_wire(), head);
         let mut rendered = match request.target {
             None => {
                 let end = request.query.question_end;
@@ -149,6 +157,7 @@ impl<R: Copy + PartialEq> Reader<'_, R> {
             rendered,
             refresh,
             stale,
+            sets,
         }
     }
 

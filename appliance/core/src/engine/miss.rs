@@ -84,7 +84,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         });
         match joined {
             // After the client has joined: a question that cannot be sent may end with a reply before this returns.
-            Ok(index) if present.is_none() => self.begin(call, index),
+            Ok(index) if present.is_none() => self.begin_unless_elsewhere(call, index),
             Ok(_) => {}
             Err(
                 PendingFull::Questions
@@ -245,7 +245,8 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     ) {
         let pending = &self.tables.pending;
         let key = request.key(placement.name_hash);
-        if pending.is_full() || pending.find(&key).is_some() {
+        let is_asked = pending.find(&key).is_some() || self.is_asked_elsewhere(key.hash());
+        if pending.is_full() || is_asked {
             return;
         }
         let (policy, address) = (call.context.policy, request.client.address);

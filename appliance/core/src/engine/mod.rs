@@ -17,6 +17,8 @@ mod ask;
 mod attempt;
 mod cookie;
 mod deliver;
+mod dns64;
+mod elsewhere;
 mod filter;
 mod hit;
 mod local;
@@ -28,27 +30,29 @@ mod rate;
 mod reject;
 mod request;
 mod response;
+mod sets;
 mod sub;
 #[cfg(test)]
 mod tests;
 
 pub use cookie::{CookieSecrets, SecretRotations};
 
-use crate::answer::{Fresh, TtlBounds};
+use crate::answer::{Fresh, Head, TtlBounds};
 use crate::cache::Shard;
-use crate::counters::Counters;
+use crate::counters::{Counters, ViewCounter};
 use crate::dns::Name;
 use crate::dns::edns::ede;
+use crate::forward::in_flight::{InFlight, WaitingEngines};
 use crate::forward::pending::PendingTable;
 use crate::forward::pending::crowd::CrowdLimits;
-use crate::forward::question::Scene;
+use crate::forward::question::QuestionContext;
 use crate::forward::upstreams::{TooManyUpstreams, UpstreamConfig, Upstreams};
-use crate::forward::via::{NoPort, Via};
+use crate::forward::via::{Destination, NoPort, Via};
 use crate::limits::{PENDING, TCP_MESSAGE_MAX};
-use crate::policy::{Decision, Labels, Policy, Views};
+use crate::policy::{DEFAULT_GROUP, Decision, Labels, Policy, Views};
 use crate::rate::{Accounts, RateLimits};
 use crate::time::Instant;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 
 /// Transport of a query, which bounds the size of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +123,14 @@ impl<'p> Context<'p> {
         self.under(found)
     }
 
+    /// Counts an event of a client with this context's policy, if there are views.
+    #[inline(always)]
+    fn count(&self, counters: &Counters, counter: ViewCounter) {
+        if !self.views.is_empty() {
+            counters.count_for(self.policy.view, counter);
+        }
+    }
+
     /// The context with the policy of this view, for the clients that wait for a question of it.
     fn of_view(&self, view: u8) -> Self {
         self.under(self.views.by_number(view))
@@ -156,14 +168,14 @@ pub trait Effects<R> {
     ///
     /// # Errors
     /// No port can be had.
-    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort>;
+    fn open_port(&mut self, to: Destination, question: u16) -> Result<u16, NoPort>;
     /// Closes a source port: it receives nothing more.
     fn close_port(&mut self, port: u16);
     /// Closes a source port whose answer may still come. The caller keeps the port from other questions for a while, since
     /// a late answer would look like a forged one to them.
     fn leave_port(&mut self, port: u16);
     /// Sends `message` to an upstream. Returns true if it was sent; a failure counts as a timeout of the upstream.
-    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool;
+    fn ask(&mut self, via: Via, to: Destination, message: &[u8]) -> bool;
     /// Sends `message` to a client.
     fn reply(&mut self, reply_path: &R, message: &[u8]);
     /// Takes a slot in a stream to an upstream for one question, and returns its number. `bucket` is the fair share bucket
@@ -171,13 +183,32 @@ pub trait Effects<R> {
     ///
     /// # Errors
     /// No slot can be had.
-    fn open_stream(&mut self, to: SocketAddr, bucket: u8) -> Result<u16, NoPort>;
+    fn open_stream(&mut self, to: Destination, bucket: u8) -> Result<u16, NoPort>;
     /// Releases a slot: its answer is no longer awaited.
     fn leave_stream(&mut self, slot: u16);
     /// Remembers `notice` about `name` for the log.
     fn notice(&mut self, notice: Notice, name: &Name);
     /// Random bits from the operating system's generator, for message IDs and letter case, which must be unpredictable.
     fn random(&mut self) -> u32;
+    /// Adds an address of an answer that is about to be given to these sets of the packet filter, see [`AddressSets`].
+    ///
+    /// [`AddressSets`]: crate::policy::AddressSets
+    fn add_to_sets(&mut self, sets: u16, address: IpAddr) {
+        let _ = (sets, address);
+    }
+    /// Has these engines call [`Engine::look_again`]. An engine without others has none.
+    fn wake(&mut self, engines: WaitingEngines) {
+        let _ = engines;
+    }
+}
+
+/// Table of the questions of all engines that share a cache, and the number of this one.
+#[derive(Clone, Copy, Debug)]
+pub struct Sharing<'a> {
+    /// Questions of all engines.
+    pub in_flight: &'a InFlight,
+    /// Number of this engine, below 255.
+    pub engine: u8,
 }
 
 /// Access to the cache, whose shards are behind locks of the caller.
@@ -309,6 +340,8 @@ pub struct Engine<'a, R, C> {
     settings: Settings,
     /// Returns the rate accounts of clients.
     accounts: fn() -> Accounts<'a>,
+    /// Questions of all engines; `None` if there is no other engine.
+    sharing: Option<Sharing<'a>>,
     /// Number of replies so far, by which RRsets are rotated.
     rotation: u16,
     /// True if hits are noted for [`take_noted`](Self::take_noted).
@@ -334,6 +367,7 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
             upstreams: Upstreams::new(),
             settings,
             accounts: || Accounts::NONE,
+            sharing: None,
             rotation: 0,
             notes_hits: false,
             noted: None,
@@ -350,6 +384,15 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     #[must_use]
     pub fn with_accounts(self, accounts: fn() -> Accounts<'a>) -> Self {
         Self { accounts, ..self }
+    }
+
+    /// The engine beside others with the same cache: what one of them asks already, it does not ask.
+    #[must_use]
+    pub fn beside(self, sharing: Sharing<'a>) -> Self {
+        Self {
+            sharing: Some(sharing),
+            ..self
+        }
     }
 
     /// Takes the note about the latest query; `None` if its answer was not a hit that others get as well.
@@ -422,9 +465,10 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
         Ok(())
     }
 
-    /// Ends all questions of views, because the numbers of views change their meaning. Waiting clients get a stale answer
-    /// or SERVFAIL, and may ask again.
+    /// Ends all questions of views, because the numbers of views change their meaning, and counts for views from 0 on. Waiting
+    /// clients get a stale answer or SERVFAIL, and may ask again.
     pub fn leave_views<E: Effects<R>>(&mut self, call: &mut Call<'_, E>) {
+        self.counters.forget_views();
         for index in 0..PENDING as u16 {
             let question = self.tables.pending.get(index);
             let failure = question
@@ -453,13 +497,16 @@ impl<'a, R: Copy + PartialEq, C: CacheAccess> Engine<'a, R, C> {
     }
 
     /// The table of questions, and beside it the state that a question needs to handle an event.
-    const fn scene(&mut self, now: Instant) -> (&mut PendingTable<R>, Scene<'_>) {
-        let scene = Scene {
+    const fn question_context(
+        &mut self,
+        now: Instant,
+    ) -> (&mut PendingTable<R>, QuestionContext<'_>) {
+        let question_context = QuestionContext {
             upstreams: &mut self.upstreams,
             counters: self.counters,
             now,
         };
-        (&mut self.tables.pending, scene)
+        (&mut self.tables.pending, question_context)
     }
 
     /// Number of places by which the next answer's addresses are rotated.
@@ -472,6 +519,8 @@ const fn next_rotation(rotation: &mut u16, settings: &Settings) -> u16 {
     *rotation = rotation.wrapping_add(1);
     if settings.rotate { *rotation } else { 0 }
 }
+
+const _: () = assert!(Head::DEFAULT_GROUP as u16 == DEFAULT_GROUP);
 
 /// Group of upstreams for `name`; `None` if policy does not forward it.
 fn group_of(policy: &Policy<'_>, name: &Name, qtype: u16) -> Option<u8> {

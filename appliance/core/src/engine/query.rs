@@ -4,9 +4,10 @@ use super::hit::Known;
 use super::lookup::Lookup;
 use super::reject::MessageBuffer;
 use super::request::{Placement, Request, count_refusal, reply_to};
-use super::{CacheAccess, Call, Client, Effects, Engine, Outcome};
+use super::sets::hand_on_reply;
+use super::{CacheAccess, Call, Client, Context, Effects, Engine, Outcome};
 use crate::answer::{Answer, Head, Rendered, Reply, Ttl, name_hash};
-use crate::counters::Counter;
+use crate::counters::{Counter, ViewCounter};
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
 use crate::dns::query::Query;
@@ -54,6 +55,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if request.lacks_cookie && is_long {
             return self.ask_for_cookie(&mut request);
         }
+        self.charge_size(context, &request, outcome);
         outcome
     }
 
@@ -64,6 +66,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         request: &mut Request<'_, R>,
     ) -> Outcome {
         let context = call.context;
+        context.count(self.counters, ViewCounter::Queries);
         // One hash of the name serves every look-up below: types and flags are mixed in afterwards.
         let mut hash_of_name = name_hash(request.query.name.as_wire(), &self.cache.seed());
         let known = self.answer_from_same_policy(context, hash_of_name, request);
@@ -96,7 +99,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 rendered,
                 refresh,
                 stale,
+                sets,
             } => {
+                if let Some(sets) = sets {
+                    hand_on_reply(call.effects, sets, request, rendered.len);
+                }
                 if refresh && request.wants_recursion() {
                     self.refresh(call, &placement, request);
                 }
@@ -107,6 +114,13 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
                 return self.miss(call, &placement, request, missed);
             }
         };
+        self.count_hit(context, stale, truncated);
+        Outcome::Reply(len)
+    }
+
+    /// Counts an answer from the cache.
+    fn count_hit(&self, context: &Context<'_>, stale: bool, truncated: bool) {
+        context.count(self.counters, ViewCounter::Cached);
         self.counters.count(if stale {
             Counter::CacheStale
         } else {
@@ -115,7 +129,6 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         if truncated {
             self.counters.count(Counter::TruncatedGiven);
         }
-        Outcome::Reply(len)
     }
 
     /// Withholds a long answer from a client whose address is not proven: BADCOOKIE if it speaks cookies (RFC 7873

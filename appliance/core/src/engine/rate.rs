@@ -11,6 +11,7 @@ use crate::counters::Counter;
 use crate::dns::edns::ede;
 use crate::dns::header::flag;
 use crate::rate::{Limit, RateKind, unit};
+use xdnsd_abi::rate::ClientPrefix;
 
 impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     /// Charges a query, or a question that is to be taken on, to its client. `Some`: over the limit.
@@ -31,6 +32,28 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
     }
 
+    /// Charges a long answer that was given at once: it counts as several queries, since it is worth more to who forges
+    /// addresses. Answers that come later are limited as misses.
+    #[inline(always)]
+    pub(super) fn charge_size(
+        &self,
+        context: &Context<'_>,
+        request: &Request<'_, R>,
+        outcome: Outcome,
+    ) {
+        let Outcome::Reply(len) = outcome else {
+            return;
+        };
+        let rates = &self.settings.rates;
+        let further = rates.further_queries(len);
+        if further == 0 || request.is_proven || !self.is_limited(RateKind::Query) {
+            return;
+        }
+        if let Some(unit) = unit_of(context, request.client) {
+            (self.accounts)().charge_answered(unit, further, rates, context.now);
+        }
+    }
+
     /// Charges an unreadable message to its client. Returns true if that is over the limit.
     pub(super) fn is_too_much(&self, context: &Context<'_>, client: &Client<R>) -> bool {
         self.is_limited(RateKind::Query)
@@ -48,12 +71,9 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     #[cold]
     fn charge(&self, context: &Context<'_>, client: &Client<R>, kind: RateKind) -> Limit {
-        let policy = context.policy;
-        let address = client.address.to_canonical();
-        if policy.is_own(address) {
+        let Some(unit) = unit_of(context, client) else {
             return Limit::Within;
-        }
-        let unit = unit(address, policy.on_link.contains(address));
+        };
         let accounts = (self.accounts)();
         let limit = accounts.charge(unit, kind, &self.settings.rates, context.now);
         match (kind, limit) {
@@ -65,6 +85,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         }
         limit
     }
+}
+
+/// Account of a client; `None` for this machine itself, which is not limited.
+fn unit_of<R>(context: &Context<'_>, client: &Client<R>) -> Option<ClientPrefix> {
+    let policy = context.policy;
+    let address = client.address.to_canonical();
+    let is_own = policy.is_own(address);
+    (!is_own).then(|| unit(address, policy.on_link.contains(address)))
 }
 
 /// Answers with TC, so that the client comes back over TCP. A client with cookies gets a valid one as well.

@@ -1,7 +1,7 @@
 //! A query with the properties of its reply that are known before the answer, and the reply itself.
 
 use super::alias::{AliasQuestion, AnswerMessage};
-use super::cookie::{Checked, Moment, SecretRotations};
+use super::cookie::{Checked, CookieTime, SecretRotations};
 use super::{CacheAccess, Client, Context, Engine, Live, Transport};
 use crate::answer::{Answer, HashedKey, Head, Kept, Key, Rendered, Reply, Ttl};
 use crate::counters::{Counter, Counters};
@@ -119,7 +119,7 @@ impl<R, C> Engine<'_, R, C> {
         cookie: &Cookie,
     ) -> Option<Checked> {
         let secret = self.settings.cookies?;
-        let moment = Moment {
+        let moment = CookieTime {
             secs: context.unix_secs,
             turns: SecretRotations::of_word((self.accounts)().control(control::TURNS)),
         };

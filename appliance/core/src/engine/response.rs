@@ -1,8 +1,9 @@
 //! Path of a response: from an upstream's message to the clients that wait for its answer.
 
-use super::ask::Rest;
+use super::ask::CallerStep;
 use super::nxdomain::note_existence;
-use super::{CacheAccess, Call, Effects, Engine};
+use super::sets;
+use super::{CacheAccess, Call, Context, Effects, Engine};
 use crate::answer::{Answer, Expected, Head, Original, Response, ResponseError, sanitize};
 use crate::cache::Inserted;
 use crate::counters::Counter;
@@ -84,7 +85,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let sub = pending.sub(index);
         let expected = Expected {
             name: sub.map_or(&question.name, |sub| &sub.name),
-            qtype: sub.map_or(question.qtype, |sub| sub.qtype(question)),
+            qtype: question.asked_type(),
             dnssec_ok: question.dnssec_ok,
             sent,
             bounds: &self.settings.ttl,
@@ -112,16 +113,16 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         attempt: &Attempt,
         mut response: Response<'_>,
     ) {
-        let (pending, mut scene) = self.scene(call.context.now);
+        let (pending, mut question_context) = self.question_context(call.context.now);
         if let Some(question) = pending.get(index) {
             let seen = ServerTraits {
                 has_edns: response.has_edns,
                 is_useful: is_useful(response.head.rcode),
             };
-            question.learn(attempt, seen, &mut scene);
+            question.learn(attempt, seen, &mut question_context);
         }
         // After a failure, a referral or TC the question goes on or has ended already.
-        if self.advance(call, index, event_of(attempt, &response)) != Rest::Deliver {
+        if self.advance(call, index, event_of(attempt, &response)) != CallerStep::Deliver {
             return;
         }
         // First of all: AD counts only if the path to the server is trusted.
@@ -133,8 +134,11 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return;
         }
         // Filtered first, so that what policy withholds reaches neither cache nor clients.
-        self.filter(call, index, &mut response);
-        self.keep(index, &response);
+        let is_withheld = self.filter(call, index, &mut response);
+        if !is_withheld && self.translate(call, index, &mut response) {
+            return;
+        }
+        self.keep(call.context, index, &response);
         self.reply_all(call, index, &response);
         // Clients on streams wait for the whole answer.
         let question = self.tables.pending.get(index);
@@ -143,22 +147,24 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
     }
 
     /// Stores the answer in the cache, or a mark if it is longer than a slot.
-    fn keep(&mut self, index: u16, response: &Response<'_>) {
+    fn keep(&mut self, context: &Context<'_>, index: u16, response: &Response<'_>) {
         let Some(question) = self.tables.pending.get(index) else {
             return;
         };
         let key = question.key();
         let mark_secs = self.settings.ttl.negative_max_secs;
+        let policy = context.of_view(question.view).policy;
+        let has_sets = sets::sets_of(policy, question.name.as_wire(), &response.head).is_some();
         let head = Head {
             // If policy has changed meanwhile, the generation is an old one, and the answer is judged before it is given
             // again.
-            generation: question.generation,
-            // Sub-questions may have asked several groups.
-            group: if question.has_sub() {
-                Head::ANY_GROUP
+            generation: sets::marked(question.generation, has_sets),
+            group: if question.is_of_many_groups {
+                Head::MANY_GROUPS
             } else {
                 question.group
             },
+            translated: question.translated,
             ..response.head
         };
         let answer = Answer {

@@ -1,10 +1,10 @@
 //! Answers that need the answer to a sub-question, before the client gets one complete answer.
 //!
-//! The only case so far is an answer that ends in an alias. A resolver follows aliases to their end (RFC 1034 section
+//! The only case so far is an answer that ends in an alias, of upstream or of DNS64's making. A resolver follows aliases to their end (RFC 1034 section
 //! 4.3.1); an upstream that is not a resolver, or that knows the alias alone, does not. Cache and policy treat the chain
 //! like one answer.
 
-use super::ask::Rest;
+use super::ask::CallerStep;
 use super::{CacheAccess, Call, Effects, Engine, group_of};
 use crate::answer::{CHAIN_PREFIX_BYTES, ChainPrefix, Response};
 use crate::counters::Counter;
@@ -34,7 +34,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return false;
         };
         let policy = call.context.of_view(question.view).policy;
-        let Some(group) = group_of(policy, &name, question.qtype) else {
+        let Some(group) = group_of(policy, &name, question.asked_type()) else {
             // What policy has for the target is withheld, as a private address is.
             response.head.ede = ede::BLOCKED;
             return false;
@@ -44,7 +44,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
             return false;
         }
         let rest = self.advance(call, index, Event::Incomplete { steps });
-        if let (Rest::Ask, Some(prefix)) = (rest, prefix) {
+        if let (CallerStep::Ask, Some(prefix)) = (rest, prefix) {
             let sub = SubQuestion {
                 name,
                 steps,
@@ -57,7 +57,7 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
 
     /// Asks `sub` in place of the question itself. If all places are taken, the oldest such question of the client with the
     /// most questions ends.
-    fn ask_sub<E: Effects<R>>(
+    pub(super) fn ask_sub<E: Effects<R>>(
         &mut self,
         call: &mut Call<'_, E>,
         index: u16,

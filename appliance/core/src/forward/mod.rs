@@ -4,6 +4,7 @@
 //!  pending ──► question ──► upstreams ──► tries ──► via
 //! ```
 
+pub mod in_flight;
 mod letter_case;
 pub mod pending;
 pub mod question;

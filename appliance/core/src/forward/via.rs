@@ -1,6 +1,33 @@
 //! Transports to an upstream server, and the origin of responses.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
+
+/// Where questions to a server leave this machine. By default the routes say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Egress {
+    /// Index of the interface that they are bound to (SO_BINDTODEVICE, socket(7)). 0: none.
+    pub interface: u32,
+    /// Their source address. `None`: the one that the routes choose.
+    pub source: Option<IpAddr>,
+}
+
+/// A server, and the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Address and port of the server.
+    pub address: SocketAddr,
+    /// Where questions to it leave.
+    pub egress: Egress,
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            egress: Egress::default(),
+        }
+    }
+}
 
 /// Port or stream by which a message goes to an upstream server. The caller names ports and slots; a name belongs to one
 /// question while it is open.

@@ -46,6 +46,9 @@ pub mod flag {
     pub const ZONE: u16 = 2;
     /// Types at a zone cut ([`is_of_zone_cut`](super::is_of_zone_cut)) are asked upstream, unless the node has them.
     pub const CUT_ELSEWHERE: u16 = 4;
+    /// Names below it have data, so it exists where nothing but a denial of ours says otherwise (RFC 8020): below a special-use name,
+    /// or as a plain name.
+    pub const PARENT: u16 = 8;
 }
 
 /// True for types about a zone as such: where it is cut off from its parent, and whether it is signed.
@@ -250,13 +253,13 @@ impl<'a> LocalData<'a> {
     }
 
     /// Answers from local data as far as possible: emits each record with its owner, following aliases. The owner is the
-    /// name that was asked for, or an alias's target in its original letter case. `is_elsewhere` tells of a name that local
-    /// data denies whether a route covers that part of the zone.
+    /// name that was asked for, or an alias's target in its original letter case. `is_open` tells of what is found at a name
+    /// whether another source is believed instead.
     pub fn resolve<'q>(
         &self,
         name: &Labels<'q>,
         qtype: u16,
-        is_elsewhere: impl Fn(&Labels<'q>, &'q [u8]) -> bool,
+        is_open: impl Fn(&Labels<'q>, &Local<'q>) -> bool,
         mut emit: impl FnMut(&'q [u8], LocalRecord<'q>),
     ) -> End<'q>
     where
@@ -267,10 +270,8 @@ impl<'a> LocalData<'a> {
         for _ in 0..=CHAIN_MAX {
             match self.lookup(&name, qtype) {
                 Local::Unknown => return End::Upstream(name.name()),
+                found if is_open(&name, &found) => return End::Upstream(name.name()),
                 Local::Nodata { zone } => return End::Nodata(zone),
-                Local::Nxdomain { zone } if is_elsewhere(&name, zone) => {
-                    return End::Upstream(name.name());
-                }
                 Local::Nxdomain { zone } => return End::Nxdomain(zone),
                 Local::Records(records) => {
                     records.for_each(|record| emit(owner, record));
@@ -286,6 +287,23 @@ impl<'a> LocalData<'a> {
             }
         }
         End::Endless
+    }
+
+    /// True if names below this one have data, and a denial of ours would deny them as well.
+    #[must_use]
+    pub fn is_parent(&self, name: &Labels<'_>) -> bool {
+        let found = self.find(name);
+        found.is_some_and(|found| found.is_name && found.node.has(flag::PARENT))
+    }
+
+    /// True if the name itself has records, or a wildcard gives it some. Else it exists at most as a part of a local zone.
+    #[must_use]
+    pub fn has_records(&self, name: &Labels<'_>) -> bool {
+        let node = self.find(name).and_then(|found| match found.is_name {
+            true => Some(found.node),
+            false => found.wildcard,
+        });
+        node.is_some_and(|node| node.count > 0)
     }
 
     fn find(&self, name: &Labels<'_>) -> Option<Found<'a>> {

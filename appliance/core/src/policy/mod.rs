@@ -8,16 +8,20 @@
 //! with an answer wins:
 //!
 //! 1. [`acl`]: access control.
-//! 2. [`local`]: the operator's records. A local zone's NXDOMAIN gives way to a route into that zone.
+//! 2. [`local`]: the operator's records. A zone's NXDOMAIN gives way to a route into it and to names that an RFC fixes.
 //! 3. [`special`]: special-use names, unless a route names the special zone or a name in it.
 //! 4. [`list`]: allowed names pass, blocked ones are answered as [`BlockAnswer`] says.
 //! 5. plain names: a question for a name of one label is not asked upstream, if the config says so.
 //! 6. [`route`]: the upstream group.
 //!
-//! Answers from upstream are looked at by [`screen`], by [`list`] (names reached through a CNAME) and by [`rebind`].
+//! Answers from upstream are looked at by [`screen`], by [`list`] (names reached through a CNAME) and by [`rebind`]. What they
+//! lack may be made of others by [`dns64`]. The addresses in what is given may go into sets of the packet filter, see
+//! [`address_sets`].
 
 pub mod acl;
+pub mod address_sets;
 mod bytes;
+pub mod dns64;
 pub mod list;
 pub mod local;
 pub mod name;
@@ -31,6 +35,8 @@ pub mod table;
 pub mod view;
 
 pub use acl::{Acl, Action};
+pub use address_sets::AddressSets;
+pub use dns64::{Dns64, TranslationPrefix};
 pub use list::{List, Listing, Rank, Ruling};
 pub use local::{Local, LocalData};
 pub use name::Labels;
@@ -43,8 +49,9 @@ pub use view::Views;
 
 use core::net::IpAddr;
 
-use crate::dns::rtype;
+use crate::dns::{Name, rtype};
 use on_link::AddressBits;
+use special::SpecialUse;
 
 /// Most compiled lists in force at once: one from text files, the others mapped.
 pub const LISTS_MAX: usize = 4;
@@ -194,6 +201,19 @@ pub enum Decision<'q> {
     },
 }
 
+impl Decision<'_> {
+    /// True if DNS64 may answer instead: upstream is asked, or the name is in a reverse zone that is empty here, in which a prefix
+    /// for NAT64 may lie.
+    #[must_use]
+    pub fn may_be_translated(&self) -> bool {
+        match self {
+            Self::Forward { .. } => true,
+            Self::Special(special) => special.kind == SpecialUse::PrivateReverse,
+            Self::Local(_) | Self::Blocked(_) | Self::PlainName => false,
+        }
+    }
+}
+
 /// All parts of policy, as one view. Each part can be used by itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy<'a> {
@@ -235,6 +255,28 @@ pub struct Policy<'a> {
     pub rebind: Rebind<'a>,
     /// Which addresses it may give to none.
     pub screen: Screen<'a>,
+    /// IPv6 addresses made of IPv4 ones.
+    pub dns64: Dns64<'a>,
+    /// Names whose addresses go into sets of the packet filter.
+    pub address_sets: AddressSets<'a>,
+}
+
+/// Properties of a question on which DNS64 depends.
+#[derive(Clone, Copy, Debug)]
+pub struct Translated {
+    /// QTYPE.
+    pub qtype: u16,
+    /// DO.
+    pub dnssec_ok: bool,
+    /// CD.
+    pub checking_disabled: bool,
+}
+
+impl Translated {
+    /// True if the client validates by itself, so that it gets nothing that nobody has signed (RFC 6147 section 5.5).
+    const fn is_validated_by_client(self) -> bool {
+        self.dnssec_ok && self.checking_disabled
+    }
 }
 
 impl<'a> Policy<'a> {
@@ -257,6 +299,8 @@ impl<'a> Policy<'a> {
         denial_ttl_secs: None,
         rebind: Rebind::OFF,
         screen: Screen::OFF,
+        dns64: Dns64::OFF,
+        address_sets: AddressSets::NONE,
     };
 
     /// Applies access control to a client. Comes first, before its message is read.
@@ -345,8 +389,8 @@ impl<'a> Policy<'a> {
     where
         'a: 'q,
     {
-        let is_routed = |name: &Labels<'q>, zone| self.is_routed(name, zone_depth(zone));
-        self.local.resolve(name, qtype, is_routed, emit)
+        let is_open = |name: &Labels<'q>, found: &Local<'q>| self.is_open(name, qtype, found);
+        self.local.resolve(name, qtype, is_open, emit)
     }
 
     /// Answer for a blocked question. A name that is blocked for some types alone exists, so it never gets NXDOMAIN.
@@ -365,17 +409,33 @@ impl<'a> Policy<'a> {
         'a: 'q,
     {
         let local = self.local.lookup(name, qtype);
-        let is_open = match local {
+        (!self.is_open(name, qtype, &local)).then_some(local)
+    }
+
+    /// True if another source is believed about the name than local data, in which this was found.
+    fn is_open(&self, name: &Labels<'_>, qtype: u16, local: &Local<'_>) -> bool {
+        match *local {
             Local::Unknown => true,
             // A route covers this part of the zone: an empty local zone does not hide it.
-            Local::Nxdomain { zone } => self.is_routed(name, zone_depth(zone)),
+            Local::Nxdomain { zone } => {
+                self.is_routed(name, zone_depth(zone)) || self.is_fixed(name, qtype)
+            }
             // As for a delegation: the servers of a zone cannot say whether it is signed.
             Local::Nodata { zone } if qtype == rtype::DS && zone == Some(name.name()) => {
                 self.is_parent_elsewhere(name)
             }
-            Local::Records(_) | Local::Alias(_) | Local::Nodata { .. } => false,
-        };
-        (!is_open).then_some(local)
+            Local::Nodata { .. } => !self.local.has_records(name) && self.is_fixed(name, qtype),
+            Local::Records(_) | Local::Alias(_) => false,
+        }
+    }
+
+    /// True if the answer for this name is not for a local zone to give: an RFC fixes it, and no route names its zone.
+    fn is_fixed(&self, name: &Labels<'_>, qtype: u16) -> bool {
+        if name.name() == dns64::DISCOVERY_NAME {
+            return self.dns64.prefix.is_some() && !self.is_routed(name, 1);
+        }
+        let special = self.decide_special(name, qtype);
+        special.is_some_and(|special| !special.kind.is_for_private_use())
     }
 
     /// True if local data does not know the name's parent.
@@ -386,7 +446,10 @@ impl<'a> Policy<'a> {
     }
 
     fn decide_special(&self, name: &Labels<'_>, qtype: u16) -> Option<Special> {
-        let special = special::lookup(name, qtype, self.special)?;
+        let mut special = special::lookup(name, qtype, self.special)?;
+        if special.answer == special::ZoneAnswer::Nxdomain && self.local.is_parent(name) {
+            special.answer = special::ZoneAnswer::Nodata;
+        }
         (!self.is_routed(name, special.zone_depth)).then_some(special)
     }
 
@@ -408,12 +471,46 @@ impl<'a> Policy<'a> {
         let is_plain = name.count() == 1 && !local::is_of_zone_cut(qtype);
         match self.route(name, qtype) {
             Some(route) if route.depth > 0 => Decision::Forward { group: route.group },
-            _ if is_plain && !self.forward_plain_names => Decision::PlainName,
+            _ if is_plain && !self.forward_plain_names => match self.local.is_parent(name) {
+                true => Decision::Local(Local::Nodata { zone: None }),
+                false => Decision::PlainName,
+            },
             Some(route) => Decision::Forward { group: route.group },
             None => Decision::Forward {
                 group: self.default_group,
             },
         }
+    }
+
+    /// Prefix of the addresses that are made where the answer to this question has none; `None` if it stays without. Where IPv6
+    /// addresses are withheld, none are made.
+    #[must_use]
+    pub const fn translation(&self, asked: Translated) -> Option<TranslationPrefix> {
+        let is_for_addresses = asked.qtype == rtype::AAAA && !self.screen.without_aaaa;
+        if is_for_addresses && !asked.is_validated_by_client() {
+            self.dns64.prefix
+        } else {
+            None
+        }
+    }
+
+    /// Name that is asked for in place of `name`, which is that of an address that DNS64 has made. `None` for other questions,
+    /// and where a route names the zone of the address.
+    #[must_use]
+    pub fn translated_name(&self, name: &Labels<'_>, asked: Translated) -> Option<Name> {
+        if asked.qtype != rtype::PTR || asked.is_validated_by_client() {
+            return None;
+        }
+        let found = self.dns64.name_of_v4(name)?;
+        (!self.is_routed(name, 1)).then_some(found)
+    }
+
+    /// Prefix that a client learns by this question (RFC 7050); `None` for other questions, and where a route names the name.
+    #[must_use]
+    pub fn discovered(&self, name: &Labels<'_>, asked: Translated) -> Option<TranslationPrefix> {
+        let prefix = self.translation(asked)?;
+        let is_it = name.name() == dns64::DISCOVERY_NAME && !self.is_routed(name, 1);
+        is_it.then_some(prefix)
     }
 
     /// True if a route covers the name at a depth of `depth` labels or more.
@@ -429,131 +526,4 @@ fn zone_depth(zone: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use name::tests::wire;
-
-    fn decide(policy: &Policy<'_>, name: &str, qtype: u16) -> std::string::String {
-        let name = wire(name);
-        std::format!(
-            "{:?}",
-            policy.decide(&Labels::new(&name).expect("well-formed"), qtype)
-        )
-    }
-
-    #[test]
-    fn the_open_policy_asks_upstream_for_everything() {
-        for name in ["www.example.org", "localhost", "nas", "."] {
-            assert_eq!(
-                decide(&Policy::OPEN, name, rtype::A),
-                "Forward { group: 0 }",
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn port_0_is_silent_and_so_are_those_of_the_config() {
-        let policy = Policy {
-            reflector_ports: &[7, 19],
-            ..Policy::OPEN
-        };
-        for (port, open, closed) in [(0, true, true), (7, false, true), (19, false, true)] {
-            assert_eq!(Policy::OPEN.is_silent_port(port), open);
-            assert_eq!(policy.is_silent_port(port), closed);
-        }
-        for port in [1, 8, 53, 1024, u16::MAX] {
-            assert!(!policy.is_silent_port(port));
-        }
-    }
-
-    /// The list is sorted as addresses, and searched by their numbers.
-    #[test]
-    fn every_martian_of_either_family_is_found_and_no_other_address() {
-        let martians = [
-            "0.0.0.9",
-            "10.0.0.255",
-            "192.0.2.1",
-            "255.255.255.255",
-            "::",
-            "::9",
-            "::ffff:0:1",
-            "2001:db8::1",
-            "fe80::1",
-            "ffff::",
-        ]
-        .map(|text| text.parse::<IpAddr>().expect("an address"));
-        assert!(martians.is_sorted());
-        for used in 0..=martians.len() {
-            let policy = Policy {
-                martian_sources: &martians[..used],
-                ..Policy::OPEN
-            };
-            for (index, martian) in martians.iter().enumerate() {
-                assert_eq!(policy.is_martian(*martian), index < used, "{martian}");
-            }
-        }
-        let policy = Policy {
-            martian_sources: &martians,
-            ..Policy::OPEN
-        };
-        // As numbers these equal martians of the other family.
-        for other in ["::c000:201", "0.0.0.0", "::a00:ff", "192.0.2.2"] {
-            assert!(!policy.is_martian(other.parse().expect("an address")));
-        }
-    }
-
-    #[test]
-    fn plain_names_are_kept_at_home_but_for_what_top_level_domains_are_made_of() {
-        let policy = Policy {
-            forward_plain_names: false,
-            ..Policy::OPEN
-        };
-        for qtype in [rtype::A, rtype::AAAA, rtype::HTTPS, rtype::TXT, rtype::ANY] {
-            assert_eq!(decide(&policy, "nas", qtype), "PlainName", "{qtype}");
-        }
-        for qtype in [rtype::DS, rtype::DNSKEY, rtype::NS, rtype::SOA] {
-            assert_eq!(decide(&policy, "org", qtype), "Forward { group: 0 }");
-        }
-        assert_eq!(decide(&policy, ".", rtype::NS), "Forward { group: 0 }");
-        assert_eq!(decide(&policy, ".", rtype::DS), "Forward { group: 0 }");
-        assert_eq!(
-            decide(&policy, "example.org", rtype::A),
-            "Forward { group: 0 }"
-        );
-    }
-
-    #[test]
-    fn a_blocked_name_is_answered_by_type() {
-        let custom = BlockAnswer::Address {
-            v4: Some([192, 0, 2, 1]),
-            v6: None,
-        };
-        let cases = [
-            (BlockAnswer::Nxdomain, rtype::A, BlockRecord::Nxdomain),
-            (BlockAnswer::Nodata, rtype::A, BlockRecord::Nodata),
-            (BlockAnswer::ZeroAddress, rtype::A, BlockRecord::A([0; 4])),
-            (
-                BlockAnswer::ZeroAddress,
-                rtype::AAAA,
-                BlockRecord::Aaaa([0; 16]),
-            ),
-            (BlockAnswer::ZeroAddress, rtype::HTTPS, BlockRecord::Nodata),
-            (custom, rtype::A, BlockRecord::A([192, 0, 2, 1])),
-            (custom, rtype::AAAA, BlockRecord::Nodata),
-        ];
-        for (answer, qtype, record) in cases {
-            assert_eq!(answer.record(qtype), record, "{answer:?} {qtype}");
-        }
-    }
-
-    #[test]
-    fn more_lists_than_fit_are_refused() {
-        let mut lists = Lists::EMPTY;
-        for _ in 0..LISTS_MAX {
-            assert!(lists.push(List::EMPTY));
-        }
-        assert!(!lists.push(List::EMPTY));
-        assert_eq!(lists.as_slice().len(), LISTS_MAX);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ const SITE_PREFIX_LEN: u32 = 64;
 
 /// A device whose frames arrive on another device, with VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct VlanDevice {
     /// Index of the device on which the frames arrive.
     pub carrier: u32,
     /// VLAN IDs of the tags, the outer one first; 0 if there is no tag.
@@ -45,7 +45,7 @@ impl AddressBits {
         }
     }
 
-    /// First address of the network of `length` bits that contains this one.
+    /// First address of the network of `length` bits, at most as many as the address has, that contains this one.
     #[inline(always)]
     fn masked(self, length: u8) -> Self {
         let width = if self.is_v6 { 128 } else { 32 };
@@ -100,7 +100,7 @@ impl Network {
 
     #[inline(always)]
     fn holds(&self, address: AddressBits) -> bool {
-        address.masked(self.length) == self.first
+        address.is_v6 == self.first.is_v6 && address.masked(self.length) == self.first
     }
 }
 
@@ -278,6 +278,10 @@ mod tests {
         assert!(!Network::of(address("10.0.0.1"), 0).contains(address("::1")));
         assert_eq!(Network::of(address("10.0.0.1"), 33).length(), 32);
         assert!(Network::of(address("::1"), 0).contains(address("ffff::")));
+        for length in [0, 32, 33, 64, 128] {
+            assert!(!Network::of(address("::1"), length).contains(address("0.0.0.1")));
+            assert!(!Network::of(address("0.0.0.1"), length).contains(address("::1")));
+        }
         assert_eq!(Network::of(address("::1"), 200).length(), 128);
         assert_eq!(
             Network::of(address("fd00::ff"), 121).first(),

@@ -1,8 +1,10 @@
 //! Rebind protection: if a public name resolves to an address of this network, a web page can talk to the router.
 //!
 //! Inspects A, AAAA and the address hints of SVCB and HTTPS records (RFC 9460 section 7.3). An IPv4 address inside an IPv6
-//! one counts as itself: v4-mapped, v4-compatible, NAT64 (RFC 6052, RFC 8215) and 6to4 (RFC 3056).
+//! one counts as itself: v4-mapped, v4-compatible, NAT64 (RFC 6052, RFC 8215; also with the network's own prefix) and 6to4
+//! (RFC 3056).
 
+use super::dns64::TranslationPrefix;
 use super::name::Labels;
 use super::route::Suffixes;
 use crate::dns::rtype;
@@ -111,64 +113,77 @@ impl<'a> Rebind<'a> {
         self.ranges != Ranges::NONE && !self.allowed.covers(qname)
     }
 
-    /// Inspects a record of an answer.
+    /// Inspects a record of an answer. `nat64` is the network's own prefix. RDATA has to be uncompressed, as RFC 9460 requires.
     #[must_use]
-    pub fn inspect(&self, rtype: u16, rdata: &[u8]) -> Finding {
-        inspect(self.ranges, rtype, rdata)
+    pub fn inspect(&self, rtype: u16, rdata: &[u8], nat64: Option<TranslationPrefix>) -> Finding {
+        let ranges = self.ranges;
+        Refused { ranges, nat64 }.inspect(rtype, rdata)
     }
 }
 
-/// Inspects a record, with `ranges` refused. RDATA has to be uncompressed, as RFC 9460 requires.
-#[must_use]
-pub fn inspect(ranges: Ranges, rtype: u16, rdata: &[u8]) -> Finding {
-    match (rtype, rdata.len()) {
-        (rtype::A, 4) => addresses(ranges, rdata, range_4),
-        (rtype::AAAA, 16) => addresses(ranges, rdata, range_6),
-        (rtype::A | rtype::AAAA, _) => Finding::Malformed,
-        (rtype::SVCB | rtype::HTTPS, _) => hints(ranges, rdata).unwrap_or(Finding::Malformed),
-        _ => Finding::Harmless,
-    }
-}
-
-/// Inspects a list of addresses of `N` bytes each. It must not be empty (RFC 9460 section 7.3).
-fn addresses<const N: usize>(
+/// Addresses that are refused: those of `ranges`, and those behind a NAT64 that lead there.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
     ranges: Ranges,
-    list: &[u8],
-    range: fn([u8; N]) -> Option<Range>,
-) -> Finding {
-    if list.is_empty() || !list.len().is_multiple_of(N) {
-        return Finding::Malformed;
-    }
-    let mut found = list
-        .chunks_exact(N)
-        .filter_map(|address| range(*address.first_chunk()?));
-    found
-        .find(|&range| ranges.contains(range))
-        .map_or(Finding::Harmless, Finding::Rebind)
+    nat64: Option<TranslationPrefix>,
 }
 
-/// Inspects the address hints of an SVCB or HTTPS record; `None` if it is malformed.
-fn hints(ranges: Ranges, rdata: &[u8]) -> Option<Finding> {
-    /// SvcParamKeys (RFC 9460 section 14.3.2).
-    const IPV4HINT: u16 = 4;
-    const IPV6HINT: u16 = 6;
-    let (_priority, rest) = rdata.split_at_checked(2)?;
-    let mut params = rest.get(name_len(rest)?..)?;
-    // Bound: every parameter takes at least four bytes.
-    while !params.is_empty() {
-        let (&[k0, k1, l0, l1], rest) = params.split_first_chunk()?;
-        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
-        let finding = match u16::from_be_bytes([k0, k1]) {
-            IPV4HINT => addresses(ranges, value, range_4),
-            IPV6HINT => addresses(ranges, value, range_6),
+impl Refused {
+    fn inspect(self, rtype: u16, rdata: &[u8]) -> Finding {
+        match (rtype, rdata.len()) {
+            (rtype::A, 4) => self.addresses(rdata, range_4),
+            (rtype::AAAA, 16) => self.addresses(rdata, |v6| self.range_6(v6)),
+            (rtype::A | rtype::AAAA, _) => Finding::Malformed,
+            (rtype::SVCB | rtype::HTTPS, _) => self.hints(rdata).unwrap_or(Finding::Malformed),
             _ => Finding::Harmless,
-        };
-        if finding != Finding::Harmless {
-            return Some(finding);
         }
-        params = rest;
     }
-    Some(Finding::Harmless)
+
+    /// Inspects a list of addresses of `N` bytes each. It must not be empty (RFC 9460 section 7.3).
+    fn addresses<const N: usize>(
+        self,
+        list: &[u8],
+        range: impl Fn([u8; N]) -> Option<Range>,
+    ) -> Finding {
+        if list.is_empty() || !list.len().is_multiple_of(N) {
+            return Finding::Malformed;
+        }
+        let mut found = list
+            .chunks_exact(N)
+            .filter_map(|address| range(*address.first_chunk()?));
+        found
+            .find(|&range| self.ranges.contains(range))
+            .map_or(Finding::Harmless, Finding::Rebind)
+    }
+
+    /// Inspects the address hints of an SVCB or HTTPS record; `None` if it is malformed.
+    fn hints(self, rdata: &[u8]) -> Option<Finding> {
+        /// SvcParamKeys (RFC 9460 section 14.3.2).
+        const IPV4HINT: u16 = 4;
+        const IPV6HINT: u16 = 6;
+        let (_priority, rest) = rdata.split_at_checked(2)?;
+        let mut params = rest.get(name_len(rest)?..)?;
+        // Bound: every parameter takes at least four bytes.
+        while !params.is_empty() {
+            let (&[k0, k1, l0, l1], rest) = params.split_first_chunk()?;
+            let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([l0, l1])))?;
+            let finding = match u16::from_be_bytes([k0, k1]) {
+                IPV4HINT => self.addresses(value, range_4),
+                IPV6HINT => self.addresses(value, |v6| self.range_6(v6)),
+                _ => Finding::Harmless,
+            };
+            if finding != Finding::Harmless {
+                return Some(finding);
+            }
+            params = rest;
+        }
+        Some(Finding::Harmless)
+    }
+
+    fn range_6(self, address: [u8; 16]) -> Option<Range> {
+        let behind = self.nat64.and_then(|prefix| prefix.extract(address));
+        behind.map_or_else(|| range_6(address), range_4)
+    }
 }
 
 /// Length of the name at the beginning of `bytes` in bytes. A compression pointer is malformed here.
@@ -218,6 +233,32 @@ mod tests {
     use super::*;
     use core::net::{Ipv4Addr, Ipv6Addr};
     use std::vec::Vec;
+
+    fn inspect(ranges: Ranges, rtype: u16, rdata: &[u8]) -> Finding {
+        let nat64 = None;
+        Refused { ranges, nat64 }.inspect(rtype, rdata)
+    }
+
+    #[test]
+    fn a_private_address_behind_the_own_nat64_is_one() {
+        let prefix: Ipv6Addr = "2001:db8:64::".parse().expect("an address");
+        let refused = Refused {
+            ranges: Ranges::DEFAULT,
+            nat64: TranslationPrefix::new(prefix, 96),
+        };
+        for (address, found) in [
+            ("2001:db8:64::c0a8:101", Finding::Rebind(Range::Private)),
+            ("2001:db8:64::c000:201", Finding::Harmless),
+            ("2001:db8:65::c0a8:101", Finding::Harmless),
+            ("64:ff9b::c0a8:101", Finding::Rebind(Range::Private)),
+            ("fd00::1", Finding::Rebind(Range::UniqueLocal)),
+        ] {
+            let octets = address.parse::<Ipv6Addr>().expect("an address").octets();
+            assert_eq!(refused.inspect(rtype::AAAA, &octets), found, "{address}");
+            let hint = [b"\0\x01\0\0\x06\0\x10", &octets[..]].concat();
+            assert_eq!(refused.inspect(rtype::HTTPS, &hint), found, "{address}");
+        }
+    }
 
     fn a(address: &str) -> Finding {
         let address: Ipv4Addr = address.parse().expect("an address");

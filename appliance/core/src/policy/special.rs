@@ -5,7 +5,8 @@
 //! 6303 and RFC 7793 (reverse zones of private, loopback, link-local and documentation addresses), and the canary name by
 //! which Firefox asks whether it may use DNS over HTTPS.
 //!
-//! `ipv4only.arpa` is forwarded like any other name, because the server behind may do DNS64 (RFC 8880 section 7.1).
+//! `ipv4only.arpa` is not among them: [`super::dns64`] answers it where DNS64 is on, and elsewhere it is forwarded like any other
+//! name, because the server behind may do DNS64 (RFC 8880 section 7.1).
 
 use super::name::Labels;
 use crate::dns::rtype;
@@ -111,6 +112,10 @@ pub struct Kinds {
 impl Kinds {
     /// No kind: special-use names are asked upstream.
     pub const NONE: Self = Self { bits: 0 };
+    /// Every kind.
+    pub const EVERY: Self = Self {
+        bits: (1 << SpecialUse::ALL.len()) - 1,
+    };
     /// Every kind but two: the canary, which is the operator's choice, and `test`, which laboratories serve from an
     /// upstream of their own.
     pub const DEFAULT: Self = Self {

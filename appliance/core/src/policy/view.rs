@@ -7,7 +7,7 @@
 use core::net::IpAddr;
 
 use super::Policy;
-use super::on_link::Carried;
+use super::on_link::VlanDevice;
 use super::ranges::AddressRanges;
 
 pub use crate::limits::{POLICIES_MAX, VIEWS_MAX};
@@ -23,7 +23,7 @@ pub struct Views<'p> {
     /// Devices, with the view number of clients that ask by them.
     pub devices: &'p [(u32, u8)],
     /// Devices whose frames arrive on other devices.
-    pub carried: &'p [Carried],
+    pub carried: &'p [VlanDevice],
     /// A policy for each view by its number, then the same without lists, if lists are paused for some clients.
     pub policies: &'p [Policy<'p>],
     /// Number of views, including that of all other clients.
@@ -79,7 +79,7 @@ impl<'p> Views<'p> {
         if wanted == [0; 2] {
             return carrier;
         }
-        let is_it = |known: &&Carried| known.carrier == carrier && known.vlans == wanted;
+        let is_it = |known: &&VlanDevice| known.carrier == carrier && known.vlans == wanted;
         self.carried
             .iter()
             .find(is_it)
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn tags_say_whose_frame_it_is_but_for_those_of_priority_alone() {
-        let carried = |vlans, device| Carried {
+        let carried = |vlans, device| VlanDevice {
             carrier: 3,
             vlans,
             device,

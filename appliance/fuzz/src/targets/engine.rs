@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use hickory_proto::op::Message;
 use hickory_proto::rr::RData;
+use xdnsd_core::dns::rtype;
 use xdnsd_core::engine::{Outcome, Settings, Transport};
+use xdnsd_core::policy::{Dns64, Policy, TranslationPrefix};
 
 use super::Choices;
 use super::line::{Asked, Line, with_engine};
@@ -13,6 +15,14 @@ use super::line::{Asked, Line, with_engine};
 const NAMES: u8 = 40;
 /// Bytes of an OPT record without options.
 const OPT: [u8; 11] = [0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0];
+/// Policy with DNS64.
+const TRANSLATING: Policy<'static> = Policy {
+    dns64: Dns64 {
+        prefix: Some(TranslationPrefix::WELL_KNOWN),
+        ..Dns64::OFF
+    },
+    ..Policy::OPEN
+};
 /// Questions that are remembered to be answered later.
 const ASKED_MAX: usize = 200;
 
@@ -33,14 +43,18 @@ struct Scenario<'l, 'a> {
 }
 
 /// Whatever happens, every reply is its query's own and is well-formed, nobody is forgotten, and, where servers are honest, a
-/// client gets the address of the name that it asked for. Taken: somebody got an answer.
+/// client gets the address of the name that it asked for, or the one that DNS64 makes of it. Taken: somebody got an answer.
 pub fn over_time(input: &[u8]) -> bool {
     let mut choices = Choices::new(input);
+    let how = choices.byte();
     let settings = Settings {
-        random_case: choices.byte() & 1 == 0,
+        random_case: how & 1 == 0,
         ..Settings::DEFAULT
     };
     with_engine(settings, |line| {
+        if how & 2 != 0 {
+            line.policy = &TRANSLATING;
+        }
         let mut scenario = Scenario {
             line,
             open: HashMap::new(),
@@ -76,7 +90,8 @@ impl Scenario<'_, '_> {
         if how & 4 != 0 {
             name.make_ascii_uppercase();
         }
-        let question = [&name[..], &[0, 1, 0, 1]].concat();
+        let qtype = if how & 8 == 0 { rtype::A } else { rtype::AAAA };
+        let question = [&name[..], &qtype.to_be_bytes(), &[0, 1]].concat();
         let id = [how, self.next_client as u8];
         let header = [1, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(has_edns)];
         let mut query = [&id[..], &header, &question].concat();
@@ -142,20 +157,25 @@ impl Scenario<'_, '_> {
         }
         let address = address_of(&question[2..]);
         for record in message.answers() {
-            let RData::A(given) = record.data() else {
-                panic!("{record}");
+            let is_right = if let RData::A(given) = record.data() {
+                question.ends_with(&[0, 1, 0, 1]) && given.octets() == address
+            } else if let RData::AAAA(given) = record.data() {
+                let made = TranslationPrefix::WELL_KNOWN.embed(address);
+                question.ends_with(&[0, 28, 0, 1]) && given.octets() == made
+            } else {
+                false
             };
-            assert_eq!(given.octets(), address);
+            assert!(is_right, "{record}");
         }
     }
 }
 
 /// The address that the name at the beginning of `question` has: every name another one.
 fn address_of(question: &[u8]) -> [u8; 4] {
-    [192, 0, 2, (question[2] - b'0') * 10 + question[3] - b'0']
+    [198, 0, 2, (question[2] - b'0') * 10 + question[3] - b'0']
 }
 
-/// What a server says: an address, failures, a truncated answer, an answer without the question's letter case.
+/// What a server says: an address, or that there is none of IPv6; failures, a truncated answer, an answer without the question's letter case.
 fn response(asked: &Asked, kind: u8) -> Vec<u8> {
     let end = 12 + 13 + 4;
     let mut message = asked.message[..end].to_vec();
@@ -164,6 +184,7 @@ fn response(asked: &Asked, kind: u8) -> Vec<u8> {
         2 => (0x80, 1, 0),
         3 if asked.via.port().is_some() => (0x82, 0, 0),
         4 => (0x80, 3, 0),
+        _ if asked.message[end - 4..end] == [0, 28, 0, 1] => (0x80, 0, 0),
         _ => (0x80, 0, 1),
     };
     message[2..12].copy_from_slice(&[flags, 0x80 | code, 0, 1, 0, count, 0, 0, 0, 0]);

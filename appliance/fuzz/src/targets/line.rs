@@ -12,7 +12,7 @@ use xdnsd_core::engine::{
     Transport,
 };
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig, Upstreams};
-use xdnsd_core::forward::via::{NoPort, ResponseOrigin, Via};
+use xdnsd_core::forward::via::{Destination, NoPort, ResponseOrigin, Via};
 use xdnsd_core::limits::{TCP_MESSAGE_MAX, UDP_MESSAGE_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
@@ -43,7 +43,7 @@ pub struct Recorder {
 }
 
 impl Effects<u32> for Recorder {
-    fn open_port(&mut self, _to: SocketAddr, question: u16) -> Result<u16, NoPort> {
+    fn open_port(&mut self, _to: Destination, question: u16) -> Result<u16, NoPort> {
         loop {
             self.last_port = self.last_port.wrapping_add(1).max(1_024);
             if !self.ports.contains_key(&self.last_port) {
@@ -59,15 +59,15 @@ impl Effects<u32> for Recorder {
     fn leave_port(&mut self, port: u16) {
         self.close_port(port);
     }
-    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
-        let message = message.to_vec();
+    fn ask(&mut self, via: Via, to: Destination, message: &[u8]) -> bool {
+        let (to, message) = (to.address, message.to_vec());
         self.asked.push(Asked { via, to, message });
         true
     }
     fn reply(&mut self, reply_path: &u32, message: &[u8]) {
         self.replies.push((*reply_path, message.to_vec()));
     }
-    fn open_stream(&mut self, _to: SocketAddr, _bucket: u8) -> Result<u16, NoPort> {
+    fn open_stream(&mut self, _to: Destination, _bucket: u8) -> Result<u16, NoPort> {
         let free = (0..STREAMS).find(|slot| !self.streams.contains(slot));
         let slot = free.ok_or(NoPort::Full)?;
         self.streams.push(slot);
@@ -104,6 +104,8 @@ pub struct Line<'a> {
     engine: Engine<'a, u32, &'a OneShard>,
     pub effects: Recorder,
     pub now: Instant,
+    /// In force for all clients.
+    pub policy: &'static Policy<'static>,
 }
 
 /// Runs `scenario` with a new engine. An engine takes more room than a stack has where nothing is optimised.
@@ -113,7 +115,7 @@ pub fn with_engine<T>(settings: Settings, scenario: impl FnOnce(&mut Line<'_>) -
     let counters = Counters::new();
     let mut upstreams = Upstreams::new();
     let servers = SERVERS.map(|address| UpstreamConfig {
-        address: address.into(),
+        to: SocketAddr::from(address).into(),
         group: 0,
         trusted: false,
         edns: true,
@@ -124,6 +126,7 @@ pub fn with_engine<T>(settings: Settings, scenario: impl FnOnce(&mut Line<'_>) -
         engine: Engine::new(&mut tables, &cache, &counters, settings).with_upstreams(upstreams),
         effects: Recorder::default(),
         now: Instant::from_millis(1_000_000),
+        policy: &Policy::OPEN,
     })
 }
 
@@ -132,7 +135,7 @@ impl Line<'_> {
         Context {
             now: self.now,
             unix_secs: 1_700_000_000,
-            policy: &Policy::OPEN,
+            policy: self.policy,
             views: &xdnsd_core::policy::Views::NONE,
         }
     }

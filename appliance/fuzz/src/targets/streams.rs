@@ -121,7 +121,7 @@ pub fn of_servers(input: &[u8]) -> bool {
     let to = listener.local_addr().expect("its address");
     let mut streams = Streams::new();
     for number in 0..QUESTIONS {
-        let slot = streams.open(to, 0, NOW, &epoll).expect("a place");
+        let slot = streams.open(to.into(), 0, NOW, &epoll).expect("a place");
         let id = 0x7700 + number;
         let question = [&id.to_be_bytes()[..], b"..........\x01a\0\0\x01\0\x01"].concat();
         assert!(streams.ask(slot, &question));

@@ -43,14 +43,15 @@ impl Others<'_> {
         links: &Links::NONE,
     };
 
-    /// Reason if another source has the name, or a list blocks it. The root's route is for all other names and does not count.
-    pub(super) fn refusal(&self, name: &[u8]) -> Option<Refusal> {
+    /// Reason if another source has the name, or a list blocks it for this type. The root's route is for all other names and does not
+    /// count.
+    pub(super) fn refusal(&self, name: &[u8], qtype: u16) -> Option<Refusal> {
         let labels = Labels::new(name)?;
         let route = self.policy.routes.lookup(&labels);
         if route.is_some_and(|route| route.depth > 0) {
             return Some(Refusal::Routed);
         }
-        let is_blocked = self.policy.lists.blocked(&labels, rtype::A).is_some();
+        let is_blocked = self.policy.lists.blocked(&labels, qtype).is_some();
         is_blocked.then_some(Refusal::Blocked)
     }
 
@@ -259,6 +260,10 @@ impl Claims {
         if !is_of_a_host(lease.address) || martian_sources.contains(&lease.address) {
             return Err(Refusal::NoAddress);
         }
+        let qtype = match lease.address {
+            IpAddr::V4(_) => rtype::A,
+            IpAddr::V6(_) => rtype::AAAA,
+        };
         let rules = known.rules();
         let forms = rules.forms(written)?;
         let mut exists = None;
@@ -269,7 +274,7 @@ impl Claims {
                 Ok(is_same) => exists = exists.or(is_same.then_some(())),
             }
             rules.check(&form, others)?;
-            if let Some(refusal) = others.refusal(&form) {
+            if let Some(refusal) = others.refusal(&form, qtype) {
                 return Err(refusal);
             }
         }

@@ -52,7 +52,7 @@ fn has(shared: &[Entry], entry: &Entry) -> bool {
 
 /// Entries that an image does not have unchanged.
 #[derive(Debug, Default)]
-pub(super) struct Apart {
+pub(super) struct ChangedEntries {
     /// Entries of names that several sources have, in the order of their hashes.
     pub shared: Vec<Entry>,
     /// Entries that became clauses.
@@ -65,8 +65,8 @@ pub(super) struct Apart {
 
 impl KeptRules {
     /// Keeps what the image made from `builder` lacks, and what was kept `apart`.
-    pub(super) fn new(builder: ListBuilder, apart: Apart) -> Self {
-        let Apart {
+    pub(super) fn new(builder: ListBuilder, apart: ChangedEntries) -> Self {
+        let ChangedEntries {
             mut shared,
             moved,
             taken_back,

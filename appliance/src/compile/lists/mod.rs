@@ -19,12 +19,13 @@ use xdnsd_core::policy::name::Labels;
 use super::name;
 use super::problem::{Problem, check_encoding};
 use super::room;
+use super::rpz;
 use super::rules::{Covers, LineSyntax, NotARule, Rule, parse_line};
 use super::table::random_key;
 use crate::os::files::{self, Stamp};
 use crate::text;
 use clauses::NO_ROOM;
-use kept::Apart;
+use kept::ChangedEntries;
 pub use kept::KeptRules;
 pub use origin::{FileLine, Ruled};
 pub use tally::ListTally;
@@ -413,40 +414,64 @@ impl ListBuilder {
         list: u16,
         purpose: ListPurpose,
     ) -> std::io::Result<ListTally> {
-        let mut tally = ListTally::default();
+        let mut taken = Taken::new(list, purpose);
         let (mut line, mut number) = (Vec::new(), 0);
-        // Rules with options count, since there is least room for them.
-        let (mut seen, hasher) = (HashSet::new(), RandomState::new());
+        let mut zone: Option<rpz::Reader> = None;
         while read_line(&mut lines, &mut line)? {
             number += 1;
             self.check_room()?;
             let text = decode(&line);
-            let rules = if line.len() < LINE_MAX {
-                parse_line(&text)
-            } else {
-                Err(NotARule("is too long"))
-            };
-            match rules {
+            if line.len() >= LINE_MAX {
+                taken.tally.skip(number, &text, NotARule("is too long"));
+                continue;
+            }
+            if zone.is_none() && taken.tally == ListTally::default() && rpz::begins(&text) {
+                zone = Some(rpz::Reader::default());
+            }
+            if let Some(zone) = &mut zone {
+                zone.reserve(self.room)?;
+                let read = zone.line(number, &text);
+                read.map_or_else(|why| taken.tally.skip(number, &text, why), drop);
+                continue;
+            }
+            match parse_line(&text) {
                 Ok(rules) => {
-                    for rule in &rules {
-                        let has_options = rule.has_options() || rule.is_badfilter;
-                        let hash = has_options.then(|| hasher.hash_one(rule));
-                        if hash.is_some_and(|hash| seen.contains(&hash)) {
-                            tally.take(rule);
-                        } else if self.has_room_for(rule) {
-                            tally.take(rule);
-                            self.add(rule, list, purpose);
-                            seen.extend(hash);
-                        } else {
-                            tally.leave_out(number, &text, NO_ROOM);
-                        }
-                    }
+                    let mut rules = rules.iter();
+                    rules.try_for_each(|rule| self.take(rule, (number, &text), &mut taken))?;
                 }
-                Err(why) => tally.skip(number, &text, why),
+                Err(why) => taken.tally.skip(number, &text, why),
             }
         }
+        if let Some(zone) = zone {
+            zone.rules(|number, rule| {
+                let name = name::display(&rule.name);
+                self.take(&rule, (number, &name), &mut taken)
+            })?;
+        }
         self.check_room()?;
-        Ok(tally)
+        Ok(taken.tally)
+    }
+
+    /// Takes one rule of a source, from this line.
+    fn take(
+        &mut self,
+        rule: &Rule,
+        (number, text): (usize, &str),
+        taken: &mut Taken,
+    ) -> io::Result<()> {
+        let has_options = rule.has_options() || rule.is_badfilter;
+        let hash = has_options.then(|| taken.hasher.hash_one(rule));
+        if hash.is_some_and(|hash| taken.seen.contains(&hash)) {
+            taken.tally.take(rule);
+        } else if self.has_room_for(rule) {
+            taken.tally.take(rule);
+            self.check_room()?;
+            self.add(rule, taken.list, taken.purpose);
+            taken.seen.extend(hash);
+        } else {
+            taken.tally.leave_out(number, text, NO_ROOM);
+        }
+        Ok(())
     }
 
     /// Compiles the list. `None` if the hash puts too many names into one bucket, which needs another key; by chance that
@@ -459,10 +484,10 @@ impl ListBuilder {
     /// Compiles the list, with what is needed to find the rules of each source in it again.
     #[must_use]
     pub fn build_to_keep(mut self) -> Option<Built> {
-        let mut apart = Apart {
+        let mut apart = ChangedEntries {
             specials: self.specials.clone(),
             taken_back: self.take_back(),
-            ..Apart::default()
+            ..ChangedEntries::default()
         };
         self.entries
             .sort_unstable_by_key(|entry| (entry.hash, entry.tag & tag::IMPORTANT));
@@ -504,6 +529,28 @@ impl ListBuilder {
             !is_taken_back
         });
         taken_back
+    }
+}
+
+/// What is taken of one source.
+struct Taken {
+    list: u16,
+    purpose: ListPurpose,
+    tally: ListTally,
+    /// Rules with options, which count, since there is least room for them.
+    seen: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Taken {
+    fn new(list: u16, purpose: ListPurpose) -> Self {
+        Self {
+            list,
+            purpose,
+            tally: ListTally::default(),
+            seen: HashSet::new(),
+            hasher: RandomState::new(),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use xdnsd_core::policy::name::Labels;
 
 use super::{LINE_MAX, ListBuilder, ListPurpose, decode, read_line};
 use crate::compile::problem::Problem;
+use crate::compile::room;
+use crate::compile::rpz;
 use crate::compile::rules::{Rule, parse_line};
 use crate::os::files;
 
@@ -58,12 +60,24 @@ impl Ruled<'_> {
         let mut candidates = Vec::new();
         let mut taken_back = HashSet::new();
         let (mut line, mut number) = (Vec::new(), 0);
+        let mut is_first = true;
         while read_line(&mut lines, &mut line)? {
             number += 1;
             let text = decode(&line);
             if line.len() >= LINE_MAX {
                 continue;
             }
+            if is_first && rpz::begins(&text) {
+                return self.line_of_zone(
+                    lines,
+                    FileLine {
+                        number,
+                        text: text.into_owned(),
+                    },
+                    purpose,
+                );
+            }
+            is_first &= parse_line(&text).is_ok_and(|rules| rules.is_empty());
             let rules = parse_line(&text).unwrap_or_default();
             for rule in rules.iter().filter(|rule| self.is_about(rule)) {
                 if rule.is_badfilter {
@@ -79,6 +93,43 @@ impl Ruled<'_> {
         let mut left = candidates.into_iter();
         let found = left.find(|(text, _)| !taken_back.contains(text));
         Ok(found.map(|(_, line)| line))
+    }
+
+    /// The same of a response policy zone, which begins with this line.
+    fn line_of_zone(
+        &self,
+        mut lines: impl BufRead,
+        first: FileLine,
+        purpose: ListPurpose,
+    ) -> io::Result<Option<FileLine>> {
+        let mut zone = rpz::Reader::default();
+        let FileLine { mut number, text } = first;
+        let mut line = text.into_bytes();
+        let mut about = Vec::new();
+        loop {
+            let text = decode(&line);
+            zone.reserve(room::check_now)?;
+            let name = zone.line(number, &text).unwrap_or_default();
+            let is_about = name.is_some_and(|name| is_within(self.name.name(), &name));
+            if is_about && about.len() < CANDIDATES_MAX {
+                let text = text.trim().to_owned();
+                about.push(FileLine { number, text });
+            }
+            if !read_line(&mut lines, &mut line)? {
+                break;
+            }
+            number += 1;
+        }
+        let mut numbers = Vec::new();
+        zone.rules(|number, rule| {
+            if self.is_about(&rule) && self.is_by(&rule, purpose) {
+                numbers.push(number);
+            }
+            Ok(())
+        })?;
+        Ok(about
+            .into_iter()
+            .find(|line| numbers.contains(&line.number)))
     }
 
     /// True if a name of the config, as [`ListBuilder::add_name`] takes it, gives this ruling.
@@ -173,6 +224,47 @@ mod tests {
         }
         let allowed = line("other.example", a, Rank::ImportantAllow, ListPurpose::Allow);
         assert_eq!(allowed.map(|(number, _)| number), Some(4));
+    }
+
+    #[test]
+    fn the_line_of_a_response_policy_zone_is_found() {
+        let zone = "; a policy\n$TTL 30\n@ SOA a. b. (\n 1 2 3 4 5 )\n*.ads.example CNAME .\nwww.ads.example CNAME *. ; why\n\
+            ok.ads.example CNAME rpz-passthru.\nother.example CNAME .\n*.n.ads.example CNAME *.\n";
+        for (name, rank, expected) in [
+            (
+                "a.ads.example",
+                Rank::Block,
+                Some((5, "*.ads.example CNAME .")),
+            ),
+            (
+                "www.ads.example",
+                Rank::Block,
+                Some((6, "www.ads.example CNAME *. ; why")),
+            ),
+            (
+                "a.n.ads.example",
+                Rank::Block,
+                Some((9, "*.n.ads.example CNAME *.")),
+            ),
+            (
+                "ok.ads.example",
+                Rank::Allow,
+                Some((7, "ok.ads.example CNAME rpz-passthru.")),
+            ),
+            ("a.ok.ads.example", Rank::Block, None),
+            ("ads.example", Rank::Block, None),
+        ] {
+            let wire = name::parse(name).expect("a name");
+            let ruled = Ruled {
+                name: &Labels::new(&wire).expect("well-formed"),
+                qtype: rtype::A,
+                rank,
+            };
+            let found = ruled.line_of(zone.as_bytes(), ListPurpose::Block);
+            let found = found.expect("memory").map(|line| (line.number, line.text));
+            let expected = expected.map(|(number, text)| (number, text.to_owned()));
+            assert_eq!(found, expected, "{name}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct ListTally {
 }
 
 /// For each syntax: the noun for one line, if it has one, and how it is read.
-const SHAPES: [(LineSyntax, &str, &str); 5] = [
+const SHAPES: [(LineSyntax, &str, &str); 6] = [
     (LineSyntax::Hosts, "hosts line", ", the name alone"),
     (LineSyntax::Plain, "name", ", with all below"),
     (
@@ -40,6 +40,7 @@ const SHAPES: [(LineSyntax, &str, &str); 5] = [
     ),
     (LineSyntax::Adblock, "", " in Adblock syntax"),
     (LineSyntax::Dnsmasq, "", " of dnsmasq, with all below"),
+    (LineSyntax::Zone, "", " of a response policy zone"),
 ];
 
 impl ListTally {

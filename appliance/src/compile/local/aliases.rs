@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use xdnsd_core::dns::rtype;
-use xdnsd_core::policy::local::{CHAIN_MAX, End, LocalData};
+use xdnsd_core::policy::local::{CHAIN_MAX, End, Local, LocalData};
 use xdnsd_core::policy::name::Labels;
 
 use super::{LocalBuilder, shown};
@@ -39,7 +39,7 @@ impl LocalBuilder {
 fn dead_end(data: &LocalData<'_>, owner: &[u8]) -> Option<Vec<Vec<u8>>> {
     let labels = Labels::new(owner)?;
     let mut path = vec![owner.to_vec()];
-    let nobody_else = |_: &Labels<'_>, _: &[u8]| false;
+    let nobody_else = |_: &Labels<'_>, _: &Local<'_>| false;
     let end = data.resolve(&labels, rtype::A, nobody_else, |_, record| {
         let is_round = path
             .last()

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use xdnsd_abi::hash::HashKey;
+use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::local::{NONE, flag};
 use xdnsd_core::policy::name::Labels;
-use xdnsd_core::policy::special::private_reverse_zone;
+use xdnsd_core::policy::special::{self, Kinds, private_reverse_zone};
 
 use super::node::{Node, RecordSource, emit_node};
 use super::{LocalBuilder, is_wildcard};
@@ -52,14 +53,23 @@ impl LocalBuilder {
 
     /// Marks the parents of every name as existing, as far up as the data around them is ours: up to the apex of a local zone,
     /// below the parent of a wildcard, below the apex of a reverse zone of private addresses (RFC 4592 section 2.2.2, RFC
-    /// 8020).
+    /// 8020). Other parents are marked as such if policy may deny them.
     fn mark_parents(&mut self) {
         for owner in self.names.clone() {
+            let has_records = self
+                .nodes
+                .get(&owner)
+                .is_some_and(|node| !node.records.is_empty());
             let mut name = is_wildcard(&owner).unwrap_or(&owner);
             // Bounded: a name has at most 127 parents.
             loop {
-                if self.is_ours(name) {
+                let is_ours = self.is_ours(name);
+                if is_ours {
                     self.node(name).flags |= flag::EXISTS;
+                }
+                // What an RFC fixes is denied in a local zone as well, and a zone alone has no names.
+                if (has_records || !is_ours) && may_be_denied(name) {
+                    self.node(name).flags |= flag::PARENT;
                 }
                 match name::parent(name) {
                     Some(parent) => name = parent,
@@ -130,6 +140,14 @@ impl LocalBuilder {
         image.extend(nodes);
         image
     }
+}
+
+/// True for names that policy denies by itself: special-use names, whichever of them are switched on, and plain names.
+fn may_be_denied(name: &[u8]) -> bool {
+    let is_denied = |labels: Labels<'_>| {
+        labels.count() == 1 || special::lookup(&labels, rtype::A, Kinds::EVERY).is_some()
+    };
+    Labels::new(name).is_some_and(is_denied)
 }
 
 /// True if a label may be that of a top-level domain.

@@ -206,7 +206,7 @@ impl LocalBuilder {
     pub fn add_text(&mut self, text: &str, default_ttl_secs: u32) -> Result<Vec<u8>, String> {
         let words = zonefile::split(text)?;
         let (owner, mut rest) = words.split_first().ok_or("is empty")?;
-        let mut ttl_secs = default_ttl_secs;
+        let mut ttl_secs = None;
         // TTL and class, in either order (RFC 1035 section 5.1).
         for _ in 0..2 {
             match rest {
@@ -214,15 +214,17 @@ impl LocalBuilder {
                 [word, behind @ ..]
                     if word.bytes().all(|byte| byte.is_ascii_digit()) && !word.is_empty() =>
                 {
-                    ttl_secs = parse_ttl(word)?;
+                    if ttl_secs.is_some() {
+                        return Err(format!("has two TTLs, the second is {word}"));
+                    }
+                    ttl_secs = Some(parse_ttl(word)?);
                     rest = behind;
                 }
                 _ => break,
             }
         }
         let (word, rest) = rest.split_first().ok_or("has no type")?;
-        let rtype =
-            rdata::type_number(word).ok_or_else(|| format!("`{word}` is not a record type"))?;
+        let rtype = rdata::type_number(word).ok_or_else(|| rdata::no_type(word))?;
         let owner = parse_owner(owner, rtype)?;
         let rdata = rdata::parse(rtype, rest)
             .map_err(|what| format!("{} {what}", word.to_ascii_uppercase()))?;
@@ -231,7 +233,7 @@ impl LocalBuilder {
         }
         let record = NodeRecord {
             rtype,
-            ttl_secs,
+            ttl_secs: ttl_secs.unwrap_or(default_ttl_secs),
             rdata,
             source: RecordSource::Records,
             place: "local.records".into(),
@@ -335,7 +337,8 @@ impl LocalBuilder {
         let Some(owner) = record.address().map(pointer_name) else {
             return;
         };
-        if self.wildcard_above(&owner).is_none() && others.refusal(&owner).is_none() {
+        let refusal = others.refusal(&owner, rtype::PTR);
+        if self.wildcard_above(&owner).is_none() && refusal.is_none() {
             self.add_pointer(longest.to_vec(), record);
         }
     }

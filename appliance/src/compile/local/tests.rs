@@ -619,6 +619,13 @@ fn records_that_are_wrong_say_why() {
         ("a.lan 60 IN", "has no type"),
         ("a.lan 4294967296 A 192.0.2.1", "is not a TTL"),
         ("a.lan B 192.0.2.1", "`B` is not a record type"),
+        ("a.lan 300 60 A 192.0.2.1", "has two TTLs, the second is 60"),
+        (
+            "a.lan CAA 0 issue \"x\"",
+            "CAA is not taken by its name here: those are A, NS, CNAME, PTR, MX, TXT, AAAA, SRV, SVCB, HTTPS; others as \
+             `TYPE257 \\# LENGTH HEX`",
+        ),
+        ("a.lan soa a. b. 1 1 1 1 1", "`TYPE6 \\# LENGTH HEX`"),
         ("a.lan A", "A takes one address"),
         ("a..lan A 192.0.2.1", "empty label"),
         ("a.lan TXT \"x", "quote"),

@@ -12,7 +12,7 @@ use xdnsd_core::time::Instant;
 use super::local::LeaseFile;
 use super::problem::{LoggedProblems, Notes, Problem};
 use super::set::{Links, PolicyInput, PolicySet, Taking};
-use super::watch::{Changes, LIVE_PATIENCE_MS, Pace, Users, Watched, Watcher};
+use super::watch::{Changes, FileUsers, LIVE_PATIENCE_MS, Pace, Watched, Watcher};
 use crate::os::files::{self, Stamp};
 
 /// Result of reading files again.
@@ -100,7 +100,7 @@ impl PolicyReloader {
 
     /// Reads all files at once.
     pub fn read_all(&mut self, now_secs: Option<i64>) -> Update {
-        self.rebuild(Users::ALL, &asked(), now_secs)
+        self.rebuild(FileUsers::ALL, &asked(), now_secs)
     }
 
     /// The set in force.
@@ -146,7 +146,7 @@ impl PolicyReloader {
     pub fn update_if_due(&mut self, now: Instant, now_secs: Option<i64>) -> Option<Update> {
         let ends = self.next_end_secs.zip(now_secs);
         let has_ended = ends.is_some_and(|(end_secs, now_secs)| end_secs < now_secs);
-        let due = Users {
+        let due = FileUsers {
             local: self.take_local_due(now) || has_ended || std::mem::take(&mut self.has_moved),
             lists: self.list_changes.take_due(now),
             servers: false,
@@ -259,7 +259,7 @@ impl PolicyReloader {
         self.said = LoggedProblems::default();
         self.lists_said = LoggedProblems::default();
         self.set = Arc::new(fixed);
-        let mut update = self.rebuild(Users::ALL, &asked(), now_secs);
+        let mut update = self.rebuild(FileUsers::ALL, &asked(), now_secs);
         update.set = Some(self.set());
         Ok(update)
     }
@@ -268,7 +268,7 @@ impl PolicyReloader {
         !self.input.local.leases.is_empty()
     }
 
-    fn rebuild(&mut self, changed: Users, taking: &Taking, now_secs: Option<i64>) -> Update {
+    fn rebuild(&mut self, changed: FileUsers, taking: &Taking, now_secs: Option<i64>) -> Update {
         let before = Arc::clone(&self.set);
         let mut notes = Notes::default();
         if changed.lists {
@@ -406,14 +406,22 @@ fn files(input: &PolicyInput) -> Vec<Watched> {
         }
     };
     let local = &input.local;
-    let hosts = local.hosts.iter().map(watched(Users::LOCAL, Pace::Whole));
+    let hosts = local
+        .hosts
+        .iter()
+        .map(watched(FileUsers::LOCAL, Pace::Whole));
     let leases = local.leases.iter().map(|lease| &lease.path);
     // A script of a DHCP client writes a line at a time, and opens it for each.
     let servers = input.server_files.iter();
     hosts
-        .chain(leases.map(watched(Users::LOCAL, Pace::Live)))
-        .chain(input.lists.files().map(watched(Users::LISTS, Pace::Whole)))
-        .chain(servers.map(watched(Users::SERVERS, Pace::Live)))
+        .chain(leases.map(watched(FileUsers::LOCAL, Pace::Live)))
+        .chain(
+            input
+                .lists
+                .files()
+                .map(watched(FileUsers::LISTS, Pace::Whole)),
+        )
+        .chain(servers.map(watched(FileUsers::SERVERS, Pace::Live)))
         .collect()
 }
 

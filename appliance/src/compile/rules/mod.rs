@@ -15,7 +15,7 @@
 //! | `@@` in front of any of the last four | the contrary: allowed |
 //! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them |
 //!
-//! `!` and `#` begin comments, behind a rule as well, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
+//! `!` and `#` begin comments, behind a rule as well, `;` one in a line of its own, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
 //! AdGuard's engine gives them: `$important`, `$badfilter`, `$dnstype=`, `$denyallow=`. Rules with other modifiers, paths,
 //! other patterns, or for parts of pages say nothing about a name as a whole: they are counted and passed over, and the
 //! first is named. So are names of one label but for `||zip^` and `*.zip`: a stray word must not block a top-level domain;
@@ -56,6 +56,8 @@ pub enum LineSyntax {
     Adblock,
     /// dnsmasq's.
     Dnsmasq,
+    /// A record of a response policy zone, see [`super::rpz`].
+    Zone,
 }
 
 /// Types that a rule applies to: these, or all but these.
@@ -150,7 +152,7 @@ pub fn is_hosts_own(name: &str) -> bool {
 /// The line is something else.
 pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     let line = line.trim_start_matches('\u{feff}').trim();
-    if line.is_empty() || line.starts_with(['!', '#', '[']) {
+    if line.is_empty() || line.starts_with(['!', '#', ';', '[']) {
         return Ok(Vec::new());
     }
     // In a hosts file `#` begins a comment anywhere.

@@ -51,6 +51,18 @@ impl NamedList {
         self.kept.is_some()
     }
 
+    /// Its files, what each is for, and the number of rules.
+    pub(super) fn rules_by_file(&self) -> impl Iterator<Item = (String, &'static str, u64)> {
+        let files = self.sources.iter().zip(&self.files);
+        files.filter_map(|(source, (purpose, rules))| {
+            let purpose = match purpose {
+                ListPurpose::Block => "block",
+                ListPurpose::Allow => "allow",
+            };
+            Some((source.clone(), purpose, (*rules)? as u64))
+        })
+    }
+
     /// Size in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.image.bytes().len() + self.kept.as_ref().map_or(0, KeptRules::bytes)
@@ -67,13 +79,13 @@ pub struct Taking {
 }
 
 /// A file in the previous set.
-struct Before<'a> {
+struct PreviousList<'a> {
     list: &'a NamedList,
     source: u16,
     rules: usize,
 }
 
-impl<'a> Before<'a> {
+impl<'a> PreviousList<'a> {
     fn of(
         lists: &'a [NamedList],
         path: &Path,
@@ -95,7 +107,7 @@ impl<'a> Before<'a> {
 }
 
 /// Decision about a file that was read.
-enum Intake {
+enum FileDecision {
     Taken,
     /// It lost rules, and may still be written.
     Waits,
@@ -104,9 +116,9 @@ enum Intake {
 }
 
 /// Decides by the numbers of rules, now and before, whether a file is taken.
-fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Intake {
+fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> FileDecision {
     let Some(had) = had.filter(|&had| has < had) else {
-        return Intake::Taken;
+        return FileDecision::Taken;
     };
     if has == 0 || had >= SHRINKS_FROM && has * 2 < had {
         // More likely half a download, or a mistake of its publisher, than intended.
@@ -115,12 +127,12 @@ fn judge(path: &Path, has: usize, had: Option<usize>, is_settled: bool) -> Intak
              `filter.take_shrunk = true`, or a restart, takes it as it is",
             text::count(has, "rule")
         );
-        return Intake::Refused(Problem::of(path.display().to_string(), what));
+        return FileDecision::Refused(Problem::of(path.display().to_string(), what));
     }
     if had >= SHRINKS_FROM && has * 4 < had * 3 && !is_settled {
-        return Intake::Waits;
+        return FileDecision::Waits;
     }
-    Intake::Taken
+    FileDecision::Taken
 }
 
 /// The list of the config's own names, if there are any.
@@ -167,14 +179,14 @@ pub(super) fn build_of(input: &ListsInput, base: &[NamedList]) -> Result<Vec<Nam
     // Notes about these files were made when they were read.
     let mut notes = Notes::default();
     for (path, purpose) in input.texts() {
-        let before = Before::of(base, path, purpose, false);
+        let before = PreviousList::of(base, path, purpose, false);
         let rules = Reading::keep(&mut text, path, before, &mut notes)?;
         text.sources.push(path.display().to_string());
         text.files.push((purpose, rules));
     }
     let mut lists = Vec::from_iter(text.finish(input, &mut notes)?);
     for path in &input.compiled {
-        let before = Before::of(base, path, ListPurpose::Block, true);
+        let before = PreviousList::of(base, path, ListPurpose::Block, true);
         lists.extend(before.map(|before| before.list.again()));
     }
     Ok(lists)
@@ -217,7 +229,7 @@ impl Reading<'_> {
         purpose: ListPurpose,
         notes: &mut Notes,
     ) -> Result<Option<usize>, Problem> {
-        let before = Before::of(self.before, path, purpose, false);
+        let before = PreviousList::of(self.before, path, purpose, false);
         if before.is_some() && notes.is_busy(path) {
             self.say_busy(path, notes);
             return Self::keep(text, path, before, notes);
@@ -244,11 +256,11 @@ impl Reading<'_> {
     fn keep(
         text: &mut TextList,
         path: &Path,
-        before: Option<Before<'_>>,
+        before: Option<PreviousList<'_>>,
         notes: &mut Notes,
     ) -> Result<Option<usize>, Problem> {
         let to = text.sources.len() as u16;
-        let Some(Before {
+        let Some(PreviousList {
             list,
             source,
             rules,
@@ -306,11 +318,11 @@ impl Reading<'_> {
                 .is_none_or(|state| self.taking.settled.contains(state));
         let had = had.filter(|_| !self.input.take_shrunk);
         match judge(path, read.rules(), had, is_settled) {
-            Intake::Taken => {
+            FileDecision::Taken => {
                 notes.load(path, read.rules());
                 Some(read)
             }
-            Intake::Waits => {
+            FileDecision::Waits => {
                 notes.told.push(format!(
                     "{}: has {} and had {}: taken when nobody writes to it any more",
                     path.display(),
@@ -320,7 +332,7 @@ impl Reading<'_> {
                 notes.smaller.extend(state);
                 None
             }
-            Intake::Refused(problem) => {
+            FileDecision::Refused(problem) => {
                 notes.failures.push(problem);
                 None
             }
@@ -329,7 +341,7 @@ impl Reading<'_> {
 
     /// A compiled list, or its previous one.
     fn compiled(&self, path: &Path, notes: &mut Notes) -> Option<NamedList> {
-        let before = Before::of(self.before, path, ListPurpose::Block, true);
+        let before = PreviousList::of(self.before, path, ListPurpose::Block, true);
         let had = before.as_ref().map(|before| before.rules);
         if let Some(before) = before.as_ref().filter(|_| notes.is_busy(path)) {
             self.say_busy(path, notes);

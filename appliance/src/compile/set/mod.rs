@@ -1,6 +1,8 @@
 //! Everything that policy is compiled from, and the resulting images.
 
+mod dns64;
 mod lists;
+mod nft_sets;
 mod screen;
 mod views;
 
@@ -25,10 +27,15 @@ use super::prefix::Prefix;
 use super::problem::{Notes, Problem};
 use super::routes::{RouteInput, compile_routes, compile_suffixes};
 use super::table::random_key;
+use crate::os::nf_tables::SetQueue;
+pub use dns64::Dns64Input;
+use dns64::Dns64Set;
 use lists::NamedList;
 pub use lists::Taking;
+pub use nft_sets::NftSetInput;
+use nft_sets::NftSets;
 use screen::ScreenSet;
-pub use screen::{ScreenInput, Without};
+pub use screen::{FilteredFamilies, ScreenInput};
 pub use views::ViewInput;
 use views::{ViewSet, lists_of};
 
@@ -61,6 +68,10 @@ pub struct PolicyInput {
     pub rebind: RebindInput,
     /// What of upstream's answers is not passed on.
     pub screen: ScreenInput,
+    /// IPv6 addresses made of IPv4 ones.
+    pub dns64: Dns64Input,
+    /// Names whose addresses go into sets.
+    pub nft_sets: Vec<NftSetInput>,
     /// Views: clients with another policy.
     pub views: Vec<ViewInput>,
 }
@@ -81,6 +92,8 @@ impl Default for PolicyInput {
             routes: Vec::new(),
             rebind: RebindInput::default(),
             screen: ScreenInput::default(),
+            dns64: Dns64Input::default(),
+            nft_sets: Vec::new(),
             views: Vec::new(),
         }
     }
@@ -182,6 +195,8 @@ pub struct PolicySet {
     denial_ttl_secs: Option<u32>,
     rebind_ranges: Ranges,
     screen: ScreenSet,
+    dns64: Dns64Set,
+    nft_sets: NftSets,
     /// True if its lists are switched off, see [`without_lists`](Self::without_lists).
     is_paused: bool,
     views: Arc<[ViewSet]>,
@@ -251,6 +266,8 @@ impl PolicySet {
             denial_ttl_secs: input.local.denial_ttl_secs(),
             rebind_ranges: input.rebind.ranges,
             screen: ScreenSet::of(&input.screen),
+            dns64: Dns64Set::of(&input.dns64),
+            nft_sets: NftSets::of(&input.nft_sets)?,
             is_paused: false,
             views_id: next_generation(),
             view_clients: views::compile_clients(&views, &[]),
@@ -298,7 +315,7 @@ impl PolicySet {
         })
     }
 
-    /// The same set, made from `input`, with local data and lists of another one.
+    /// The same set, made from `input`, with local data, lists and queue of another one.
     ///
     /// # Errors
     /// There are more lists than fit.
@@ -307,6 +324,7 @@ impl PolicySet {
             generation: next_generation(),
             local: Arc::clone(&other.local),
             lists: Arc::clone(&other.lists),
+            nft_sets: self.nft_sets.with_queue_of(&other.nft_sets),
             views: views::build(input, &other.lists)?,
             views_id: if self.view_names().eq(other.view_names()) {
                 other.views_id
@@ -378,6 +396,12 @@ impl PolicySet {
         &self.links
     }
 
+    /// Queue for addresses that go into sets; `None` if none do.
+    #[must_use]
+    pub const fn set_queue(&self) -> Option<&Arc<SetQueue>> {
+        self.nft_sets.queue.as_ref()
+    }
+
     /// Names of the upstream groups.
     #[must_use]
     pub fn groups(&self) -> &[String] {
@@ -408,6 +432,8 @@ impl PolicySet {
                 Suffixes::view(&self.rebind_allowed).expect(COMPILED),
             ),
             screen: self.screen.view(),
+            dns64: self.dns64.view(None),
+            address_sets: self.nft_sets.view(),
         }
     }
 
@@ -422,6 +448,16 @@ impl PolicySet {
                 .or(list.sources.first())
         });
         source.map_or("?", String::as_str)
+    }
+
+    /// Files with names that are blocked or allowed, what each is for, and the number of its rules in force. One that could never
+    /// be read is left out.
+    #[must_use]
+    pub fn list_rules(&self) -> Vec<(String, &'static str, u64)> {
+        self.lists
+            .iter()
+            .flat_map(NamedList::rules_by_file)
+            .collect()
     }
 
     /// Number of names in the lists.
@@ -439,7 +475,12 @@ impl PolicySet {
         let lists: usize = self.lists.iter().map(NamedList::bytes).sum();
         let images = [&self.acl, &self.local, &self.routes, &self.rebind_allowed];
         let images: usize = images.iter().map(|image| image.len()).sum();
-        images + lists + self.screen.bytes() + self.view_bytes()
+        images
+            + lists
+            + self.screen.bytes()
+            + self.dns64.bytes()
+            + self.nft_sets.bytes()
+            + self.view_bytes()
     }
 }
 

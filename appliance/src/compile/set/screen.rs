@@ -11,14 +11,14 @@ use crate::compile::ranges::{self, Span};
 
 /// Families of which no address is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Without {
+pub struct FilteredFamilies {
     /// IPv4's.
     pub a: bool,
     /// IPv6's.
     pub aaaa: bool,
 }
 
-impl Without {
+impl FilteredFamilies {
     /// What either withholds.
     pub(super) const fn with(self, other: Self) -> Self {
         Self {
@@ -34,14 +34,14 @@ pub struct ScreenInput {
     /// Addresses that mean that a name does not exist.
     pub bogus: Vec<Prefix>,
     /// For all clients.
-    pub without: Without,
+    pub without: FilteredFamilies,
 }
 
 /// The same, compiled.
 #[derive(Clone, Debug)]
 pub(super) struct ScreenSet {
     bogus: Arc<[u8]>,
-    pub without: Without,
+    pub without: FilteredFamilies,
 }
 
 impl ScreenSet {
@@ -66,7 +66,7 @@ impl ScreenSet {
 }
 
 /// A byte of 1 for each address of these.
-fn compile(prefixes: &[Prefix]) -> Vec<u8> {
+pub(super) fn compile(prefixes: &[Prefix]) -> Vec<u8> {
     if prefixes.is_empty() {
         return Vec::new();
     }
@@ -90,7 +90,7 @@ mod tests {
                 .map(|prefix| prefix.parse().expect("a prefix"));
             ScreenSet::of(&ScreenInput {
                 bogus: bogus.collect(),
-                without: Without::default(),
+                without: FilteredFamilies::default(),
             })
         };
         let some = set(&["192.0.2.0/24", "192.0.2.7", "0.0.0.0", "2001:db8::/32"]);

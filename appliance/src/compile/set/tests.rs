@@ -169,7 +169,7 @@ fn rebinding_is_allowed_to_named_and_to_routed_suffixes() {
         let set = build(input);
         let rebind = set.view().rebind;
         assert!(matches!(
-            rebind.inspect(rtype::A, &[10, 0, 0, 1]),
+            rebind.inspect(rtype::A, &[10, 0, 0, 1], None),
             Finding::Rebind(_)
         ));
         rebind.guards(&Labels::new(&name).expect("well-formed"))
@@ -213,6 +213,24 @@ fn text_and_compiled_lists_are_in_force_together() {
         ],
     );
     assert_eq!(set.listed_names(), 5);
+    let mut rules: Vec<_> = set
+        .list_rules()
+        .into_iter()
+        .map(|(file, purpose, rules)| {
+            let name = file.rsplit('/').next().map(str::to_owned);
+            (name.unwrap_or_default(), purpose, rules)
+        })
+        .collect();
+    rules.sort();
+    let expected = [
+        ("ads.txt", "block", 2),
+        ("allow.txt", "allow", 1),
+        ("mapped.list", "block", 2),
+    ];
+    assert_eq!(
+        rules,
+        expected.map(|(file, purpose, rules)| (file.into(), purpose, rules))
+    );
     input.lists.compiled = vec![compiled; COMPILED_MAX + 1];
     let error = PolicySet::build(&input, None, &mut Notes::default())
         .expect_err("too many")

@@ -8,7 +8,7 @@ use xdnsd_core::policy::view::{PAUSED, POLICIES_MAX, VIEWS_MAX, Views, number_of
 use xdnsd_core::policy::{Lists, LocalData, Policy, Rebind, Routes, Screen, Suffixes};
 
 use super::lists::{self, NamedList};
-use super::{COMPILED, ListsInput, PolicyInput, PolicySet, Without};
+use super::{COMPILED, FilteredFamilies, ListsInput, PolicyInput, PolicySet};
 use crate::compile::claims::Others;
 use crate::compile::local::{self, LocalInput};
 use crate::compile::prefix::Prefix;
@@ -37,7 +37,9 @@ pub struct ViewInput {
     /// True if records, hosts, leases and routes apply. Zones always do: without them their names do not exist.
     pub has_local_names: bool,
     /// Families of which no address is given there, besides those of all.
-    pub without: Without,
+    pub without: FilteredFamilies,
+    /// Whether DNS64 is for it; `None`: as for all.
+    pub dns64: Option<bool>,
 }
 
 impl ViewInput {
@@ -75,17 +77,17 @@ pub(super) struct ViewSet {
     /// `None`: those of the set.
     lists: Option<Arc<Vec<NamedList>>>,
     /// `None`: local data of the set, with its routes.
-    bare: Option<Bare>,
+    bare: Option<ViewWithoutLocalNames>,
 }
 
 /// Local data of a view without local names.
 #[derive(Clone, Debug)]
-struct Bare {
+struct ViewWithoutLocalNames {
     local: Arc<[u8]>,
     rebind_allowed: Arc<[u8]>,
 }
 
-impl Bare {
+impl ViewWithoutLocalNames {
     /// Zones alone, and no routes.
     fn build(input: &PolicyInput) -> Result<Self, Problem> {
         let zones = LocalInput {
@@ -116,7 +118,7 @@ pub(super) fn build(input: &PolicyInput, base: &[NamedList]) -> Result<Arc<[View
         } else {
             Some(Arc::default())
         };
-        let bare = (!view.has_local_names).then(|| Bare::build(input));
+        let bare = (!view.has_local_names).then(|| ViewWithoutLocalNames::build(input));
         Ok(ViewSet {
             input: view.clone(),
             lists,
@@ -215,6 +217,7 @@ impl PolicySet {
                 without_aaaa: without.aaaa,
                 ..base.screen
             },
+            dns64: self.dns64.view(view.input.dns64),
             ..base
         };
         let Some(bare) = &view.bare else {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use xdnsd_core::time::Instant;
 
-use super::{Change, LOOK_MS, Pace, What};
+use super::{Change, FileEvent, LOOK_MS, Pace};
 
 /// Time without a change after which a live or replaced file is read, in milliseconds.
 const QUIET_MS: u64 = 200;
@@ -110,10 +110,10 @@ impl Debounce {
     pub fn note(&mut self, now: Instant, change: &Change) {
         let was_open = self.is_open();
         match (change.pace, change.what) {
-            (Pace::Whole, What::Written) => {
+            (Pace::Whole, FileEvent::Written) => {
                 self.open.insert(change.file);
             }
-            (Pace::Whole, What::Closed | What::Replaced | What::Seen) => {
+            (Pace::Whole, FileEvent::Closed | FileEvent::Replaced | FileEvent::Seen) => {
                 self.open.remove(&change.file);
             }
             (Pace::Live, _) => {}
@@ -121,9 +121,11 @@ impl Debounce {
         let (quiet_ms, patience_ms) = match (change.pace, change.what) {
             _ if self.is_open() => (OPEN_MS, OPEN_PATIENCE_MS),
             (Pace::Live, _) => (QUIET_MS, LIVE_PATIENCE_MS),
-            (Pace::Whole, What::Replaced) => (QUIET_MS, CLOSED_PATIENCE_MS),
-            (Pace::Whole, What::Closed | What::Written) => (CLOSED_MS, CLOSED_PATIENCE_MS),
-            (Pace::Whole, What::Seen) => (SEEN_MS, CLOSED_PATIENCE_MS),
+            (Pace::Whole, FileEvent::Replaced) => (QUIET_MS, CLOSED_PATIENCE_MS),
+            (Pace::Whole, FileEvent::Closed | FileEvent::Written) => {
+                (CLOSED_MS, CLOSED_PATIENCE_MS)
+            }
+            (Pace::Whole, FileEvent::Seen) => (SEEN_MS, CLOSED_PATIENCE_MS),
         };
         // When the last of several writers has finished, the wait begins again.
         let before = self.waiting.filter(|_| !was_open || self.is_open());

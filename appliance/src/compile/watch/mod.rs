@@ -37,7 +37,7 @@ const LINKS_MAX: usize = 40;
 
 /// Parts of policy that use a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Users {
+pub struct FileUsers {
     /// Local data: a hosts file, or leases.
     pub local: bool,
     /// The image of names that are blocked.
@@ -46,7 +46,7 @@ pub struct Users {
     pub servers: bool,
 }
 
-impl Users {
+impl FileUsers {
     /// All parts.
     pub const ALL: Self = Self {
         local: true,
@@ -106,14 +106,14 @@ pub struct Watched {
     /// Path.
     pub path: PathBuf,
     /// Its users.
-    pub users: Users,
+    pub users: FileUsers,
     /// How it is written.
     pub pace: Pace,
 }
 
 /// What happened to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum FileEvent {
     /// It was written to, and its writer has it open.
     Written,
     /// It was made, or its writer has closed it.
@@ -128,9 +128,9 @@ enum What {
 #[derive(Clone, Debug)]
 pub struct Change {
     /// Users of the file.
-    pub users: Users,
+    pub users: FileUsers,
     pace: Pace,
-    what: What,
+    what: FileEvent,
     /// Identifies the file.
     file: u64,
 }
@@ -141,7 +141,7 @@ struct Interest {
     folder: PathBuf,
     /// Name in the folder; `None`: every file.
     name: Option<OsString>,
-    users: Users,
+    users: FileUsers,
     pace: Pace,
 }
 
@@ -244,7 +244,7 @@ impl Watcher {
                     changes.extend(
                         self.watched
                             .iter()
-                            .map(|watched| lost(watched, What::Closed)),
+                            .map(|watched| lost(watched, FileEvent::Closed)),
                     );
                     return changes;
                 }
@@ -257,7 +257,7 @@ impl Watcher {
             changes.extend(
                 self.watched
                     .iter()
-                    .map(|watched| lost(watched, What::Closed)),
+                    .map(|watched| lost(watched, FileEvent::Closed)),
             );
             return;
         }
@@ -283,7 +283,7 @@ impl Watcher {
         let pairs = self.watched.iter().zip(&self.grounds);
         let moved = pairs.filter(|(watched, before)| ground(&watched.path) != **before);
         moved
-            .map(|(watched, _)| lost(watched, What::Replaced))
+            .map(|(watched, _)| lost(watched, FileEvent::Replaced))
             .collect()
     }
 
@@ -298,7 +298,7 @@ impl Watcher {
             let now = sight(&self.watched[index].path);
             if now != *seen {
                 *seen = now;
-                changes.push(lost(&self.watched[index], What::Seen));
+                changes.push(lost(&self.watched[index], FileEvent::Seen));
             }
         }
         changes
@@ -355,7 +355,7 @@ impl Watcher {
 }
 
 /// A change of unknown details.
-fn lost(watched: &Watched, what: What) -> Change {
+fn lost(watched: &Watched, what: FileEvent) -> Change {
     Change {
         users: watched.users,
         pace: watched.pace,
@@ -364,13 +364,13 @@ fn lost(watched: &Watched, what: What) -> Change {
     }
 }
 
-fn what(mask: AddWatchFlags) -> What {
+fn what(mask: AddWatchFlags) -> FileEvent {
     if mask.contains(AddWatchFlags::IN_MODIFY) {
-        What::Written
+        FileEvent::Written
     } else if mask.intersects(AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_CREATE) {
-        What::Closed
+        FileEvent::Closed
     } else {
-        What::Replaced
+        FileEvent::Replaced
     }
 }
 

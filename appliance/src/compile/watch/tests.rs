@@ -9,7 +9,7 @@ use std::io::Write;
 
 const NOW: Instant = Instant::from_millis(1_000);
 
-fn watched(path: &Path, users: Users) -> Watched {
+fn watched(path: &Path, users: FileUsers) -> Watched {
     Watched {
         path: path.to_path_buf(),
         users,
@@ -18,17 +18,17 @@ fn watched(path: &Path, users: Users) -> Watched {
 }
 
 fn watch(path: &Path) -> Watcher {
-    let watcher = Watcher::new(vec![watched(path, Users::LOCAL)]);
+    let watcher = Watcher::new(vec![watched(path, FileUsers::LOCAL)]);
     assert!(watcher.by_time.is_empty(), "inotify has room");
     watcher
 }
 
-fn users(watcher: &mut Watcher) -> Users {
+fn users(watcher: &mut Watcher) -> FileUsers {
     // inotify queues an event before the system call that causes it returns.
     let changes = watcher.changes(NOW);
-    changes
-        .iter()
-        .fold(Users::default(), |users, change| users.with(change.users))
+    changes.iter().fold(FileUsers::default(), |users, change| {
+        users.with(change.users)
+    })
 }
 
 fn changed(watcher: &mut Watcher) -> bool {
@@ -143,22 +143,28 @@ fn a_symbolic_link_on_the_way() {
 fn each_file_has_its_users() {
     let folder = Folder::new();
     let (hosts, list) = (folder.write("hosts", "a"), folder.write("list", "a"));
-    let both = [watched(&hosts, Users::LOCAL), watched(&list, Users::LISTS)];
+    let both = [
+        watched(&hosts, FileUsers::LOCAL),
+        watched(&list, FileUsers::LISTS),
+    ];
     let mut watcher = Watcher::new(both.into());
     folder.write("list", "b");
-    assert_eq!(users(&mut watcher), Users::LISTS);
+    assert_eq!(users(&mut watcher), FileUsers::LISTS);
     folder.write("hosts", "b");
-    assert_eq!(users(&mut watcher), Users::LOCAL);
+    assert_eq!(users(&mut watcher), FileUsers::LOCAL);
     folder.write("hosts", "c");
     folder.write("list", "c");
-    assert_eq!(users(&mut watcher), Users::LOCAL.with(Users::LISTS));
+    assert_eq!(users(&mut watcher), FileUsers::LOCAL.with(FileUsers::LISTS));
 }
 
 #[test]
 fn a_lost_event_counts_as_every_event() {
     let folder = Folder::new();
     let (hosts, list) = (folder.write("hosts", "a"), folder.write("list", "a"));
-    let both = [watched(&hosts, Users::LOCAL), watched(&list, Users::LISTS)];
+    let both = [
+        watched(&hosts, FileUsers::LOCAL),
+        watched(&list, FileUsers::LISTS),
+    ];
     let mut watcher = Watcher::new(both.into());
     let most: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events")
         .expect("a limit")
@@ -169,7 +175,7 @@ fn a_lost_event_counts_as_every_event() {
     for number in 0..=most {
         drop(File::create(folder.path().join(["x", "y"][number % 2])).expect("made"));
     }
-    assert_eq!(users(&mut watcher), Users::LOCAL.with(Users::LISTS));
+    assert_eq!(users(&mut watcher), FileUsers::LOCAL.with(FileUsers::LISTS));
 }
 
 /// As if all instances or watches were in use.
@@ -178,7 +184,10 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     let folder = Folder::new();
     let (list, hosts) = (folder.write("list", "a"), folder.path().join("hosts.d"));
     fs::create_dir(&hosts).expect("made");
-    let both = vec![watched(&list, Users::LISTS), watched(&hosts, Users::LOCAL)];
+    let both = vec![
+        watched(&list, FileUsers::LISTS),
+        watched(&hosts, FileUsers::LOCAL),
+    ];
     let mut watcher = Watcher::new(both);
     // A descriptor that is no inotify instance takes no watch, like one without room.
     watcher.inotify = None;
@@ -189,27 +198,35 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     let at = |millis| Instant::from_millis(millis);
     let look = |watcher: &mut Watcher, millis| {
         let changes = watcher.look(at(millis));
-        changes
-            .iter()
-            .fold(Users::default(), |users, change| users.with(change.users))
+        changes.iter().fold(FileUsers::default(), |users, change| {
+            users.with(change.users)
+        })
     };
     assert_eq!(watcher.deadline(), Some(at(0)), "not looked at yet");
-    assert_eq!(look(&mut watcher, 0), Users::default(), "nothing happened");
+    assert_eq!(
+        look(&mut watcher, 0),
+        FileUsers::default(),
+        "nothing happened"
+    );
     assert_eq!(watcher.deadline(), Some(at(LOOK_MS)));
     folder.write("list", "longer");
-    assert_eq!(look(&mut watcher, LOOK_MS - 1), Users::default(), "not yet");
-    assert_eq!(look(&mut watcher, LOOK_MS), Users::LISTS);
+    assert_eq!(
+        look(&mut watcher, LOOK_MS - 1),
+        FileUsers::default(),
+        "not yet"
+    );
+    assert_eq!(look(&mut watcher, LOOK_MS), FileUsers::LISTS);
     fs::write(hosts.join("a"), "x").expect("written");
-    assert_eq!(look(&mut watcher, 2 * LOOK_MS), Users::LOCAL);
+    assert_eq!(look(&mut watcher, 2 * LOOK_MS), FileUsers::LOCAL);
     fs::write(hosts.join("a"), "longer").expect("written");
-    assert_eq!(look(&mut watcher, 3 * LOOK_MS), Users::LOCAL);
+    assert_eq!(look(&mut watcher, 3 * LOOK_MS), FileUsers::LOCAL);
     fs::remove_file(&list).expect("removed");
     fs::remove_dir_all(&hosts).expect("removed");
     assert_eq!(
         look(&mut watcher, 4 * LOOK_MS),
-        Users::LOCAL.with(Users::LISTS)
+        FileUsers::LOCAL.with(FileUsers::LISTS)
     );
-    assert_eq!(look(&mut watcher, 5 * LOOK_MS), Users::default());
+    assert_eq!(look(&mut watcher, 5 * LOOK_MS), FileUsers::default());
     watcher.tell(Some(Errno::EMFILE));
     let trouble = watcher.take_trouble().expect("said");
     assert!(
@@ -223,12 +240,12 @@ fn what_inotify_has_no_room_for_is_looked_at_by_time() {
     watcher.changes(at(10_000_000));
     assert!(watcher.by_time.is_empty() && watcher.inotify.is_some());
     folder.write("list", "back");
-    assert_eq!(users(&mut watcher), Users::LISTS);
+    assert_eq!(users(&mut watcher), FileUsers::LISTS);
 }
 
-fn change(pace: Pace, what: What, file: u64) -> Change {
+fn change(pace: Pace, what: FileEvent, file: u64) -> Change {
     Change {
-        users: Users::LOCAL,
+        users: FileUsers::LOCAL,
         pace,
         what,
         file,
@@ -238,7 +255,7 @@ fn change(pace: Pace, what: What, file: u64) -> Change {
 #[test]
 fn a_live_file_is_read_after_quiet_or_when_patience_ends() {
     let at = Instant::from_millis;
-    let lease = change(Pace::Live, What::Written, 1);
+    let lease = change(Pace::Live, FileEvent::Written, 1);
     let mut debounce = Debounce::default();
     assert_eq!(
         (debounce.deadline(), debounce.take_due(at(1_000))),
@@ -269,8 +286,8 @@ fn a_live_file_is_read_after_quiet_or_when_patience_ends() {
 #[test]
 fn a_whole_file_is_read_when_its_writer_has_closed_it() {
     let at = Instant::from_millis;
-    let [written, closed, replaced] =
-        [What::Written, What::Closed, What::Replaced].map(|what| change(Pace::Whole, what, 1));
+    let [written, closed, replaced] = [FileEvent::Written, FileEvent::Closed, FileEvent::Replaced]
+        .map(|what| change(Pace::Whole, what, 1));
     let mut debounce = Debounce::default();
     // Twenty seconds of `cp`, with pauses.
     for millis in (1_000..21_000).step_by(5_000) {
@@ -297,7 +314,7 @@ fn a_whole_file_is_read_when_its_writer_has_closed_it() {
     assert!(debounce.take_due(at(200_200)));
     // A change of a lease does not read half of a hosts file.
     debounce.note(at(300_000), &written);
-    debounce.note(at(300_100), &change(Pace::Live, What::Written, 2));
+    debounce.note(at(300_100), &change(Pace::Live, FileEvent::Written, 2));
     assert!(!debounce.take_due(at(310_000)));
     // A writer that never closes the file.
     assert!(debounce.take_due(at(300_100 + OPEN_MS)));

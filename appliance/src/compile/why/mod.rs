@@ -189,7 +189,7 @@ impl Explainer<'_> {
             };
             let decision = self.policy.decide(&labels, qtype);
             let Decision::Local(Local::Alias(alias)) = decision else {
-                return self.decided(&labels, qtype, decision);
+                return self.translated(&labels, qtype, decision);
             };
             self.tell_record(given(labels.name(), rtype::CNAME, &alias.record));
             *name = alias.target.to_vec();
@@ -198,8 +198,26 @@ impl Explainer<'_> {
         Handling::Endless
     }
 
+    /// Like [`decided`](Self::decided), after DNS64 has had its say: the name of an address that DNS64 has made is decided as that of its IPv4 address.
+    fn translated(&mut self, name: &Labels<'_>, qtype: u16, decision: Decision<'_>) -> Handling {
+        let may_be = decision.may_be_translated();
+        if may_be && self.tell_discovery(name, qtype) {
+            return Handling::Local;
+        }
+        let v4 = may_be.then(|| self.tell_v4_name(name, qtype)).flatten();
+        let Some(name) = v4.as_deref().and_then(Labels::new) else {
+            return self.decided(name, qtype, decision);
+        };
+        let decision = self.policy.decide(&name, qtype);
+        self.decided(&name, qtype, decision)
+    }
+
     fn decided(&mut self, name: &Labels<'_>, qtype: u16, decision: Decision<'_>) -> Handling {
         match decision {
+            Decision::Local(Local::Nodata { .. }) if qtype == rtype::ANY => {
+                self.tell_other_types(name);
+                Handling::Any
+            }
             Decision::Local(local) => {
                 self.tell_local(name, local);
                 Handling::Local
@@ -232,6 +250,7 @@ impl Explainer<'_> {
                 self.tell_route(name, qtype, group);
                 self.tell_rebind(name);
                 self.tell_screen(qtype);
+                self.tell_dns64(qtype);
                 Handling::Forwarded
             }
         }

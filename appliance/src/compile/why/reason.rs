@@ -7,7 +7,7 @@ use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::list::Rank;
 use xdnsd_core::policy::rebind::Ranges;
 use xdnsd_core::policy::view::VIEWS_MAX;
-use xdnsd_core::policy::{Action, Blocked, DEFAULT_GROUP, Labels, Local, Special};
+use xdnsd_core::policy::{Action, Blocked, DEFAULT_GROUP, Labels, Local, Special, Translated};
 
 use super::{Explainer, file, given};
 use crate::compile::Prefix;
@@ -48,6 +48,8 @@ pub enum PolicyPart {
     Rebind,
     /// What of upstream's answers is not passed on.
     Answers,
+    /// IPv6 addresses made of IPv4 ones.
+    Dns64,
 }
 
 impl PolicyPart {
@@ -69,6 +71,7 @@ impl PolicyPart {
             Self::Route => "route",
             Self::Rebind => "rebind",
             Self::Answers => "answers",
+            Self::Dns64 => "dns64",
         }
     }
 }
@@ -129,6 +132,8 @@ pub enum PolicyValue {
     WithoutA,
     /// Whether IPv6 addresses are.
     WithoutAaaa,
+    /// The prefix of addresses that DNS64 makes.
+    Dns64,
 }
 
 /// A key of a view.
@@ -148,6 +153,8 @@ pub enum ViewKey {
     WithoutA,
     /// Whether IPv6 addresses are.
     WithoutAaaa,
+    /// Whether DNS64 makes some for it.
+    Dns64,
 }
 
 /// Statement of one source.
@@ -276,7 +283,7 @@ impl Explainer<'_> {
     }
 
     /// Adds the records by which a name exists without the type in question.
-    fn tell_other_types(&mut self, name: &Labels<'_>) {
+    pub(super) fn tell_other_types(&mut self, name: &Labels<'_>) {
         let local = self.policy.local;
         for rtype in rdata::known_types() {
             if let Local::Records(mut records) = local.lookup(name, rtype)
@@ -356,7 +363,7 @@ impl Explainer<'_> {
         let servers = self.set.servers().iter();
         let servers: Vec<String> = servers
             .filter(|server| u16::from(server.group) == group)
-            .map(|server| device::written(server.address))
+            .map(|server| device::written_server(server.to))
             .collect();
         let what = format!("group `{shown}`: {}", servers.join(", "));
         let route = self.policy.route(name, qtype);
@@ -419,6 +426,41 @@ impl Explainer<'_> {
         }
     }
 
+    /// What is made of addresses in the answer of an upstream server.
+    pub(super) fn tell_dns64(&mut self, qtype: u16) {
+        if self.policy.translation(translated(qtype)).is_some() {
+            let what = "without IPv6 addresses, some are made of the IPv4 ones";
+            self.tell_made(what);
+        }
+    }
+
+    /// True if the question is how a client learns the prefix.
+    pub(super) fn tell_discovery(&mut self, name: &Labels<'_>, qtype: u16) -> bool {
+        let is_it = self.policy.discovered(name, translated(qtype)).is_some();
+        if is_it {
+            self.tell_made("clients learn the prefix by this name");
+        }
+        is_it
+    }
+
+    /// The name that is asked for in place of that of an address that DNS64 has made.
+    pub(super) fn tell_v4_name(&mut self, name: &Labels<'_>, qtype: u16) -> Option<Vec<u8>> {
+        let found = self.policy.translated_name(name, translated(qtype))?;
+        let shown = crate::compile::name::display(found.as_wire());
+        self.tell_made(format!("the address is made of that of {shown}"));
+        Some(found.as_wire().to_vec())
+    }
+
+    fn tell_made(&mut self, what: impl Into<String>) {
+        let own = self.view.filter(|(_, view)| view.dns64.is_some());
+        let value = own.map_or(PolicyValue::Dns64, |(view, _)| PolicyValue::View {
+            view,
+            key: ViewKey::Dns64,
+        });
+        let place = (self.place_of)(value);
+        self.tell(PolicyPart::Dns64, what, Some(place));
+    }
+
     pub(super) fn tell_rebind(&mut self, name: &Labels<'_>) {
         let rebind = &self.input.rebind;
         if rebind.ranges == Ranges::NONE {
@@ -440,6 +482,15 @@ impl Explainer<'_> {
             "private addresses are let through",
             place,
         );
+    }
+}
+
+/// A question of a client that does not validate by itself.
+const fn translated(qtype: u16) -> Translated {
+    Translated {
+        qtype,
+        dnssec_ok: false,
+        checking_disabled: false,
     }
 }
 

@@ -1,3 +1,4 @@
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::*;
@@ -8,10 +9,13 @@ use crate::compile::lists::ListPurpose;
 use crate::compile::local::{LeaseFile, LocalInput};
 use crate::compile::name;
 use crate::compile::routes::RouteInput;
-use crate::compile::set::{ListsInput, RebindInput};
+use crate::compile::set::{Dns64Input, ListsInput, RebindInput, ViewInput};
 use crate::compile::{Notes, PolicySet};
 use crate::testing::Folder;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
+use xdnsd_core::policy::rebind::Ranges;
+use xdnsd_core::policy::special::SpecialUse;
+use xdnsd_core::policy::{Kinds, TranslationPrefix};
 
 /// A policy in which every source has a statement.
 fn input(folder: &Folder) -> PolicyInput {
@@ -43,7 +47,7 @@ fn input(folder: &Folder) -> PolicyInput {
                 path: lease,
                 format: LeaseFormat::Dnsmasq,
             }],
-            zones: vec!["lan".into()],
+            zones: vec!["lan".into(), "localhost".into()],
             search_domain: Some("lan".into()),
             forward_plain_names: false,
             ..LocalInput::default()
@@ -70,7 +74,7 @@ fn input(folder: &Folder) -> PolicyInput {
 
 fn server(address: &str, group: u8) -> UpstreamConfig {
     UpstreamConfig {
-        address: address.parse().expect("an address"),
+        to: address.parse::<SocketAddr>().expect("an address").into(),
         group,
         trusted: false,
         edns: true,
@@ -151,6 +155,11 @@ fn what_is_answered_here_is_traced_to_who_says_it() {
                 "record: nas.lan. 1;  Record(1)",
                 "zone: lan. has no record of this type;  Zone(0)",
             ],
+        ),
+        ("nas.lan 255", &["Any", "record: nas.lan. 1;  Record(1)"]),
+        (
+            "no.lan 255",
+            &["Local", "zone: lan. has no such name;  Zone(0)"],
         ),
         (
             "no.lan",
@@ -290,6 +299,69 @@ fn a_client_that_is_not_answered_ends_it() {
         of("2001:db8::1"),
         ["Refused", "access: 2001:db8::1 is refused;  OtherClients"]
     );
+}
+
+/// 8.8.4.4 and 10.0.0.1 below 2001:db8:64::/96.
+const MADE: &str = "4.0.4.0.8.0.8.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.8.b.d.0.1.0.0.2.ip6.arpa 12";
+const MADE_HERE: &str =
+    "1.0.0.0.0.0.a.0.0.0.0.0.0.0.0.0.0.0.0.0.4.6.0.0.8.b.d.0.1.0.0.2.ip6.arpa 12";
+
+#[test]
+fn what_dns64_makes_is_traced_to_who_has_it() {
+    let folder = Folder::new();
+    let prefix = TranslationPrefix::new("2001:db8:64::".parse().expect("an address"), 96);
+    let base = PolicyInput {
+        lists: ListsInput::default(),
+        rebind: RebindInput {
+            ranges: Ranges::NONE,
+            ..RebindInput::default()
+        },
+        special: Kinds::NONE.with(SpecialUse::PrivateReverse),
+        ..input(&folder)
+    };
+    let with = |is_for_all, own| PolicyInput {
+        dns64: Dns64Input {
+            prefix,
+            is_for_all,
+            exclude: Vec::new(),
+        },
+        views: vec![ViewInput {
+            name: "guests".into(),
+            clients: vec!["10.66.0.0/16".parse().expect("a prefix")],
+            has_local_names: true,
+            dns64: own,
+            ..ViewInput::default()
+        }],
+        ..base.clone()
+    };
+    let made = |place: &str| {
+        format!("dns64: without IPv6 addresses, some are made of the IPv4 ones;  {place}")
+    };
+    let of_all = with(true, None);
+    let route = TO_DEFAULT.to_owned();
+    let aaaa = explained(&of_all, &folder, "www.example 28");
+    assert_eq!(aaaa, ["Forwarded".into(), route.clone(), made("Dns64")]);
+    let a = explained(&of_all, &folder, "www.example 1");
+    assert_eq!(a, ["Forwarded".into(), route.clone()]);
+    let v4 =
+        |name: &str| format!("dns64: the address is made of that of {name}.in-addr.arpa.;  Dns64");
+    let forwarded = explained(&of_all, &folder, MADE);
+    assert_eq!(
+        forwarded,
+        ["Forwarded".into(), v4("4.4.8.8"), route.clone()]
+    );
+    let here = explained(&of_all, &folder, MADE_HERE);
+    let special = "special: 10.in-addr.arpa. is of the family `private-reverse`;  Special";
+    assert_eq!(here, ["Special".into(), v4("1.0.0.10"), special.into()]);
+    let discovery = explained(&of_all, &folder, "ipv4only.arpa 28");
+    let learned = "dns64: clients learn the prefix by this name;  Dns64";
+    assert_eq!(discovery, ["Local", learned]);
+    let by_view = with(false, Some(true));
+    let guest = explained(&by_view, &folder, "www.example 28 10.66.0.1");
+    let own = made("View { view: 0, key: Dns64 }");
+    assert_eq!(guest.last(), Some(&own));
+    let other = explained(&by_view, &folder, "www.example 28 10.1.0.1");
+    assert_eq!(other.last(), Some(&route));
 }
 
 /// The list in force differs from the file by now: the file is named, without a line.

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod protect;
+mod routes;
 mod servers;
 
 use std::collections::BTreeSet;
@@ -12,16 +13,18 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
 use nix::sys::socket::{LinkAddr, SockaddrStorage};
-use xdnsd_core::policy::on_link::{Carried, Network};
+use xdnsd_core::forward::via::Destination;
+use xdnsd_core::policy::on_link::{Network, VlanDevice};
 
 use super::Config;
 use super::error::{ConfigText, Errors};
 use super::schema::Interface;
-use super::types::UpstreamServer;
+use super::server::UpstreamServer;
 use crate::compile::set::Links;
 use crate::os::bridge::{self as bridges, Bridge, Port};
 
 pub use bridge::{Member, PortRest};
+pub use routes::Forwarding;
 
 /// The kernel's list of VLAN devices. Absent without VLAN support.
 const VLAN_LIST: &str = "/proc/net/vlan/config";
@@ -34,6 +37,8 @@ const IFA_F_DADFAILED: u8 = 0x08;
 const IFA_F_TENTATIVE: u8 = 0x40;
 /// The kernel's settings for IPv4, by device.
 const IPV4_SETTINGS: &str = "/proc/sys/net/ipv4/conf";
+/// Name of the loopback device on every machine.
+const LOOPBACK: &str = "lo";
 /// The kernel's list of devices.
 const DEVICES: &str = "/sys/class/net";
 
@@ -65,6 +70,8 @@ pub struct Device {
     /// True if the kernel drops IPv4 packets from it if the route back to their source is by another device (RFC 3704 section
     /// 2.2).
     pub is_strict: bool,
+    /// What the kernel forwards of what comes from it.
+    pub forwarding: Forwarding,
 }
 
 /// Network devices of this machine, at one moment.
@@ -101,6 +108,17 @@ impl Endpoint {
     }
 }
 
+/// A server that a file names and that is not asked, now or ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Index of its group in [`Config::upstreams`].
+    pub group: usize,
+    /// `None`: several, beyond the maximum.
+    pub server: Option<UpstreamServer>,
+    /// Why.
+    pub problem: String,
+}
+
 /// The part of the config that this machine can serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -110,8 +128,10 @@ pub struct Plan {
     pub missing: Errors,
     /// Items that are served as configured, but are implausible.
     pub doubts: Errors,
+    /// Servers of files that are not asked.
+    pub left_out: Vec<LeftOut>,
     /// Servers of each group of [`Config::upstreams`].
-    pub servers: Vec<Vec<SocketAddr>>,
+    pub servers: Vec<Vec<Destination>>,
     /// Facts about clients from the devices: martian sources, and which clients are neighbours.
     pub links: Links,
 }
@@ -131,6 +151,7 @@ impl Devices {
                 Device {
                     port_of: port_of(Path::new(DEVICES), &name),
                     is_strict: is_strict(&name),
+                    forwarding: Forwarding::of(&name),
                     name,
                     index: named.index(),
                     ..Device::default()
@@ -407,11 +428,11 @@ fn vlan_devices(list: &str) -> impl Iterator<Item = (&str, u16, &str)> {
 
 impl Config {
     /// Devices of endpoints whose frames arrive by other devices.
-    fn carried(&self, endpoints: &[Endpoint]) -> Vec<Carried> {
-        let mut carried: Vec<Carried> = Vec::new();
+    fn carried(&self, endpoints: &[Endpoint]) -> Vec<VlanDevice> {
+        let mut carried: Vec<VlanDevice> = Vec::new();
         for endpoint in endpoints {
             let section = &self.interfaces[endpoint.interface];
-            let one = Carried {
+            let one = VlanDevice {
                 carrier: endpoint.ifindex,
                 vlans: [section.vlan, section.inner_vlan],
                 device: endpoint.device_ifindex,
@@ -461,8 +482,10 @@ impl Config {
                 .networks
                 .extend(networks.map(|network| (device, network)));
         }
-        plan.servers = servers::all(&mut source, self, devices, found, &plan.endpoints);
+        (plan.servers, plan.left_out) =
+            servers::all(&mut source, self, devices, found, &plan.endpoints);
         protect::check(&mut source, self, devices, &plan.endpoints);
+        routes::check(&mut source, self, devices, &plan.endpoints);
         plan.missing = source.take_errors();
         plan.doubts = source.take_warnings();
         plan
@@ -496,9 +519,6 @@ fn views(
     }
     found
 }
-
-/// Name of the loopback device on every machine.
-const LOOPBACK: &str = "lo";
 
 /// True if the kernel takes an address for local although no device has it: all of a network of IPv4 in which the loopback
 /// device has an address, except its first and its last.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
+use std::net::IpAddr;
 
 use xdnsd_core::limits;
 
@@ -9,11 +10,14 @@ use super::lines::Line;
 use super::taken::{Blocked, Draft, Group, Served};
 use crate::config::written::quoted;
 use crate::config::{Devices, UpstreamServer};
+use crate::text;
 
 /// Where dnsmasq looks for servers, and DHCP's leases, where no option says so.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LEASES: &str = "/var/lib/misc/dnsmasq.leases";
 const HOSTS: &str = "/etc/hosts";
+/// How what is said of every file ends.
+pub const SEE_SPECIAL: &str = "see local.special";
 
 impl Draft {
     /// Adds both.
@@ -42,6 +46,20 @@ impl Draft {
                 .push(line.told("nothing is withheld without stop-dns-rebind"));
         }
         self.complete_served(devices);
+        self.list_special();
+    }
+
+    /// dnsmasq asks its servers for names that are special here, and for reverse names of private addresses without bogus-priv.
+    fn list_special(&mut self) {
+        let private = if self.answers_private {
+            ""
+        } else {
+            " and reverse names of private addresses (there is no bogus-priv)"
+        };
+        self.listed.push(format!(
+            "names of special use (home.arpa, test and more){private} are not asked upstream here unless a group of servers has \
+             their domain: {SEE_SPECIAL}"
+        ));
     }
 
     /// Domains with the same servers become one group: of servers there is a number that no config may exceed.
@@ -187,6 +205,7 @@ impl Draft {
     fn complete_served(&mut self, devices: &Devices) {
         let excepted = mem::take(&mut self.excepted);
         let is_excepted = |name: &str| excepted.iter().any(|(pattern, _)| is_meant(pattern, name));
+        self.serve_patterns(devices);
         let is_named = !self.served.is_empty();
         let named = mem::take(&mut self.served).into_iter();
         let (mut gone, kept): (Vec<Served>, Vec<Served>) =
@@ -197,12 +216,21 @@ impl Draft {
         self.listed.extend(lines.map(|line| line.told(why)));
         // An address goes before what is excepted.
         self.serve_addresses(devices);
+        let lo = self.served.iter_mut().find(|served| served.name == "lo");
+        if let Some(lo) = lo.filter(|_| is_named && !is_excepted("lo")) {
+            // It comes with the interfaces that are named, with all of its addresses.
+            lo.listen.clear();
+        }
         let further = if is_named {
             vec!["lo".to_owned()]
-        } else if self.served.is_empty() {
-            all_of(devices)
-        } else {
+        } else if !self.served.is_empty() {
             Vec::new()
+        } else if self.is_limited {
+            let why = "none of the interfaces that are named is here: lo alone is served";
+            self.listed.push(why.into());
+            vec!["lo".to_owned()]
+        } else {
+            all_of(devices)
         };
         let further = further.into_iter().map(|name| Served {
             name,
@@ -212,7 +240,7 @@ impl Draft {
             further.partition(|served| is_excepted(&served.name));
         gone.extend(out);
         let names: Vec<&str> = further.iter().map(|served| served.name.as_str()).collect();
-        if !is_named && !names.is_empty() {
+        if !self.is_limited && !names.is_empty() {
             self.listed.push(format!(
                 "no interface is named: these are served, of which those towards the Internet are to be taken out: {}",
                 names.join(", ")
@@ -228,7 +256,66 @@ impl Draft {
                 self.listed.push(line.told("is not served anyway"));
             }
         }
+        self.leave_out_own(devices);
         self.complete_sections(devices);
+    }
+
+    /// Leaves out servers at addresses that are served. A group that has none left falls with its domains.
+    fn leave_out_own(&mut self, devices: &Devices) {
+        let port = self.port.as_ref();
+        let port = port.map_or(UpstreamServer::PORT, |(port, _)| *port);
+        let mut own: HashSet<IpAddr> = HashSet::new();
+        for served in &self.served {
+            let of_device = devices.named(&served.name).into_iter();
+            let of_device = of_device.flat_map(|device| device.addresses.iter().copied());
+            if served.listen.is_empty() {
+                own.extend(of_device);
+            } else {
+                own.extend(served.listen.iter().map(|(address, _)| *address));
+            }
+        }
+        let is_own = |server: &UpstreamServer| {
+            server.zone.is_none() && server.port == port && own.contains(&server.addr)
+        };
+        let mut told: Vec<Line> = Vec::new();
+        for group in &mut self.groups {
+            group.servers.retain(|(server, line)| {
+                let is_own = server.parse().is_ok_and(|server| is_own(&server));
+                if is_own && told.iter().all(|known| known.place != line.place) {
+                    told.push(line.clone());
+                }
+                !is_own
+            });
+        }
+        self.groups
+            .retain(|group| !group.servers.is_empty() || group.resolv_file.is_some());
+        let why = "is at an address that is served here: it is left out";
+        self.listed.extend(told.iter().map(|line| line.told(why)));
+    }
+
+    /// Serves the interfaces of this machine that a pattern is for.
+    fn serve_patterns(&mut self, devices: &Devices) {
+        for (pattern, line) in mem::take(&mut self.patterns) {
+            let here = all_of(devices).into_iter();
+            let names: Vec<String> = here.filter(|name| is_meant(&pattern, name)).collect();
+            let what = match names.as_slice() {
+                [] => "no interface of this machine: write the interface's section".to_owned(),
+                names => names.join(", "),
+            };
+            self.listed
+                .push(line.told(&format!("{} is {what}", text::line(&pattern))));
+            for name in names {
+                // One that is named as well is there already, or comes with loopback.
+                let is_known = self.served.iter().any(|served| served.name == name);
+                if !is_known {
+                    self.served.push(Served {
+                        name,
+                        from: Some(line.clone()),
+                        ..Served::default()
+                    });
+                }
+            }
+        }
     }
 
     /// Serves the interfaces that have the addresses to listen on.

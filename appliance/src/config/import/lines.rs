@@ -1,11 +1,12 @@
 //! The lines of dnsmasq's configuration, with those of the files that it names.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::vec;
 
+use crate::config::foreign;
 use crate::os::files;
 use crate::text;
 
@@ -112,6 +113,8 @@ pub struct Lines {
     pub lines: Vec<Line>,
     /// What could not be followed.
     pub listed: Vec<String>,
+    /// The files that were read.
+    pub files: BTreeSet<String>,
     seen: HashSet<PathBuf>,
     /// The next one last: a file that is named stands in place of the line that names it. Each file is read once, so this has
     /// an end.
@@ -181,6 +184,14 @@ impl Lines {
             }
         };
         let written = String::from_utf8_lossy(&bytes);
+        let others = by.is_none().then(|| foreign::not_dnsmasqs(&bytes));
+        if let Some(what) = others.flatten() {
+            return Err(format!(
+                "{shown}: this {what}; {} is wanted here",
+                foreign::DNSMASQS
+            ));
+        }
+        self.files.insert(shown.clone());
         let lines = (1..).zip(written.lines()).filter_map(|(number, written)| {
             let (option, value) = option(written)?;
             Some(Line::new(format!("{shown}:{number}"), option, &value))

@@ -155,7 +155,6 @@ const LISTED: &[(&[&str], &str)] = &[
             "dns-rr",
             "synth-domain",
             "ipset",
-            "nftset",
             "connmark-allowlist",
             "connmark-allowlist-enable",
             "conntrack",

@@ -32,11 +32,16 @@ pub struct Imported {
 /// Translates these files, and those that they name, for a machine with these devices.
 ///
 /// # Errors
-/// One of them cannot be read.
+/// One of them cannot be read, or is not dnsmasq's for sure.
 pub fn import(paths: &[PathBuf], devices: &Devices) -> Result<Imported, String> {
-    let Lines { lines, listed, .. } = Lines::read(paths)?;
+    let Lines {
+        lines,
+        listed,
+        files,
+        ..
+    } = Lines::read(paths)?;
     let mut draft = Draft::default();
-    draft.listed.extend(listed);
+    (draft.listed, draft.files) = (listed, files);
     for line in &lines {
         if let Err(why) = draft.take(line) {
             draft.listed.push(line.told(&why));

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::taken::{Draft, Group, Served};
+use super::taken::{Draft, Group, NamesInSets, Served};
 use super::{Imported, Line};
 use crate::config::written::quoted;
 use crate::config::{CONFIG_BYTES_MAX, Config};
@@ -75,12 +75,6 @@ impl Output {
         if !group.name.is_empty() {
             self.of_block(format!("name = {}", quoted(&group.name)), None);
         }
-        let shown = |words: &[(String, Line)]| {
-            let words = words.iter();
-            words
-                .map(|(word, from)| (quoted(word), from.clone()))
-                .collect::<Vec<_>>()
-        };
         self.list("servers", &shown(&group.servers));
         if let Some((path, from)) = &group.resolv_file {
             self.of_block(format!("resolv_file = {}", quoted(path)), from.as_ref());
@@ -89,6 +83,14 @@ impl Output {
         if let Some(from) = &group.trusted {
             self.of_block("trusted = true".into(), Some(from));
         }
+    }
+
+    fn nft_sets(&mut self, NamesInSets { names, sets }: &NamesInSets) {
+        self.blocks += 1;
+        self.plain("");
+        self.of_block("[[nftset]]".into(), None);
+        self.list("names", &shown(names));
+        self.list("sets", &shown(sets));
     }
 
     /// A list of which each element may be refused; those around it stand.
@@ -118,6 +120,14 @@ impl Output {
     }
 }
 
+/// Texts as elements of a list.
+fn shown(texts: &[(String, Line)]) -> Vec<(String, Line)> {
+    let texts = texts.iter();
+    texts
+        .map(|(text, from)| (quoted(text), from.clone()))
+        .collect()
+}
+
 /// Writes it, without what is refused: that is listed.
 pub fn write(draft: Draft) -> Imported {
     let mut output = Output::default();
@@ -126,6 +136,7 @@ pub fn write(draft: Draft) -> Imported {
     output.plain("# `xdnsd reference` lists every key.");
     draft.served.iter().for_each(|served| output.served(served));
     draft.groups.iter().for_each(|group| output.group(group));
+    draft.nft_sets.iter().for_each(|sets| output.nft_sets(sets));
     for (section, keys) in draft.sections() {
         output.plain("");
         output.plain(format!("[{section}]"));

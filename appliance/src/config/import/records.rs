@@ -28,7 +28,14 @@ pub fn records(option: &str, parts: &[String]) -> Result<Vec<String>, String> {
             let alias = |name: &&str| format!("{name} {ttl}CNAME {target}");
             names.iter().map(alias).collect()
         }
-        "ptr-record" => vec![format!("{first} PTR {}", rest.first().ok_or_else(too_few)?)],
+        "ptr-record" => {
+            let target = rest.first().ok_or_else(too_few)?;
+            vec![format!(
+                "{} PTR {}",
+                in_one_word(first),
+                in_one_word(target)
+            )]
+        }
         "txt-record" => {
             // A record has one text at least.
             let texts = if rest.is_empty() { &[""][..] } else { rest };
@@ -58,9 +65,10 @@ fn hosts(parts: &[&str]) -> Result<Vec<String>, String> {
     };
     let ttl = ttl.map(|ttl| format!("{ttl} ")).unwrap_or_default();
     let is_address = |part: &&&str| part.parse::<IpAddr>().is_ok();
-    let (addresses, names): (Vec<&&str>, Vec<&&str>) = parts.iter().partition(is_address);
-    if names.is_empty() || addresses.is_empty() {
-        return Err("names and an address are wanted".into());
+    let parts = parts.iter().filter(|part| !part.is_empty());
+    let (addresses, names): (Vec<&&str>, Vec<&&str>) = parts.partition(is_address);
+    if addresses.is_empty() || names.is_empty() {
+        return Err("a name and an address are wanted".into());
     }
     let mut records = Vec::new();
     for name in names {
@@ -70,6 +78,11 @@ fn hosts(parts: &[&str]) -> Result<Vec<String>, String> {
         }
     }
     Ok(records)
+}
+
+/// A name with its blanks as `\032`: those of services have some (RFC 6763 section 4.1.1).
+fn in_one_word(name: &str) -> String {
+    name.replace(' ', "\\032")
 }
 
 /// A text in presentation format: `\DDD` is a byte (RFC 1035 section 5.1).

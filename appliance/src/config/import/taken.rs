@@ -9,7 +9,7 @@ use super::records::records;
 use crate::config::written::quoted;
 use crate::text;
 
-/// The most that the cache holds here.
+/// The most that the cache holds in the memory that it has by default.
 const ENTRIES_MAX: u64 = xdnsd_core::limits::CACHE_ENTRIES as u64;
 
 /// A value of a key, as TOML, and the line that it comes from.
@@ -41,6 +41,13 @@ pub struct Group {
     pub trusted: Option<Line>,
 }
 
+/// Names whose addresses go into sets.
+#[derive(Clone, Debug, Default)]
+pub struct NamesInSets {
+    pub names: Vec<(String, Line)>,
+    pub sets: Vec<(String, Line)>,
+}
+
 pub type Keys = Vec<(&'static str, Vec<KeyValue>)>;
 
 /// What the config is made of.
@@ -49,6 +56,7 @@ pub struct Draft {
     pub served: Vec<Served>,
     /// The first is for all names that no other is for.
     pub groups: Vec<Group>,
+    pub nft_sets: Vec<NamesInSets>,
     pub listed: Vec<String>,
     /// The files that it was read from.
     pub files: BTreeSet<String>,
@@ -59,6 +67,12 @@ pub struct Draft {
     routed: HashMap<String, usize>,
     /// Addresses to listen on, whose interfaces are to be found.
     pub(super) listen: Vec<(IpAddr, Line)>,
+    /// True if a line says what is served, whether it was understood or not.
+    pub(super) is_limited: bool,
+    /// Patterns of interfaces that are served.
+    pub(super) patterns: Vec<(String, Line)>,
+    /// True with `bogus-priv`.
+    pub(super) answers_private: bool,
     /// Interfaces that are not served.
     pub(super) excepted: Vec<(String, Line)>,
     pub(super) port: Option<(u16, Line)>,
@@ -101,9 +115,6 @@ impl Draft {
     /// # Errors
     /// It has no key, or says nothing that one can have: why.
     pub fn take(&mut self, line: &Line) -> Result<(), String> {
-        if let Some((file, _)) = line.place.rsplit_once(':') {
-            self.files.insert(file.to_owned());
-        }
         let parts = &line.parts;
         match line.option.as_str() {
             "except-interface" => {
@@ -111,11 +122,17 @@ impl Draft {
                 self.excepted.extend(names);
                 Ok(())
             }
-            "interface" => parts.iter().try_for_each(|name| self.interface(name, line)),
-            "listen-address" => parts.iter().try_for_each(|part| {
-                self.listen.push((address(part)?, line.clone()));
-                Ok(())
-            }),
+            "interface" => {
+                self.is_limited = true;
+                parts.iter().try_for_each(|name| self.interface(name, line))
+            }
+            "listen-address" => {
+                self.is_limited = true;
+                parts.iter().try_for_each(|part| {
+                    self.listen.push((address(part)?, line.clone()));
+                    Ok(())
+                })
+            }
             "port" => self.port(line),
             "server" | "local" => self.server(line),
             "rev-server" => self.reverse_server(line),
@@ -131,6 +148,7 @@ impl Draft {
                 self.services.push(line.clone());
                 Ok(())
             }
+            "nftset" => self.nft_sets(line),
             "rebind-domain-ok" => match domains(&line.value) {
                 names if names.is_empty() => Err("a domain is missing".into()),
                 names => {
@@ -151,6 +169,10 @@ impl Draft {
         match line.option.as_str() {
             "no-resolv" => self.without_resolv = Some(line.clone()),
             "no-hosts" => self.without_hosts = true,
+            "bogus-priv" => {
+                self.answers_private = true;
+                return self.setting(line);
+            }
             "proxy-dnssec" => self.default_group().trusted = Some(line.clone()),
             "stop-dns-rebind" => self.guards = Some(line.clone()),
             "rebind-localhost-ok" => self.localhost_may = Some(line.clone()),
@@ -177,7 +199,9 @@ impl Draft {
                 self.set("cache", "entries", entries.min(ENTRIES_MAX), line);
                 if entries > ENTRIES_MAX {
                     return Err(format!(
-                        "{entries} became {ENTRIES_MAX}, the most that is kept here"
+                        "{entries} became {ENTRIES_MAX}, the most that fits into the memory of the default; up to {} with \
+                         memory.mib, see `xdnsd memory`",
+                        xdnsd_core::limits::CACHE_ENTRIES_MAX
                     ));
                 }
             }
@@ -277,6 +301,10 @@ impl Draft {
     }
 
     fn interface(&mut self, name: &str, line: &Line) -> Result<(), String> {
+        if name.ends_with('*') {
+            self.patterns.push((name.to_owned(), line.clone()));
+            return Ok(());
+        }
         if name.contains(['*', ':']) {
             return Err(format!(
                 "{}: each interface is named here, as `ip link` shows it",
@@ -314,7 +342,7 @@ impl Draft {
     /// `SERVER`, `/DOMAIN/…/SERVER`, `/DOMAIN/`, `/DOMAIN/#`: the default group.
     fn server(&mut self, line: &Line) -> Result<(), String> {
         let Some(rest) = line.value.strip_prefix('/') else {
-            let server = server(&line.value)?;
+            let server = self.server_of(&line.value, line);
             self.default_group().servers.push((server, line.clone()));
             return Ok(());
         };
@@ -328,7 +356,7 @@ impl Draft {
                     .into(),
             );
         }
-        if domains.contains(&"#") {
+        if domains.contains(&"#") && ["", "#"].contains(&to) {
             return Err("all names belong to the group without domains".into());
         }
         match to {
@@ -346,8 +374,13 @@ impl Draft {
                 }
             }
             to => {
-                let server = server(to)?;
+                let server = self.server_of(to, line);
                 for name in domains {
+                    if name == "#" {
+                        let server = (server.clone(), line.clone());
+                        self.default_group().servers.push(server);
+                        continue;
+                    }
                     let name = self.with_itself(name, line);
                     self.route(name, &server, line);
                 }
@@ -370,9 +403,19 @@ impl Draft {
         let [network, to] = line.parts.as_slice() else {
             return Err("an address and a server are wanted".into());
         };
-        let to = server(to)?;
+        let to = self.server_of(to, line);
         self.route(network, &to, line);
         Ok(())
+    }
+
+    /// A server as it is written here.
+    fn server_of(&mut self, text: &str, line: &Line) -> String {
+        let (server, has_source_port) = server(text);
+        if has_source_port {
+            let why = "each question has a random port of its own, see forward.upstream_ports";
+            self.listed.push(line.told(why));
+        }
+        server
     }
 
     /// One more server for a domain.
@@ -473,6 +516,26 @@ impl Draft {
         }
     }
 
+    /// `/NAME/…/SET,…`. The name `#` stands for all.
+    fn nft_sets(&mut self, line: &Line) -> Result<(), String> {
+        let Some((names, sets)) = line.value.rsplit_once('/') else {
+            return Err("a domain is missing".into());
+        };
+        let sets = sets.split(',').map(str::trim);
+        let sets: Vec<_> = sets.filter(|set| !set.is_empty()).collect();
+        let names = domains(names);
+        if names.is_empty() || sets.is_empty() {
+            return Err("a domain or a set is missing".into());
+        }
+        let from_here = |text: &str| (text.to_owned(), line.clone());
+        let name = |name: &String| from_here(if name == "#" { "." } else { name });
+        self.nft_sets.push(NamesInSets {
+            names: names.iter().map(name).collect(),
+            sets: sets.into_iter().map(from_here).collect(),
+        });
+        Ok(())
+    }
+
     pub(super) fn record(&mut self, line: &Line, parts: &[String]) -> Result<(), String> {
         for record in records(&line.option, parts)? {
             self.add("local", "records", quoted(&record), line);
@@ -503,18 +566,29 @@ fn domains(value: &str) -> Vec<String> {
     names.map(|name| plain(name).to_owned()).collect()
 }
 
-/// `ADDRESS[%ZONE][#PORT]`.
-fn server(text: &str) -> Result<String, String> {
-    if text.contains('@') {
-        return Err("a server is asked by the way that the routes say".into());
-    }
-    let (host, port) = match text.split_once('#') {
-        Some((host, port)) => (host, Some(port)),
+/// `ADDRESS[%ZONE][#PORT][@INTERFACE][@SOURCE[#PORT]]`, and whether the source has a port.
+fn server(text: &str) -> (String, bool) {
+    let (server, way) = match text.split_once('@') {
+        Some((server, way)) => (server, Some(way)),
         None => (text, None),
     };
-    Ok(match port {
+    let (host, port) = match server.split_once('#') {
+        Some((host, port)) => (host, Some(port)),
+        None => (server, None),
+    };
+    let mut written = match port {
         None => host.to_owned(),
         Some(port) if host.contains(':') => format!("[{host}]:{port}"),
         Some(port) => format!("{host}:{port}"),
-    })
+    };
+    let Some(way) = way else {
+        return (written, false);
+    };
+    let (way, source_port) = match way.split_once('#') {
+        Some((way, port)) => (way, Some(port)),
+        None => (way, None),
+    };
+    written.push('@');
+    written += way;
+    (written, source_port.is_some_and(|port| port != "0"))
 }

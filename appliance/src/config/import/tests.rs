@@ -20,7 +20,7 @@ fn devices() -> Devices {
     ])
 }
 
-/// The file's name is taken out of what is listed.
+/// The file's name is taken out of what is listed, and so is what is listed for every file.
 fn imported(written: &str) -> Imported {
     let folder = Folder::new();
     let file = folder.write("dnsmasq.conf", written);
@@ -29,7 +29,11 @@ fn imported(written: &str) -> Imported {
     let here = format!("{}/dnsmasq.conf:", folder.path().display());
     Imported {
         config: config.replace(&here[..here.len() - 1], "FILE"),
-        listed: listed.iter().map(|line| line.replace(&here, "")).collect(),
+        listed: listed
+            .iter()
+            .filter(|line| !line.ends_with(complete::SEE_SPECIAL))
+            .map(|line| line.replace(&here, ""))
+            .collect(),
     }
 }
 
@@ -123,6 +127,19 @@ const TRANSLATED: &[(&str, &str)] = &[
         "servers = [ \"[2001:db8::1]:5353\", ]",
     ),
     ("server=fe80::1%wan0", "servers = [ \"fe80::1%wan0\", ]"),
+    ("server=192.0.2.1@wan0", "servers = [ \"192.0.2.1@wan0\", ]"),
+    (
+        "server=192.0.2.1#5353@198.51.100.7#0",
+        "servers = [ \"192.0.2.1:5353@198.51.100.7\", ]",
+    ),
+    (
+        "server=/corp.example/2001:db8::1#5353@wan0@2001:db8::7",
+        "servers = [ \"[2001:db8::1]:5353@wan0@2001:db8::7\", ]",
+    ),
+    (
+        "rev-server=10.1.0.0/16,192.0.2.1@wan0",
+        "servers = [ \"192.0.2.1@wan0\", ]",
+    ),
     (
         "server=/corp.example/x.example/192.0.2.1\nserver=/corp.example/192.0.2.2",
         "name = \"corp.example\" servers = [ \"192.0.2.1\", \"192.0.2.2\", ] domains = [ \"corp.example\", ] \
@@ -185,6 +202,10 @@ const TRANSLATED: &[(&str, &str)] = &[
         "\"2.1.168.192.in-addr.arpa PTR nas.lan\",",
     ),
     (
+        "ptr-record=_http._tcp.lan,\"New Employee Page._http._tcp.lan\"",
+        "\"_http._tcp.lan PTR New\\\\032Employee\\\\032Page._http._tcp.lan\",",
+    ),
+    (
         "txt-record=a.lan,\"v=1, \\\"x\\\"\",y",
         "\"a.lan TXT \\\"v=1, \\\\\\\"x\\\\\\\"\\\" \\\"y\\\"\",",
     ),
@@ -237,6 +258,11 @@ const TRANSLATED: &[(&str, &str)] = &[
         "filter-A\nfilter-AAAA",
         "filter_a = true filter_aaaa = true",
     ),
+    (
+        "nftset=/vpn.example/.x.example/4#inet#fw4#vpn4, 6#inet#fw4#vpn6\nnftset=/#/t#all",
+        "[[nftset]] names = [ \"vpn.example\", \"x.example\", ] sets = [ \"4#inet#fw4#vpn4\", \"6#inet#fw4#vpn6\", ] \
+             [[nftset]] names = [ \".\", ] sets = [ \"t#all\", ]",
+    ),
     ("cache-size=0", "entries = 0"),
     ("no-negcache", "negative_max_ttl = 0"),
     (
@@ -257,6 +283,51 @@ fn options_become_keys() {
     assert!(!imported("no-hosts\n").config.contains("/etc/hosts"));
     let alone = imported("no-resolv\nserver=192.0.2.1\n").config;
     assert!(!alone.contains("resolv_file"), "{alone}");
+    let all = imported("no-resolv\nserver=/#/192.0.2.1\ninterface=lo\n");
+    let expected = "[[upstream]] servers = [ \"192.0.2.1\", ] [forward]";
+    assert!(joined(&all.config).contains(expected), "{}", all.config);
+    assert_eq!(all.listed, [""; 0]);
+}
+
+/// dnsmasq forwards them.
+#[test]
+fn what_is_special_here_and_not_there_is_listed() {
+    let folder = Folder::new();
+    for (written, has_private) in [("", true), ("bogus-priv\n", false)] {
+        let file = folder.write("dnsmasq.conf", written);
+        let listed = import(&[file], &devices()).expect("read").listed;
+        let told = listed.iter().find(|line| line.contains("home.arpa"));
+        let told = told.unwrap_or_else(|| panic!("{listed:?}"));
+        assert_eq!(told.contains("no bogus-priv"), has_private, "{told}");
+    }
+}
+
+#[test]
+fn what_is_not_dnsmasqs_makes_no_config() {
+    let folder = Folder::new();
+    for (written, what) in [
+        (
+            "config dnsmasq\n\toption domain 'lan'\n",
+            "looks like OpenWrt's UCI, ",
+        ),
+        ("server:\n  interface: 0.0.0.0\n", "looks like unbound's "),
+        (
+            "[[interface]]\nname = \"lo\"\n",
+            "is a config of xdnsd's already; ",
+        ),
+        ("\0", "is no text file; "),
+    ] {
+        let file = folder.write("a.conf", written);
+        let begin = format!("{}: this {what}", file.display());
+        let error = import(&[file], &devices()).expect_err(what);
+        assert!(error.starts_with(&begin), "{error}");
+        assert!(error.ends_with("dnsmasq's configuration is wanted here"));
+    }
+    assert!(
+        imported("")
+            .config
+            .starts_with("# Made by `xdnsd import` of FILE.\n")
+    );
 }
 
 /// What the reader of configs refuses is left out, and the line that it comes from is told.
@@ -266,7 +337,7 @@ fn what_cannot_be_taken_is_listed_with_its_line_and_the_rest_is_taken() {
         "server=192.0.2.1\n\nserver=dns.example\nserver=/a.example/b..example/192.0.2.2\nserver=/c.example/nowhere\n\
          interface=no/such\naddress=/bad name/192.168.1.2\nhost-record=nas.lan,192.168.1.2\nbogus-nxdomain=x\n\
          cache-size=100000\nmin-cache-ttl=9999\nlocal-ttl=x\nport=0\naddress=/#/192.0.2.1\ncache-size=7\n\
-         server=192.0.2.9@nowhere@\nlisten-address=198.51.100.1\n",
+         server=192.0.2.9@nowhere@\nlisten-address=198.51.100.1\nserver=192.0.2.3@192.0.2.4#55\n",
     );
     for expected in [
         "3: server: upstream.servers: \"dns.example\" is not a server: ",
@@ -275,12 +346,14 @@ fn what_cannot_be_taken_is_listed_with_its_line_and_the_rest_is_taken() {
         "6: interface: interface.name: \"no/such\" cannot be the name of an interface",
         "7: address: local.records: ",
         "9: bogus-nxdomain: forward.bogus_nxdomain: ",
-        "10: cache-size: 100000 became 8192, the most that is kept here",
+        "10: cache-size: 100000 became 8192, the most that fits into the memory of the default; up to 65536 with memory.mib, see `xdnsd memory`",
         "10: cache-size: FILE:15 says otherwise, and is what counts",
         "11: min-cache-ttl: cache.min_ttl: 9999 is out of range",
         "12: local-ttl: \"x\" is not a number",
         "13: port: DNS is off there; ",
         "14: address: there is no answer for all names",
+        "16: server: upstream.servers: \"\" is not the address of one host",
+        "18: server: each question has a random port of its own",
         "17: listen-address: no interface of this machine has 198.51.100.1: ",
     ] {
         let is_it = |line: &String| {
@@ -294,16 +367,9 @@ fn what_cannot_be_taken_is_listed_with_its_line_and_the_rest_is_taken() {
             found.listed
         );
     }
-    assert!(
-        found
-            .listed
-            .iter()
-            .any(|line| line.starts_with("16: server: ")),
-        "{:#?}",
-        found.listed
-    );
     for kept in [
         "\"192.0.2.1\",",
+        "\"192.0.2.3@192.0.2.4\",",
         "\"a.example\",",
         "\"nas.lan A 192.168.1.2\",",
         "entries = 7",
@@ -429,6 +495,36 @@ fn interfaces_are_served_as_dnsmasq_does() {
             vec!["2: interface: except-interface says otherwise, and is what counts"],
         ),
         ("interface=br-lan", &["br-lan", "lo"][..], vec![]),
+        (
+            "interface=br*",
+            &["br-lan", "lo"][..],
+            vec!["1: interface: br* is br-lan"],
+        ),
+        // What is not understood, or not here, has nothing else served.
+        (
+            "interface=ppp*",
+            &["lo"][..],
+            vec![
+                "1: interface: ppp* is no interface of this machine: write the interface's section",
+                "none of the interfaces that are named is here: lo alone is served",
+            ],
+        ),
+        (
+            "interface=br-lan:1",
+            &["lo"][..],
+            vec![
+                "1: interface: br-lan:1: each interface is named here, as `ip link` shows it",
+                "none of the interfaces that are named is here: lo alone is served",
+            ],
+        ),
+        (
+            "listen-address=198.51.100.1",
+            &["lo"][..],
+            vec![
+                "1: listen-address: no interface of this machine has 198.51.100.1: write the interface's section",
+                "none of the interfaces that are named is here: lo alone is served",
+            ],
+        ),
         ("listen-address=192.168.1.1", &["br-lan"][..], vec![]),
         (
             "listen-address=192.168.1.1\nexcept-interface=br-lan",
@@ -449,6 +545,45 @@ fn interfaces_are_served_as_dnsmasq_does() {
             .map(|interface| interface.name.as_str());
         assert_eq!(served.collect::<Vec<_>>(), expected, "{written}");
         assert_eq!(found.listed, told, "{written}");
+    }
+}
+
+/// dnsmasq adds loopback to the interfaces that are named, with all of its addresses.
+#[test]
+fn loopback_is_served_whole_beside_an_interface_whatever_address_of_it_is_named() {
+    for (written, listen) in [
+        ("interface=wan0\nlisten-address=127.0.0.1", &[][..]),
+        (
+            "interface=wan0\nlisten-address=127.0.0.1\nexcept-interface=lo",
+            &["127.0.0.1"][..],
+        ),
+        ("listen-address=127.0.0.1", &["127.0.0.1"][..]),
+    ] {
+        let config = Config::parse("config", &imported(written).config).expect("valid");
+        let mut interfaces = config.interfaces.iter();
+        let lo = interfaces.find(|interface| interface.name.as_str() == "lo");
+        let found = &lo.expect("lo is served").listen;
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found, listen, "{written}");
+    }
+}
+
+/// dnsmasq leaves them out, too.
+#[test]
+fn servers_at_addresses_that_are_served_are_left_out() {
+    let found = imported(
+        "interface=br-lan\nno-resolv\nserver=192.168.1.1\nserver=192.0.2.1\nserver=127.0.0.1#5353\n\
+         server=/own.example/127.0.0.1\n",
+    );
+    let config = Config::parse("config", &found.config).expect("valid");
+    assert_eq!(config.upstreams.len(), 1);
+    let servers = config.upstreams[0].servers.iter();
+    let servers: Vec<_> = servers.map(ToString::to_string).collect();
+    assert_eq!(servers, ["192.0.2.1:53", "127.0.0.1:5353"]);
+    let why = "server: is at an address that is served here: it is left out";
+    for line in [3, 6] {
+        let told = format!("{line}: {why}");
+        assert!(found.listed.contains(&told), "{told}: {:?}", found.listed);
     }
 }
 
@@ -566,6 +701,10 @@ fn names_with_an_address_have_all_types_here_which_is_said_once() {
         [format!("2: {why}")]
     );
     assert_eq!(told("address=/nas.lan/192.0.2.1\nlocal=/lan/"), [""; 0]);
+    assert_eq!(
+        told("host-record=,192.0.2.1"),
+        ["2: host-record: a name and an address are wanted"]
+    );
     assert_eq!(
         told("mx-host=lan"),
         [

@@ -16,13 +16,16 @@ use super::section::Description;
 
 pub use include::{FILES_MAX, Include};
 pub use network::{Forward, Interface, RouteCheck, StrategyWord, Upstream, UpstreamPorts, XdpMode};
-pub use policy::{Access, ActionWord, BlockWord, Filter, Local, RangeWord, Rebind, SpecialWord};
-pub use service::{
-    AskWord, Cache, Control, Edns, GroupWord, Identity, LandlockWord, Log, LogLevel, PriorityWord,
-    Protect, RateLimit, SeccompWord, Security, Shield, Statistics, SynCookiesWord, Tcp, Tier0Word,
-    Web,
+pub use policy::{
+    Access, ActionWord, BlockWord, Dns64, Filter, Local, NFTSETS_MAX, NftSet, RangeWord, Rebind,
+    SpecialWord,
 };
-pub use view::View;
+pub use service::{
+    AskWord, Cache, Control, Edns, GroupWord, Identity, LandlockWord, Log, LogLevel, Memory,
+    PriorityWord, Protect, RateLimit, SeccompWord, Security, Shield, Statistics, SynCookiesWord,
+    Tcp, Tier0Word, Web,
+};
+pub use view::{View, ViewDns64Word};
 
 /// The engine's own defaults are the file's.
 const DEFAULT: Settings = Settings::DEFAULT;
@@ -33,9 +36,12 @@ pub const SECTIONS: &[Description] = &[
     Description::of::<Upstream>(),
     Description::of::<Forward>(),
     Description::of::<Cache>(),
+    Description::of::<Memory>(),
     Description::of::<Local>(),
     Description::of::<Filter>(),
     Description::of::<Rebind>(),
+    Description::of::<Dns64>(),
+    Description::of::<NftSet>(),
     Description::of::<Access>(),
     Description::of::<View>(),
     Description::of::<Edns>(),

@@ -6,7 +6,8 @@ use xdnsd_core::limits;
 use xdnsd_core::policy::ranges::PREFIXES_MAX;
 
 use super::{DEFAULT, optional, section};
-use crate::config::types::{AnswerNetwork, InterfaceName, OptionalPath, Suffix, UpstreamServer};
+use crate::config::server::UpstreamServer;
+use crate::config::types::{AnswerNetwork, InterfaceName, OptionalPath, Suffix};
 use crate::config::value::words;
 
 words! {
@@ -41,12 +42,13 @@ section! {
         /// The network interface that carries the frames, as `ip link` shows it: the port or the bridge, not a VLAN
         /// device on it. Of a bridge its ports get the XDP program.
         name: InterfaceName;
-        /// VLAN ID of the queries, on a VLAN device that exists. 0: untagged.
+        /// VLAN ID of the queries, on a VLAN device that exists. 0: untagged. Of a bridge that filters VLANs, the VLAN as the
+        /// bridge's own device has it; each port may have it with a tag or without.
         vlan: u16 = 0, 0..=4094;
         /// VLAN ID of the inner tag where queries carry two (802.1ad). 0: one tag.
         inner_vlan: u16 = 0, 0..=4094;
         /// Addresses of the router to answer on. Empty: every address that the device has, as they come and go.
-        listen: Vec<IpAddr> = Vec::new(), 0..=xdnsd_abi::LISTEN_MAX as u64;
+        listen: Vec<IpAddr> = Vec::new(), 0..=limits::ADDRESSES_MAX as u64;
         /// UDP and TCP port to answer on.
         port: u16 = 53, 1..=65535;
         /// How the XDP program is attached. The same in every section with this name.
@@ -55,7 +57,8 @@ section! {
         /// section with this name.
         zero_copy: bool = false;
         /// Whether the kernel's routing table is asked before a reply goes back the way its query came. Where the routes
-        /// would send it elsewhere, or to another MAC address, the query is left to the kernel.
+        /// would send it elsewhere, or to another MAC address, the query is left to the kernel. Needs forwarding
+        /// (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding): without, the kernel tells no routes, and all queries are left to it.
         route_check: RouteCheck = RouteCheck::Auto;
     }
 }
@@ -118,7 +121,9 @@ section! {
         /// The group's name, in logs and statistics.
         name: String = String::from("default");
         /// The servers, in the order in which they are asked where the strategy is `ordered`. They may be left out where
-        /// `resolv_file` has some.
+        /// `resolv_file` has some. `@wan1` behind a server binds questions to it to that interface (SO_BINDTODEVICE) or VRF,
+        /// `@198.51.100.7` to that source address, `@wan1@198.51.100.7` to both; it is asked as soon as these are there.
+        /// dnsmasq writes them alike, unbound has `outgoing-interface` for all servers.
         servers: Vec<UpstreamServer> = Vec::new(), 0..=limits::UPSTREAMS as u64;
         /// A file in the format of resolv.conf(5) that names further servers of this group: such as a DHCP client, pppd or whoever
         /// reads router advertisements writes. It is read anew when it changes; while it is missing or names none, those that it

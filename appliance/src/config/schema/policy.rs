@@ -7,8 +7,11 @@ use xdnsd_core::policy::special::SpecialUse;
 use xdnsd_core::policy::{Action, LISTS_MAX, REFLECTOR_PORTS, rebind};
 
 use super::{optional, section};
+use crate::compile::Prefix;
 use crate::compile::local::NEVER_LEASED;
-use crate::config::types::{ClientNetwork, Domain, FilePath, FilterName, Suffix};
+use crate::config::types::{
+    ClientNetwork, Domain, FilePath, FilterName, Ipv6Network, Nat64Prefix, NftSetName, Suffix,
+};
 use crate::config::value::words;
 
 words! {
@@ -134,6 +137,8 @@ section! {
     Filter = "filter", many: false {
         /// Text files of blocked names: hosts files, plain domains and `*.` domains (with all below them), the domain rules of
         /// Adblock lists with `$important`, `$badfilter`, `$dnstype` and `$denyallow`, or dnsmasq's `address=/ads.example/`.
+        /// A file that begins with `$TTL`, `$ORIGIN` or a SOA record is a response policy zone (RPZ): its names are blocked
+        /// (`CNAME .`, `CNAME *.`, `rpz-drop.`) or allowed (`rpz-passthru.`); other triggers, and local data, are passed over.
         /// Other lines are counted by why they are passed over; the log has the first, and how a list was read.
         block_files: Vec<FilePath> = Vec::new();
         /// Text files of allowed names; they override block lists, `$important` included.
@@ -142,7 +147,8 @@ section! {
         compiled: Vec<FilePath> = Vec::new(), 0..=(LISTS_MAX as u64 - 1);
         /// Whether a list is taken over that lost all its rules, or more than half of eight or more, while the daemon runs: as
         /// a rule it is half a download. Otherwise that list keeps the rules that it had, and all others are taken over; the log
-        /// says so, and `xdnsd stats` and `xdnsd health` until it has grown again. A start takes every list as it is.
+        /// says so, and `xdnsd stats` and `xdnsd health` until it has grown again. A start takes every list as it is. A file with
+        /// lines of which none is a rule, comments aside, is no list and is never taken.
         take_shrunk: bool = false;
         /// Blocked names, with all below them; `"*.ads.example"` is what is below alone.
         block: Vec<FilterName> = Vec::new();
@@ -201,6 +207,42 @@ section! {
     }
 }
 
+section! {
+    /// DNS64 (RFC 6147), for clients with IPv6 alone that reach IPv4 hosts by a NAT64: a name that has no IPv6 address upstream
+    /// gets one for each of its IPv4 addresses, made of that and the NAT64's prefix. Names that are answered here stay as they
+    /// are, and clients that validate by themselves (DO and CD) get nothing that is made. The name of such an address leads to
+    /// that of the IPv4 address.
+    Dns64 = "dns64", many: false {
+        /// The prefix of the NAT64. No address is made of this host's and loopback addresses, nor, with the well-known prefix
+        /// "64:ff9b::/96", of those that are not global (RFC 6052 section 3.1). Empty: no DNS64.
+        prefix: Nat64Prefix = Nat64Prefix::default();
+        /// Whether it is for all clients, but for those of a view that has it off (`view.dns64`). False: only for those of a view
+        /// that has it on.
+        all_clients: bool = true;
+        /// IPv6 addresses in upstream's answers that count as none, and that clients do not get.
+        exclude: Vec<Ipv6Network> = vec![Ipv6Network(Prefix::mapped())], 0..=PREFIXES_MAX as u64;
+    }
+}
+
+/// Sections of this kind.
+pub const NFTSETS_MAX: usize = 64;
+
+section! {
+    /// Names whose addresses go into sets of nftables, for rules that route or filter by name: a VPN for some sites, say. Stands once for
+    /// each choice of sets, 64 times at most; the longest name decides. An address is on its way into its sets when its answer is
+    /// given, and again with each further answer; it takes a fraction of a millisecond, and clients do not wait for it. In a set
+    /// with a timeout its time begins anew, five seconds apart at most. The sets are made by whoever makes the rules, and never
+    /// emptied from here. Answers out of `[local]` go into none.
+    NftSet = "nftset", many: true {
+        /// Names, each with all names below it. `"."` is all names.
+        names: Vec<Domain>, 1..=u64::MAX;
+        /// Sets of type ipv4_addr or ipv6_addr, as `"[4#|6#][FAMILY#]TABLE#SET"`; without a family, the table is of `ip`. Each gets the
+        /// addresses of its type; `4#` or `6#` in front: those of IPv4 or IPv6 alone. A set with `flags interval` gets each
+        /// address as a range of its own, unless one of its ranges has it.
+        sets: Vec<NftSetName>, 1..=8;
+    }
+}
+
 words! {
     /// What a client gets.
     ActionWord {
@@ -236,7 +278,8 @@ section! {
         allow: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// Clients that get REFUSED.
         refuse: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
-        /// Clients whose queries are dropped.
+        /// Clients whose queries are dropped: over UDP by the XDP program, before anything else is done for them, unless there are
+        /// more than 64 prefixes in the three lists. That counts as `drop_access`, and is not in the query log.
         drop: Vec<ClientNetwork> = Vec::new(), 0..=PREFIXES_MAX as u64;
         /// What all other clients get. Where it is `local`, networks behind another router, of containers and of VPNs
         /// belong into `allow`.

@@ -4,7 +4,7 @@ use xdnsd_core::limits;
 
 use super::{DEFAULT, optional, section};
 use crate::config::types::{
-    ClientNetwork, CookieSecret, FilePath, HttpAddress, InterfaceName, OptionalPath,
+    ClientNetwork, CookieSecret, FilePath, HttpAddress, HttpHost, InterfaceName, OptionalPath,
 };
 use crate::config::value::words;
 
@@ -24,7 +24,8 @@ section! {
     /// Answers that are kept.
     Cache = "cache", many: false {
         /// The most answers that are kept; 0: caching is off. When it is full, those that are not asked for make room.
-        entries: u32 = limits::CACHE_ENTRIES as u32, 0..=limits::CACHE_ENTRIES as u64;
+        /// It counts to `memory.mib`.
+        entries: u32 = limits::CACHE_ENTRIES as u32, 0..=limits::CACHE_ENTRIES_MAX as u64;
         /// The fewest seconds that an answer is kept, even if its TTL is shorter. TTL 0 is never kept.
         min_ttl: u32 = DEFAULT.ttl.min_secs, 0..=3600;
         /// The most seconds that an answer is kept.
@@ -50,6 +51,24 @@ section! {
         snapshot: OptionalPath = OptionalPath::default();
         /// Seconds between two snapshots at least. Flash wears out: keep it long there.
         snapshot_interval_secs: u32 = 3600, 1..=604_800;
+    }
+}
+
+section! {
+    /// What there is room for. All of it is taken at the start, and none later. `xdnsd memory FILE` prints what it comes to, line by
+    /// line.
+    Memory = "memory", many: false {
+        /// Most memory of all parts together in MiB, but for block lists. A config that takes more is refused, with the bytes.
+        mib: u16 = limits::MEMORY_MIB as u16, 4..=limits::MEMORY_MIB_MAX as u64;
+        /// Most threads that answer over UDP and AF_XDP. There are as many as processors, and one for each queue with zero copy. More
+        /// are chosen when the program is built (XDNSD_LIMIT_WORKERS).
+        workers: u16 = limits::WORKERS as u16, 1..=limits::WORKERS as u64;
+        /// Most addresses of an interface, counted for each port and VLAN, that are answered over AF_XDP. The kernel's sockets serve
+        /// more of them.
+        addresses: u16 = limits::ADDRESSES as u16, 1..=limits::ADDRESSES_MAX as u64;
+        /// Most XDP programs at once: one for each interface, and one for each port of a bridge. The kernel's sockets serve more of
+        /// them.
+        programs: u16 = limits::PROGRAMS as u16, 1..=limits::PROGRAMS_MAX as u64;
     }
 }
 
@@ -135,7 +154,7 @@ section! {
         allow: Vec<ClientNetwork> = Vec::new(), 0..=64;
         /// Names that it may be asked by, besides addresses and `localhost`, such as "router.lan". Else a page of somebody else's could
         /// read it in a browser that is let in.
-        hosts: Vec<String> = Vec::new(), 0..=16;
+        hosts: Vec<HttpHost> = Vec::new(), 0..=16;
     }
 }
 
@@ -173,6 +192,10 @@ section! {
         /// A folder that was not there at the start and could not be made, or is mounted anew
         /// later, is not written to until the next start.
         landlock: LandlockWord = LandlockWord::On;
+        /// Whether the rights are a process of their own, which loads programs and makes sockets for this one and reads nothing but its
+        /// requests. This one, which reads what comes from outside, then has none (capabilities(7)), and reads files as its account may.
+        /// Needs Linux 5.19. If one of the two ends, so does the other. Not beside `[[nftset]]`.
+        keeper: bool = false;
     }
 }
 
@@ -287,6 +310,10 @@ section! {
         /// in the last ten minutes. Counts with `queries` and on interfaces that ask the program for hot names (`cache.tier0`).
         /// 0: no limit.
         newcomers: u32 = 10_000, 0..=1_000_000;
+        /// Bytes of an answer from the cache, or of local data, that count as one of the `queries`: a longer one counts as several,
+        /// since it is worth more to who asks under a forged address. 512, which every client takes without EDNS, is more than
+        /// nearly all answers to people have. 0: each answer counts as one.
+        answer_size: u32 = 512, 0..=1232;
     }
 }
 

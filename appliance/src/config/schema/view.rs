@@ -4,6 +4,31 @@ use xdnsd_core::policy::ranges::PREFIXES_MAX;
 
 use super::{optional, section};
 use crate::config::types::{ClientNetwork, FilePath, FilterName, InterfaceName, ViewName};
+use crate::config::value::words;
+
+words! {
+    /// Whether clients get addresses that DNS64 makes.
+    ViewDns64Word {
+        /// As `dns64.all_clients` says.
+        Usual = "usual",
+        /// They do.
+        On = "on",
+        /// They do not.
+        Off = "off",
+    }
+}
+
+impl ViewDns64Word {
+    /// What the view has of its own.
+    #[must_use]
+    pub const fn own(self) -> Option<bool> {
+        match self {
+            Self::Usual => None,
+            Self::On => Some(true),
+            Self::Off => Some(false),
+        }
+    }
+}
 
 section! {
     /// Clients for whom policy is another one: guests, children. Stands once for each, 7 times at most. Who is in none is
@@ -34,5 +59,7 @@ section! {
         filter_a: bool = false;
         /// Whether they get no IPv6 addresses from upstream servers, as `forward.filter_aaaa` is for all.
         filter_aaaa: bool = false;
+        /// Whether they get addresses that `[dns64]` makes.
+        dns64: ViewDns64Word = ViewDns64Word::Usual;
     }
 }

@@ -6,7 +6,7 @@ use super::super::schema::{SECTIONS, heading_of};
 use super::super::value;
 use super::super::written::{is_address, quoted};
 use super::token::{self, Token, TokenKind};
-use super::{first_word, is_heading};
+use super::{NO_QUOTE, first_word, is_heading};
 
 /// Quotation marks, including those of word processors.
 const QUOTES: &[char] = &['"', '\'', '“', '”', '„', '‘', '’', '‚', '«', '»', '`'];
@@ -20,18 +20,18 @@ const COMMENT: &str = "a comment begins with #";
 
 /// A problem, and the byte of the line where it is.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct LineError {
     pub at: usize,
     pub problem: String,
 }
 
-fn wrong_at(at: usize, problem: impl Into<String>) -> Option<Wrong> {
+fn wrong_at(at: usize, problem: impl Into<String>) -> Option<LineError> {
     let problem = problem.into();
-    Some(Wrong { at, problem })
+    Some(LineError { at, problem })
 }
 
 /// Finds the problem in `line`, in which the parser found an error at byte `at`. `key` is the key that the line is about.
-pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
+pub fn wrong(line: &str, at: usize, key: Option<&ConfigKey>) -> Option<LineError> {
     let trimmed = line.trim_start();
     if let Some(at) = line.trim_end().find('\r') {
         let problem =
@@ -88,7 +88,7 @@ fn section_names() -> Vec<&'static str> {
 }
 
 /// A character that is invisible, or looks like another one, such as a no-break space.
-fn odd_character(tokens: &[Token]) -> Option<Wrong> {
+fn odd_character(tokens: &[Token]) -> Option<LineError> {
     let words = tokens.iter().filter(|token| token.kind == TokenKind::Word);
     let is_odd = |char: char| {
         char.is_control() || !char.is_ascii() && !char.is_alphabetic() && !QUOTES.contains(&char)
@@ -106,7 +106,7 @@ fn odd_character(tokens: &[Token]) -> Option<Wrong> {
 }
 
 /// A control character in quotes or in a comment, where TOML allows only tabs.
-fn control_character(line: &str) -> Option<Wrong> {
+fn control_character(line: &str) -> Option<LineError> {
     let is_odd = |char: char| char.is_control() && char != '\t';
     let (at, char) = line.char_indices().find(|(_, char)| is_odd(*char))?;
     let code = u32::from(char);
@@ -126,7 +126,7 @@ fn is_closed_alone(tokens: &[Token]) -> bool {
     }
 }
 
-fn heading(tokens: &[Token]) -> Option<Wrong> {
+fn heading(tokens: &[Token]) -> Option<LineError> {
     let opened = tokens.iter().take_while(|token| token.is("[")).count();
     let inside = &tokens[opened..];
     let end = inside.iter().position(|token| token.is("]"));
@@ -168,7 +168,12 @@ pub fn no_own_name(form: &str, name: &str) -> String {
     }
 }
 
-fn assignment(first: &Token, rest: &[Token], at: usize, key: Option<&ConfigKey>) -> Option<Wrong> {
+fn assignment(
+    first: &Token,
+    rest: &[Token],
+    at: usize,
+    key: Option<&ConfigKey>,
+) -> Option<LineError> {
     let word = first.text.trim_end_matches(':');
     let of_section = meant(word, &section_names()).and_then(heading_of);
     let Some(next) = rest.first() else {
@@ -242,7 +247,7 @@ fn whole_len(tokens: &[Token]) -> usize {
 }
 
 /// Finds what follows a complete value and is neither another key nor a mark.
-fn nothing_but_comment(whole: &[Token], behind: &[Token], name: &str) -> Option<Wrong> {
+fn nothing_but_comment(whole: &[Token], behind: &[Token], name: &str) -> Option<LineError> {
     let [first, rest @ ..] = behind else {
         return None;
     };
@@ -287,12 +292,12 @@ fn adjacent(tokens: &[Token]) -> String {
 }
 
 /// Finds the problem in a part of a list.
-fn value(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
+fn value(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<LineError> {
     bare(tokens, at, name, key).or_else(|| order(tokens))
 }
 
 /// Finds the problem in the words of a value, or in its quotes.
-fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<Wrong> {
+fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Option<LineError> {
     if let Some(problem) = tokens.iter().find_map(|token| shape(token, tokens)) {
         return Some(problem);
     }
@@ -315,13 +320,13 @@ fn bare(tokens: &[Token], at: usize, name: &str, key: Option<&ConfigKey>) -> Opt
         .iter()
         .find(|token| token.kind == TokenKind::OpenText)
     {
-        return wrong_at(open.at, "the text that begins here has no closing quote");
+        return wrong_at(open.at, NO_QUOTE);
     }
     None
 }
 
 /// Finds brackets and braces that form no list.
-fn shape(token: &Token, tokens: &[Token]) -> Option<Wrong> {
+fn shape(token: &Token, tokens: &[Token]) -> Option<LineError> {
     if token.is("(") || token.is("{") && !tokens.iter().any(|token| token.is("=")) {
         return wrong_at(token.at, "a list stands in square brackets: [ ]");
     }
@@ -334,7 +339,7 @@ fn is_scalar(word: &str) -> bool {
 }
 
 /// Finds tokens in the wrong order.
-fn order(tokens: &[Token]) -> Option<Wrong> {
+fn order(tokens: &[Token]) -> Option<LineError> {
     let (mut depth, mut has_value) = (0_u32, false);
     let is_list = tokens.first().is_some_and(|token| token.is("["));
     for (index, token) in tokens.iter().enumerate() {

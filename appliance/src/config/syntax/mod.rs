@@ -10,12 +10,14 @@ use super::hint::heading;
 use super::key::ConfigKey;
 use super::schema::SECTIONS;
 use super::section::Description;
-use line::Wrong;
+use line::LineError;
 pub use line::no_own_name;
 use token::TokenKind;
 
 /// Message of the parser for a key or a section that exists already.
 const DUPLICATE: &str = "duplicate key";
+/// Problem of a text without an end.
+const NO_QUOTE: &str = "the text that begins here has no closing quote";
 /// Other messages of the parser with ours, for lines that show no problem by themselves.
 const WORDS: &[(&str, &str)] = &[
     (
@@ -57,15 +59,15 @@ pub fn note(
 ) {
     let mut lines: Vec<usize> = Vec::new();
     let mut merged_until = 0;
-    let open_list = open_list(text);
+    let open = open_list(text);
     for (place, problem) in errors {
         // Keys of a repeated section are merged with those of the first.
         if place.start < merged_until && problem == DUPLICATE {
             continue;
         }
-        let fault = match open_list {
+        let fault = match open {
             // All that follows is parsed as more of the list.
-            Some(at) if place.start > at => Fault::of(text, at, "the list has no closing ]".into()),
+            Some(Open { at, problem }) if place.start > at => Fault::of(text, at, problem.into()),
             _ if problem == DUPLICATE => {
                 merged_until = end_of_section(text, place.start);
                 Fault {
@@ -119,7 +121,7 @@ impl Fault {
             let problem = "the line cannot be read: a list stands in brackets, text in quotes";
             return Self::of(text, at, problem.into());
         }
-        if let Some(Wrong { at, problem }) = line::wrong(line, at - start, key) {
+        if let Some(LineError { at, problem }) = line::wrong(line, at - start, key) {
             return Self::of(text, start + at, problem);
         }
         let ours = WORDS
@@ -177,36 +179,46 @@ fn name_of(heading: &str) -> &str {
     word.split(is_end).next().unwrap_or_default()
 }
 
-/// Start of a list that is not closed before another key or section.
-fn open_list(text: &str) -> Option<usize> {
-    let (mut start, mut open, mut depth) = (0, 0, 0_u32);
+/// What keeps a list from its end.
+#[derive(Clone, Copy)]
+struct Open {
+    at: usize,
+    problem: &'static str,
+}
+
+/// The first list that is not closed before another key or section, or the text in it that swallows its end.
+fn open_list(text: &str) -> Option<Open> {
+    let (mut start, mut depth) = (0, 0_u32);
+    let mut open = None;
     for line in text.split_inclusive('\n') {
-        let begins_anew = is_section(line) || is_assignment(line);
-        if begins_anew && depth > 0 {
-            return Some(open);
+        if depth > 0 && (is_section(line) || is_assignment(line)) {
+            return open;
         }
-        let tokens = token::of(line);
-        if is_section(line)
-            || depth == 0 && is_heading(line)
-            || tokens.iter().any(|token| token.kind == TokenKind::OpenText)
-        {
-            // A missing quote is reported instead.
-            depth = 0;
-        } else {
-            for token in tokens {
-                if token.is("[") && depth == 0 {
-                    open = start + token.at;
+        let tokens = match is_heading(line) && (depth == 0 || is_section(line)) {
+            true => Vec::new(),
+            false => token::of(line),
+        };
+        for token in tokens {
+            let at = start + token.at;
+            if token.kind == TokenKind::OpenText && depth > 0 {
+                // Of several the first: they may be one mistake.
+                open = open.filter(|open| open.problem == NO_QUOTE).or(Some(Open {
+                    at,
+                    problem: NO_QUOTE,
+                }));
+            } else if token.is("[") {
+                if depth == 0 {
+                    let problem = "the list has no closing ]";
+                    open = Some(Open { at, problem });
                 }
-                if token.is("[") {
-                    depth += 1;
-                } else if token.is("]") {
-                    depth = depth.max(1) - 1;
-                }
+                depth += 1;
+            } else if token.is("]") {
+                depth = depth.max(1) - 1;
             }
         }
         start += line.len();
     }
-    (depth > 0).then_some(open)
+    open.filter(|_| depth > 0)
 }
 
 /// True for the heading of a section of ours.

@@ -18,6 +18,31 @@ fn places(text: &str) -> Vec<String> {
     errors.faults().iter().map(place).collect()
 }
 
+/// What has to stand in front of a section with this key, and in it.
+fn around(section: &str, key: &str) -> (String, &'static str) {
+    match section {
+        "interface" => (UP.to_owned(), "name = \"lan0\"\n"),
+        "upstream" if key == "domains" => (
+            format!("{LAN}{UP}"),
+            "name = \"b\"\nservers = [\"192.0.2.2\"]\n",
+        ),
+        "upstream" => (LAN.to_owned(), "name = \"b\"\n"),
+        "protect" if key == "ports" => (
+            format!("{LAN}{UP}"),
+            "interface = \"lan1\"\naddresses = [\"192.0.2.9\"]\n",
+        ),
+        "view" if key == "interfaces" => (format!("{LAN}{UP}"), "name = \"a\"\n"),
+        "view" => (
+            format!("{LAN}{UP}[filter]\nblock_files = [\"/a\"]\n"),
+            "name = \"a\"\ninterfaces = [\"lan0\"]\n",
+        ),
+        "nftset" if key == "names" => (format!("{LAN}{UP}"), "sets = [\"t#s\"]\n"),
+        "nftset" => (format!("{LAN}{UP}"), "names = [\"lan\"]\n"),
+        "protect" => (format!("{LAN}{UP}"), "interface = \"lan1\"\nports = [22]\n"),
+        _ => (format!("{LAN}{UP}"), ""),
+    }
+}
+
 /// One of each list, with its first and last elements invalid and the second valid.
 #[test]
 fn every_wrong_element_of_every_list_is_told_in_one_run() {
@@ -53,6 +78,9 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
         ("filter", "allow", "\"a b\"", "\"ads.example\"", "\"c d\""),
         ("rebind", "ranges", "\"a\"", "\"private\"", "\"b\""),
         ("rebind", "allow", "\"a b\"", "\"lan\"", "\"c d\""),
+        ("dns64", "exclude", "\"a\"", "\"2001:db8::/32\"", "\"b\""),
+        ("nftset", "names", "\"a b\"", "\"lan\"", "\"c d\""),
+        ("nftset", "sets", "\"a\"", "\"t#s\"", "\"b\""),
         ("access", "allow", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("access", "refuse", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("access", "drop", "\"a\"", "\"192.0.2.1\"", "\"b\""),
@@ -70,7 +98,7 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
             "\"192.0.2.1\"",
         ),
         ("web", "allow", "\"a\"", "\"192.0.2.1\"", "\"b\""),
-        ("web", "hosts", "1", "\"router.lan\"", "2"),
+        ("web", "hosts", "\"a b\"", "\"lan\"", "\"*.lan\""),
         ("shield", "deny", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("shield", "allow", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("shield", "deny_files", "\"a\"", "\"/a\"", "\"b\""),
@@ -79,31 +107,12 @@ fn every_wrong_element_of_every_list_is_told_in_one_run() {
         ("protect", "addresses", "\"a\"", "\"192.0.2.1\"", "\"b\""),
         ("protect", "ports", "\"a\"", "22", "70000"),
     ] {
-        let line = format!("{key} = [{first}, {right}, {last}]\n");
-        let (head, needed) = match section {
-            "interface" => (UP.to_owned(), "name = \"lan0\"\n"),
-            "upstream" if key == "domains" => (
-                format!("{LAN}{UP}"),
-                "name = \"b\"\nservers = [\"192.0.2.2\"]\n",
-            ),
-            "upstream" => (LAN.to_owned(), "name = \"b\"\n"),
-            "protect" if key == "ports" => (
-                format!("{LAN}{UP}"),
-                "interface = \"lan1\"\naddresses = [\"192.0.2.9\"]\n",
-            ),
-            "view" if key == "interfaces" => (format!("{LAN}{UP}"), "name = \"a\"\n"),
-            "view" => (
-                format!("{LAN}{UP}[filter]\nblock_files = [\"/a\"]\n"),
-                "name = \"a\"\ninterfaces = [\"lan0\"]\n",
-            ),
-            "protect" => (format!("{LAN}{UP}"), "interface = \"lan1\"\nports = [22]\n"),
-            _ => (format!("{LAN}{UP}"), ""),
-        };
+        let (head, needed) = around(section, key);
         let heading = match section {
-            "interface" | "upstream" | "view" | "protect" => format!("[[{section}]]\n"),
+            "interface" | "upstream" | "view" | "nftset" | "protect" => format!("[[{section}]]\n"),
             section => format!("[{section}]\n"),
         };
-        let text = format!("{head}{heading}{needed}{line}");
+        let text = format!("{head}{heading}{needed}{key} = [{first}, {right}, {last}]\n");
         let row = text.lines().count();
         let begin = format!("{key} = [").len() + 1;
         let end = begin + format!("{first}, {right}, ").len();
@@ -302,4 +311,52 @@ fn a_domain_or_a_prefix_that_is_none_is_told_what_is_wrong_with_it() {
             );
         }
     }
+}
+
+/// A browser names a host alone, and an address is never asked by a prefix of the other family.
+#[test]
+fn what_can_never_match_is_refused_with_what_was_meant() {
+    for (section, key, value, problem) in [
+        (
+            "web",
+            "hosts",
+            "http://router.lan:9153/",
+            "\"http://router.lan:9153/\" is more than a name: \"router.lan\"; allowed: ",
+        ),
+        (
+            "web",
+            "hosts",
+            "router2.lan:9153",
+            "is more than a name: \"router2.lan\"",
+        ),
+        (
+            "web",
+            "hosts",
+            "*.lan",
+            "\"*.lan\": each name is written out",
+        ),
+        (
+            "web",
+            "hosts",
+            "192.168.1.1",
+            "is an address: those are taken anyway",
+        ),
+        (
+            "dns64",
+            "exclude",
+            "192.0.2.0/24",
+            "\"192.0.2.0/24\" is of IPv4; allowed: a list of 0 to",
+        ),
+    ] {
+        let text = format!("{SMALLEST}[{section}]\n{key} = [\"{value}\"]\n");
+        let errors = errors_of(&text);
+        let place = format!("f:6:{}: {section}.{key}: ", key.len() + 5);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(
+            errors[0].starts_with(&place) && errors[0].contains(problem),
+            "{errors:?}"
+        );
+    }
+    let text = format!("{SMALLEST}[web]\nhosts = [\"router.lan.\", \"a_b\"]\n");
+    assert!(Config::parse("f", &text).is_ok());
 }

@@ -200,7 +200,7 @@ fn a_number_is_asked_for_with_its_unit_and_its_range() {
         (
             "cache",
             "entries = \"100\"",
-            "\"100\": an integer from 0 to 8192, such as 100",
+            "\"100\": an integer from 0 to 65536, such as 100",
         ),
     ] {
         let said = said(&format!("{LAN}{UP}[{section}]\n{line}\n"));

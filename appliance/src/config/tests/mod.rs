@@ -3,13 +3,17 @@
 mod include;
 mod lists;
 mod messages;
+mod nft_sets;
 mod old_names;
 mod policy;
 mod protect;
 mod syntax;
 mod views;
 
+use std::net::IpAddr;
+
 use xdnsd_abi::rate::Rate;
+use xdnsd_core::forward::via::Egress;
 use xdnsd_core::policy::on_link::Network;
 
 use super::*;
@@ -29,6 +33,11 @@ fn with_interface_key(line: &str) -> String {
 }
 
 fn devices() -> Devices {
+    let length = |addr: IpAddr| match addr {
+        IpAddr::V4(_) => 24,
+        IpAddr::V6(v6) if v6.is_loopback() => 128,
+        IpAddr::V6(_) => 64,
+    };
     let device = |name: &str, index, vlan_of: Option<(&str, u16)>, addresses: &[&str]| Device {
         name: name.into(),
         index,
@@ -44,9 +53,11 @@ fn devices() -> Devices {
         mac: Some([2, 0, 0, 0, 0, index as u8]),
         tentative: Vec::new(),
         is_strict: false,
+        forwarding: Forwarding::default(),
         networks: addresses
             .iter()
-            .map(|addr| Network::of(addr.parse().expect("an address"), 24))
+            .map(|addr| addr.parse().expect("an address"))
+            .map(|addr: IpAddr| Network::of(addr, length(addr)))
             .collect(),
     };
     Devices(vec![
@@ -137,11 +148,11 @@ fn every_fault_has_its_line_its_key_and_what_is_allowed() {
     assert_eq!(errors, [
         "f:3:8: interface.vlan: 5000 is out of range; allowed: an integer from 0 to 4094".to_owned(),
         format!("f:4:1: interface.prot: unknown key, did you mean \"port\"?; allowed: {allowed}"),
-        "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 64, each an IPv4 or IPv6 address in quotes".to_owned(),
+        "f:5:24: interface.listen: \"10.53.0\" is not an IP address; allowed: a list of 0 to 256, each an IPv4 or IPv6 address in quotes".to_owned(),
         "f:6:7: interface.xdp: `fast` is not a word that is known here; allowed: \"auto\", \"native\", \"generic\", \"off\"".to_owned(),
         "f:8:1: upstream.servers: the list is empty; allowed: at least one server, or resolv_file = \"/etc/resolv.conf\", for example".to_owned(),
-        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, local, filter, rebind, access, view, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security, include".to_owned(),
-        "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 8192".to_owned(),
+        "f:9:2: cashe: unknown section, did you mean \"cache\"?; allowed: interface, upstream, forward, cache, memory, local, filter, rebind, dns64, nftset, access, view, edns, tcp, rate_limit, shield, protect, identity, log, statistics, control, web, security, include".to_owned(),
+        "f:11:11: cache.entries: -1 is out of range; allowed: an integer from 0 to 65536".to_owned(),
         "f:12:11: cache.max_ttl: \"1d\": seconds, an integer from 1 to 604800, such as 86400".to_owned(),
     ]);
 }
@@ -344,16 +355,38 @@ fn servers_out_of_a_long_file_leave_a_place_to_other_groups() {
     let counts: Vec<usize> = plan.servers.iter().map(Vec::len).collect();
     let places = xdnsd_core::limits::UPSTREAMS;
     assert_eq!(counts, [places - 3, 1, 2]);
-    let told: Vec<String> = plan
-        .missing
-        .faults()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let told = told.iter().filter(|fault| fault.contains("resolv_file"));
-    let told: Vec<&String> = told.collect();
+    let told: Vec<&String> = plan.left_out.iter().map(|left| &left.problem).collect();
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(told[0].contains(&format!("{} servers are too many", 21 - (places - 3))));
+}
+
+/// A DHCP client wrote the file: whoever wrote the config can do nothing about it.
+#[test]
+fn servers_of_a_file_that_cannot_be_asked_are_no_fault_of_the_config() {
+    let folder = crate::testing::Folder::new();
+    let file = folder.write(
+        "resolv.conf",
+        "nameserver 198.51.100.1\nnameserver 10.53.0.1\nnameserver fe80::2%nodev\n",
+    );
+    let text = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nresolv_file = \"/r\"\n";
+    let config = Config::parse("f", text).expect("valid");
+    let found = ResolvConf::read(&file).expect("read");
+    let plan = config.plan_with(&devices(), std::slice::from_ref(&found.servers));
+    let told = plan
+        .left_out
+        .iter()
+        .map(|left| found.told(left).to_string());
+    let told: Vec<_> = told.collect();
+    let file = file.display();
+    assert_eq!(
+        told,
+        [
+            format!("{file}:2: 10.53.0.1:53 is this forwarder itself: it is not asked"),
+            format!("{file}:3: [fe80::2%nodev]:53: no such interface: it is not asked"),
+        ]
+    );
+    assert_eq!(plan.missing.faults(), []);
+    assert_eq!(plan.servers[0].len(), 1);
 }
 
 #[test]
@@ -374,6 +407,13 @@ fn bounds_that_cross_are_refused() {
     );
     assert!(Config::parse("f", &late("stale_after_ms = 999")).is_ok());
     assert!(Config::parse("f", &late("serve_stale = false")).is_ok());
+    // The place is that of the key that is written.
+    assert_eq!(
+        errors_of(&late("")),
+        [
+            "f:6:1: forward.give_up_ms: 1000 is not after cache.stale_after_ms, by default 1800; allowed: more than 1800"
+        ]
+    );
 }
 
 #[test]
@@ -395,7 +435,7 @@ fn an_empty_listen_is_every_address_of_the_device() {
     assert_eq!(on_link, ["10.53.0.0", "fd53::", "fe80::"]);
     assert_eq!(
         plan.servers,
-        [["192.0.2.1:53".parse().expect("an address")]]
+        [[std::net::SocketAddr::from(([192, 0, 2, 1], 53)).into()]]
     );
 }
 
@@ -449,6 +489,53 @@ fn what_this_machine_lacks_is_named_with_what_it_has() {
         plan(&SMALLEST.replace("192.0.2.1", "10.53.0.1")),
         "f:4:12: upstream.servers: 10.53.0.1:53 is this forwarder itself; allowed: servers elsewhere"
     );
+}
+
+/// A server is asked once the way that it names is there.
+#[test]
+fn the_way_to_a_server_is_one_of_this_machine() {
+    let mut devices = devices();
+    devices.0[1].addresses.push([10, 53, 0, 9].into());
+    devices.0[5].port_of = Some("bridge br0".into());
+    let plan = |server: &str| {
+        let text = SMALLEST.replace("192.0.2.1", server);
+        let plan = Config::parse("f", &text).expect("valid in itself");
+        let plan = plan.plan(&devices);
+        (plan.servers, plan.missing.to_string())
+    };
+    for (server, interface, source) in [
+        ("192.0.2.1@lan0", 2, None),
+        ("192.0.2.1@10.53.0.9", 0, Some("10.53.0.9")),
+        ("192.0.2.1@lan0@10.53.0.9", 2, Some("10.53.0.9")),
+        ("127.0.0.1@127.0.0.3", 0, Some("127.0.0.3")),
+    ] {
+        let (servers, missing) = plan(server);
+        assert_eq!(missing, "", "{server}");
+        let source = source.map(|source| source.parse().expect("an address"));
+        let egress = Egress { interface, source };
+        assert_eq!(servers[0][0].egress, egress, "{server}");
+    }
+    for (server, problem) in [
+        (
+            "192.0.2.1@wan0",
+            "192.0.2.1:53@wan0: no such interface; allowed: lo, lan0, wan0.10, lan0.10, deep, bare",
+        ),
+        (
+            "192.0.2.1@lan0@10.53.0.8",
+            "192.0.2.1:53@lan0@10.53.0.8: 10.53.0.8 is not an address of this machine; allowed: ",
+        ),
+        (
+            "192.0.2.1@bare",
+            "192.0.2.1:53@bare: bare is a port of bridge br0, which has the addresses; allowed: br0",
+        ),
+    ] {
+        let (servers, missing) = plan(server);
+        let begin = format!("f:4:12: upstream.servers: {problem}");
+        assert!(missing.starts_with(&begin), "{missing}");
+        assert!(servers[0].is_empty(), "{server}");
+    }
+    let two = "192.0.2.1@lan0\", \"192.0.2.1";
+    assert_eq!(plan(two).0[0].len(), 2);
 }
 
 #[test]

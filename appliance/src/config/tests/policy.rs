@@ -1,5 +1,6 @@
 //! Sections about names and clients: what is accepted, what is refused, and the input of policy.
 
+use xdnsd_core::forward::via::Destination;
 use xdnsd_core::policy::rebind::{Range, Ranges};
 use xdnsd_core::policy::{Action, BlockAnswer, Kinds};
 
@@ -244,7 +245,7 @@ fn groups_are_numbered_with_the_default_first() {
     let servers: Vec<_> = config
         .servers(&plan)
         .iter()
-        .map(|server| (server.address, server.group, server.trusted))
+        .map(|server| (server.to, server.group, server.trusted))
         .collect();
     assert_eq!(
         servers,
@@ -263,8 +264,8 @@ fn groups_are_numbered_with_the_default_first() {
     .expect("policy takes it");
 }
 
-fn addr(last: u8) -> std::net::SocketAddr {
-    ([192, 0, 2, last], 53).into()
+fn addr(last: u8) -> Destination {
+    std::net::SocketAddr::from(([192, 0, 2, last], 53)).into()
 }
 
 #[test]

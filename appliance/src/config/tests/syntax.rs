@@ -114,3 +114,27 @@ fn another_programs_file_is_known() {
         assert_eq!(said(text), expected);
     }
 }
+
+/// What follows is parsed as more of the list, and is right.
+#[test]
+fn a_quote_that_is_missing_in_a_list_is_one_fault() {
+    let said_of = |list: &str| {
+        said(&format!(
+            "{LAN}[[upstream]]\nservers = [\"192.0.2.1\"]\n[access]\nallow = {list}\nothers = \"refuse\"\n[cache]\nentries = 1\nrotate = false\n"
+        ))
+    };
+    for (list, place) in [
+        ("[\"10.0.0.0/8]", "6:10"),
+        ("[\"192.0.2.0/24\", \"10.0.0.0/8]", "6:26"),
+        ("[\n  \"10.0.0.0/8,\n  \"192.0.2.0/24]", "7:3"),
+    ] {
+        let said = said_of(list);
+        let expected =
+            format!("f:{place}: access.allow: the text that begins here has no closing quote");
+        assert!(said.starts_with(&expected), "{list}: {said}");
+        assert_eq!(said.lines().count(), 1, "{list}: {said}");
+    }
+    // Where the list has its end, what follows is looked at.
+    let said = said_of("[\n  \"10.0.0.0/8,\n]\nrefuse = x");
+    assert_eq!(said.lines().count(), 2, "{said}");
+}

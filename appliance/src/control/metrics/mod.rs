@@ -6,8 +6,10 @@
 mod exposition;
 mod latency;
 pub mod not_taken;
+pub mod process;
 mod queues;
 mod reasons;
+mod views;
 
 use std::fmt::Write as _;
 use std::io;
@@ -23,10 +25,13 @@ use xdnsd_core::counters::{Counter, Counters};
 use exposition::{Exposition, Json, Prometheus};
 use latency::LatencyReadings;
 use not_taken::NotTaken;
+use process::{ListReading, ReadTimes};
 use queues::QueueReading;
+use views::ViewReading;
 
 use super::upstreams::{self, ServerState, group_name};
 use crate::logging;
+use crate::os::nf_tables::{self, InSets};
 use crate::os::{capabilities, device, seal, threads};
 use crate::worker::{QueueName, ServerReading, SocketStats, WorkerStats};
 
@@ -150,6 +155,10 @@ pub struct Telemetry {
     pub arrivals: Option<Box<dyn Fn() -> QueryCounts + Send + Sync>>,
     /// Names of the upstream groups, by number.
     pub groups: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
+    /// Names of the views, from number 1 on.
+    pub views: Option<Box<dyn Fn() -> Vec<String> + Send + Sync>>,
+    /// Files with names that are blocked or allowed.
+    pub lists: Option<Box<dyn Fn() -> Vec<ListReading> + Send + Sync>>,
     /// Outcomes of queries that the program for hot names was asked about, by [`HotOutcome`]; `None` if there is no such
     /// program.
     pub tier0: Option<Box<dyn Fn() -> Option<Outcomes> + Send + Sync>>,
@@ -173,9 +182,14 @@ pub struct Reading {
     groups: Vec<String>,
     tier0: Option<Outcomes>,
     latencies: LatencyReadings,
+    views: Vec<ViewReading>,
     not_taken: Vec<NotTaken>,
+    read_times: ReadTimes,
+    lists: Vec<ListReading>,
     sealed_allocations: u64,
     log_lines_lost: u64,
+    /// Addresses for sets of nf_tables.
+    in_sets: InSets,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,11 +263,13 @@ impl Telemetry {
             })
         };
         // Locked once: whoever waits to write goes before a second reader.
-        let (workers, latencies) = {
+        let (workers, latencies, views) = {
             let workers = self.workers();
-            let counters = workers.iter().map(|worker| worker.counters);
-            let latencies = latency::read(counters);
-            (workers.iter().map(worker).collect(), latencies)
+            let counters: Vec<_> = workers.iter().map(|worker| worker.counters).collect();
+            let names = self.views.as_ref().map_or_else(Vec::new, |read| read());
+            let views = views::read(names, &counters);
+            let latencies = latency::read(counters.into_iter());
+            (workers.iter().map(worker).collect(), latencies, views)
         };
         Reading {
             workers,
@@ -278,9 +294,13 @@ impl Telemetry {
             groups: self.groups(),
             tier0: self.tier0.as_ref().and_then(|read| read()),
             latencies,
+            views,
             not_taken: not_taken::read(),
+            read_times: process::read(),
+            lists: self.lists.as_ref().map_or_else(Vec::new, |read| read()),
             sealed_allocations: seal::allocations(),
             log_lines_lost: logging::lost(),
+            in_sets: nf_tables::COUNTS.read(),
         }
     }
 }
@@ -467,6 +487,7 @@ impl Reading {
     }
 
     fn tell(&self, out: &mut dyn Exposition) {
+        self.process_families(out);
         for counter in Counter::ALL {
             let name = format!("{}_total", counter.name());
             out.family(&name, counter.help(), "counter");
@@ -485,10 +506,26 @@ impl Reading {
                 "Lines of the log that were dropped",
                 self.log_lines_lost,
             ),
+            (
+                "nftset_added_total",
+                "Addresses of answers that were added to a set of nftables, or were there",
+                self.in_sets.added,
+            ),
+            (
+                "nftset_failures_total",
+                "Addresses that a set did not take: the log has why",
+                self.in_sets.failed,
+            ),
+            (
+                "nftset_lost_total",
+                "Addresses for sets that were lost for lack of a place to wait: their next answer brings them again",
+                self.in_sets.lost,
+            ),
         ] {
             out.family(name, help, "counter");
             out.sample(name, &[], value);
         }
+        self.view_families(out);
         self.socket_families(out);
         self.server_families(out);
         self.frames_family(out);
@@ -548,7 +585,7 @@ impl Reading {
                     let Some((value, reason)) = value(server) else {
                         continue;
                     };
-                    let address = device::written(server.address);
+                    let address = device::written_server(server.to);
                     let group = group_name(&self.groups, server.group);
                     let labels = [
                         ("server", address.as_str()),

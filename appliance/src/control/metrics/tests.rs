@@ -1,9 +1,13 @@
 //! Tests of readings, of their text, and of Prometheus' format.
 
+use std::net::SocketAddr;
+
 use super::*;
 use crate::os::xsk::{self, Census, Statistics};
 use crate::worker::SocketReading;
+use xdnsd_core::counters::ViewCounter;
 use xdnsd_core::forward::upstreams::{FailureKind, ServerCounts};
+use xdnsd_core::policy::view::number_of_paused;
 
 static FIRST: Counters = Counters::new();
 static SECOND: Counters = Counters::new();
@@ -101,6 +105,9 @@ fn what_is_registered_is_read_and_rendered() {
     FIRST.add(Counter::CacheHits, 7);
     SOCKETS[0].name(&lan0());
     SECOND.count(Counter::CacheMisses);
+    FIRST.count_for(1, ViewCounter::Blocked);
+    // Lists are paused for this client of the same view.
+    SECOND.count_for(number_of_paused(1), ViewCounter::Blocked);
     let frames: Read<Vec<Vec<u64>>> = Box::new(|| Ok(vec![vec![5, 6]; Reason::COUNT as usize]));
     let broken: Read<Vec<Vec<u64>>> = Box::new(|| Err(io::Error::other("the map is gone")));
     let telemetry = Telemetry {
@@ -125,6 +132,7 @@ fn what_is_registered_is_read_and_rendered() {
             program("wan0", broken, ["", ""]),
         ],
         protects: vec![protect("lan0", ""), protect("dmz0", "kernel")],
+        lists: Some(Box::new(|| vec![("ads.txt".into(), "block", 2)])),
         gauges: vec![Gauge {
             name: "cache_entries",
             help: "Answers in the cache",
@@ -138,6 +146,7 @@ fn what_is_registered_is_read_and_rendered() {
             ]
         })),
         groups: None,
+        views: Some(Box::new(|| vec!["guests".to_owned()])),
         tier0: Some(Box::new(|| Some(std::array::from_fn(|at| at as u64 + 70)))),
     };
     let text = telemetry.read().prometheus();
@@ -157,6 +166,10 @@ fn what_is_registered_is_read_and_rendered() {
         "xdnsd_tier0_queries_total{outcome=\"no_room\"} 76",
         "xdnsd_queries_udp_total{interface=\"lo\",queue=\"kernel\"} 8",
         "xdnsd_answers_tcp_total{interface=\"a\\\"b\\\\\",queue=\"tcp\"} 9",
+        "# TYPE xdnsd_view_blocked_total counter",
+        "xdnsd_view_blocked_total{view=\"guests\"} 2",
+        "xdnsd_view_queries_total{view=\"default\"} 0",
+        "xdnsd_nftset_lost_total 0",
         "# TYPE xdnsd_cache_entries gauge",
         "xdnsd_cache_entries 42",
     ] {
@@ -298,7 +311,7 @@ fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
 fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
     let mut reading = reading(0, 0, 0, [[0; 2]; 2]);
     let good = ServerReading {
-        address: "192.0.2.53:53".parse().expect("an address"),
+        to: SocketAddr::from(([192, 0, 2, 53], 53)).into(),
         group: 0,
         rtt_ms: Some(23),
         is_up: true,
@@ -312,7 +325,10 @@ fn an_upstream_server_is_shown_with_its_time_its_health_and_its_last_failure() {
         failure: None,
     };
     let bad = ServerReading {
-        address: "[2001:db8::53]:5353".parse().expect("an address"),
+        to: "[2001:db8::53]:5353"
+            .parse::<SocketAddr>()
+            .expect("an address")
+            .into(),
         group: 2,
         rtt_ms: None,
         is_up: false,

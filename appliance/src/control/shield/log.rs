@@ -40,9 +40,9 @@ pub fn with_watcher(commands: Commands, watcher: &impl LogSwitch) -> Commands {
         move |words: &[&str], out: &mut dyn Write| {
             crate::control::commands::no_more(words)?;
             let told = watcher.watch().map_err(CommandError::Refused)?;
-            let now = Now::read();
+            let now = ClockPair::read();
             for event in &told.events {
-                let seen = Seen::of(event, &now, told.every);
+                let seen = ShownFrame::of(event, &now, told.every);
                 let line = match is_json {
                     true => json::line(&seen.json()),
                     false => seen.line(),
@@ -65,12 +65,12 @@ pub fn with_watcher(commands: Commands, watcher: &impl LogSwitch) -> Commands {
 }
 
 /// Readings of two clocks at one moment.
-struct Now {
+struct ClockPair {
     monotonic_ns: u64,
     wall: SystemTime,
 }
 
-impl Now {
+impl ClockPair {
     fn read() -> Self {
         Self {
             monotonic_ns: clock::monotonic_ns(),
@@ -88,7 +88,7 @@ impl Now {
 }
 
 /// A frame as it is shown.
-struct Seen {
+struct ShownFrame {
     ms: u64,
     interface: String,
     reason: &'static str,
@@ -177,8 +177,8 @@ fn end(address: Option<IpAddr>, port: Option<u16>) -> String {
     }
 }
 
-impl Seen {
-    fn of(event: &FrameEvent, now: &Now, every: u32) -> Self {
+impl ShownFrame {
+    fn of(event: &FrameEvent, now: &ClockPair, every: u32) -> Self {
         let head = Head::parse(&event.head[..event.head_len]);
         let name = device::name(event.ifindex);
         Self {

@@ -12,7 +12,7 @@ use super::metrics::Telemetry;
 use super::socket::{CommandError, Commands};
 use crate::compile::prefix::Prefix;
 use crate::compile::prefix_list::Verdict;
-use crate::store::rates::Turned;
+use crate::store::rates::SecretTurn;
 use crate::text::json;
 use status::Status;
 
@@ -73,7 +73,7 @@ pub trait Operator: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// A driver takes long.
-    fn rotate(&self) -> Result<Turned, String>;
+    fn rotate(&self) -> Result<SecretTurn, String>;
 }
 
 /// Adds the requests that change a switch.
@@ -127,14 +127,14 @@ pub fn with_operator(commands: Commands, operator: &impl Operator) -> Commands {
 }
 
 /// Result of changing the secret of DNS cookies: a word, and a sentence.
-const fn said_of(turned: Turned) -> (&'static str, &'static str) {
+const fn said_of(turned: SecretTurn) -> (&'static str, &'static str) {
     match turned {
-        Turned::Anew => (
+        SecretTurn::Anew => (
             "another",
             "another secret, those by the one before are good for their hour, or until the next one",
         ),
-        Turned::Given => ("config", "edns.cookie_secrets of the config stay"),
-        Turned::Off => ("off", "none are given"),
+        SecretTurn::Given => ("config", "edns.cookie_secrets of the config stay"),
+        SecretTurn::Off => ("off", "none are given"),
     }
 }
 

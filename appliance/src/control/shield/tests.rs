@@ -195,9 +195,9 @@ impl Operator for OfLan0 {
         self.told("detach", interface)
     }
 
-    fn rotate(&self) -> Result<Turned, String> {
+    fn rotate(&self) -> Result<SecretTurn, String> {
         self.told("rotate", "lan0")?;
-        Ok(Turned::Given)
+        Ok(SecretTurn::Given)
     }
 }
 

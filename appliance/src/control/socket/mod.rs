@@ -47,6 +47,7 @@ const SLOW: &[&str] = &[
     "why",
     "json why",
     "pause",
+    "json pause",
     "resume",
 ];
 /// Begins the request of a reader of the tap.
@@ -191,13 +192,9 @@ impl Control {
         remove_stale(path).map_err(told)?;
         let listener = listen_for_root(path).map_err(told)?;
         if let Some(group) = group
-            && let Err(error) = group.admit(path)
+            && let Err(what) = group.admit(path)
         {
-            let name = text::line(&group.name);
-            warn!(
-                "control.group: {name} cannot use {}: {error}",
-                path.display()
-            );
+            warn!("control.group: {what}");
         }
         Ok(Self {
             listener,
@@ -338,8 +335,7 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
     let other = || match place::found(path) {
         Ok(found) => {
             let kind = found?.file_type();
-            let what = format!("is a {}, not a socket", place::kind_name(kind));
-            (!kind.is_socket()).then(|| Obstacle::of(path, what))
+            (!kind.is_socket()).then(|| place::of_kind(path, kind, "socket"))
         }
         Err(obstacle) => Some(obstacle),
     };
@@ -576,6 +572,9 @@ fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     Ok(daemon)
 }
 
+/// What else there may be where nobody listens, for commands that take the socket's path.
+pub const OR_ANOTHER: &str = ", or --socket PATH";
+
 /// Describes why there is no answer, with what to do. The kind is never one that a caller would take for an error of our own
 /// reader.
 fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::Error {
@@ -588,7 +587,7 @@ fn connection_failed(path: &Path, patience: Duration, error: &io::Error) -> io::
             ErrorKind::ConnectionRefused,
             ErrorKind::NotADirectory,
         ]) {
-            format!("no xdnsd listens at {path}: not running, or --socket PATH")
+            format!("no xdnsd listens at {path}: not running{OR_ANOTHER}")
         } else if is(&[ErrorKind::PermissionDenied]) {
             format!(
                 "{path}: only root, the account that xdnsd runs under, and the group of the socket (control.group) may ask it"

@@ -4,7 +4,7 @@
 //! The socket's mode keeps all others from connecting, and the kernel tells the account of a client (SO_PEERCRED).
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{PermissionsExt as _, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -13,8 +13,13 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::geteuid;
 
 use crate::os::account;
+use crate::os::keeper::{self, Request};
+use crate::text;
 
-/// Requests that change nothing. `json` may precede them.
+/// Reason why an account cannot give a file to a group.
+const NO_MEMBER: &str = "the account that serves has to be a member of the group";
+
+/// Requests that change nothing, whatever follows. `json` may precede them.
 const READS: &[&str] = &[
     "stats",
     "upstreams",
@@ -27,6 +32,9 @@ const READS: &[&str] = &[
     "tap",
 ];
 
+/// Requests that change nothing if nothing follows.
+const BARE_READS: &[&str] = &["pause"];
+
 /// A group that may use the socket as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -37,14 +45,44 @@ pub struct Group {
 }
 
 impl Group {
+    /// Why this process cannot let the group use the socket at `path`; `None` if it can.
+    pub fn obstacle(&self, path: &Path) -> Option<String> {
+        let reason = match account::group(&self.name) {
+            Ok(group) if account::may_give_to(group) => return None,
+            Ok(_) => NO_MEMBER.to_owned(),
+            Err(error) => error,
+        };
+        Some(self.refusal(path, &reason))
+    }
+
+    fn refusal(&self, path: &Path, reason: &str) -> String {
+        let (name, path) = (text::line(&self.name), text::path(path));
+        format!("{name} cannot use {path}: {reason}")
+    }
+
     /// Lets the group use the socket at `path`, so far only for root and the account.
     ///
     /// # Errors
     /// There is no such group, or the process may not give the socket to it.
-    pub(super) fn admit(&self, path: &Path) -> io::Result<()> {
-        let group = account::group(&self.name).map_err(io::Error::other)?;
-        lchown(path, None, Some(group.as_raw()))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+    pub(super) fn admit(&self, path: &Path) -> Result<(), String> {
+        let group = account::group(&self.name).map_err(|error| self.refusal(path, &error))?;
+        let given = if keeper::is_there() {
+            let asked = keeper::ask(Request::AdmitGroup, None);
+            asked
+                .map_err(|refusal| io::Error::from(refusal.errno))
+                .map(drop)
+        } else {
+            lchown(path, None, Some(group.as_raw()))
+        };
+        let given =
+            given.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o660)));
+        given.map_err(|error| {
+            if error.kind() == ErrorKind::PermissionDenied {
+                self.refusal(path, NO_MEMBER)
+            } else {
+                self.refusal(path, &error.to_string())
+            }
+        })
     }
 }
 
@@ -59,6 +97,9 @@ pub(super) fn may(client: &UnixStream, request: &str, group: Option<&Group>) -> 
 
 fn is_read(request: &str) -> bool {
     let request = request.strip_prefix("json ").unwrap_or(request).trim_end();
+    if BARE_READS.contains(&request) {
+        return true;
+    }
     let mut rests = READS.iter().filter_map(|name| request.strip_prefix(name));
     rests.any(|rest| rest.is_empty() || rest.starts_with(' '))
 }
@@ -66,6 +107,23 @@ fn is_read(request: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_that_cannot_be_given_the_socket_is_told_with_the_reason() {
+        let of = |name: &str| {
+            let group = Group {
+                name: name.into(),
+                may_change: false,
+            };
+            group.obstacle(Path::new("/run/sock"))
+        };
+        let missing = of("no such group").expect("an obstacle");
+        assert_eq!(
+            missing,
+            "no such group cannot use /run/sock: /etc/group: no group no such group"
+        );
+        assert_eq!(of(&nix::unistd::getegid().to_string()), None);
+    }
 
     #[test]
     fn what_changes_something_is_no_reading() {
@@ -76,6 +134,8 @@ mod tests {
             "why a.b",
             "cache dump x",
             "tap 1 2",
+            "pause",
+            "json pause\n",
         ] {
             assert!(is_read(request), "{request}");
         }
@@ -86,6 +146,9 @@ mod tests {
             "cache",
             "shield deny 192.0.2.1",
             "json shield detach lan0",
+            "pause 5m",
+            "json pause 5m 192.0.2.1",
+            "resume",
             "statsx",
             "whyx a.b",
             "json json stats",

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use super::output;
 use super::reader::SeenEntry;
 use crate::store::tap::entry::{QueryPath, TapKind};
 
@@ -96,7 +97,7 @@ impl Dnstap {
     pub fn open(path: &Path) -> io::Result<Self> {
         let socket = path.to_str().and_then(|path| path.strip_prefix(UNIX));
         let mut stream = match socket {
-            None => Stream::File(File::create(path)?),
+            None => Stream::File(output::new_file(path)?),
             Some(socket) => {
                 let socket = UnixStream::connect(socket)?;
                 socket.set_read_timeout(Some(PATIENCE))?;

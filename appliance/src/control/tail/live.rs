@@ -7,7 +7,7 @@ use super::reader::SeenEntry;
 use super::show::{self, ShownQuestion};
 use crate::compile::name;
 use crate::control::presentation::type_text;
-use crate::control::summary::Sums;
+use crate::control::summary::CounterSums;
 use crate::store::tap::entry::TapKind;
 
 /// Part of a count that is left after a second.
@@ -142,7 +142,7 @@ impl LiveRates {
     /// Rates between the last two readings of the counters.
     #[must_use]
     pub fn rates(&self) -> Rates {
-        let (earlier, later) = (Sums::of(&self.earlier), Sums::of(&self.later));
+        let (earlier, later) = (CounterSums::of(&self.earlier), CounterSums::of(&self.later));
         let rate = |names: &[&str]| {
             let moved = later.sum(names).saturating_sub(earlier.sum(names));
             moved as f64 / self.elapsed.as_secs_f64().max(0.001)

@@ -9,6 +9,8 @@ use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use super::output;
+
 /// Log file with rotation.
 #[derive(Debug)]
 pub struct LogFile {
@@ -91,7 +93,7 @@ impl LogFile {
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create(true).append(true).mode(0o640);
-    options.open(path)
+    output::file(&mut options, path)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 pub mod dnstap;
 pub mod live;
 pub mod log_file;
+mod output;
 pub mod pcap;
 pub mod reader;
 pub mod show;
@@ -92,7 +93,9 @@ struct Sinks<'o> {
 /// No daemon answers there, the daemon ends, or writing fails; in words.
 pub fn run(socket: &Path, options: &TailOptions, out: &mut dyn Write) -> Result<(), String> {
     let signals = signals().map_err(|error| format!("signals: {error}"))?;
-    let mut sinks = Sinks::open(options, out)?;
+    let Some(mut sinks) = Sinks::open(options, out, &signals)? else {
+        return Ok(());
+    };
     let reader = TapReader::attach(socket, options.wanted(), options.shape());
     let mut reader = reader.map_err(|error| error.to_string())?;
     let followed = sinks.follow(&mut reader, &signals);
@@ -112,22 +115,32 @@ enum TailEnd {
 }
 
 impl Sinks<'_> {
-    fn open<'o>(options: &'o TailOptions, out: &'o mut dyn Write) -> Result<Sinks<'o>, String> {
-        let log = options.log.as_ref();
-        let log = log.map(|(path, rotate_bytes, keep)| {
-            LogFile::open(path, *rotate_bytes, *keep).map_err(|error| told(path, &error))
-        });
-        let dnstap = options.dnstap.as_ref();
-        let dnstap = dnstap.map(|path| Dnstap::open(path).map_err(|error| told(path, &error)));
-        let pcap = options.pcap.as_ref();
-        let pcap = pcap.map(|path| Pcap::create(path).map_err(|error| told(path, &error)));
-        Ok(Sinks {
+    /// Opens the outputs, a FIFO as soon as it has a reader. `None` if a signal comes first.
+    fn open<'o>(
+        options: &'o TailOptions,
+        out: &'o mut dyn Write,
+        signals: &SignalFd,
+    ) -> Result<Option<Sinks<'o>>, String> {
+        let mut sinks = Sinks {
             options,
             out,
-            log: log.transpose()?,
-            dnstap: dnstap.transpose()?,
-            pcap: pcap.transpose()?,
-        })
+            log: None,
+            dnstap: None,
+            pcap: None,
+        };
+        if let Some((path, rotate_bytes, keep)) = &options.log {
+            sinks.log = output::open(path, signals, || LogFile::open(path, *rotate_bytes, *keep))?;
+        }
+        if let Some(path) = &options.dnstap {
+            sinks.dnstap = output::open(path, signals, || Dnstap::open(path))?;
+        }
+        if let Some(path) = &options.pcap {
+            sinks.pcap = output::open(path, signals, || Pcap::create(path))?;
+        }
+        let is_open = sinks.log.is_some() == options.log.is_some()
+            && sinks.dnstap.is_some() == options.dnstap.is_some()
+            && sinks.pcap.is_some() == options.pcap.is_some();
+        Ok(is_open.then_some(sinks))
     }
 
     fn follow(&mut self, reader: &mut TapReader, signals: &SignalFd) -> Result<(), TailEnd> {

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use super::output;
 use super::reader::SeenEntry;
 
 /// Magic number for times in nanoseconds.
@@ -24,7 +25,7 @@ impl Pcap<BufWriter<File>> {
     /// # Errors
     /// It cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        Self::begin(BufWriter::new(File::create(path)?))
+        Self::begin(BufWriter::new(output::new_file(path)?))
     }
 }
 

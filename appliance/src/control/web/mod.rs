@@ -13,7 +13,7 @@ mod request;
 mod watch;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,9 @@ use log::{info, warn};
 
 use crate::compile::prefix::Prefix;
 use crate::config::Config;
+use crate::control::memory::Capacities;
 use crate::control::tail::top::ask;
+use crate::os::holder::{self, Protocol};
 use request::{Hosts, HttpRequest, HttpResponse};
 use watch::StatusPoller;
 
@@ -34,8 +36,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: usize = 16;
 /// Maximum length of a request, in bytes.
 const REQUEST_BYTES_MAX: usize = 8192;
-/// Pause after an address could not be listened on, or accept(2) was out of descriptors.
+/// Pause after accept(2) was out of descriptors.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Pause after an address could not be listened on.
+const BIND_PAUSE: Duration = Duration::from_secs(2);
 
 /// State that all connections share.
 struct Site {
@@ -46,10 +50,11 @@ struct Site {
     connections: AtomicUsize,
 }
 
-/// Serves as `[web]` of the config says, until the process is ended.
+/// Serves as `[web]` of the config says, until the process is ended. An address that cannot be listened on yet is tried again
+/// while others are served.
 ///
 /// # Errors
-/// Nothing is to be served, or no address can be listened on; in words.
+/// Nothing is to be served, or none of the addresses can be listened on; in words.
 pub fn run(config: &Config) -> Result<(), String> {
     let web = &config.web;
     let Some(socket) = config.control.socket.as_deref() else {
@@ -62,24 +67,59 @@ pub fn run(config: &Config) -> Result<(), String> {
         socket: socket.to_owned(),
         allowed: web.allow.iter().map(|network| network.0).collect(),
         hosts: Hosts::new(web.hosts.iter().map(ToString::to_string)),
-        watch: StatusPoller::new(socket.to_owned()),
+        watch: StatusPoller::new(socket.to_owned(), Capacities::of(config)),
         connections: AtomicUsize::new(0),
     });
+    let addresses = web.listen.iter().map(|address| address.0);
+    let bound: Vec<_> = addresses.map(|address| (address, bind(address))).collect();
+    if bound.iter().all(|(_, listener)| listener.is_err()) {
+        let problems = bound.into_iter().filter_map(|(_, listener)| listener.err());
+        return Err(problems.collect::<Vec<_>>().join("\n"));
+    }
     let watcher = Arc::clone(&site);
     spawn("web watch", move || watcher.watch.run())?;
     let mut threads = Vec::new();
-    for address in &web.listen {
-        let listener = TcpListener::bind(address.0);
-        let listener = listener.map_err(|error| format!("web.listen {}: {error}", address.0))?;
-        info!("web: http://{}/", address.0);
+    for (address, listener) in bound {
         let site = Arc::clone(&site);
-        threads.push(spawn("web", move || site.listen(&listener))?);
+        let listen = move || {
+            let listener = listener.unwrap_or_else(|problem| bind_later(address, problem));
+            info!("web: http://{address}/");
+            site.listen(&listener);
+        };
+        threads.push(spawn("web", listen)?);
     }
     for thread in threads {
         // The threads end only by a fault.
         let _ = thread.join();
     }
     Err("web: a thread has ended".into())
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// Why that cannot be; who has the address.
+fn bind(address: SocketAddr) -> Result<TcpListener, String> {
+    let listener = TcpListener::bind(address);
+    listener.map_err(|error| {
+        let why = holder::explain(Protocol::Tcp, address, &error);
+        format!("web.listen: {why}")
+    })
+}
+
+/// Listens on an address as soon as that can be. A problem is logged once until it is another.
+fn bind_later(address: SocketAddr, mut problem: String) -> TcpListener {
+    loop {
+        warn!("{problem}; the rest is served, and this when it can be");
+        problem = loop {
+            thread::sleep(BIND_PAUSE);
+            match bind(address) {
+                Ok(listener) => return listener,
+                Err(now) if now == problem => {}
+                Err(now) => break now,
+            }
+        };
+    }
 }
 
 fn spawn(
@@ -178,4 +218,53 @@ fn read_head(mut client: &TcpStream) -> io::Result<Vec<u8>> {
         }
     }
     Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use xdnsd_lab::wait::wait_until;
+
+    use super::*;
+
+    fn config(listen: &[SocketAddr]) -> Config {
+        let listen: Vec<String> = listen
+            .iter()
+            .map(|address| format!("\"{address}\""))
+            .collect();
+        let text = format!(
+            "[[interface]]\nname = \"lo\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n[web]\nlisten = [{}]\n",
+            listen.join(", ")
+        );
+        Config::parse("test.toml", &text).expect("valid")
+    }
+
+    #[test]
+    fn an_address_that_is_taken_names_who_has_it_and_is_served_when_it_is_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let address = taken.local_addr().expect("an address");
+        let problem = run(&config(&[address])).expect_err("it is taken");
+        let expected = format!(
+            "web.listen: TCP {address}: bind: Address already in use: another process has it; "
+        );
+        // The holder is this process itself here.
+        assert!(problem.starts_with(&expected), "{problem}");
+        let other = TcpListener::bind("127.0.0.1:0").expect("another");
+        let free = other.local_addr().expect("an address");
+        drop(other);
+        let config = config(&[address, free]);
+        thread::spawn(move || run(&config));
+        let answers = |address: SocketAddr| {
+            let said = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.write_all(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+                let mut said = String::new();
+                stream.read_to_string(&mut said)?;
+                Ok(said)
+            });
+            said.is_ok_and(|said| said.starts_with("HTTP/1.1 404"))
+        };
+        wait_until("the other is served", 2 * PATIENCE, || answers(free)).expect("served");
+        drop(taken);
+        wait_until("it is served as well", 2 * PATIENCE, || answers(address)).expect("served");
+    }
 }

@@ -64,10 +64,13 @@ impl HttpRequest {
                 return Err(HttpResponse::plain(405, "only GET and HEAD are served"));
             }
         };
-        let host = parsed
-            .headers
-            .iter()
-            .find(|header| header.name.eq_ignore_ascii_case("host"));
+        let is_host = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("host");
+        let mut named = parsed.headers.iter().filter(is_host);
+        let host = named.next();
+        // RFC 9112 section 3.2.
+        if named.next().is_some() {
+            return Err(HttpResponse::plain(400, "more than one Host header"));
+        }
         let host = host.and_then(|host| std::str::from_utf8(host.value).ok());
         if !host.is_some_and(|host| hosts.has(host.trim())) {
             return Err(HttpResponse::plain(
@@ -193,6 +196,10 @@ mod tests {
                 Err(421),
             ),
             ("GET / HTTP/1.1\r\n\r\n", Err(421)),
+            (
+                "GET / HTTP/1.1\r\nHost: router.lan\r\nhost: evil.example\r\n\r\n",
+                Err(400),
+            ),
             ("POST / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", Err(405)),
             ("GET / HTTP/1.1\r\nHost: 10.0.0.1\r\n", Err(400)),
             ("\x16\x03\x01\r\n\r\n", Err(400)),

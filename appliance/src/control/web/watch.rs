@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::control::memory;
+use crate::control::memory::{self, Capacities};
 use crate::control::tail::live::{FadingCounts, LiveRates};
 use crate::control::tail::reader::TapReader;
 use crate::control::tail::top::ask;
@@ -28,7 +28,7 @@ const ROWS: usize = 12;
 
 /// Latest data, and the time of the last request.
 #[derive(Debug, Default)]
-struct Board {
+struct StatusBoard {
     asked_at: Option<Instant>,
     data: Option<Result<String, String>>,
 }
@@ -37,15 +37,18 @@ struct Board {
 #[derive(Debug)]
 pub struct StatusPoller {
     socket: PathBuf,
-    board: Mutex<Board>,
+    /// The daemon's capacities, by its config.
+    capacities: Capacities,
+    board: Mutex<StatusBoard>,
     changed: Condvar,
 }
 
 impl StatusPoller {
-    /// For the daemon at `socket`.
-    pub fn new(socket: PathBuf) -> Self {
+    /// For the daemon at `socket`, which has these capacities.
+    pub fn new(socket: PathBuf, capacities: Capacities) -> Self {
         Self {
             socket,
+            capacities,
             board: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -100,7 +103,7 @@ impl StatusPoller {
             live.lost += reader.newly_lost();
             live.count(ask(&self.socket, "stats")?, since.elapsed());
             since = Instant::now();
-            let data = data(&live, &self.socket)?;
+            let data = data(&live, &self.socket, &self.capacities)?;
             self.board().data = Some(Ok(data));
             self.changed.notify_all();
             live.fade();
@@ -108,26 +111,26 @@ impl StatusPoller {
         Ok(())
     }
 
-    fn board(&self) -> MutexGuard<'_, Board> {
+    fn board(&self) -> MutexGuard<'_, StatusBoard> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Board {
+impl StatusBoard {
     fn is_wanted(&self) -> bool {
         self.asked_at.is_some_and(|at| at.elapsed() < LINGER)
     }
 }
 
 /// Data of the page as JSON.
-fn data(live: &LiveRates, socket: &Path) -> Result<String, String> {
+fn data(live: &LiveRates, socket: &Path, of: &Capacities) -> Result<String, String> {
     let upstreams = ask(socket, "json upstreams")?;
     let upstreams: Value = serde_json::from_str(&upstreams).unwrap_or_default();
     let rates = live.rates();
     let percent = |share: Option<f64>| share.map(|share| share * 100.0);
     let rows = |tally: &FadingCounts| json!(tally.most(ROWS));
     let [xdp_program, afxdp, udp, tcp] = rates.ways;
-    let memory = memory::total() as f64 * 100.0 / memory::BUDGET_BYTES as f64;
+    let memory = memory::total(of) as f64 * 100.0 / of.budget() as f64;
     Ok(json::line(&json!({
         "version": env!("CARGO_PKG_VERSION"),
         "queries": rates.queries,

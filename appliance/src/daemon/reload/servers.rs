@@ -19,8 +19,8 @@ pub(super) struct ResolvFiles {
     last: HashMap<PathBuf, ResolvConf>,
     /// Why they name none now.
     faults: Vec<Problem>,
-    /// What was said of servers that cannot be asked.
-    missing: Vec<String>,
+    /// What was said of servers that are not asked.
+    left_out: Vec<String>,
 }
 
 impl ResolvFiles {
@@ -68,6 +68,11 @@ impl ResolvFiles {
         self.faults.iter()
     }
 
+    /// Why servers that they name are not asked.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// The plan of a config with their servers.
     pub fn plan(&mut self, config: &Config, devices: &Devices) -> Plan {
         let groups = config.upstreams.iter();
@@ -78,12 +83,16 @@ impl ResolvFiles {
         });
         let found: Vec<Vec<UpstreamServer>> = found.collect();
         let plan = config.plan_with(devices, &found);
-        let missing = plan.missing.faults().iter();
-        let missing = missing.filter(|fault| fault.key == "upstream.resolv_file");
-        warn_of_new(
-            &mut self.missing,
-            missing.map(ToString::to_string).collect(),
-        );
+        let told = plan.left_out.iter().filter_map(|left_out| {
+            let path = config
+                .upstreams
+                .get(left_out.group)?
+                .resolv_file
+                .as_deref()?;
+            Some(self.last.get(path)?.told(left_out).to_string())
+        });
+        let told = told.collect();
+        warn_of_new(&mut self.left_out, told);
         plan
     }
 }
@@ -169,7 +178,7 @@ mod tests {
         let set = thread.set();
         let servers = set.servers().iter();
         servers
-            .map(|server| (server.group, server.address))
+            .map(|server| (server.group, server.to.address))
             .collect()
     }
 

@@ -1,10 +1,13 @@
 //! A set as workers take it.
 
+use std::sync::Arc;
+
 use xdnsd_core::engine::Settings;
 use xdnsd_core::forward::upstreams::UpstreamConfig;
 use xdnsd_core::policy::{Policy, Views};
 
 use crate::compile::set::PolicySet;
+use crate::os::nf_tables::SetQueue;
 use crate::worker::PolicySource;
 
 impl PolicySource for PolicySet {
@@ -27,6 +30,10 @@ impl PolicySource for PolicySet {
     fn servers(&self) -> Option<&[UpstreamConfig]> {
         // `None` if each server is in the zone of a missing interface.
         Some(Self::servers(self))
+    }
+
+    fn set_queue(&self) -> Option<&Arc<SetQueue>> {
+        Self::set_queue(self)
     }
 
     fn settings(&self) -> Option<&Settings> {

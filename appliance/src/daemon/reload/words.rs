@@ -3,7 +3,7 @@
 use log::{info, warn};
 
 use crate::compile::{Notes, Problem};
-use crate::config::{ChangedKeys, Config};
+use crate::config::{ChangedKeys, Config, Errors, Fault, is_taken_at_start};
 
 /// Maximum number of log lines for one update.
 const NOTES_MAX: usize = 8;
@@ -18,6 +18,24 @@ pub(super) fn warnings_of(config: &Config) -> Vec<String> {
 pub(super) fn not_taken(changes: &ChangedKeys) -> Option<String> {
     let keys = changes.at_start.join(", ");
     (!keys.is_empty()).then(|| format!("from the next start on: {keys}"))
+}
+
+/// What this machine lacks of the config, one per line. `of_start`: what it lacks of the config that the process was started with,
+/// which its listeners follow.
+pub(super) fn missing_in_words(missing: &Errors, of_start: &Errors) -> Vec<String> {
+    let is_followed = |problem: &String| {
+        let mut known = of_start.faults().iter();
+        known.any(|fault| fault.problem == *problem)
+    };
+    let in_words = |fault: &Fault| {
+        let (section, key) = fault.key.split_once('.').unwrap_or((&fault.key, ""));
+        if is_taken_at_start(section, key) && !is_followed(&fault.problem) {
+            format!("{fault}; a start takes it, and serves it when it comes")
+        } else {
+            format!("{fault}; the rest is served, and this when it comes")
+        }
+    };
+    missing.faults().iter().map(in_words).collect()
 }
 
 /// What was read and what was passed over, one per line.

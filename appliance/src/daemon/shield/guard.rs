@@ -8,7 +8,7 @@ use super::Prefixes;
 use super::meter::{FloodEdge, Meter};
 use crate::config::{Shield as Section, SynCookiesWord};
 use crate::daemon::shared::SharedState;
-use crate::daemon::way_out::Sight;
+use crate::daemon::way_out::WayOutState;
 use crate::os::xdp::{Error, Program};
 
 /// Lifetime of the key for cookies of hosts behind this one, in milliseconds. A client has this time to return a cookie, and at
@@ -185,7 +185,7 @@ pub struct Guard {
     /// SYNs to hosts behind this one, at the last look.
     forwarded: u64,
     /// Whether answers leave.
-    way_out: Sight,
+    way_out: WayOutState,
     state: SharedState<CookieState>,
     protection: SharedState<Protection>,
 }
@@ -258,8 +258,8 @@ impl Guard {
     }
 
     /// Sets whether answers leave.
-    pub fn set_way_out(&mut self, sight: Sight) {
-        self.way_out = sight;
+    pub fn set_way_out(&mut self, state: WayOutState) {
+        self.way_out = state;
     }
 
     /// Counts since the last look.
@@ -289,7 +289,7 @@ impl Guard {
         }
         let is_flooded = self.measure(now, program);
         let (protecting, state) = match (self.way_out, is_flooded) {
-            (Sight::Closed, _) => (protect::OFF, Protection::NoWayOut),
+            (WayOutState::Closed, _) => (protect::OFF, Protection::NoWayOut),
             (_, false) => (protect::CALM, Protection::Calm),
             (_, true) => (protect::FLOOD, Protection::InForce),
         };
@@ -341,7 +341,7 @@ impl Guard {
     /// True if cookies could be given on this interface.
     #[must_use]
     pub fn can_give(&self) -> bool {
-        self.has_program && self.way_out != Sight::Closed
+        self.has_program && self.way_out != WayOutState::Closed
     }
 
     /// Tells the program what to do with SYNs from here on.
@@ -395,13 +395,13 @@ mod tests {
         let mut guard = Guard::default();
         assert!(!guard.can_give(), "nobody would");
         guard.has_program = true;
-        for (sight, wanted) in [
-            (Sight::Open, true),
-            (Sight::Closed, false),
-            (Sight::Hidden, true),
+        for (state, wanted) in [
+            (WayOutState::Open, true),
+            (WayOutState::Closed, false),
+            (WayOutState::Hidden, true),
         ] {
-            guard.set_way_out(sight);
-            assert_eq!(guard.can_give(), wanted, "{sight:?}");
+            guard.set_way_out(state);
+            assert_eq!(guard.can_give(), wanted, "{state:?}");
         }
     }
 }

@@ -203,8 +203,7 @@ pub fn obstacle(path: &Path) -> Option<Obstacle> {
             Err(obstacle) => return Some(obstacle),
         };
         if !kind.is_file() {
-            let what = format!("is a {}, not a file", place::kind_name(kind));
-            return Some(Obstacle::of(path, what));
+            return Some(place::of_kind(path, kind, "file"));
         }
         match files::open(path).and_then(read) {
             Ok(text) if text.trim_matches('\0').is_empty() || line_of(&text).is_some() => None,

@@ -8,7 +8,7 @@ use log::{info, warn};
 
 use super::attachment::Attachment;
 use super::port_terms::{PortTerms, StationTable};
-use crate::config::{Devices, Member, XdpMode};
+use crate::config::{Config, Devices, Member, XdpMode};
 use crate::daemon::seats::Seats;
 use crate::worker::Inbox;
 
@@ -31,7 +31,7 @@ impl BridgePorts {
     pub(super) fn follow(
         &mut self,
         attachments: &mut [Attachment],
-        devices: &Devices,
+        (config, devices): (&Config, &Devices),
         seats: &mut Seats,
         inboxes: &[Inbox],
     ) {
@@ -46,6 +46,7 @@ impl BridgePorts {
                 XdpMode::Auto | XdpMode::Native => devices.members(&interface).collect(),
                 XdpMode::Generic | XdpMode::Off => Vec::new(),
             };
+            let vlans = config.vlans_of(&interface);
             attachments[index].give_way(!members.is_empty(), seats, inboxes);
             let is_of = |attachment: &&mut Attachment| {
                 attachment.place().is_some() && attachment.interface == interface
@@ -54,7 +55,7 @@ impl BridgePorts {
             for member in &members {
                 let mut places = attachments.iter_mut().filter(is_of);
                 match places.find(|place| place.name == member.device.name) {
-                    Some(place) => is_changed |= place.set_terms(PortTerms::of(member)),
+                    Some(place) => is_changed |= place.set_terms(PortTerms::of(member, &vlans)),
                     None => left.push(member),
                 }
             }
@@ -69,7 +70,7 @@ impl BridgePorts {
             let mut free = free.by_ref().filter(|place| !place.is_taken());
             left.retain(|member| match free.next() {
                 Some(place) => {
-                    place.take(member.device, PortTerms::of(member));
+                    place.take(member.device, PortTerms::of(member, &vlans));
                     false
                 }
                 None => true,

@@ -23,7 +23,9 @@ use super::shared::SharedState;
 use super::shield::{CookieSettings, Events, Follower, Prefixes, Protection, Shield, SynCounts};
 use super::switches::{Keys, Switched, Switches};
 use super::tier0::Tier0;
-use crate::config::{AskWord, Config, Devices, Errors, Fault, Interface, Plan, XdpMode, is_strict};
+use crate::config::{
+    AskWord, Config, Devices, Errors, Fault, Forwarding, Interface, Plan, XdpMode, is_strict,
+};
 use crate::control::metrics::ProtectStatus;
 use crate::os::clock;
 use crate::os::netlink::Changes;
@@ -31,7 +33,7 @@ use crate::store::HOT;
 use crate::worker::{Inbox, QueueName};
 
 pub use attachment::Attachment;
-use attachment::World;
+use attachment::AttachmentContext;
 use bridge_ports::{BridgePorts, PLACES};
 
 /// All of AF_XDP that is not part of a worker.
@@ -48,6 +50,8 @@ pub struct Supervisor {
     seats: Seats,
     /// Devices whose listeners follow the kernel's own check of sources, and its last value. Sysctls have no notification.
     sources_checked: Vec<(String, bool)>,
+    /// The families of which the kernel tells routes, if any program asks for them. Likewise.
+    forwarding: Option<Forwarding>,
     /// Faults that were logged: missing or implausible items of the config.
     missing: LoggedFaults,
     doubts: LoggedFaults,
@@ -104,19 +108,21 @@ impl Supervisor {
         let events = Events::default();
         events.follow(followers.into_iter());
         let shield = Shield::new(&config.shield, prefixes);
-        let cpus = std::thread::available_parallelism();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let seats = Seats::new(cpus, usize::from(config.memory.workers));
         Self {
             shield,
-            tier0: Tier0::new(config.cache.tier0),
+            tier0: Tier0::new(config.cache.tier0, config.memory.addresses),
             keys: Keys::default(),
             events,
-            config,
             changes: Changes::watch(),
             is_settled: false,
             attachments,
             ports: BridgePorts::default(),
-            seats: Seats::new(cpus.map_or(1, usize::from)),
+            seats,
             sources_checked: Vec::new(),
+            config,
+            forwarding: None,
             missing: LoggedFaults::default(),
             doubts: LoggedFaults::default(),
         }
@@ -143,7 +149,8 @@ impl Supervisor {
     /// log says why.
     ///
     /// Returns the part of the config that this machine can serve now, if it may have changed. Without a change this costs a
-    /// system call for each interface, one for its queues, one more, and a look at `rp_filter` if `route_check` follows it.
+    /// system call for each interface, one for its queues, one more, and looks at `rp_filter` and `forwarding` if `route_check`
+    /// follows them.
     pub fn poll(&mut self, inboxes: &[Inbox], let_in: impl FnOnce(&Plan)) -> Option<Plan> {
         let now = clock::now();
         let lost = self.seats.collect(inboxes);
@@ -158,11 +165,7 @@ impl Supervisor {
             .attachments
             .iter()
             .any(|attachment| attachment.is_due(now));
-        let is_other = |(device, was): &(String, bool)| is_strict(device) != *was;
-        let is_changed = self.changes.take()
-            || self.sources_checked.iter().any(is_other)
-            || self.attachments.iter().any(Attachment::has_grown);
-        self.is_settled &= !is_changed && !is_due;
+        self.is_settled &= !self.has_changed() && !is_due;
         if self.is_settled {
             return None;
         }
@@ -172,15 +175,21 @@ impl Supervisor {
         self.warn_missing(&plan);
         let_in(&plan);
         self.sources_checked = sources_checked(&self.config, &plan, &devices);
+        self.follow_forwarding(&plan, &devices);
         self.is_settled = true;
         let (ports, attachments) = (&mut self.ports, &mut self.attachments);
-        ports.follow(attachments, &devices, &mut self.seats, inboxes);
+        let found = (&self.config, &devices);
+        ports.follow(attachments, found, &mut self.seats, inboxes);
         let expected = attachments
             .iter()
             .map(|attachment| attachment.expected(&self.config, &plan, &devices));
         self.seats.expect(expected.sum());
+        let most = usize::from(self.config.memory.programs);
+        let is_attached = |attachment: &&Attachment| attachment.is_attached();
+        let mut programs = self.attachments.iter().filter(is_attached).count();
         for attachment in &mut self.attachments {
-            let world = World {
+            let before = attachment.is_attached();
+            let context = AttachmentContext {
                 config: &self.config,
                 prefixes: self.shield.prefixes(),
                 tier0: &self.tier0,
@@ -188,15 +197,40 @@ impl Supervisor {
                 devices: &devices,
                 inboxes,
                 stations: &self.ports.stations,
+                is_full: programs >= most,
                 now,
             };
-            self.is_settled &= attachment.poll(&world, &mut self.seats);
+            self.is_settled &= attachment.poll(&context, &mut self.seats);
+            programs += usize::from(attachment.is_attached() && !before);
         }
         self.give_seats(inboxes);
         self.make_room(inboxes, now);
         self.attachments.iter().for_each(Attachment::show);
         self.ports.log_changes(&self.attachments);
         Some(plan)
+    }
+
+    /// True if devices or settings of the kernel may be others than at the last round.
+    fn has_changed(&mut self) -> bool {
+        let is_other = |(device, was): &(String, bool)| is_strict(device) != *was;
+        let has_switched = |was: Forwarding| was != Forwarding::of_routes();
+        self.changes.take()
+            || self.sources_checked.iter().any(is_other)
+            || self.forwarding.is_some_and(has_switched)
+            || self.attachments.iter().any(Attachment::has_grown)
+    }
+
+    /// What has ceased to be told is a doubt about the config.
+    fn follow_forwarding(&mut self, plan: &Plan, devices: &Devices) {
+        let asks = self.config.asks_routes(&plan.endpoints, devices);
+        let told = asks.then(|| devices.routes_told());
+        let was = std::mem::replace(&mut self.forwarding, told);
+        let lacked = was.is_some_and(|was| !was.is_whole());
+        if lacked && told.is_some_and(Forwarding::is_whole) {
+            info!(
+                "forwarding is on: the kernel tells the XDP program routes, as route_check needs"
+            );
+        }
     }
 
     /// If a port finds no room for sockets, another one that rests gives up its own.
@@ -274,7 +308,7 @@ impl Supervisor {
         let now = clock::now();
         for attachment in &mut self.attachments {
             let changed = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.inside.guard.change_key(now, program),
+                Some(program) => attachment.programs.guard.change_key(now, program),
                 None => Ok(()),
             };
             if let Err(error) = changed {
@@ -293,8 +327,8 @@ impl Supervisor {
         let mut is_counted = true;
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_mut() {
-                attachment.inside.look(now, &attachment.name, program);
-                is_counted &= attachment.inside.counts_answers(program);
+                attachment.programs.look(now, &attachment.name, program);
+                is_counted &= attachment.programs.counts_answers(program);
             }
         }
         if is_counted {
@@ -307,7 +341,7 @@ impl Supervisor {
         let (mut seen, mut can_give) = (SynCounts::default(), false);
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
-                let guard = &mut attachment.inside.guard;
+                let guard = &mut attachment.programs.guard;
                 seen += guard.look(program);
                 can_give |= guard.can_give();
             }
@@ -315,7 +349,7 @@ impl Supervisor {
         let decision = self.shield.look(now, seen, can_give);
         for attachment in &mut self.attachments {
             let told = match lock(&attachment.program).as_mut() {
-                Some(program) => attachment.inside.guard.tell(now, decision, program),
+                Some(program) => attachment.programs.guard.tell(now, decision, program),
                 None => Ok(()),
             };
             if let Err(problem) = told {
@@ -341,7 +375,7 @@ impl Supervisor {
             let interface = section.interface.as_str();
             let attachments = self.attachments.iter();
             let states = attachments.filter(|attachment| attachment.interface == interface);
-            let states = states.map(|attachment| attachment.inside.guard.protection());
+            let states = states.map(|attachment| attachment.programs.guard.protection());
             let states: Vec<_> = states.collect();
             let is_auto = section.ask == AskWord::Auto;
             let interface = match section.vlan {
@@ -378,11 +412,11 @@ impl Supervisor {
         let now = clock::now();
         for attachment in &mut self.attachments {
             if let Some(program) = lock(&attachment.program).as_ref() {
-                let seen = attachment.inside.guard.look(program);
+                let seen = attachment.programs.guard.look(program);
                 self.shield.saw(now, seen);
             }
             detach(&attachment.program);
-            attachment.inside.end();
+            attachment.programs.end();
         }
     }
 

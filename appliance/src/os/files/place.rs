@@ -114,12 +114,24 @@ pub fn found(path: &Path) -> Result<Option<Metadata>, Obstacle> {
     }
 }
 
-/// The obstacle if the path is of another kind than a file or a link.
+/// The obstacle if the path is of another kind than a file. A link is no file: it would be replaced, and may not be renamed where
+/// Landlock holds.
 #[must_use]
 pub fn no_file(path: &Path) -> Option<Obstacle> {
     let kind = found(path).ok()??.file_type();
-    let what = || format!("is a {}, not a file", kind_name(kind));
-    (!kind.is_file() && !kind.is_symlink()).then(|| Obstacle::of(path, what()))
+    (!kind.is_file()).then(|| of_kind(path, kind, "file"))
+}
+
+/// The obstacle that the path is of a kind, and not what is `wanted`.
+#[must_use]
+pub fn of_kind(path: &Path, kind: FileType, wanted: &str) -> Obstacle {
+    let hint = if kind.is_symlink() {
+        ": name what it leads to"
+    } else {
+        ""
+    };
+    let kind = kind_name(kind);
+    Obstacle::of(path, format!("is a {kind}, not a {wanted}{hint}"))
 }
 
 /// The obstacle if the file system is full.
@@ -296,7 +308,18 @@ mod tests {
             Some(format!("{}: is a FIFO, not a file", fifo.display()))
         );
         assert!(of(folder.path()).is_some_and(|what| what.ends_with("is a folder, not a file")));
-        assert_eq!(of(&folder.write("file", "")), None);
+        let file = folder.write("file", "");
+        assert_eq!(of(&file), None);
+        for to in [file.as_path(), Path::new("/nonexistent")] {
+            let link = folder.path().join("link");
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(to, &link).expect("a link");
+            let told = format!(
+                "{}: is a symbolic link, not a file: name what it leads to",
+                link.display()
+            );
+            assert_eq!(of(&link), Some(told));
+        }
         assert_eq!(of(&folder.path().join("missing")), None);
         assert_eq!(full(&fifo), None);
     }

@@ -104,6 +104,8 @@ const BY_NUMBER: [u32; 2] = if cfg!(feature = "afxdp") {
 } else {
     [0, 0]
 };
+/// The commands of a process without rights: those on maps that it was given, by descriptor.
+const BPF_COMMANDS_OF_SERVER: &[u32] = &[1, 2, 3, 4, 15, 21];
 /// linux/prctl.h: names of threads, and of memory (glibc).
 const PRCTLS: &[u32] = &[
     libc::PR_SET_NAME as u32,
@@ -131,6 +133,14 @@ const FAMILIES: &[u32] = &[
     libc::AF_XDP as u32,
 ];
 
+/// The families of a process without rights: it is given AF_XDP sockets.
+const FAMILIES_OF_SERVER: &[u32] = &[
+    libc::AF_UNIX as u32,
+    libc::AF_INET as u32,
+    libc::AF_INET6 as u32,
+    libc::AF_NETLINK as u32,
+];
+
 const fn rule(number: c_long, argument: u8, test: Test) -> Rule {
     Rule {
         number,
@@ -144,15 +154,23 @@ pub const MMAP: c_long = libc::SYS_mmap;
 #[cfg(not(target_pointer_width = "64"))]
 pub const MMAP: c_long = libc::SYS_mmap2;
 
-/// Calls that are allowed with some arguments.
-pub const SOMETIMES: &[Rule] = &[
+/// Calls that are allowed with some arguments to a process that has rights.
+pub const WITH_RIGHTS: &[Rule] = &[
     rule(libc::SYS_socket, 0, Test::OneOf(FAMILIES)),
+    rule(libc::SYS_bpf, 0, Test::OneOf(BPF_COMMANDS)),
+];
+/// The same calls of a process that has none.
+pub const WITHOUT_RIGHTS: &[Rule] = &[
+    rule(libc::SYS_socket, 0, Test::OneOf(FAMILIES_OF_SERVER)),
+    rule(libc::SYS_bpf, 0, Test::OneOf(BPF_COMMANDS_OF_SERVER)),
+];
+/// Calls that are allowed with some arguments to both.
+pub const SOMETIMES: &[Rule] = &[
     rule(
         libc::SYS_socketpair,
         0,
         Test::OneOf(&[libc::AF_UNIX as u32]),
     ),
-    rule(libc::SYS_bpf, 0, Test::OneOf(BPF_COMMANDS)),
     rule(libc::SYS_ioctl, 1, Test::OneOf(IOCTLS)),
     rule(libc::SYS_prctl, 0, Test::OneOf(PRCTLS)),
     // Only threads.

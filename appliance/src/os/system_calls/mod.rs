@@ -24,11 +24,20 @@ use allowed::{ARCH, Rule, Test};
 
 /// Action for a call that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Otherwise {
+pub enum DeniedCall {
     /// The process ends, with a line that names the call.
     End,
     /// The call is made, and logged by the kernel (`type=1326` where the kernel audits).
     Log,
+}
+
+/// Whose calls are restricted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// A process that loads programs and makes sockets of all kinds by itself: one alone, or the keeper.
+    WithRights,
+    /// A server that a keeper does it for.
+    WithoutRights,
 }
 
 /// Exit status after a call that is not allowed: as a shell reports SIGSYS.
@@ -51,20 +60,20 @@ const X32: u32 = 0x4000_0000;
 ///
 /// # Errors
 /// The kernel lacks seccomp filters, or there is no list for this processor: nothing is restricted.
-pub fn restrict(otherwise: Otherwise) -> io::Result<()> {
+pub fn restrict(otherwise: DeniedCall, caller: Caller) -> io::Result<()> {
     let arch = ARCH.ok_or(io::ErrorKind::Unsupported)?;
     let refused = match otherwise {
-        Otherwise::End => {
+        DeniedCall::End => {
             watch()?;
             libc::SECCOMP_RET_TRAP
         }
-        Otherwise::Log => libc::SECCOMP_RET_LOG,
+        DeniedCall::Log => libc::SECCOMP_RET_LOG,
     };
     // Required for a filter without CAP_SYS_ADMIN.
     prctl::set_no_new_privs()?;
     // All threads. SPEC_ALLOW skips a mitigation that slows every thread: the process runs no foreign code.
     let flags = libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    install(&program(arch, refused), flags)
+    install(&program(arch, refused, caller), flags)
 }
 
 /// True if the kernel lacks such filters, or there is no list for this processor.
@@ -102,7 +111,7 @@ fn install(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<()
 }
 
 /// The filter. Jumps only go forward, within the instructions of one rule.
-fn program(arch: u32, refused: u32) -> Vec<libc::sock_filter> {
+fn program(arch: u32, refused: u32, caller: Caller) -> Vec<libc::sock_filter> {
     let mut program = vec![
         load(ARCHITECTURE),
         jump(libc::BPF_JEQ, arch, 1, 0),
@@ -117,7 +126,11 @@ fn program(arch: u32, refused: u32) -> Vec<libc::sock_filter> {
             give(libc::SECCOMP_RET_ALLOW),
         ]);
     }
-    for rule in allowed::SOMETIMES {
+    let own = match caller {
+        Caller::WithRights => allowed::WITH_RIGHTS,
+        Caller::WithoutRights => allowed::WITHOUT_RIGHTS,
+    };
+    for rule in own.iter().chain(allowed::SOMETIMES) {
         program.extend(instructions(rule, refused));
     }
     let missing = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;

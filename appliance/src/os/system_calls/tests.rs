@@ -14,7 +14,7 @@ fn with_list<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         let arch = ARCH.expect("tests run where there is a list");
         prctl::set_no_new_privs().expect("anybody may");
         let refused = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        install(&program(arch, refused), 0).expect("the kernel has filters");
+        install(&program(arch, refused, Caller::WithRights), 0).expect("the kernel has filters");
         f()
     };
     thread::scope(|scope| scope.spawn(restricted).join().expect("it ends"))
@@ -128,7 +128,7 @@ fn a_call_that_is_not_allowed_ends_the_process_and_is_named() {
     const NAME: &str =
         "os::system_calls::tests::a_call_that_is_not_allowed_ends_the_process_and_is_named";
     if std::env::var_os(CHILD).is_some() {
-        restrict(Otherwise::End).expect("the kernel has filters");
+        restrict(DeniedCall::End, Caller::WithRights).expect("the kernel has filters");
         // SAFETY: the call would fail for want of a path, and is never made.
         unsafe {
             libc::syscall(

@@ -1,15 +1,13 @@
 //! Bridge ports in the program: the table of stations that the bridge has learnt, shared by the programs of all ports.
 
-use super::{Error, Program};
+use super::{Error, Program, shared_maps};
 use crate::os::bpf_array::MappedWords;
+use crate::os::keeper::MapKind;
 use aya::maps::{Array, ArrayOfMaps, IterableMap as _, MapData};
 use std::os::fd::AsFd as _;
 use std::sync::atomic::Ordering;
-use xdnsd_abi::bridge::{ELEMENTS, Element, STATIONS, WORDS};
+use xdnsd_abi::bridge::{Element, STATIONS, WORDS};
 use xdnsd_abi::shield;
-
-/// linux/bpf.h, BPF_F_MMAPABLE.
-const MMAPABLE: u32 = 1 << 10;
 
 /// The map in a program that holds the table.
 pub(super) type Stations = ArrayOfMaps<MapData, Array<MapData, Element>>;
@@ -27,7 +25,8 @@ impl StationsMap {
     /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(STATIONS, cause);
-        let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
+        let made = shared_maps::obtain(MapKind::Stations)?;
+        let array = Array::try_from(made).map_err(failed)?;
         let words = MappedWords::map(array.map().fd().as_fd(), WORDS);
         let words = words.map_err(|cause| Error::Mmap {
             name: STATIONS,
@@ -46,7 +45,8 @@ impl StationsMap {
 
 impl Program {
     /// Sets the bridge of the port that the program is on, by index, and an interval in milliseconds: a frame passes to the
-    /// bridge if the bridge has not heard of its station by this port for that long.
+    /// bridge if the bridge has not heard of its station by this port for that long. `pvid`: VLAN of frames without a tag, if
+    /// the bridge looks at tags; 0 if it drops them.
     ///
     /// # Errors
     /// A map refused.
@@ -55,7 +55,10 @@ impl Program {
         stations: &StationsMap,
         bridge: u32,
         interval_ms: u32,
+        pvid: Option<u16>,
     ) -> Result<(), Error> {
+        let vlan = pvid.map_or(0, |pvid| shield::FILTERS_VLANS | u32::from(pvid));
+        self.tell(shield::PORT_VLAN, vlan)?;
         self.tell(shield::PORT_BRIDGE, bridge)?;
         self.tell(shield::PORT_INTERVAL_MS, interval_ms)?;
         let set = self.stations.set(0, &stations.array, 0);

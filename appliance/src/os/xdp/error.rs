@@ -1,5 +1,6 @@
 //! Errors of loading and attaching, with advice on what to do.
 
+use crate::os::keeper::Refusal;
 use aya::EbpfError;
 use aya::maps::MapError;
 use aya::programs::{ProgramError, XdpMode};
@@ -37,8 +38,6 @@ pub enum Error {
         /// The system call and its error.
         cause: Box<ProgramError>,
     },
-    /// The program was attached, but would have outlived the process. It has been detached.
-    NoLink(String),
     /// The interface is a bond, whose driver runs the program for frames that its ports receive; the kernel drops frames
     /// redirected from there to a socket of the bond.
     Bond(String),
@@ -64,6 +63,8 @@ pub enum Error {
     Random(std::io::Error),
     /// An RX queue beyond the maps' slots.
     Queue(u32),
+    /// The keeper did not carry a request out.
+    Refused(Box<Refusal>),
 }
 
 impl Error {
@@ -90,7 +91,21 @@ impl Error {
         if let Self::Interface { errno, .. } = self {
             return Some(*errno);
         }
+        if let Self::Refused(refusal) = self {
+            return Some(refusal.errno);
+        }
         errno(std::error::Error::source(self)?)
+    }
+
+    /// The innermost cause: aya's outer messages only name its own functions.
+    #[must_use]
+    pub fn innermost(&self) -> String {
+        let mut cause: &dyn std::error::Error = self;
+        // Bound: errors are nested a handful deep.
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        cause.to_string()
     }
 
     /// The whole verifier log.
@@ -161,10 +176,12 @@ impl fmt::Display for Error {
             Self::Load(cause) => {
                 f.write_str("bpf(2) refuses the XDP program: ")?;
                 match refusal(cause) {
-                    Some((io_error, log)) => write!(f, "{io_error}{}", VerifierLog(&log))?,
-                    None => write!(f, "{}", Chain(cause.as_ref()))?,
+                    Some((io_error, log)) => f.write_str(&refused(io_error, &log)),
+                    None => {
+                        let hint = load_hint(errno(cause.as_ref()));
+                        write!(f, "{}{hint}", Chain(cause.as_ref()))
+                    }
                 }
-                f.write_str(load_hint(errno(cause.as_ref())))
             }
             Self::Contract(name) => write!(f, "the eBPF object has no usable \"{name}\""),
             Self::Mmap { name, cause } => write!(f, "mmap(2) of the array {name}: {cause}"),
@@ -186,11 +203,6 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
-            Self::NoLink(interface) => write!(
-                f,
-                "attaching XDP to {interface}: the kernel has no bpf_link for it (Linux 5.9), and without one \
-                 the program would outlive the process"
-            ),
             Self::Bond(interface) => write!(
                 f,
                 "{interface} is a bond: in native mode the program runs in its ports, whose frames no AF_XDP socket of the \
@@ -205,6 +217,7 @@ impl fmt::Display for Error {
             Self::Queue(queue) => {
                 write!(f, "RX queue {queue}: the maps hold 0 to {}", QUEUES_MAX - 1)
             }
+            Self::Refused(refusal) => write!(f, "{refusal}"),
         }
     }
 }
@@ -217,8 +230,8 @@ impl std::error::Error for Error {
             Self::Interface { errno, .. } => Some(errno),
             Self::Attach { cause, .. } => Some(cause.as_ref()),
             Self::Map { cause, .. } => Some(cause.as_ref()),
+            Self::Refused(refusal) => Some(refusal.as_ref()),
             Self::Contract(_)
-            | Self::NoLink(_)
             | Self::Bond(_)
             | Self::NoRoom { .. }
             | Self::NoShield
@@ -292,6 +305,27 @@ fn load_hint(errno: Option<Errno>) -> &'static str {
     }
 }
 
+/// Why the kernel refuses a program, and what is missing.
+fn refused(error: &std::io::Error, log: &str) -> String {
+    let hint = if log.is_empty() {
+        load_hint(errno(error))
+    } else {
+        verifier_hint(log)
+    };
+    format!("{error}{}{hint}", VerifierLog(log))
+}
+
+/// What is missing where the verifier has looked at the program. It looks only for who has CAP_BPF and CAP_NET_ADMIN, and without
+/// CAP_PERFMON it is stricter (kernel/bpf/verifier.c, `allow_ptr_leaks`).
+fn verifier_hint(log: &str) -> &'static str {
+    const STRICTER: [&str; 3] = ["corrupt spilled pointer", "!root", "unpriv"];
+    if STRICTER.iter().any(|word| log.contains(word)) {
+        " (needs CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN, or root)"
+    } else {
+        ""
+    }
+}
+
 fn attach_hint(errno: Option<Errno>) -> Option<&'static str> {
     let hint = match errno {
         Some(Errno::EBUSY | Errno::EEXIST) => {
@@ -335,6 +369,31 @@ mod tests {
         );
         for nothing in ["", "\n", "processed 7 insns\n"] {
             assert_eq!(VerifierLog(nothing).to_string(), "");
+        }
+    }
+
+    /// The verifier looks at a program only for who has CAP_BPF and CAP_NET_ADMIN.
+    #[test]
+    fn what_is_missing_to_load_a_program_is_told_by_who_refuses_it() {
+        let told = |errno, log: &str| refused(&std::io::Error::from_raw_os_error(errno), log);
+        for (errno, log, expected) in [
+            (
+                libc::EACCES,
+                "9: (7b) *(u64 *)(r10 -8) = r1\nattempt to corrupt spilled pointer on stack\nprocessed 9 insns\n",
+                "Permission denied (os error 13); the verifier says: attempt to corrupt spilled pointer on stack (needs CAP_PERFMON besides CAP_BPF and CAP_NET_ADMIN, or root)",
+            ),
+            (
+                libc::EACCES,
+                "invalid access to packet, off=9 size=1\n",
+                "Permission denied (os error 13); the verifier says: invalid access to packet, off=9 size=1",
+            ),
+            (
+                libc::EPERM,
+                "",
+                "Operation not permitted (os error 1) (needs CAP_BPF and CAP_NET_ADMIN, or root)",
+            ),
+        ] {
+            assert_eq!(told(errno, log), expected);
         }
     }
 

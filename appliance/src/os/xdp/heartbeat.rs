@@ -8,11 +8,11 @@ use std::sync::atomic::Ordering;
 use xdnsd_abi::{QUEUES_MAX, map};
 
 /// The whole array, mapped.
-pub(super) struct Beats {
+pub(super) struct HeartbeatArray {
     mapping: Arc<MappedWords>,
 }
 
-impl Beats {
+impl HeartbeatArray {
     /// Maps the array. The mapping keeps the map alive by itself.
     pub(super) fn map(fd: BorrowedFd<'_>) -> Result<Self, Error> {
         let mapped = MappedWords::map(fd, QUEUES_MAX as usize).map_err(|cause| Error::Mmap {

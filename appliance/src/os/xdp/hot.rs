@@ -1,12 +1,11 @@
 //! The program that answers hot names: loaded once, with its maps in our address space, and tail-called by the XDP program of
 //! every interface.
 
-use super::{Error, LOADER_PIECE_MAX, Program, take};
+use super::object::Object;
+use super::{Error, Program, take};
 use crate::os::bpf_array::MappedWords;
-use crate::os::seal;
+use crate::os::keeper::ObjectKind;
 use aya::maps::{Map, MapData, PerCpuArray};
-use aya::programs::Xdp;
-use aya::{Ebpf, EbpfLoader};
 use nix::errno::Errno;
 use std::os::fd::AsFd as _;
 use xdnsd_abi::hot::{
@@ -14,14 +13,10 @@ use xdnsd_abi::hot::{
 };
 use xdnsd_abi::{map, tail};
 
-/// The object built by `cargo xtask ebpf`.
-pub const HOT_OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-hot.bpf.o");
-
 /// The program for hot names.
 pub struct HotProgram {
     outcomes: PerCpuArray<MapData, u64>,
-    ebpf: Ebpf,
+    object: Object,
 }
 
 /// Its mapped arrays, as in [`xdnsd_abi::hot`]. They outlive the program.
@@ -47,7 +42,7 @@ impl HotProgram {
     /// # Errors
     /// The kernel refused the program (before Linux 5.18) or a map.
     pub fn load() -> Result<(Self, HotMaps), Error> {
-        Self::load_object(HOT_OBJECT)
+        Self::load_from(None)
     }
 
     /// Loads another object with the same contract.
@@ -55,11 +50,14 @@ impl HotProgram {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_object(object: &[u8]) -> Result<(Self, HotMaps), Error> {
-        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
-        let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
+        Self::load_from(Some(object))
+    }
+
+    fn load_from(bytes: Option<&[u8]>) -> Result<(Self, HotMaps), Error> {
+        let mut object = Object::open(ObjectKind::Hot, bytes, 0)?;
         // Kept open until the program is loaded, since it refers to them by descriptor.
         let mut open = Vec::new();
-        let mut mapped = |name, words| mapped(&mut ebpf, name, words, &mut open);
+        let mut mapped = |name, words| mapped(&mut object, name, words, &mut open);
         let maps = HotMaps {
             answers: mapped(hot::ANSWERS, ANSWERS_MAX as usize * word::COUNT)?,
             index: mapped(hot::INDEX, PLACES as usize)?,
@@ -68,17 +66,9 @@ impl HotProgram {
             silent: mapped(hot::SILENT, SILENT_WORDS as usize)?,
             control: mapped(hot::CONTROL, control::COUNT as usize)?,
         };
-        let outcomes = take(&mut ebpf, hot::OUTCOMES, PerCpuArray::try_from)?;
-        let mut program = Self { outcomes, ebpf };
-        let loaded = program.xdp()?.load();
-        loaded.map_err(|e| Error::Load(Box::new(e.into())))?;
-        Ok((program, maps))
-    }
-
-    fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.ebpf.program_mut(hot::PROGRAM);
-        let program = program.and_then(|program| program.try_into().ok());
-        program.ok_or(Error::Contract(hot::PROGRAM))
+        let outcomes = take(&mut object, hot::OUTCOMES, PerCpuArray::try_from)?;
+        object.load(hot::PROGRAM)?;
+        Ok((Self { outcomes, object }, maps))
     }
 
     /// Count of each [`HotOutcome`], over all CPUs.
@@ -98,12 +88,12 @@ impl HotProgram {
 
 /// Takes an array out of the object, maps it, and keeps its descriptor in `open`.
 fn mapped(
-    ebpf: &mut Ebpf,
+    object: &mut Object,
     name: &'static str,
     words: usize,
     open: &mut Vec<MapData>,
 ) -> Result<MappedWords, Error> {
-    let Some(Map::Array(array)) = ebpf.take_map(name) else {
+    let Some(Map::Array(array)) = object.take_map(name) else {
         return Err(Error::Contract(name));
     };
     let mapped = MappedWords::map(array.fd().as_fd(), words);
@@ -112,12 +102,13 @@ fn mapped(
 }
 
 impl Program {
-    /// Loads [`super::OBJECT`], or another object, as the program that can call the one for hot names: see [`Self::set_hot`].
+    /// Loads [`super::OBJECT`], or another object, as the program that can call the one for hot names: see [`Self::set_hot`]. It has
+    /// room for so many entries of the listen map.
     ///
     /// # Errors
     /// As [`Self::load`]; the kernel or this processor's JIT compiler cannot return from a tail call.
-    pub fn load_for_hot(object: &[u8]) -> Result<Self, Error> {
-        let mut program = Self::open(object)?;
+    pub fn load_for_hot(object: &[u8], addresses: u32) -> Result<Self, Error> {
+        let mut program = Self::open(Some(object), addresses)?;
         program.load_as(map::PROGRAM_TIER0)?;
         Ok(program)
     }
@@ -143,8 +134,7 @@ impl Program {
                 Some(_) | None => Err(error),
             });
         };
-        let fd = hot.xdp()?.fd();
-        let fd = fd.map_err(|e| Error::Load(Box::new(e.into())))?;
-        tails.set(tail::HOT, fd, 0).map_err(refused)
+        let other = Some(&mut hot.object);
+        self.object.hand_on(tails, tail::HOT, hot::PROGRAM, other)
     }
 }

@@ -1,14 +1,11 @@
 //! The shield's log: records that the programs write into a ring buffer while there is a reader.
 
-use super::{Error, Program, take};
-use aya::Ebpf;
-use aya::maps::{ArrayOfMaps, Map, MapData, MapError, PerCpuArray, RingBuf};
-use nix::unistd::{SysconfVar, sysconf};
-use xdnsd_abi::event::{HEAD, RING_BYTES, WORDS, logged};
+use super::object::Object;
+use super::{Error, Program, shared_maps, take};
+use crate::os::keeper::MapKind;
+use aya::maps::{ArrayOfMaps, MapData, MapError, PerCpuArray, RingBuf};
+use xdnsd_abi::event::{HEAD, WORDS, logged};
 use xdnsd_abi::{Reason, map, shield, tail};
-
-/// linux/bpf.h, BPF_MAP_TYPE_RINGBUF.
-const RINGBUF: u32 = 27;
 
 /// Maps of the log, and whether its program is loaded.
 pub(super) struct Log {
@@ -18,10 +15,10 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn of(object: &mut Object) -> Result<Self, Error> {
         Ok(Self {
-            events: take(ebpf, map::EVENTS, ArrayOfMaps::try_from)?,
-            counts: take(ebpf, map::LOGGED, PerCpuArray::try_from)?,
+            events: take(object, map::EVENTS, ArrayOfMaps::try_from)?,
+            counts: take(object, map::LOGGED, PerCpuArray::try_from)?,
             is_loaded: false,
         })
     }
@@ -78,11 +75,8 @@ impl EventRing {
     /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(map::EVENTS, cause);
-        let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
-        let page = page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0);
-        let described = aya_obj::Map::new_from_params(RINGBUF, 0, 0, RING_BYTES.max(page), 0);
-        let made = MapData::create(described, map::EVENTS, None).map_err(failed)?;
-        Ok(Self(RingBuf::try_from(Map::RingBuf(made)).map_err(failed)?))
+        let made = shared_maps::obtain(MapKind::Events)?;
+        Ok(Self(RingBuf::try_from(made).map_err(failed)?))
     }
 
     /// Takes the next record.

@@ -10,36 +10,42 @@ mod error;
 mod heartbeat;
 mod hot;
 mod log;
+mod object;
+mod ports;
 mod prefixes;
 mod protect;
 mod rate;
+mod shared_maps;
 mod shield;
 
 pub use bridge::StationsMap;
 pub use error::Error;
 pub use heartbeat::Heartbeat;
-pub use hot::{HOT_OBJECT, HotMaps, HotProgram};
+pub use hot::{HotMaps, HotProgram};
 pub use log::{EventRing, FrameEvent};
+pub use object::{HOT_OBJECT, KeptObject};
+pub use ports::PortsProgram;
 pub use prefixes::{PrefixBits, Trie};
 pub use rate::AccountsMap;
+pub use shared_maps::make as make_map;
 
-use crate::os::{device, seal};
+use crate::os::device;
+use crate::os::keeper::ObjectKind;
 use ::log::debug;
 use aya::maps::{ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
-use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
-use aya::{Ebpf, EbpfLoader};
 use bridge::Stations;
-use heartbeat::Beats;
+use heartbeat::HeartbeatArray;
 pub use protect::ProtectedPrefix;
 
 use log::Log;
+use object::Object;
 use protect::Protect;
 use rate::Limits;
 use shield::ShieldMaps;
 use std::fmt;
 use std::ops::BitOr;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use xdnsd_abi::bridge::STATIONS;
 use xdnsd_abi::{LISTEN_MAX, Listen, PathCheck, QUEUES_MAX, Reason, map};
@@ -119,7 +125,10 @@ impl ReasonCounts {
 
 /// The program of one interface and its maps. Dropping it detaches.
 pub struct Program {
-    link: Option<FdLink>,
+    /// Closing it detaches.
+    link: Option<OwnedFd>,
+    /// Room of the listen map.
+    addresses_max: u32,
     sockets: XskMap<MapData>,
     listen: HashMap<MapData, ListenKey, CheckBytes>,
     counters: PerCpuArray<MapData, u64>,
@@ -128,22 +137,24 @@ pub struct Program {
     log: Log,
     limits: Limits,
     stations: Stations,
-    beats: Beats,
+    beats: HeartbeatArray,
     /// Kept open until the program is loaded, since it refers to the map by descriptor.
     _heartbeat: MapData,
     /// Name of the loaded program in the object.
     name: &'static str,
-    ebpf: Ebpf,
+    object: Object,
 }
 
 impl Program {
-    /// Loads [`OBJECT`].
+    /// Loads [`OBJECT`], with room for so many entries of the listen map.
     ///
     /// # Errors
     ///
     /// The kernel refused the program or a map; the text names a missing capability.
-    pub fn load() -> Result<Self, Error> {
-        Self::load_object(OBJECT)
+    pub fn load(addresses: u32) -> Result<Self, Error> {
+        let mut program = Self::open(None, addresses)?;
+        program.load_either()?;
+        Ok(program)
     }
 
     /// Loads another object with the same contract: a test's, or one built by another toolchain.
@@ -152,7 +163,7 @@ impl Program {
     ///
     /// As [`Self::load`], and if the object lacks a map or the program.
     pub fn load_object(object: &[u8]) -> Result<Self, Error> {
-        let mut program = Self::open(object)?;
+        let mut program = Self::open(Some(object), LISTEN_MAX)?;
         program.load_either()?;
         Ok(program)
     }
@@ -163,33 +174,33 @@ impl Program {
     ///
     /// As [`Self::load_object`].
     pub fn load_single(object: &[u8]) -> Result<Self, Error> {
-        let mut program = Self::open(object)?;
+        let mut program = Self::open(Some(object), LISTEN_MAX)?;
         program.load_as(map::PROGRAM_SINGLE)?;
         Ok(program)
     }
 
-    /// Makes the maps.
-    fn open(object: &[u8]) -> Result<Self, Error> {
-        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
-        let mut ebpf = loader.load(object).map_err(|e| Error::Load(Box::new(e)))?;
-        let Some(Map::Array(heartbeat)) = ebpf.take_map(map::HEARTBEAT) else {
+    /// Makes the maps of [`OBJECT`] or another object, with room for so many entries of the listen map.
+    fn open(bytes: Option<&[u8]>, addresses: u32) -> Result<Self, Error> {
+        let mut object = Object::open(ObjectKind::Xdp, bytes, addresses)?;
+        let Some(Map::Array(heartbeat)) = object.take_map(map::HEARTBEAT) else {
             return Err(Error::Contract(map::HEARTBEAT));
         };
-        let beats = Beats::map(heartbeat.fd().as_fd())?;
+        let beats = HeartbeatArray::map(heartbeat.fd().as_fd())?;
         Ok(Self {
             link: None,
-            sockets: take(&mut ebpf, map::XSKS, XskMap::try_from)?,
-            listen: take(&mut ebpf, map::LISTEN, HashMap::try_from)?,
-            counters: take(&mut ebpf, map::COUNTERS, PerCpuArray::try_from)?,
-            shield: ShieldMaps::of(&mut ebpf)?,
-            protect: Protect::of(&mut ebpf)?,
-            log: Log::of(&mut ebpf)?,
-            limits: Limits::of(&mut ebpf)?,
-            stations: take(&mut ebpf, STATIONS, ArrayOfMaps::try_from)?,
+            addresses_max: addresses,
+            sockets: take(&mut object, map::XSKS, XskMap::try_from)?,
+            listen: take(&mut object, map::LISTEN, HashMap::try_from)?,
+            counters: take(&mut object, map::COUNTERS, PerCpuArray::try_from)?,
+            shield: ShieldMaps::of(&mut object)?,
+            protect: Protect::of(&mut object)?,
+            log: Log::of(&mut object)?,
+            limits: Limits::of(&mut object)?,
+            stations: take(&mut object, STATIONS, ArrayOfMaps::try_from)?,
             beats,
             _heartbeat: heartbeat,
             name: map::PROGRAM,
-            ebpf,
+            object,
         })
     }
 
@@ -208,16 +219,13 @@ impl Program {
 
     fn load_as(&mut self, name: &'static str) -> Result<(), Error> {
         self.name = name;
-        let loaded = self.xdp()?.load();
-        loaded.map_err(|cause| {
-            let error = Error::Load(Box::new(cause.into()));
+        self.object.load(name).inspect_err(|error| {
             // The log is long, and its last lines matter.
             let log = error.verifier_log();
             let skipped = log.lines().count().saturating_sub(VERIFIER_LINES);
             for line in log.lines().skip(skipped) {
                 debug!("{name}: verifier: {line}");
             }
-            error
         })
     }
 
@@ -231,11 +239,9 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// The object lacks the program, which [`Self::load`] excludes.
+    /// The object lacks the program, which [`Self::load`] excludes, or a keeper holds it.
     pub fn xdp(&mut self) -> Result<&mut Xdp, Error> {
-        let program = self.ebpf.program_mut(self.name);
-        let xdp = program.and_then(|program| program.try_into().ok());
-        xdp.ok_or(Error::Contract(self.name))
+        self.object.xdp(self.name)
     }
 
     /// Attaches to the named interface, in place of an earlier attachment of this program.
@@ -244,13 +250,13 @@ impl Program {
     ///
     /// No such interface, another program is attached, or driver or kernel cannot do it; see [`Error`] for hints.
     pub fn attach(&mut self, interface: &str, mode: AttachMode) -> Result<Attached, Error> {
-        let index = device::index(interface).map_err(|errno| Error::Interface {
+        device::index(interface).map_err(|errno| Error::Interface {
             name: interface.to_owned(),
             errno,
         })?;
         self.detach();
-        let native = |program: &mut Self| program.link(interface, index, XdpMode::Driver);
-        let generic = |program: &mut Self| program.link(interface, index, XdpMode::Skb);
+        let native = |program: &mut Self| program.link(interface, XdpMode::Driver);
+        let generic = |program: &mut Self| program.link(interface, XdpMode::Skb);
         match mode {
             AttachMode::Native => native(self).map(|()| Attached::Native),
             AttachMode::Generic => generic(self).map(|()| Attached::Generic),
@@ -264,22 +270,13 @@ impl Program {
         }
     }
 
-    /// Attaches by bpf_link. On EINVAL aya falls back to netlink, whose attachment would outlive the process.
-    fn link(&mut self, interface: &str, index: u32, mode: XdpMode) -> Result<(), Error> {
+    /// Attaches by bpf_link, which ends with the process.
+    fn link(&mut self, interface: &str, mode: XdpMode) -> Result<(), Error> {
         // The driver of a bond passes the program to its ports, whose queues cannot have our sockets.
         if mode == XdpMode::Driver && is_bond(interface) {
             return Err(Error::Bond(interface.to_owned()));
         }
-        let refused = |cause| Error::Attach {
-            interface: interface.to_owned(),
-            mode,
-            cause: Box::new(cause),
-        };
-        let xdp = self.xdp()?;
-        let id = xdp.attach_to_if_index(index, mode).map_err(refused)?;
-        let link = xdp.take_link(id).map_err(refused)?;
-        let link = FdLink::try_from(link).map_err(|_| Error::NoLink(interface.to_owned()))?;
-        self.link = Some(link);
+        self.link = Some(self.object.attach(self.name, interface, mode)?);
         Ok(())
     }
 
@@ -293,9 +290,9 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// More than [`LISTEN_MAX`] entries, or the map refused.
+    /// More entries than there is room for, or the map refused.
     pub fn set_listen(&mut self, wanted: &[(Listen, PathCheck)]) -> Result<(), Error> {
-        Error::check_room(map::LISTEN, wanted.len(), LISTEN_MAX)?;
+        Error::check_room(map::LISTEN, wanted.len(), self.addresses_max)?;
         let own = wanted.iter().map(|(listen, _)| listen.address_bit());
         let own = own.fold(0, BitOr::bitor);
         let with_own = |(listen, check): &(Listen, PathCheck)| (*listen, check.with_own(own));
@@ -417,10 +414,10 @@ fn check_queue(queue: u32) -> Result<(), Error> {
 
 /// Takes a map of the contract out of the object, converted to its type.
 fn take<T, E>(
-    ebpf: &mut Ebpf,
+    object: &mut Object,
     name: &'static str,
     convert: impl FnOnce(Map) -> Result<T, E>,
 ) -> Result<T, Error> {
-    let map = ebpf.take_map(name).ok_or(Error::Contract(name))?;
+    let map = object.take_map(name).ok_or(Error::Contract(name))?;
     convert(map).map_err(|_| Error::Contract(name))
 }

@@ -1,12 +1,11 @@
-//! Denied and allowed prefixes: one trie in the kernel, shared by the programs of all interfaces.
+//! Prefixes of sources whose packets or queries are dropped: tries in the kernel, shared by the programs of all interfaces.
 
-use super::{Error, Program};
+use super::{Error, Program, shared_maps};
+use crate::os::keeper::MapKind;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{LpmTrie, MapData, MapError};
-use xdnsd_abi::{TRIE_MAX, map, shield, verdict};
+use xdnsd_abi::{map, shield, verdict};
 
-/// linux/bpf.h, BPF_F_NO_PREALLOC, which the kernel requires for tries.
-const NO_PREALLOC: u32 = 1;
 /// The block of IPv4-mapped addresses.
 const MAPPED: PrefixBits = PrefixBits {
     addr: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0],
@@ -28,7 +27,7 @@ impl PrefixBits {
     }
 }
 
-/// The trie. All programs share it; it lives as long as the last of them.
+/// A trie. All programs share it; it lives as long as the last of them.
 pub struct Trie(LpmTrie<MapData, [u8; 16], u32>);
 
 impl Trie {
@@ -38,7 +37,8 @@ impl Trie {
     /// The kernel denies BPF to this process.
     pub fn new() -> Result<Self, Error> {
         let failed = |cause| Error::map(map::PREFIXES, cause);
-        let mut trie = Self(LpmTrie::create(TRIE_MAX, NO_PREALLOC).map_err(failed)?);
+        let made = shared_maps::obtain(MapKind::Prefixes)?;
+        let mut trie = Self(LpmTrie::try_from(made).map_err(failed)?);
         trie.remove(MAPPED)?;
         Ok(trie)
     }
@@ -86,20 +86,20 @@ impl Trie {
 }
 
 impl Program {
-    /// Gives this program the trie; it is used while [`Self::set_has_prefixes`] is on.
+    /// Gives this program a trie, by its index of [`xdnsd_abi::trie`]; it is looked into while [`Self::set_tries`] has its bit.
     ///
     /// # Errors
     /// The map refused.
-    pub fn share_prefixes(&mut self, trie: &Trie) -> Result<(), Error> {
-        let set = self.shield.prefixes.set(0, &trie.0, 0);
+    pub fn share_trie(&mut self, index: u32, trie: &Trie) -> Result<(), Error> {
+        let set = self.shield.prefixes.set(index, &trie.0, 0);
         set.map_err(|cause| Error::map(map::PREFIXES, cause))
     }
 
-    /// Switches the prefix look-up on or off. Off, frames skip it.
+    /// Sets the tries that are looked into, by their bits of [`xdnsd_abi::trie`]. With none, frames skip the look-up.
     ///
     /// # Errors
     /// The map refused.
-    pub fn set_has_prefixes(&mut self, has_any: bool) -> Result<(), Error> {
-        self.tell(shield::PREFIXES, has_any.into())
+    pub fn set_tries(&mut self, bits: u32) -> Result<(), Error> {
+        self.tell(shield::TRIES, bits)
     }
 }

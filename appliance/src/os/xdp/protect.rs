@@ -1,7 +1,7 @@
 //! The shield for hosts behind this one: the program for segments to them, and its settings.
 
+use super::object::Object;
 use super::{Error, Program, take};
-use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError};
 use xdnsd_abi::hash::HashKey;
@@ -21,9 +21,9 @@ pub(super) struct Protect {
 }
 
 impl Protect {
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn of(object: &mut Object) -> Result<Self, Error> {
         Ok(Self {
-            protected: take(ebpf, map::PROTECTED, LpmTrie::try_from)?,
+            protected: take(object, map::PROTECTED, LpmTrie::try_from)?,
             key: HashKey::default(),
             is_loaded: false,
         })

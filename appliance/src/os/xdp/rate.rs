@@ -1,15 +1,14 @@
 //! Rate limits per client in the program: the accounts, shared with workers, and the program behind the tail call that checks
 //! them.
 
-use super::{Error, Program};
+use super::object::Object;
+use super::{Error, Program, shared_maps};
 use crate::os::bpf_array::MappedWords;
+use crate::os::keeper::MapKind;
 use aya::maps::{Array, ArrayOfMaps, IterableMap, MapData};
 use std::os::fd::AsFd as _;
-use xdnsd_abi::rate::{self, ELEMENTS, Element, WORDS};
+use xdnsd_abi::rate::{self, Element, WORDS};
 use xdnsd_abi::{Listen, PathCheck, shield, tail};
-
-/// linux/bpf.h, BPF_F_MMAPABLE.
-const MMAPABLE: u32 = 1 << 10;
 
 /// The accounts in the kernel, shared by all programs.
 pub struct AccountsMap(Array<MapData, Element>);
@@ -21,7 +20,8 @@ impl AccountsMap {
     /// The kernel denies BPF to this process.
     pub fn new() -> Result<(Self, MappedWords), Error> {
         let failed = |cause| Error::map(rate::ACCOUNTS, cause);
-        let array = Array::create(ELEMENTS, MMAPABLE).map_err(failed)?;
+        let made = shared_maps::obtain(MapKind::Accounts)?;
+        let array = Array::try_from(made).map_err(failed)?;
         let words = MappedWords::map(IterableMap::map(&array).fd().as_fd(), WORDS);
         let words = words.map_err(|cause| Error::Mmap {
             name: rate::ACCOUNTS,
@@ -42,9 +42,9 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(ebpf: &mut aya::Ebpf) -> Result<Self, Error> {
+    pub(super) fn of(object: &mut Object) -> Result<Self, Error> {
         Ok(Self {
-            accounts: super::take(ebpf, rate::ACCOUNTS, ArrayOfMaps::try_from)?,
+            accounts: super::take(object, rate::ACCOUNTS, ArrayOfMaps::try_from)?,
             is_loaded: false,
             is_on: false,
             listen: Vec::new(),

@@ -1,9 +1,8 @@
 //! The shield in the program: its settings, and the tail-called programs for SYNs and for segments outside of any connection.
 
+use super::object::Object;
 use super::{CheckBytes, Error, ListenKey, Program, replace, take};
-use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, MapError, ProgramArray};
-use aya::programs::Xdp;
 use xdnsd_abi::hash::HashKey;
 use xdnsd_abi::{GUARDED_MAX, Listen, Orders, PathCheck, map, secret, shield, tail};
 
@@ -25,14 +24,14 @@ pub(super) struct ShieldMaps {
 }
 
 impl ShieldMaps {
-    pub(super) fn of(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn of(object: &mut Object) -> Result<Self, Error> {
         Ok(Self {
-            tails: take(ebpf, map::TAILS, ProgramArray::try_from)?,
-            guarded: take(ebpf, map::GUARDED, HashMap::try_from)?,
-            secrets: take(ebpf, map::SECRETS, Array::try_from)?,
-            addresses: take(ebpf, map::ADDRESSES, HashMap::try_from)?,
-            prefixes: take(ebpf, map::PREFIXES, ArrayOfMaps::try_from)?,
-            words: take(ebpf, map::SHIELD, Array::try_from)?,
+            tails: take(object, map::TAILS, ProgramArray::try_from)?,
+            guarded: take(object, map::GUARDED, HashMap::try_from)?,
+            secrets: take(object, map::SECRETS, Array::try_from)?,
+            addresses: take(object, map::ADDRESSES, HashMap::try_from)?,
+            prefixes: take(object, map::PREFIXES, ArrayOfMaps::try_from)?,
+            words: take(object, map::SHIELD, Array::try_from)?,
             is_loaded: false,
             sees_strays: false,
         })
@@ -108,16 +107,13 @@ impl Program {
     }
 
     pub(super) fn load_shield(&mut self, name: &'static str) -> Result<(), Error> {
-        let loaded = xdp(&mut self.ebpf, name)?.load();
-        loaded.map_err(|cause| Error::Load(Box::new(cause.into())))
+        self.object.load(name)
     }
 
     /// Hands frames on to a loaded program by slot `place`.
     pub(super) fn hand_on(&mut self, place: u32, name: &'static str) -> Result<(), Error> {
-        let program = xdp(&mut self.ebpf, name)?.fd();
-        let program = program.map_err(|cause| Error::Load(Box::new(cause.into())))?;
-        let set = self.shield.tails.set(place, program, 0);
-        set.map_err(|cause| Error::map(map::TAILS, cause))
+        let tails = &mut self.shield.tails;
+        self.object.hand_on(tails, place, name, None)
     }
 
     /// Sets the treatment of segments to guarded ports. If none are dropped, no frame is handed on for that.
@@ -162,11 +158,4 @@ impl Program {
         let bits = wanted.iter().map(|(listen, _)| listen.address_bit());
         self.tell(shield::GUARDED_BITS, bits.fold(0, |all, bit| all | bit))
     }
-}
-
-/// A program of the object, by name.
-fn xdp<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
-    let program = ebpf.program_mut(name);
-    let program = program.and_then(|program| program.try_into().ok());
-    program.ok_or(Error::Contract(name))
 }

@@ -85,6 +85,9 @@ fn hint(step: SetupStep, errno: Errno) -> Option<&'static str> {
         SetupStep::Socket if errno == Errno::EAFNOSUPPORT => {
             Some("the kernel is built without CONFIG_XDP_SOCKETS")
         }
+        SetupStep::Share if errno == Errno::ENOSPC => Some(
+            "no place in the worker's UMEM before it has the chunks of a closed socket back; tried again",
+        ),
         SetupStep::UmemReg(_) if errno == Errno::ENOBUFS => {
             Some("RLIMIT_MEMLOCK is below the UMEM's size: raise it or grant CAP_IPC_LOCK")
         }
@@ -173,6 +176,8 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("RLIMIT_MEMLOCK"), "{text}");
+        let text = error(SetupStep::Share, Errno::ENOSPC);
+        assert!(text.contains("tried again"), "{text}");
         let text = error(SetupStep::Bind(BindMode::ZeroCopy), Errno::EOPNOTSUPP);
         assert!(
             text.contains("bind in zero-copy mode") && text.contains("set the mode to copy"),

@@ -55,12 +55,25 @@ pub use error::{Kick, SetupError, SetupStep};
 pub use prefetch::prefetch;
 pub use shape::Shape;
 pub use stats::{Census, SocketCounters, Statistics};
+pub use sys::raise_memlock;
 
-use std::fmt;
+use std::{fmt, io};
 use xdnsd_core::limits::BATCH;
 
 /// Frames that a worker is processing.
 pub type Batch = heapless::Vec<Frame, BATCH>;
+
+/// Makes packet memory for so many workers, at most `limits::WORKERS`, instead of the default. Call it once, before the first
+/// socket.
+///
+/// # Errors
+/// There is not as much memory.
+pub fn reserve(workers: usize) -> io::Result<()> {
+    slot::set_count(workers);
+    #[cfg(not(feature = "afxdp"))]
+    umem::map(slot::count())?;
+    Ok(())
+}
 
 /// Parameters of a socket.
 #[derive(Clone, Copy, Debug)]

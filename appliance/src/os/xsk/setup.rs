@@ -12,10 +12,11 @@ use super::slot::{ChunkSet, RxQueue, UmemSlot};
 use super::sys::errno;
 use super::umem::{self, SLOT_SIZE};
 use super::{BindMode, CopyMode, Options, sys};
-use crate::os::device;
+use crate::os::keeper::SocketKind;
+use crate::os::{device, socket};
 use nix::errno::Errno;
 use rustix::net::xdp::{SocketAddrXdp, SocketAddrXdpFlags, SocketAddrXdpWithSharedUmem};
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{self, sockopt};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use xdnsd_core::limits::CHUNK_SIZE;
 
@@ -54,7 +55,7 @@ pub fn open(
     if !shared.slot.is_for(queue) {
         return Err((SetupStep::Bind(options.mode), Errno::EBUSY));
     }
-    let fd = new_socket().map_err(|errno| (SetupStep::Socket, errno))?;
+    let fd = socket::obtain(SocketKind::Xdp).map_err(|errno| (SetupStep::Socket, errno))?;
     if other.is_none() {
         register_umem(fd.as_fd(), &shared.slot)
             .map_err(|errno| (SetupStep::UmemReg(SLOT_SIZE), errno))?;
@@ -129,11 +130,6 @@ pub fn fill(ring: &mut Producer<Mapping<AddressEntry>>, pool: &mut Pool, member:
         debug_assert!(pushed, "the fill ring had room");
     }
     ring.submit();
-}
-
-fn new_socket() -> nix::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC;
-    net::socket_with(AddressFamily::XDP, SocketType::RAW, flags, None).map_err(errno)
 }
 
 /// Without rustix's safe function: this option gives memory to the kernel, whose safety is ours to argue.

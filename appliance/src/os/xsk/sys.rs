@@ -1,6 +1,7 @@
 //! System calls on an open AF_XDP socket, each as a function named for its purpose.
 
 use super::{CopyMode, Statistics};
+use crate::os::keeper;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::sockopt::{SndBuf, SndBufForce};
@@ -85,6 +86,10 @@ pub fn tune(fd: BorrowedFd<'_>, entries: usize) {
     // In copy mode each frame in flight is charged to the send buffer: room for two such rings, since the kernel doubles the
     // number. The first option needs CAP_NET_ADMIN, the second is clamped to net.core.wmem_max.
     let bytes = entries * CHUNK_SIZE;
+    if keeper::is_there() {
+        // It has given the socket the largest already.
+        return;
+    }
     if setsockopt(&fd, SndBufForce, &bytes).is_err() {
         let _ = setsockopt(&fd, SndBuf, &bytes);
     }

@@ -1,4 +1,4 @@
-//! The UMEM: a static block of packet memory, cut into chunks, and the tokens that give access to a chunk.
+//! The UMEM: a block of packet memory that is mapped once, cut into chunks, and the tokens that give access to a chunk.
 //!
 //! ```text
 //!  UMEM   | slot 0                         | slot 1      | ...          one slot per worker, claimed once at a time
@@ -9,10 +9,12 @@
 //! The worker's claim to a chunk is a [`Frame`], which is neither `Clone` nor `Copy`: only its holder can reach the bytes. The
 //! pool (`pool/`) records where the other chunks are.
 
-use super::slot::{ChunkSet, UmemSlot};
-use core::cell::UnsafeCell;
+use super::slot::{self, ChunkSet, UmemSlot};
+use crate::os::zeroed;
 use core::mem;
 use core::sync::atomic::{AtomicU32, Ordering};
+use std::io;
+use std::sync::OnceLock;
 use xdnsd_core::limits::{CHUNK_SIZE, CHUNKS_PER_QUEUE, WORKERS};
 
 /// Bytes of one slot.
@@ -22,23 +24,38 @@ const _: () = assert!(
     WORKERS * CHUNKS_PER_QUEUE <= u32::MAX as usize && CHUNKS_PER_QUEUE <= u16::MAX as usize
 );
 
-/// Page-aligned, because the kernel pins pages; all zero, so it lies in .bss and costs no bytes of the file.
-#[repr(C, align(4096))]
-struct Memory(UnsafeCell<[[u8; SLOT_SIZE]; WORKERS]>);
+/// All slots. Page-aligned, because the kernel pins pages.
+struct Memory(*mut u8);
 
 // SAFETY: the bytes are reached only through a `Frame`, and the one pool of a claimed slot makes at most one `Frame` per chunk at
 // a time.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
 unsafe impl Sync for Memory {}
 
-static UMEM: Memory = Memory(UnsafeCell::new([[0; SLOT_SIZE]; WORKERS]));
+static UMEM: OnceLock<Memory> = OnceLock::new();
 static DROPPED: [Dropped; WORKERS] = [const { Dropped::new() }; WORKERS];
+
+/// Maps the memory of so many slots.
+pub(super) fn map(slots: usize) -> io::Result<()> {
+    let slots = zeroed::slice::<[u8; SLOT_SIZE]>(slots)?;
+    let is_first = UMEM.set(Memory(slots.as_mut_ptr().cast())).is_ok();
+    assert!(is_first, "the memory of all slots is mapped once");
+    Ok(())
+}
+
+/// First byte of the first slot.
+fn start() -> *mut u8 {
+    let memory = UMEM.get_or_init(|| {
+        let slots = zeroed::slice::<[u8; SLOT_SIZE]>(slot::count());
+        Memory(slots.expect("memory for the slots").as_mut_ptr().cast())
+    });
+    memory.0
+}
 
 /// First byte of a slot, for the kernel.
 pub fn address_of(slot: &UmemSlot) -> *mut u8 {
-    UMEM.0
-        .get()
-        .cast::<u8>()
-        .wrapping_add(slot.index() * SLOT_SIZE)
+    start().wrapping_add(slot.index() * SLOT_SIZE)
 }
 
 /// A received or fresh frame: the worker's token of its chunk.
@@ -66,7 +83,7 @@ impl Frame {
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let (start, _) = self.span();
-        // SAFETY: `span` lies in UMEM, `len` is at most its length (invariant of the fields), and every byte of a static is
+        // SAFETY: `span` lies in UMEM, `len` is at most its length (invariant of the fields), and every byte of mapped memory is
         // initialised. We hold the chunk's only token, borrowed shared: we do not write, and neither does the kernel, because a
         // chunk with a token is in none of the kernel's rings.
         unsafe { core::slice::from_raw_parts(start, usize::from(self.len)) }
@@ -76,7 +93,7 @@ impl Frame {
     #[must_use]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, capacity) = self.span();
-        // SAFETY: `span` lies in UMEM, whose bytes are a static's and so are initialised. The token is unique and borrowed
+        // SAFETY: `span` lies in UMEM, whose bytes are mapped memory and so are initialised. The token is unique and borrowed
         // exclusively for as long as the slice lives, so there is no other reference, and the kernel does not have the chunk.
         unsafe { core::slice::from_raw_parts_mut(start, capacity) }
     }
@@ -90,11 +107,7 @@ impl Frame {
     /// Pointer to the first byte, and the bytes from there to the chunk's end.
     fn span(&self) -> (*mut u8, usize) {
         let offset = usize::from(self.offset);
-        let start = UMEM
-            .0
-            .get()
-            .cast::<u8>()
-            .wrapping_add(self.chunk as usize * CHUNK_SIZE + offset);
+        let start = start().wrapping_add(self.chunk as usize * CHUNK_SIZE + offset);
         (start, CHUNK_SIZE - offset)
     }
 

@@ -46,7 +46,7 @@ pub struct HotAnswers {
     sweeps: AtomicU32,
     /// Holds so far: each stops all answers until it is released.
     holds: AtomicU32,
-    books: Mutex<Books>,
+    books: Mutex<HotBookkeeping>,
 }
 
 /// A question that the program answers.
@@ -61,7 +61,7 @@ pub struct HotQuestion {
 }
 
 /// State known only to user space.
-struct Books {
+struct HotBookkeeping {
     /// Generation of the policy in force.
     generation: u32,
     /// The latest hold that was released.
@@ -90,7 +90,7 @@ impl HotAnswers {
             asking: AtomicU32::new(0),
             sweeps: AtomicU32::new(0),
             holds: AtomicU32::new(0),
-            books: Mutex::new(Books {
+            books: Mutex::new(HotBookkeeping {
                 generation: 0,
                 released: 0,
                 silent: [0; SILENT_WORDS as usize],
@@ -209,7 +209,7 @@ impl HotAnswers {
         valid(generation, self.removals.load(Ordering::Acquire))
     }
 
-    fn show_valid(&self, maps: &HotMaps, books: &Books) {
+    fn show_valid(&self, maps: &HotMaps, books: &HotBookkeeping) {
         let valid = match books.generation {
             generation if generation != 0 && books.released == self.holds() => {
                 self.valid(generation)
@@ -290,7 +290,7 @@ impl HotAnswers {
     fn put_if(
         &self,
         words: &AnswerWords,
-        is_right: impl FnOnce(&mut Books, &HotMaps, u32, u64) -> bool,
+        is_right: impl FnOnce(&mut HotBookkeeping, &HotMaps, u32, u64) -> bool,
     ) -> bool {
         let Some(maps) = self.maps.get() else {
             return false;
@@ -408,12 +408,12 @@ impl HotAnswers {
     }
 
     /// Locks even after a panic of a thread with the lock: the words are valid at every moment.
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, HotBookkeeping> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Books {
+impl HotBookkeeping {
     fn show_silent(&self, maps: &HotMaps) {
         for (index, word) in (0..).zip(self.silent) {
             maps.silent.word(index).store(word, Ordering::Relaxed);

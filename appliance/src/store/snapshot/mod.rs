@@ -34,14 +34,13 @@ use crate::os::{clock, files, random};
 use crate::store::{STEP, SharedCache, Walk};
 use crate::text;
 
-/// Bytes of the longest file, from the fullest cache; no more is read. It is in memory only at the start, before the rings and
-/// tables of the workers are.
-pub const FILE_BYTES_MAX: usize = SnapshotHeader::LEN
-    + limits::CACHE_SHARDS
-        * limits::CACHE_WAYS
-        * (limits::CACHE_LARGE_SETS * RECORD_MAX
-            + limits::CACHE_SMALL_SETS
-                * (RECORD_MAX - limits::CACHE_LARGE_BYTES + limits::CACHE_SMALL_BYTES));
+/// Bytes of the longest file of a cache of so many shards, when it is full. No more is read, also of the file of a larger cache. It is
+/// in memory only at the start, before the rings and tables of the workers are.
+pub const fn file_bytes_max(shards: usize) -> usize {
+    let small = RECORD_MAX - limits::CACHE_LARGE_BYTES + limits::CACHE_SMALL_BYTES;
+    let sets = limits::CACHE_LARGE_SETS * RECORD_MAX + limits::CACHE_SMALL_SETS * small;
+    SnapshotHeader::LEN + shards * limits::CACHE_WAYS * sets
+}
 
 /// Bytes buffered between two writes.
 pub const BUFFER: usize = 64 * 1024;
@@ -64,7 +63,7 @@ pub struct Store {
 
 /// Why the age of a snapshot is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum UnknownAge {
     /// The header lacks the time of writing.
     Header,
     /// The wall clock is not synchronised (adjtimex(2)).
@@ -77,7 +76,7 @@ pub enum Doubt {
     Future,
 }
 
-impl Doubt {
+impl UnknownAge {
     fn of(header: Option<&SnapshotHeader>) -> Option<Self> {
         let Some(header) = header else {
             return Some(Self::Header);
@@ -100,7 +99,7 @@ impl Doubt {
     }
 }
 
-impl fmt::Display for Doubt {
+impl fmt::Display for UnknownAge {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Header => "its header is damaged",
@@ -118,7 +117,7 @@ pub struct Restored {
     /// The file that was read. `None` if there was none.
     pub file: Option<PathBuf>,
     /// Why its age is unknown, if it is.
-    pub doubt: Option<Doubt>,
+    pub doubt: Option<UnknownAge>,
     /// Answers put into the cache.
     pub answers: usize,
     /// Age of the file, if known.
@@ -160,7 +159,7 @@ impl fmt::Display for Restored {
                 match self.age_secs {
                     Some(age_secs) => write!(formatter, ", {age_secs} s old")?,
                     None => {
-                        let doubt = self.doubt.unwrap_or(Doubt::Header);
+                        let doubt = self.doubt.unwrap_or(UnknownAge::Header);
                         write!(
                             formatter,
                             ", of unknown age ({doubt}), to be served as stale"
@@ -292,7 +291,7 @@ impl Store {
         now: Instant,
         is_late: &impl Fn() -> bool,
     ) -> Result<Restored, Unusable> {
-        let (bytes, fault) = read_bounded(path)?;
+        let (bytes, fault) = read_bounded(path, file_bytes_max(cache.shard_count()))?;
         if is_late() {
             return Err(Unusable::Late);
         }
@@ -304,7 +303,7 @@ impl Store {
         restored.missing = promised.saturating_sub(restored.answers + restored.expired);
         restored.broken += usize::from(header.is_none());
         restored.file = Some(path.to_owned());
-        restored.doubt = Doubt::of(header.as_ref());
+        restored.doubt = UnknownAge::of(header.as_ref());
         restored.faults.extend(fault);
         Ok(restored)
     }
@@ -433,20 +432,19 @@ impl Store {
     }
 }
 
-/// The obstacle if `path` is anything but a snapshot or a link, which may be renamed or replaced.
+/// The obstacle if `path` is anything but a snapshot, which may be renamed or replaced.
 fn in_the_way(path: &Path) -> Option<Obstacle> {
     let kind = match place::found(path) {
         Ok(found) => found?.file_type(),
         Err(obstacle) => return Some(obstacle),
     };
-    if !kind.is_file() && !kind.is_symlink() {
-        let what = format!("is a {}, not a file", place::kind_name(kind));
-        return Some(Obstacle::of(path, what));
+    if !kind.is_file() {
+        return Some(place::of_kind(path, kind, "file"));
     }
-    match kind.is_file().then(|| is_of_others(path)) {
-        None | Some(Ok(false)) => None,
-        Some(Ok(true)) => Some(Obstacle::of(path, NOT_OURS)),
-        Some(Err(error)) => Some(Obstacle::with(path, &error)),
+    match is_of_others(path) {
+        Ok(false) => None,
+        Ok(true) => Some(Obstacle::of(path, NOT_OURS)),
+        Err(error) => Some(Obstacle::with(path, &error)),
     }
 }
 
@@ -528,18 +526,18 @@ impl fmt::Display for Unusable {
 }
 
 /// Reads the file up to its bound; with the error that ended it early, if any.
-fn read_bounded(path: &Path) -> Result<(Vec<u8>, Option<String>), Unusable> {
+fn read_bounded(path: &Path, most: usize) -> Result<(Vec<u8>, Option<String>), Unusable> {
     let mut bytes = Vec::new();
     // An account that could write the file could forge any answer.
     let read = files::open_own(path)?
-        .take(FILE_BYTES_MAX as u64 + 1)
+        .take(most as u64 + 1)
         .read_to_end(&mut bytes);
     let fault = match read {
         Err(error) if bytes.is_empty() => return Err(error.into()),
         Err(error) => Some(format!("cannot be read further: {error}")),
-        Ok(read) if read > FILE_BYTES_MAX => Some("longer than a snapshot can be".into()),
+        Ok(read) if read > most => Some("longer than a snapshot of this cache can be".into()),
         Ok(_) => None,
     };
-    bytes.truncate(FILE_BYTES_MAX);
+    bytes.truncate(most);
     Ok((bytes, fault))
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use xdnsd_core::limits::{CACHE_ENTRIES, CACHE_ENTRIES_MAX};
 use xdnsd_lab::wait::wait_until;
 
 use super::*;
@@ -77,23 +78,23 @@ fn why_an_age_is_unknown_is_said() {
         if clock::wall_is_synchronised() {
             if_synchronised
         } else {
-            Some(Doubt::NotSynchronised)
+            Some(UnknownAge::NotSynchronised)
         }
     };
-    assert_eq!(Doubt::of(None), Some(Doubt::Header));
-    assert_eq!(Doubt::of(Some(&header(now, true))), expected(None));
+    assert_eq!(UnknownAge::of(None), Some(UnknownAge::Header));
+    assert_eq!(UnknownAge::of(Some(&header(now, true))), expected(None));
     assert_eq!(
-        Doubt::of(Some(&header(now, false))),
-        expected(Some(Doubt::NotSynchronisedThen))
+        UnknownAge::of(Some(&header(now, false))),
+        expected(Some(UnknownAge::NotSynchronisedThen))
     );
     assert_eq!(
-        Doubt::of(Some(&header(now + 1_000_000, true))),
-        expected(Some(Doubt::Future))
+        UnknownAge::of(Some(&header(now + 1_000_000, true))),
+        expected(Some(UnknownAge::Future))
     );
     let restored = Restored {
         file: Some("/data/cache".into()),
         answers: 7,
-        doubt: Some(Doubt::NotSynchronised),
+        doubt: Some(UnknownAge::NotSynchronised),
         ..Restored::default()
     };
     assert_eq!(
@@ -297,10 +298,40 @@ fn a_file_of_any_length_is_read_no_further_than_a_snapshot_goes() {
     assert!(
         restored
             .to_string()
-            .ends_with("longer than a snapshot can be"),
+            .ends_with("longer than a snapshot of this cache can be"),
         "{restored}"
     );
-    assert!(whole.len() < FILE_BYTES_MAX);
+    assert!(whole.len() < file_bytes_max(cache.shard_count()));
+}
+
+/// A restart may change the capacity: what fits of the larger cache is there, and all of a smaller one.
+#[test]
+fn a_snapshot_of_a_cache_of_another_size_is_read() {
+    let (large, default) = (test_cache!(CACHE_ENTRIES_MAX), test_cache!(CACHE_ENTRIES));
+    let folder = Folder::new();
+    let store = store_in(&folder);
+    let names: Vec<String> = (0..3 * CACHE_ENTRIES / 4)
+        .map(|index| format!("n{index}.example"))
+        .collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    fill(large, &names, &fresh());
+    let saved = store.save(large).expect("written");
+    assert!(saved > CACHE_ENTRIES, "{saved}");
+    let restored = store.load(default, clock::now());
+    assert_eq!(
+        (restored.answers, restored.broken),
+        (saved, 0),
+        "{restored}"
+    );
+    assert!(default.len() > CACHE_ENTRIES * 9 / 10, "{}", default.len());
+    let saved = store.save(default).expect("written");
+    large.clear();
+    let restored = store.load(large, clock::now());
+    assert_eq!(
+        (restored.answers, large.len()),
+        (saved, saved),
+        "{restored}"
+    );
 }
 
 #[test]
@@ -445,6 +476,38 @@ fn what_is_no_file_keeps_its_name_and_nothing_waits_for_it() {
     );
     assert_eq!(error, expected);
     assert!(file.is_dir() && !folder.path().join("cache.old").exists());
+}
+
+/// Landlock does not let a link be renamed, and without it the link would become the generation before.
+#[test]
+fn a_link_is_told_before_and_keeps_its_name() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new();
+    let store = store_in(&folder);
+    let [file, before] = ["cache", "cache.old"].map(|name| folder.path().join(name));
+    let target = folder.path().join("elsewhere");
+    let why = "is a symbolic link, not a file: name what it leads to";
+    for exists in [false, true] {
+        if exists {
+            assert!(store.save(cache).is_ok());
+            fs::rename(&file, &target).expect("renamed");
+        }
+        std::os::unix::fs::symlink(&target, &file).expect("a link");
+        let expected = format!("{}: {why}; no snapshot can be written", file.display());
+        let told = store.obstacle().map(|obstacle| obstacle.what);
+        assert_eq!(told.as_ref(), Some(&expected));
+        assert_eq!(store.save(cache).expect_err("a link").to_string(), expected);
+        assert!(file.is_symlink() && !before.is_symlink());
+        fs::remove_file(&file).expect("removed");
+    }
+    std::os::unix::fs::symlink(&target, &before).expect("a link");
+    let expected = format!(
+        "{}: {why}; the snapshot before the newest is not kept",
+        before.display()
+    );
+    assert_eq!(store.doubt().map(|doubt| doubt.what), Some(expected));
+    assert!(store.save(cache).is_ok() && store.save(cache).is_ok());
+    assert!(before.is_symlink());
 }
 
 /// Such as the config, whose path was written twice.

@@ -131,11 +131,13 @@ pub enum AnswerReason {
     Upstream,
     /// Made here: for ANY, or a server's identification.
     Own,
+    /// Made by DNS64 of an upstream server's answer.
+    Dns64,
 }
 
 impl AnswerReason {
     /// Each of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Blocked,
         Self::Rebind,
         Self::Filtered,
@@ -153,6 +155,7 @@ impl AnswerReason {
         Self::Ignored,
         Self::Upstream,
         Self::Own,
+        Self::Dns64,
     ];
 
     /// Word for display.
@@ -176,16 +179,18 @@ impl AnswerReason {
             Self::Ignored => "ignored",
             Self::Upstream => "upstream",
             Self::Own => "own",
+            Self::Dns64 => "dns64",
         }
     }
 }
 
 /// What the engine counts where it decides, in the order in which it is believed: several may be counted for one query.
-const DECISIVE: [(Counter, AnswerReason); 20] = [
+const DECISIVE: [(Counter, AnswerReason); 21] = [
     (Counter::Blocked, AnswerReason::Blocked),
     (Counter::RebindWithheld, AnswerReason::Rebind),
     (Counter::BogusNxdomain, AnswerReason::Filtered),
     (Counter::FamilyWithheld, AnswerReason::Filtered),
+    (Counter::Dns64Answers, AnswerReason::Dns64),
     (Counter::AclDropped, AnswerReason::Access),
     (Counter::RateQueriesSlipped, AnswerReason::Rate),
     (Counter::RateQueriesDropped, AnswerReason::Rate),

@@ -1,10 +1,10 @@
 //! One connected UDP socket per question, closed with it.
 //!
 //! The kernel delivers to it only what the server sends to the very address and port that asked, and the ICMP errors that quote
-//! both (udp(7), IP_RECVERR reports transient ones too). The route to the server determines the local address.
+//! both (udp(7), IP_RECVERR reports transient ones too). The local address is the server's own, or follows from the route to it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,11 +12,12 @@ use nix::sys::epoll::Epoll;
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
-use xdnsd_core::forward::via::NoPort;
+use xdnsd_core::forward::via::{Destination, NoPort};
 use xdnsd_core::limits::UPSTREAM_SOCKETS;
 
 use super::{PORT_MIN, PortEvent, candidates, no_port};
 use crate::os::random::Entropy;
+use crate::worker::egress;
 use crate::worker::events::{EventSource, watch};
 
 /// Most errors of one socket that are skipped per receive.
@@ -67,7 +68,7 @@ impl Connected {
     /// [`NoPort::Full`] without a free place; otherwise the system call's error, such as no route to `to` or no descriptor left.
     pub fn open(
         &mut self,
-        to: SocketAddr,
+        to: Destination,
         question: u16,
         epoll: &Epoll,
         entropy: &mut Entropy,
@@ -187,34 +188,31 @@ fn drop_error(socket: &UdpSocket) {
 }
 
 /// Opens a socket on a random free port, connects it, and returns both.
-fn connect(to: SocketAddr, entropy: &mut Entropy) -> io::Result<(UdpSocket, u16)> {
-    let family = match to {
+fn connect(to: Destination, entropy: &mut Entropy) -> io::Result<(UdpSocket, u16)> {
+    let family = match to.address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket::socket(family, SockType::Datagram, flags, None)?;
-    match to {
+    match to.address {
         SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
         SocketAddr::V6(_) => {
             setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
             setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?;
         }
     }
-    let number = bind(&socket, to.is_ipv6(), entropy)?;
-    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    egress::bind_interface(&socket, to)?;
+    let number = bind(&socket, to, entropy)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to.address))?;
     Ok((socket.into(), number))
 }
 
-/// Binds to a free port and returns it. The local address follows from the route, once connected.
-fn bind(socket: &OwnedFd, v6: bool, entropy: &mut Entropy) -> nix::Result<u16> {
+/// Binds to a free port and returns it. Without a source address of its own, that follows from the route, once connected.
+fn bind(socket: &OwnedFd, to: Destination, entropy: &mut Entropy) -> nix::Result<u16> {
     for port in candidates(entropy) {
-        let address: SocketAddr = if v6 {
-            (Ipv6Addr::UNSPECIFIED, port).into()
-        } else {
-            (Ipv4Addr::UNSPECIFIED, port).into()
-        };
-        match socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        let local = SockaddrStorage::from(egress::local_address(to, port));
+        match socket::bind(socket.as_raw_fd(), &local) {
             Err(Errno::EADDRINUSE | Errno::EACCES) => {}
             done => return done.map(|()| port),
         }

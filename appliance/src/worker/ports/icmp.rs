@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket};
+use nix::sys::socket::setsockopt;
 use xdnsd_abi::checksum::Sum;
 
 use super::datagram::Quoted;
 use crate::os::datagrams::{self, Datagram};
-use crate::os::socket::{IcmpFilter, Icmpv6Filter};
+use crate::os::keeper::SocketKind;
+use crate::os::socket::{IcmpFilter, Icmpv6Filter, obtain};
 
 /// Destination unreachable (RFC 792, RFC 4443 section 3.1).
 const UNREACHABLE_V4: u8 = 3;
@@ -32,13 +33,10 @@ const LOOKS: usize = 16;
 /// # Errors
 /// The socket cannot be opened: CAP_NET_RAW is missing.
 pub fn open(v6: bool) -> nix::Result<OwnedFd> {
-    let (family, protocol) = if v6 {
-        (AddressFamily::Inet6, SockProtocol::IcmpV6)
-    } else {
-        (AddressFamily::Inet, SockProtocol::Icmp)
-    };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(family, SockType::Raw, flags, protocol)?;
+    let socket = obtain(match v6 {
+        true => SocketKind::Icmp6,
+        false => SocketKind::Icmp4,
+    })?;
     if v6 {
         let mut unwanted = [u32::MAX; 8];
         unwanted[0] = all_but(LOST_V6);

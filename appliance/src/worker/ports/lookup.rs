@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, SockFlag, SockProtocol, SockType, SockaddrStorage, setsockopt, sockopt,
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
-use xdnsd_core::forward::via::NoPort;
+use xdnsd_core::forward::via::{Destination, NoPort};
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
@@ -22,8 +22,11 @@ use super::outbox::{Outbox, QueuedPacket, Unsent};
 use super::table::{LookupProgram, PortTable};
 use super::{PortEvent, candidates, icmp, no_port};
 use crate::os::datagrams::{DATAGRAMS_MAX, DatagramBatch, DatagramInfo, receive_all, send_all};
+use crate::os::keeper::SocketKind;
 use crate::os::random::Entropy;
+use crate::os::socket::obtain;
 use crate::text::Sentence;
+use crate::worker::egress;
 
 /// How long the local address that the kernel's routes chose for a server is reused, in milliseconds: shorter than the pause
 /// before a server is asked again, so that no question is sent twice from an address that is gone.
@@ -44,7 +47,7 @@ struct Family {
 /// Sends to one server: a raw socket, and the local address that the kernel's routes chose.
 #[derive(Debug)]
 struct Sender {
-    to: SocketAddr,
+    to: Destination,
     local: IpAddr,
     /// Sends from `local` to `to`; each packet has its own header.
     socket: OwnedFd,
@@ -114,17 +117,20 @@ impl LookupPorts {
     /// No route to `to`, or no free port.
     pub fn open(
         &mut self,
-        to: SocketAddr,
+        to: Destination,
         question: u16,
         now: Instant,
         entropy: &mut Entropy,
     ) -> Result<u16, NoPort> {
-        if self.family(to.is_ipv6()).is_none() {
+        if self.family(to.address.is_ipv6()).is_none() {
             return Err(NoPort::Unreachable);
         }
         let local = self.look_up_local(to, now).map_err(no_port)?;
         for port in candidates(entropy) {
-            let entry = self.table.entry(port, to, local).ok_or(NoPort::Failed)?;
+            let entry = self
+                .table
+                .entry(port, to.address, local)
+                .ok_or(NoPort::Failed)?;
             if self.table.open(port, entry, self.worker, question) {
                 return Ok(port);
             }
@@ -142,14 +148,14 @@ impl LookupPorts {
     pub fn send(
         &mut self,
         port: u16,
-        to: SocketAddr,
+        to: Destination,
         message: &[u8],
         unsent: &mut NotSent,
     ) -> bool {
         let Some(local) = self.sender(to).map(|sender| sender.local) else {
             return false;
         };
-        let Some(packet) = OutgoingPacket::new(local, port, to, message) else {
+        let Some(packet) = OutgoingPacket::new(local, port, to.address, message) else {
             return false;
         };
         if self.outbox.is_full() {
@@ -193,7 +199,7 @@ impl LookupPorts {
                 Err(_) => {
                     // The address may be gone: the next question looks it up again.
                     senders.retain(|sender| sender.to != to);
-                    let entry = table.entry(first.port, to, first.local);
+                    let entry = table.entry(first.port, to.address, first.local);
                     let question =
                         entry.and_then(|entry| table.question(first.port, entry, *worker));
                     if let Some(question) = question {
@@ -255,12 +261,12 @@ impl LookupPorts {
         })
     }
 
-    fn sender(&self, to: SocketAddr) -> Option<&Sender> {
+    fn sender(&self, to: Destination) -> Option<&Sender> {
         self.senders.iter().find(|sender| sender.to == to)
     }
 
     /// Local address on the route to `to`, and its sender kept in `senders`.
-    fn look_up_local(&mut self, to: SocketAddr, now: Instant) -> nix::Result<IpAddr> {
+    fn look_up_local(&mut self, to: Destination, now: Instant) -> nix::Result<IpAddr> {
         let known = self.sender(to).map(|sender| (sender.local, sender.until));
         if let Some((local, _)) = known.filter(|(_, until)| now < *until) {
             return Ok(local);
@@ -316,36 +322,39 @@ impl Family {
     }
 }
 
-/// Opens a raw socket that sends packets as they are, from `local` to `to`.
-fn open_sender(local: IpAddr, to: SocketAddr) -> nix::Result<OwnedFd> {
+/// Opens a raw socket that sends packets as they are, from `local` to `server`.
+fn open_sender(local: IpAddr, server: Destination) -> nix::Result<OwnedFd> {
     // A raw socket takes a port for a protocol number, so both ports are 0.
-    let (family, local, to) = match (local, to) {
+    let (kind, local, to) = match (local, server.address) {
         (IpAddr::V6(local), SocketAddr::V6(to)) => (
-            AddressFamily::Inet6,
-            SocketAddrV6::new(local, 0, 0, to.scope_id()).into(),
+            SocketKind::Sender6,
+            SocketAddrV6::new(local, 0, 0, egress::scope(server)).into(),
             SocketAddrV6::new(*to.ip(), 0, 0, to.scope_id()).into(),
         ),
         (local, to) => (
-            AddressFamily::Inet,
+            SocketKind::Sender4,
             SocketAddr::new(local, 0),
             SocketAddr::new(to.ip(), 0),
         ),
     };
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let sender = socket::socket(family, SockType::Raw, flags, SockProtocol::Raw)?;
+    let sender = obtain(kind)?;
+    egress::bind_interface(&sender, server)?;
     socket::bind(sender.as_raw_fd(), &SockaddrStorage::from(local))?;
     socket::connect(sender.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(sender)
 }
 
-/// The local address that the kernel's routes choose for `to`, found by connecting a temporary UDP socket.
-fn local_address(to: SocketAddr) -> nix::Result<IpAddr> {
-    let family = match to {
+/// The local address of questions to `to`: its source address, if it can be had, or the one that the kernel's routes choose, found
+/// by connecting a temporary UDP socket.
+fn local_address(to: Destination) -> nix::Result<IpAddr> {
+    let family = match to.address {
         SocketAddr::V4(_) => AddressFamily::Inet,
         SocketAddr::V6(_) => AddressFamily::Inet6,
     };
     let socket = socket::socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    egress::bind_interface(&socket, to)?;
+    egress::bind_source(&socket, to)?;
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(to.address))?;
     let local = UdpSocket::from(socket).local_addr();
     local.map(|local| local.ip()).map_err(|error| {
         let errno = error.raw_os_error();

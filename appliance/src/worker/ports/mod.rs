@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
-use xdnsd_core::forward::via::NoPort;
+use xdnsd_core::forward::via::{Destination, NoPort};
 use xdnsd_core::time::Instant;
 
 use crate::os::datagrams::DATAGRAMS_MAX;
@@ -99,7 +99,7 @@ impl Ports {
     /// No port can be had.
     pub fn open(
         &mut self,
-        to: SocketAddr,
+        to: Destination,
         question: u16,
         now: Instant,
         epoll: &Epoll,
@@ -131,7 +131,7 @@ impl Ports {
     }
 
     /// Sends `message` to `to`, at once or with [`Ports::flush`]. False if sending has failed already.
-    pub fn send(&mut self, port: u16, to: SocketAddr, message: &[u8]) -> bool {
+    pub fn send(&mut self, port: u16, to: Destination, message: &[u8]) -> bool {
         match &mut self.lookup {
             Some(lookup) if port >= PORT_MIN => lookup.send(port, to, message, &mut self.unsent),
             Some(_) | None => match self.connected.send(port, message) {

@@ -1,6 +1,8 @@
 //! Packets to upstreams that wait for the end of a batch of queries: one system call sends those for one server.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+
+use xdnsd_core::forward::via::Destination;
 
 use super::datagram::OutgoingPacket;
 use crate::os::datagrams::DATAGRAMS_MAX;
@@ -15,7 +17,7 @@ pub struct QueuedPacket {
     /// Its source port.
     pub port: u16,
     /// Its destination.
-    pub to: SocketAddr,
+    pub to: Destination,
 }
 
 /// Queue of one worker.

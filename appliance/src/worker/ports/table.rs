@@ -1,36 +1,25 @@
 //! The table of open ports that the sk_lookup program reads, and the program, loaded once for all workers.
 
-use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aya::EbpfLoader;
-use aya::maps::{Map, MapData, SockMap};
-use aya::programs::SkLookup;
 use xdnsd_abi::ports;
 
 use crate::os::bpf_array::MappedWords;
-use crate::os::{random, seal};
+use crate::os::random;
+use crate::os::xdp::PortsProgram;
 use crate::text::Sentence;
 
-/// The object built by `cargo xtask ebpf`.
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/object/xdnsd-ports.bpf.o");
 /// Bytes of the table and of the map of sockets, for the memory budget.
 pub const BYTES: usize = (ports::SLOTS as usize + 1) * size_of::<u64>()
     + ports::RECEIVERS_MAX as usize * size_of::<usize>();
-/// Limit for aya's loader, as for the XDP program: it would read the kernel's type information, and has no use for it.
-const LOADER_PIECE_MAX: usize = 64 * 1024;
-/// The network namespace of this process.
-const NAMESPACE: &str = "/proc/self/ns/net";
 
 /// The program, attached to this network namespace by a link that ends with the process.
 pub struct LookupProgram {
     table: Arc<PortTable>,
-    receivers: SockMap<MapData>,
-    /// Owns program and link.
-    _ebpf: aya::Ebpf,
+    program: PortsProgram,
 }
 
 impl LookupProgram {
@@ -39,32 +28,10 @@ impl LookupProgram {
     /// # Errors
     /// The kernel lacks such programs (before Linux 5.17), or this process may not load them.
     pub fn start() -> Result<Self, Sentence> {
-        let mut loader = seal::with_pieces_up_to(LOADER_PIECE_MAX, EbpfLoader::new);
-        let loaded = loader.load(OBJECT);
-        let mut ebpf = loaded.map_err(|error| innermost(&error))?;
-        let Some(Map::Array(array)) = ebpf.take_map(ports::TABLE) else {
-            return Err("the object has no table".into());
-        };
-        let words = MappedWords::map(array.fd().as_fd(), ports::SLOTS as usize + 1);
-        let words = words.map_err(|error| format!("mmap of the table: {error}"))?;
+        let (program, words) = PortsProgram::start().map_err(|error| error.innermost())?;
         let key = random::bytes().map_err(|error| format!("getrandom: {error}"))?;
         let table = Arc::new(PortTable::new(words, u64::from_ne_bytes(key)));
-        let receivers = ebpf.take_map(ports::RECEIVERS);
-        let receivers = receivers.and_then(|map| SockMap::try_from(map).ok());
-        let receivers = receivers.ok_or("the object has no map of sockets")?;
-        let program = ebpf.program_mut(ports::PROGRAM);
-        let program: Option<&mut SkLookup> = program.and_then(|found| found.try_into().ok());
-        let program = program.ok_or("the object has no program")?;
-        program.load().map_err(|error| innermost(&error))?;
-        let namespace = File::open(NAMESPACE).map_err(|error| format!("{NAMESPACE}: {error}"))?;
-        program
-            .attach(namespace)
-            .map_err(|error| innermost(&error))?;
-        Ok(Self {
-            table,
-            receivers,
-            _ebpf: ebpf,
-        })
+        Ok(Self { table, program })
     }
 
     /// The table in which ports are opened.
@@ -79,19 +46,11 @@ impl LookupProgram {
         v6: bool,
         socket: &impl AsRawFd,
     ) -> Result<(), Sentence> {
-        let set = self.receivers.set(ports::receiver(worker, v6), socket, 0);
-        set.map_err(|error| innermost(&error))
+        let set = self
+            .program
+            .receive_with(ports::receiver(worker, v6), socket);
+        set.map_err(|error| error.innermost())
     }
-}
-
-/// Innermost cause of an error: aya's outer messages only name its own functions.
-fn innermost(error: &dyn std::error::Error) -> Sentence {
-    let mut cause = error;
-    // Bound: errors are nested a handful deep.
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 /// Open ports, with the worker and question of each.

@@ -1,15 +1,17 @@
 //! One TCP connection to an upstream: messages with length prefixes (RFC 1035 section 4.2.2).
 
 use std::io::{self, Read as _, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use xdnsd_core::forward::via::Destination;
 use xdnsd_core::time::Instant;
 
 use crate::os::socket::RcvLowat;
+use crate::worker::egress;
 use crate::worker::events::EventSource;
 
 /// Bytes of the length prefix.
@@ -18,7 +20,7 @@ pub(super) const PREFIX: usize = 2;
 /// A connection that is established or being established.
 pub(super) struct Connection {
     socket: TcpStream,
-    pub to: SocketAddr,
+    pub to: Destination,
     is_connected: bool,
     /// True once a question was answered: from then on the server may close it.
     pub has_answered: bool,
@@ -41,7 +43,7 @@ pub(super) enum Read {
 
 impl Connection {
     /// Begins to connect to `to`. Events carry `index`, and are edge-triggered.
-    pub fn open(to: SocketAddr, index: u16, now: Instant, epoll: &Epoll) -> io::Result<Self> {
+    pub fn open(to: Destination, index: u16, now: Instant, epoll: &Epoll) -> io::Result<Self> {
         let socket = connect(to)?;
         // Without it, small questions would wait for the acknowledgement of earlier ones.
         socket.set_nodelay(true)?;
@@ -139,15 +141,17 @@ impl Connection {
 }
 
 /// Opens a non-blocking socket and begins to connect it.
-fn connect(to: SocketAddr) -> nix::Result<TcpStream> {
-    let family = if to.is_ipv4() {
+fn connect(to: Destination) -> nix::Result<TcpStream> {
+    let family = if to.address.is_ipv4() {
         AddressFamily::Inet
     } else {
         AddressFamily::Inet6
     };
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let fd = socket::socket(family, SockType::Stream, flags, None)?;
-    match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
+    egress::bind_interface(&fd, to)?;
+    egress::bind_source(&fd, to)?;
+    match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to.address)) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(fd)),
         Err(errno) => Err(errno),
     }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
 use xdnsd_core::dns::header::HEADER_LEN;
-use xdnsd_core::forward::via::{NoPort, StreamLoss};
+use xdnsd_core::forward::via::{Destination, NoPort, StreamLoss};
 use xdnsd_core::limits::{STREAM_QUESTIONS, STREAMS, TCP_MESSAGE_MAX};
 use xdnsd_core::time::Instant;
 
@@ -123,7 +123,7 @@ impl Streams {
     /// [`NoPort::Full`] if all are in use; otherwise why no connection to `to` can be had.
     pub fn open(
         &mut self,
-        to: SocketAddr,
+        to: Destination,
         bucket: u8,
         now: Instant,
         epoll: &Epoll,
@@ -264,7 +264,7 @@ impl Streams {
     /// address. Nothing is read until the buffer is given back.
     pub fn take_answer(&mut self, slot: u16) -> Option<(Buffer, SocketAddr)> {
         let question = self.take(usize::from(slot))?;
-        let to = self.connections[question.connection].as_ref()?.to;
+        let to = self.connections[question.connection].as_ref()?.to.address;
         let mut buffer = self.buffer.take()?;
         buffer[..2].copy_from_slice(&question.engine_id.to_be_bytes());
         Some((buffer, to))
@@ -333,7 +333,7 @@ impl Streams {
     /// The connection for the next question to `to`.
     fn connection_to(
         &mut self,
-        to: SocketAddr,
+        to: Destination,
         bucket: u8,
         now: Instant,
         epoll: &Epoll,
@@ -356,7 +356,7 @@ impl Streams {
     }
 
     /// Begins to connect to `to`; without a free place it replaces an idle connection.
-    fn connect(&mut self, to: SocketAddr, now: Instant, epoll: &Epoll) -> Result<usize, NoPort> {
+    fn connect(&mut self, to: Destination, now: Instant, epoll: &Epoll) -> Result<usize, NoPort> {
         let free = self.connections.iter().position(Option::is_none);
         let index = free.or_else(|| {
             let idle = (0..STREAMS).filter_map(|index| Some((self.idle_until(index)?, index)));

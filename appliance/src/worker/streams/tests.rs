@@ -50,7 +50,7 @@ impl World {
         let to = self.server.local_addr().expect("it is bound");
         let slot = self
             .streams
-            .open(to, bucket, self.now, &self.epoll)
+            .open(to.into(), bucket, self.now, &self.epoll)
             .expect("a connection to ourselves");
         assert!(self.streams.ask(slot, &message(id, 40)));
         slot
@@ -250,7 +250,7 @@ fn a_new_connection_that_ends_without_an_answer_loses_its_questions() {
     // The listener on this port is gone.
     let to = world.server.local_addr().expect("it is bound");
     world.server = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    match world.streams.open(to, 0, world.now, &world.epoll) {
+    match world.streams.open(to.into(), 0, world.now, &world.epoll) {
         Ok(slot) => {
             world.streams.ask(slot, &message(3, 40));
             assert_eq!(world.next(), End::Unreachable(slot));
@@ -265,8 +265,8 @@ fn a_new_connection_that_ends_without_an_answer_loses_its_questions() {
 fn a_server_that_no_route_leads_to_is_told_as_unreachable() {
     let mut world = World::new();
     for to in ["224.0.0.1:53", "[ff05::1]:53"] {
-        let to = to.parse().expect("an address");
-        let opened = world.streams.open(to, 0, world.now, &world.epoll);
+        let to: SocketAddr = to.parse().expect("an address");
+        let opened = world.streams.open(to.into(), 0, world.now, &world.epoll);
         assert_eq!(opened, Err(NoPort::Unreachable), "{to}");
     }
     assert_eq!(world.open_connections(), 0);
@@ -323,7 +323,7 @@ fn an_idle_connection_is_closed_after_a_while_or_for_another_server() {
         let to = server.local_addr().expect("it is bound");
         let slot = world
             .streams
-            .open(to, 0, world.now, &world.epoll)
+            .open(to.into(), 0, world.now, &world.epoll)
             .expect("a connection to ourselves");
         world.streams.leave(slot);
     }

@@ -6,22 +6,20 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use crate::os::holder::{self, Protocol};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
-};
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, sockopt};
 use xdnsd_core::limits::{TCP_CLIENTS, TCP_MESSAGE_MAX, TCP_QUERY_MAX};
 use xdnsd_core::policy::Policy;
 use xdnsd_core::time::Instant;
 
 use super::arrival::{Arrivals, Ingress};
 use super::events::EventSource;
-use super::listener::Places;
-use crate::os::socket::arrival_of;
+use super::listener::ListenerTable;
+use crate::os::socket::{arrival_of, bind};
 
 /// Bytes of the length prefix (RFC 1035 section 4.2.2).
 const PREFIX: usize = 2;
@@ -83,7 +81,7 @@ struct TcpSlot {
 
 /// The TCP side of the worker that serves it. Full: see [`Tcp::gives_way`].
 pub struct Tcp {
-    listeners: Places<TcpListener>,
+    listeners: ListenerTable<TcpListener>,
     slots: Box<[TcpSlot]>,
     idle_ms: u64,
     /// End of the pause in accepting.
@@ -142,7 +140,7 @@ pub fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         }
         // Accepted connections inherit the buffer size.
         socket::setsockopt(&fd.as_fd(), sockopt::SndBuf, &SEND_BUFFER)?;
-        socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
+        bind(&fd, address)?;
         socket::listen(&fd, Backlog::new(BACKLOG)?)?;
         Ok(TcpListener::from(fd))
     };
@@ -164,7 +162,7 @@ impl Tcp {
         };
         let count = if listeners == 0 { 0 } else { TCP_CLIENTS };
         Self {
-            listeners: Places::new(listeners),
+            listeners: ListenerTable::new(listeners),
             slots: (0..count).map(slot).collect(),
             idle_ms,
             paused_until: None,

@@ -3,7 +3,9 @@
 use super::*;
 use crate::worker::events::watch;
 use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
+use nix::sys::socket::SockaddrStorage;
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
 
 struct Server {
     tcp: Tcp,

@@ -1,7 +1,9 @@
 //! A bridge with the program on its ports: frames are treated as by the bridge, and no query is lost while ports come and go.
 
-mod lan;
+pub mod lan;
+mod vlan;
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +13,7 @@ use hickory_proto::rr::RecordType;
 use xdnsd_abi::Reason;
 use xdnsd_core::counters::Counter;
 use xdnsd_lab::frames::parse_mac;
+use xdnsd_lab::lab::HOST_INTERFACE;
 use xdnsd_lab::wait::wait_until;
 
 use crate::support::client::{DNS_PORT, mac};
@@ -110,6 +113,40 @@ fn a_port_that_does_not_forward_is_neither_read_nor_written() -> Result<()> {
     lan.wait_port(&one.port, "")?;
     let [frame, _] = one.queries()?;
     one.client.exchange(&frame).map(drop)
+}
+
+/// A veth pair whose other end has more TX queues than it has RX queues takes no native program. Hairpin is about frames from port
+/// to port.
+#[test]
+fn a_port_without_native_xdp_is_generic_beside_others_and_hairpin_changes_nothing() -> Result<()> {
+    only!(ONCE, "each port says its own way");
+    let scene = scene!(setup());
+    let lan = Lan::make(&scene, 2, "")?;
+    let [one, other] = &lan.stations[..] else {
+        unreachable!("two");
+    };
+    lan.ip(&format!("link set {} nomaster\n", other.port))?;
+    wait_until("p2 has no program any more", TIMEOUT, || {
+        let shown = scene.lab.router.output(&["ip", "link", "show", "p2"]);
+        shown.is_ok_and(|shown| !shown.contains("xdp"))
+    })?;
+    other
+        .host
+        .output(&["ethtool", "-L", HOST_INTERFACE, "tx", "2"])?;
+    lan.ip(&format!(
+        "link set {} master {BRIDGE}\nlink set {} type bridge_slave hairpin on\n",
+        other.port, one.port
+    ))?;
+    let line = format!("{BRIDGE}: served by its ports: p1 native; p2 generic: ");
+    scene.daemon.wait_log_count(&line, 1)?;
+    for station in [one, other] {
+        lan.wait_port(&station.port, "")?;
+        station.ask()?;
+        let before = lan.count(&Counter::AnswersXdp)?;
+        station.ask()?;
+        ensure!(lan.count(&Counter::AnswersXdp)? == before + 2);
+    }
+    Ok(())
 }
 
 /// A station's frames reach the bridge once in a quarter of its ageing time, and at once after a move.
@@ -281,5 +318,13 @@ fn hot_names_and_syn_cookies_are_given_by_ports_and_denied_prefixes_are_kept_out
     scene.daemon.control(&format!("shield deny {denied}"))?;
     other.ask_in_vain(None)?;
     ensure!(lan.count(&Reason::DropDenied)? > 0);
+    one.ask()?;
+    scene.daemon.control(&format!("shield forget {denied}"))?;
+    let config = scene.directory.path().join("config.toml");
+    let text = fs::read_to_string(&config)?;
+    fs::write(&config, format!("{text}[access]\ndrop = [\"{denied}\"]\n"))?;
+    scene.daemon.control("reload")?;
+    other.ask_in_vain(None)?;
+    ensure!(lan.count(&Reason::DropAccess)? > 0);
     one.ask()
 }

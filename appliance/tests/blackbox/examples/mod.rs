@@ -246,6 +246,7 @@ const LEASES: &[(&str, &str)] = &[
     ("tmp/dhcp.leases", DNSMASQ),
     ("tmp/hosts/odhcpd", ODHCPD),
     ("etc/hosts", HOSTS),
+    ("etc/group", "xdnsd:x:65534:\n"),
 ];
 
 impl Example {
@@ -485,27 +486,17 @@ fn start_stub(lab: &Lab, directory: &Path) -> Result<xdnsd_lab::process::Process
     Peer::Unbound { threads: 1 }.start(&site, "")
 }
 
-/// The configuration of the image, whose LAN side is a port.
+/// The configuration of the image, whose LAN side is a bridge.
 #[test]
 fn image() -> Result<()> {
     only!(ONCE, "each example says its own ways");
     let router = router!(Example {
-        router: "link set lan0 down
-link set lan0 name eth0
-link set eth0 up
-address flush dev eth0
-address add 192.168.1.1/24 dev eth0
-address add fd00:53::1/64 dev eth0 nodad
-",
-        client: "address add 192.168.1.2/24 dev eth0
-address add fd00:53::2/64 dev eth0 nodad
-",
         files: &[],
         ..Example::on_bridge(include_str!(
             "../../../../buildroot/board/xdnsd/rootfs-overlay/etc/xdnsd/xdnsd.toml"
         ))
     });
-    for (local, server) in [("192.168.1.2", "192.168.1.1"), ("fd00:53::2", "fd00:53::1")] {
+    for (local, server) in [("192.168.1.2", "192.168.1.1"), ("fd00:1::2", "fd00:1::1")] {
         router.expect(
             local,
             server,

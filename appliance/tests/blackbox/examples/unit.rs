@@ -148,6 +148,7 @@ fn the_units_expose_little() -> Result<()> {
         };
         let said = String::from_utf8_lossy(&judged.stdout);
         let last = said.lines().last().unwrap_or_default();
+        eprintln!("{unit}: {last} (at most 3.0)");
         anyhow::ensure!(
             said.contains("Overall exposure level"),
             "{unit}: {said}{}",

@@ -62,7 +62,7 @@ fn set(way: &str, server: IpAddr, test: &str) -> Result<Option<Scene>> {
 }
 
 /// True if the router has the sockets for an open question that this way implies.
-fn is_in_use(scene: &Scene, way: &str) -> Result<bool> {
+pub fn is_in_use(scene: &Scene, way: &str) -> Result<bool> {
     let from = open_question(scene, "way")?;
     Ok(has_socket(&scene.lab.router, from.port())? == (way == "connected"))
 }

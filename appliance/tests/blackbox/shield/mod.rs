@@ -1,6 +1,7 @@
 //! SYN cookies by the XDP program: real clients get through, floods do not, and the kernel's setting is restored.
 
 mod clients;
+mod flood;
 mod log;
 mod operate;
 mod options;

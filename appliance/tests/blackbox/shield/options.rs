@@ -1,8 +1,8 @@
 //! TCP options of a client that a connection keeps after beginning with a cookie, at both ends.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use xdnsd_abi::Reason;
-use xdnsd_lab::lab::HOST_INTERFACE;
+use xdnsd_lab::lab::{HOST_INTERFACE, Spec};
 use xdnsd_lab::wait::wait_until;
 
 use super::{TIMESTAMPS, always, ask_over_tcp, prepare, setting, setup, wait_state, with_program};
@@ -15,13 +15,16 @@ use crate::support::scene::{Scene, scene};
 pub struct Shown([String; 2]);
 
 impl Shown {
-    /// Waits for `count` connections.
+    /// The connections, which have to be `count`.
     pub fn of(scene: &Scene, count: usize) -> Result<Self> {
         let shown = Self::now(scene)?;
-        // A kernel without inet_diag does not show them.
-        if shown.is_whole() {
-            shown.expect(&[], count);
-        }
+        let is_whole = shown.0.iter().all(|end| end.contains(" mss:"));
+        ensure!(
+            is_whole,
+            "no module tcp_diag in the kernel, or no connection: {:?}",
+            shown.0
+        );
+        shown.expect(&[], count);
         Ok(shown)
     }
 
@@ -39,13 +42,9 @@ impl Shown {
         Ok(Self([router?, client?]))
     }
 
-    fn is_whole(&self) -> bool {
-        self.0.iter().all(|end| end.contains(" mss:"))
-    }
-
     /// Asserts that `count` of them have all of these words, at both ends.
     pub fn expect(&self, words: &[&str], count: usize) {
-        for end in self.0.iter().filter(|_| self.is_whole()) {
+        for end in &self.0 {
             let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
             let found = end.lines().filter(has_all).count();
             assert_eq!(found, count, "{words:?}: {end}");
@@ -101,37 +100,16 @@ fn what_a_client_offers_is_kept_and_nothing_else() -> Result<()> {
             let open = ask_over_tcp(&scene, family)?;
             let shown = Shown::of(&scene, 1)?;
             let is_kept = timestamps == "1";
-            let has = |option: &str| shown.0.iter().all(|end| end.contains(option));
-            let has_none = |option: &str| !shown.0.iter().any(|end| end.contains(option));
-            if shown.is_whole() {
-                assert!(
-                    if is_kept {
-                        has(" ts ")
-                    } else {
-                        has_none(" ts ")
-                    },
-                    "{:?}",
-                    shown.0
-                );
-                let has_sack = is_kept && sack == "1";
-                assert!(
-                    if has_sack {
-                        has(" sack ")
-                    } else {
-                        has_none(" sack ")
-                    },
-                    "{:?}",
-                    shown.0
-                );
-                let expected = match is_kept && scaling == "1" {
-                    true => {
-                        let ours = sysctl_scale(&scene)?;
-                        [Some((ours, 9)), Some((9, ours))]
-                    }
-                    false => [None; 2],
-                };
-                assert_eq!(shown.scales(), [expected], "{:?}", shown.0);
-            }
+            shown.expect(&[" ts "], usize::from(is_kept));
+            shown.expect(&[" sack "], usize::from(is_kept && sack == "1"));
+            let expected = match is_kept && scaling == "1" {
+                true => {
+                    let ours = sysctl_scale(&scene)?;
+                    [Some((ours, 9)), Some((9, ours))]
+                }
+                false => [None; 2],
+            };
+            assert_eq!(shown.scales(), [expected], "{:?}", shown.0);
             drop(open);
             wait_until("it is closed", TIMEOUT, || Shown::are_none(&scene))?;
         }
@@ -164,48 +142,70 @@ fn a_segment_is_no_longer_than_the_client_wants() -> Result<()> {
     prepare(&scene);
     let _program = with_program(&scene.lab.client)?;
     wait_state(&scene.daemon, "")?;
-    for (family, wanted, known) in [
-        (Family::V4, 536, 536),
-        (Family::V4, 1_000, 536),
-        (Family::V4, 1_300, 1_300),
-        (Family::V4, 1_452, 1_440),
-        (Family::V4, 8_960, 1_460),
-        (Family::V6, 1_220, 1_220),
-        (Family::V6, 1_420, 1_420),
-        (Family::V6, 8_940, 1_440),
-    ] {
-        let (network, prefix, metric) = match family {
-            Family::V4 => ("-4", "10.53.0.0/24", "0"),
-            Family::V6 => ("-6", "fd53::/64", "256"),
-        };
-        let wanted = wanted.to_string();
-        scene.lab.client.output(&[
-            "ip",
-            network,
-            "route",
-            "replace",
-            prefix,
-            "dev",
-            HOST_INTERFACE,
-            "proto",
-            "kernel",
-            "metric",
-            metric,
-            "advmss",
-            &wanted,
-        ])?;
-        let open = ask_over_tcp(&scene, family)?;
-        let shown = Shown::of(&scene, 1)?;
-        let [router, _] = &shown.0;
-        if shown.is_whole() {
-            // Minus a timestamp.
-            let sent = format!(" mss:{} ", known - 12);
+    for (timestamps, room) in [("1", 12), ("0", 0)] {
+        scene.lab.client.write(TIMESTAMPS, timestamps)?;
+        for (family, wanted, known) in [
+            (Family::V4, 536, 536),
+            (Family::V4, 1_000, 536),
+            (Family::V4, 1_300, 1_300),
+            (Family::V4, 1_452, 1_440),
+            (Family::V4, 8_960, 1_460),
+            (Family::V6, 1_220, 1_220),
+            (Family::V6, 1_420, 1_420),
+            (Family::V6, 8_940, 1_440),
+        ] {
+            offer(&scene, family, wanted)?;
+            let open = ask_over_tcp(&scene, family)?;
+            let [router, _] = Shown::of(&scene, 1)?.0;
+            let sent = format!(" mss:{} ", known - room);
             assert!(router.contains(&sent), "{wanted}: {router}");
+            drop(open);
+            wait_until("it is closed", TIMEOUT, || Shown::are_none(&scene))?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the client offer this segment size.
+fn offer(scene: &Scene, family: Family, size: u32) -> Result<()> {
+    let (network, prefix, metric) = match family {
+        Family::V4 => ("-4", "10.53.0.0/24", "0"),
+        Family::V6 => ("-6", "fd53::/64", "256"),
+    };
+    let size = size.to_string();
+    let route = ["ip", network, "route", "replace", prefix];
+    let way = ["dev", HOST_INTERFACE, "proto", "kernel", "metric", metric];
+    let words = [&route[..], &way, &["advmss", &size]].concat();
+    scene.lab.client.output(&words).map(drop)
+}
+
+/// What we offer is the device's. Of what the client offers a cookie over IPv4 keeps no more than 1460.
+#[test]
+fn on_a_link_with_jumbo_frames_segments_are_as_long_as_cookies_can_say() -> Result<()> {
+    only!(ONCE, "the shield in front of all ways");
+    let spec = Spec {
+        mtu: 9_000,
+        ..Spec::default()
+    };
+    let scene = scene!(always().lab(spec));
+    prepare(&scene);
+    let _program = with_program(&scene.lab.client)?;
+    wait_state(&scene.daemon, "")?;
+    let before = scene.daemon.metrics()?;
+    for (family, ours, the_clients) in [(Family::V4, 1_460, 8_960), (Family::V6, 8_940, 8_940)] {
+        let open = ask_over_tcp(&scene, family)?;
+        let ends = Shown::of(&scene, 1)?.0;
+        for (end, size) in ends.iter().zip([ours, the_clients]) {
+            // Minus a timestamp.
+            let sent = format!(" mss:{} ", size - 12);
+            assert!(end.contains(&sent), "{sent}: {end}");
         }
         drop(open);
         wait_until("it is closed", TIMEOUT, || Shown::are_none(&scene))?;
     }
-    Ok(())
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::SynCookie, 2)])
 }
 
 /// Without options the kernel's setting is not changed.

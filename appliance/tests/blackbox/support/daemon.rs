@@ -120,14 +120,7 @@ impl Daemon {
     /// Peak memory in bytes, without mapped pages of files (VmHWM minus RssFile of proc_pid_status(5)): those of an unoptimised
     /// build are several times those of the released one.
     pub fn peak_memory(&self) -> Result<usize> {
-        let path = format!("/proc/{}/status", self.process.pid());
-        let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let bytes = |name: &str| -> Result<usize> {
-            let mut words = status.split_whitespace().skip_while(|word| *word != name);
-            let kib: Option<usize> = words.nth(1).and_then(|kib| kib.parse().ok());
-            Ok(kib.with_context(|| format!("no {name} in {path}"))? * 1024)
-        };
-        Ok(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:")?))
+        peak_memory(self.process.pid())
     }
 
     /// Answer of the control socket to `request`.
@@ -168,6 +161,18 @@ impl Drop for Daemon {
         // The test harness shows it if the test fails.
         eprint!("{}{}", self.earlier_logs, self.process.log());
     }
+}
+
+/// Peak memory of a process, as [`Daemon::peak_memory`].
+pub fn peak_memory(pid: u32) -> Result<usize> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let bytes = |name: &str| -> Result<usize> {
+        let mut words = status.split_whitespace().skip_while(|word| *word != name);
+        let kib: Option<usize> = words.nth(1).and_then(|kib| kib.parse().ok());
+        Ok(kib.with_context(|| format!("no {name} in {path}"))? * 1024)
+    };
+    Ok(bytes("VmHWM:")?.saturating_sub(bytes("RssFile:")?))
 }
 
 fn spawn(lab: &Lab, config: &Path, log: &Path) -> Result<Process> {

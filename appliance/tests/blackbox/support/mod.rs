@@ -1,6 +1,7 @@
 //! Parts of the tests: the daemon, a scripted upstream, two clients, and counters to compare with.
 
 pub mod ask;
+pub mod browser;
 pub mod client;
 pub mod daemon;
 pub mod frame;

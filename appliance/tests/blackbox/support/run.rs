@@ -9,6 +9,8 @@
 //!  connected  over AF_XDP                                each from a connected socket of its own
 //!  hot        over AF_XDP, hot names are answered        likewise, as by xdp
 //!             by the XDP program
+//!  keeper     over AF_XDP; the server has no rights,     likewise
+//!             they are a process of their own
 //! ```
 //!
 //! A plain query is one that a test asks with `ask`, or with the first of the ways of [`Ways`](super::ways::Ways). A test that
@@ -34,24 +36,26 @@ pub enum Run {
     Tcp,
     Connected,
     Hot,
+    Keeper,
 }
 
 /// For what is the same in every run: done by hand, by all ways, or by other programs.
 pub const ONCE: &[Run] = &[Run::Xdp];
 /// For what needs an XDP program or an AF_XDP socket.
-pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected, Run::Hot];
+pub const OVER_XDP: &[Run] = &[Run::Xdp, Run::Connected, Run::Hot, Run::Keeper];
 /// The same, for tests in which the client's kernel gets many answers at once: with a program of its own it takes fewer frames.
-pub const OVER_XDP_IN_BURSTS: &[Run] = &[Run::Xdp, Run::Connected];
+pub const OVER_XDP_IN_BURSTS: &[Run] = &[Run::Xdp, Run::Connected, Run::Keeper];
 /// For properties of datagrams that streams lack.
-pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected, Run::Hot];
+pub const IN_DATAGRAMS: &[Run] = &[Run::Xdp, Run::Udp, Run::Connected, Run::Hot, Run::Keeper];
 
 impl Run {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("xdp", Self::Xdp),
         ("udp", Self::Udp),
         ("tcp", Self::Tcp),
         ("connected", Self::Connected),
         ("hot", Self::Hot),
+        ("keeper", Self::Keeper),
     ];
 
     /// The current run.
@@ -69,7 +73,7 @@ impl Run {
     pub fn xdp(self) -> &'static str {
         match self {
             // Not "auto": a test of AF_XDP must fail without it.
-            Self::Xdp | Self::Tcp | Self::Connected | Self::Hot => "native",
+            Self::Xdp | Self::Tcp | Self::Connected | Self::Hot | Self::Keeper => "native",
             Self::Udp => "off",
         }
     }
@@ -92,10 +96,15 @@ impl Run {
         (self == Self::Hot).then_some("on")
     }
 
+    /// Whether the rights are a process of their own, in a test that does not set it.
+    pub fn keeper(self) -> Option<&'static str> {
+        (self == Self::Keeper).then_some("true")
+    }
+
     /// Way of a plain query.
     pub fn way(self) -> Way {
         match self {
-            Self::Xdp | Self::Connected | Self::Hot => Way::Xdp,
+            Self::Xdp | Self::Connected | Self::Hot | Self::Keeper => Way::Xdp,
             Self::Udp => Way::Udp,
             Self::Tcp => Way::Tcp,
         }

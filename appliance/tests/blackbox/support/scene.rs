@@ -106,10 +106,15 @@ impl Setup {
         let xdp = xdp.unwrap_or_else(|| run.xdp());
         let mut sections = sections.clone();
         if let Some(way) = run.ports() {
-            sections = with_line(&sections, "[forward]\n", "upstream_ports", way);
+            let value = format!("{way:?}");
+            sections = with_line(&sections, "[forward]\n", "upstream_ports", &value);
         }
         if let Some(word) = run.tier0() {
-            sections = with_line(&sections, "[cache]\n", "tier0", word);
+            let value = format!("{word:?}");
+            sections = with_line(&sections, "[cache]\n", "tier0", &value);
+        }
+        if let Some(word) = run.keeper() {
+            sections = with_line(&sections, "[security]\n", "keeper", word);
         }
         format!(
             "[[interface]]
@@ -132,7 +137,7 @@ fn with_line(sections: &str, heading: &str, key: &str, value: &str) -> String {
     if sections.contains(key) {
         return sections.to_owned();
     }
-    let line = format!("{heading}{key} = \"{value}\"\n");
+    let line = format!("{heading}{key} = {value}\n");
     if sections.contains(heading) {
         return sections.replacen(heading, &line, 1);
     }

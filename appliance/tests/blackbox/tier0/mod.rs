@@ -154,6 +154,34 @@ fn a_name_that_is_asked_for_often_is_answered_by_the_xdp_program() -> Result<()>
     Ok(())
 }
 
+/// An address that DNS64 has made is an address like any other; who validates by himself gets none, from the program either.
+#[test]
+fn a_made_address_is_given_by_the_program_to_those_who_are_to_get_it() -> Result<()> {
+    only!(ONCE, "the XDP program answers by itself");
+    let dns64 = "[dns64]\nprefix = \"64:ff9b::/96\"\n";
+    let scene = scene!(setup("on").sections(dns64));
+    let (_program, client) = open(&scene)?;
+    wait_state(&scene, "")?;
+    let rule = Rule::addresses(300, &["198.41.0.4"]);
+    scene.upstream.on("www.test.", rule);
+    let to = listen(Family::V6);
+    let made = client.frame(to, &wire(&query("www.test.", RecordType::AAAA)))?;
+    let forwarded = client.exchange(&made)?;
+    let hot = ask_until_hot(&scene, &client, &made)?;
+    assert_eq!(without_ttls(&hot)?, without_ttls(&forwarded)?);
+    let address = read_answer(&made.message, &hot)?;
+    assert_eq!(addresses(&address), ["64:ff9b::c629:4"]);
+    let validates = OptRecord::dnssec_ok(1232);
+    let validates = Ask::of("www.test.", rtype::AAAA)
+        .with(flag::CD)
+        .edns(&validates);
+    let frame = client.frame(to, &validates.bytes())?;
+    client.exchange(&frame)?;
+    let none = ask_until_hot(&scene, &client, &frame)?;
+    assert_eq!(read_answer(&frame.message, &none)?.answers().len(), 0);
+    Ok(())
+}
+
 /// Clients that get nothing from user space get nothing from the program either, however hot a name is.
 #[test]
 fn who_is_not_answered_by_user_space_gets_no_hot_answer() -> Result<()> {

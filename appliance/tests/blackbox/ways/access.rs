@@ -1,5 +1,6 @@
 //! Access of clients, by every way in: the table of `access.others`, by the device of a query and the route of its answer.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,7 @@ use xdnsd_lab::wait::wait_until;
 use super::code;
 use crate::support::ask::{Ask, rtype};
 use crate::support::client::{DNS_PORT, Family};
+use crate::support::metrics::Metric;
 use crate::support::run::only;
 use crate::support::scene::{Scene, Setup, scene};
 use crate::support::script::Rule;
@@ -193,6 +195,60 @@ fn others_get_what_the_config_says_by_every_way_and_from_everywhere() -> Result<
     Ok(())
 }
 
+/// Clients that are dropped for their address: in the XDP program where it sees them, in user space elsewhere. What is more
+/// specific holds in both, and a reload at once.
+#[test]
+fn a_client_that_is_dropped_by_its_address_comes_no_further_than_the_program() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
+    use Outcome::{Answer, Nothing};
+    let scene = scene!(Setup::three_ways().sections("[access]\nothers = \"allow\"\n"));
+    prepare(&scene)?;
+    let ways = Ways::open(&scene)?;
+    let beside = parsed(["10.53.0.77", "fd53::77"])?;
+    let others = parsed(["10.53.0.2", "fd53::2"])?;
+    let asked = |expected: Outcome| -> Result<()> {
+        for way in Way::ALL {
+            for (clients, expected) in [(&beside, Answer), (&others, expected)] {
+                for &client in clients {
+                    let server = server_of(client);
+                    let outcome = from_lan(&scene, &ways, way, client, server, expected)?;
+                    assert_eq!(outcome, expected, "{way:?} {client}");
+                }
+            }
+        }
+        Ok(())
+    };
+    asked(Answer)?;
+    let config = scene.directory.path().join("config.toml");
+    let open = fs::read_to_string(&config)?;
+    let rules =
+        "drop = [\"10.53.0.0/24\", \"fd53::/64\"]\nallow = [\"10.53.0.77\", \"fd53::77\"]\n";
+    let named = open.replace("[access]\n", &format!("[access]\n{rules}"));
+    let all = named
+        .replace(rules, "allow = [\"10.53.0.77\", \"fd53::77\"]\n")
+        .replace("others = \"allow\"", "others = \"drop\"");
+    for text in [named, all] {
+        fs::write(&config, text)?;
+        scene.daemon.control("reload")?;
+        let before = scene.daemon.metrics()?;
+        asked(Nothing)?;
+        let expected: [(&dyn Metric, u64); 4] = [
+            (&Reason::DropAccess, 2),
+            (&Counter::QueriesXdp, 2),
+            (&Counter::QueriesUdp, 4),
+            (&Counter::AclDropped, 4),
+        ];
+        scene.daemon.wait_growth(&before, &expected)?;
+    }
+    fs::write(&config, open)?;
+    scene.daemon.control("reload")?;
+    let before = scene.daemon.metrics()?;
+    asked(Answer)?;
+    scene
+        .daemon
+        .wait_growth(&before, &[(&Reason::DropAccess, 0)])
+}
+
 /// Unanswered queries are counted by their reason, connections too.
 #[test]
 fn strangers_are_counted_by_every_way() -> Result<()> {
@@ -214,7 +270,7 @@ fn strangers_are_counted_by_every_way() -> Result<()> {
             by_socket(host, way, client, server_of(client), Outcome::Nothing)?;
         }
     }
-    let expected: [(&dyn crate::support::metrics::Metric, u64); 4] = [
+    let expected: [(&dyn Metric, u64); 4] = [
         (&Counter::AclDropped, 10),
         (&Counter::QueriesXdp, 2),
         (&Counter::QueriesUdp, 4),
@@ -309,6 +365,39 @@ fn the_check_of_sources_is_a_key() -> Result<()> {
         scene
             .daemon
             .wait_growth(&before, &[(&Counter::AnswersXdp, 2)])?;
+    }
+    Ok(())
+}
+
+/// Of a family that it does not forward the kernel tells programs no routes.
+#[test]
+fn without_forwarding_what_asks_the_routes_is_left_to_the_kernel_and_told() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
+    let scene = scene!(Setup {
+        interface: "route_check = \"always\"\n".into(),
+        ..Setup::three_ways()
+    });
+    prepare(&scene)?;
+    let ways = Ways::open(&scene)?;
+    ways.same(&question())?;
+    let is_off = "net.ipv4.conf.lo.forwarding is 0, so the kernel tells the XDP program no routes";
+    for (times, value, said, [passed, by_xdp]) in [
+        (1, "0", is_off, [1, 1]),
+        (1, "1", "forwarding is on: ", [0, 2]),
+        (2, "0", is_off, [1, 1]),
+    ] {
+        let setting = "/proc/sys/net/ipv4/conf/lo/forwarding";
+        scene.lab.router.write(setting, value)?;
+        scene.daemon.wait_log_count(said, times)?;
+        let before = scene.daemon.metrics()?;
+        for client in parsed(["10.53.0.2", "fd53::2"])? {
+            let server = server_of(client);
+            let outcome = from_lan(&scene, &ways, Way::Xdp, client, server, Outcome::Answer)?;
+            assert_eq!(outcome, Outcome::Answer, "{value} {client}");
+        }
+        let expected: [(&dyn Metric, u64); 2] =
+            [(&Reason::PassRoute, passed), (&Counter::AnswersXdp, by_xdp)];
+        scene.daemon.wait_growth(&before, &expected)?;
     }
     Ok(())
 }

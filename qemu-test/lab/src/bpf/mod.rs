@@ -169,9 +169,9 @@ impl Program {
     }
 }
 
-/// Attaches [`Program::pass`] to an interface of a host, in its driver.
+/// Attaches a program that passes every frame to an interface of a host, in its driver, whatever its MTU.
 pub fn attach_pass(host: &Namespace, interface: &str) -> io::Result<Link> {
-    host.run(|| Program::pass()?.attach(if_nametoindex(interface)?, Attach::Native))
+    host.run(|| Program::verdict(XDP_PASS)?.attach(if_nametoindex(interface)?, Attach::Native))
 }
 
 /// An attached program; detached when dropped.

@@ -1,10 +1,11 @@
-//! Frames of a flood: a template of each kind, and the program that derives 2^32 different ones from it.
+//! Frames of a flood: a template of each kind, and the program that derives 2^32 different ones from it, or 2^64 with random names.
 //!
 //! ```text
 //!   IPv4   source, low half   +  identification        IPv6   source, last 16 bits
 //!   TCP    sequence, low half                          UDP    the message's first 16 bits
 //!
 //!   TCP    source port        +  sequence, high half   UDP    source port + two letters of the name
+//!                                                      twice  two letters + two letters of the name
 //! ```
 //! A 16-bit word is random, and its partners are its complement. Together they add up to 0xffff, so every frame has the checksums
 //! of its template.
@@ -53,6 +54,8 @@ pub struct Template {
     /// Words of the source address.
     address: Words,
     port: Option<Words>,
+    /// Letters of a random name, from a random number of their own.
+    letters: &'static [Words],
 }
 
 /// A random word and its partners.
@@ -122,6 +125,7 @@ impl Template {
                 header: None,
                 transport: start + far,
             }),
+            letters: letters_of(kind, v4),
         }
     }
 
@@ -131,7 +135,8 @@ impl Template {
         /// Any value would do, except a port that is never answered.
         const DRAWN: u16 = 0xc35a;
         let mut frame = self.frame.clone();
-        for words in [Some(self.address), self.port].into_iter().flatten() {
+        let port = self.port.as_ref();
+        for words in [&self.address].into_iter().chain(port).chain(self.letters) {
             let mut write = |at: usize, word: u16| {
                 frame[at..at + 2].copy_from_slice(&word.to_be_bytes());
             };
@@ -157,6 +162,11 @@ impl Template {
         body.extend(Instruction::store_bytes(R6, 0, &self.frame));
         body.extend(self.address.write(0));
         body.extend(self.port.iter().flat_map(|words| words.write(16)));
+        if !self.letters.is_empty() {
+            body.push(Instruction::call(HELPER_RANDOM));
+        }
+        let letters = self.letters.iter().zip([0, 16]);
+        body.extend(letters.flat_map(|(words, shift)| words.write(shift)));
         body.extend([
             Instruction::set(R1, ifindex as i32),
             Instruction::set(R2, 0),
@@ -266,9 +276,35 @@ fn datagram(message: &[u8]) -> Vec<u8> {
 /// Offset of a random name's letters: even, after the label's length and its first letter.
 const NAME_LETTERS: usize = udp::HEADER_LEN + dns::HEADER_LEN + 2;
 
+/// Letters of a random name that do not depend on the source port.
+const fn letters_of(kind: Kind, v4: bool) -> &'static [Words] {
+    match (kind, v4) {
+        (Kind::Names, true) => &const { letters(ipv4::HEADER_LEN) },
+        (Kind::Names, false) => &const { letters(ipv6::HEADER_LEN) },
+        _ => &[],
+    }
+}
+
+/// These letters in a frame with an IP header of this length.
+const fn letters(ip_len: usize) -> [Words; 2] {
+    let start = ethernet::HEADER_LEN + ip_len + NAME_LETTERS + COMPLEMENT.len();
+    [pair(start), pair(start + RANDOM.len() + COMPLEMENT.len())]
+}
+
+/// A random word with its complement behind it.
+const fn pair(at: usize) -> Words {
+    Words {
+        random: at,
+        header: None,
+        transport: at + RANDOM.len(),
+    }
+}
+
 /// A random label in front of `qname`.
 fn random_name(qname: &[u8]) -> Vec<u8> {
-    [&[4, b'x'][..], &COMPLEMENT, b"x", qname].concat()
+    let letters = [RANDOM, COMPLEMENT, RANDOM, COMPLEMENT].concat();
+    let label = [&b"x"[..], &COMPLEMENT, &letters, b"x"].concat();
+    [&[label.len() as u8][..], &label, qname].concat()
 }
 
 /// A message with one question of type A, class IN.

@@ -279,7 +279,7 @@ fn attach_pass((namespace, interface): (&Namespace, &str)) -> Result<Option<Link
 fn wire_name(text: &str) -> Result<Vec<u8>> {
     const LABEL_MAX: usize = 63;
     /// 255 bytes less the label of a random name.
-    const NAME_MAX: usize = 250;
+    const NAME_MAX: usize = 242;
     let mut name = Vec::new();
     for label in text.trim_end_matches('.').split('.') {
         ensure!(

@@ -22,7 +22,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::netns::Namespace;
 use crate::privilege::require_root;
+use bridge::BridgeSpec;
 
+pub mod bridge;
 pub mod named;
 
 /// The client's IPv4 address.
@@ -96,6 +98,8 @@ pub struct Spec {
     pub offload: Offload,
     /// Adds `eth0.10` and `lan0.10`.
     pub vlan: Option<VlanTag>,
+    /// Makes a bridge of the LAN, with `lan0` as a port.
+    pub bridge: Option<BridgeSpec>,
 }
 
 impl Default for Spec {
@@ -105,6 +109,7 @@ impl Default for Spec {
             mtu: MTU,
             offload: Offload::Off,
             vlan: None,
+            bridge: None,
         }
     }
 }
@@ -121,7 +126,7 @@ impl Spec {
             "MTU: {} is not in {MTU_RANGE:?}",
             self.mtu
         );
-        Ok(())
+        self.bridge.map_or(Ok(()), |bridge| bridge.check())
     }
 }
 
@@ -166,6 +171,8 @@ pub struct Lab {
     pub router: Namespace,
     /// Runs the authoritative server.
     pub upstream: Namespace,
+    /// The hosts behind the other ports of a bridge, and that of the guest network.
+    pub stations: Vec<Namespace>,
 }
 
 impl Lab {
@@ -206,16 +213,22 @@ impl Lab {
         Ok(())
     }
 
-    fn build(spec: &Spec, make: impl Fn(Host) -> Result<Namespace>) -> Result<Self> {
+    fn build(spec: &Spec, make: impl Fn(&str) -> Result<Namespace>) -> Result<Self> {
         require_root("the lab")?;
         spec.check()?;
+        let stations = spec.bridge.map_or_else(Vec::new, BridgeSpec::stations);
+        let stations = stations.iter().map(|station| make(&station.name));
         let lab = Self {
-            client: make(Host::Client)?,
-            router: make(Host::Router)?,
-            upstream: make(Host::Upstream)?,
+            stations: stations.collect::<Result<_>>()?,
+            client: make(Host::Client.name())?,
+            router: make(Host::Router.name())?,
+            upstream: make(Host::Upstream.name())?,
         };
         lab.prepare_hosts()?;
         lab.connect(spec)?;
+        if let Some(bridge) = spec.bridge {
+            bridge.make(&lab, spec.offload)?;
+        }
         if let Some(tag) = spec.vlan {
             lab.add_vlan(tag)?;
         }
@@ -223,8 +236,8 @@ impl Lab {
     }
 
     fn prepare_hosts(&self) -> Result<()> {
-        for host in Host::ALL {
-            let namespace = self.host(host);
+        let hosts = Host::ALL.map(|host| self.host(host));
+        for namespace in hosts.into_iter().chain(&self.stations) {
             for scope in ["all", "default"] {
                 namespace.write(
                     &format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"),
@@ -242,14 +255,16 @@ impl Lab {
     fn connect(&self, spec: &Spec) -> Result<()> {
         let Spec { queues, mtu, .. } = spec;
         let queues = format!("numrxqueues {queues} numtxqueues {queues}");
+        let lan = match spec.bridge {
+            Some(_) => String::new(),
+            None => addresses_of(LAN),
+        };
         self.router.ip(&format!(
             "link add name {LAN} {queues} mtu {mtu} type veth peer name {HOST_INTERFACE} {queues} mtu {mtu} netns {client}
              link add name {WAN} type veth peer name {HOST_INTERFACE} netns {upstream}
              link set {LAN} up
              link set {WAN} up
-             address add {LAN_V4}/24 dev {LAN}
-             address add {LAN_V6}/64 dev {LAN} nodad
-             address add {WAN_V4}/24 dev {WAN}
+             {lan}address add {WAN_V4}/24 dev {WAN}
              address add {WAN_V6}/64 dev {WAN} nodad\n",
             client = self.client.path(),
             upstream = self.upstream.path(),
@@ -280,6 +295,11 @@ impl Lab {
         add_vlan_device(&self.client, HOST_INTERFACE, VLAN_CLIENT_V4, VLAN_CLIENT_V6)?;
         add_vlan_device(&self.router, LAN, VLAN_V4, VLAN_V6)
     }
+}
+
+/// Lines of `ip` that give a device of the router the addresses of the LAN.
+fn addresses_of(device: &str) -> String {
+    format!("address add {LAN_V4}/24 dev {device}\naddress add {LAN_V6}/64 dev {device} nodad\n")
 }
 
 /// Configures a host with its addresses and a route to its router.

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use super::bridge::BridgeSpec;
 use super::{Host, Lab, Spec};
 use crate::netns::Namespace;
 use crate::privilege::require_root;
@@ -39,7 +40,7 @@ pub struct NamedLab {
 }
 
 impl NamedLab {
-    /// Makes the namespaces `PREFIX-client`, `PREFIX-router` and `PREFIX-upstream`.
+    /// Makes the namespaces `PREFIX-client`, `PREFIX-router` and `PREFIX-upstream`, and those of a bridge's stations.
     pub fn up(prefix: &str, spec: &Spec, lifetime: Lifetime) -> Result<Self> {
         require_root("the lab")?;
         check_prefix(prefix)?;
@@ -51,15 +52,14 @@ impl NamedLab {
             );
             remove(prefix)?;
         }
-        for host in Host::ALL {
-            let name = namespace_name(prefix, host);
+        for name in names(prefix) {
             ensure!(
                 !Namespace::exists(&name),
                 "a namespace {name} exists and is not ours: choose another prefix"
             );
         }
         register(prefix, lifetime)?;
-        match Lab::build(spec, |host| Namespace::named(&namespace_name(prefix, host))) {
+        match Lab::build(spec, |host| Namespace::named(&format!("{prefix}-{host}"))) {
             Ok(lab) => Ok(Self {
                 prefix: prefix.to_owned(),
                 lifetime,
@@ -209,11 +209,17 @@ fn identity(pid: u32) -> Option<String> {
     Some(format!("{pid} {start_time}"))
 }
 
+/// Names of all namespaces that a lab may have.
+fn names(prefix: &str) -> impl Iterator<Item = String> {
+    let hosts = Host::ALL.map(|host| host.name().to_owned());
+    let hosts = hosts.into_iter().chain(BridgeSpec::names());
+    hosts.map(move |host| format!("{prefix}-{host}"))
+}
+
 fn existing(prefix: &str) -> Vec<String> {
-    let names = Host::ALL
-        .into_iter()
-        .map(|host| namespace_name(prefix, host));
-    names.filter(|name| Namespace::exists(name)).collect()
+    names(prefix)
+        .filter(|name| Namespace::exists(name))
+        .collect()
 }
 
 fn remove(prefix: &str) -> Result<()> {

@@ -97,7 +97,7 @@ pub fn compare(
 }
 
 /// Does the same for both: for the first before the second in odd rounds, after it in even ones.
-fn either_first<T>(round: u32, mut of: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
+pub fn either_first<T>(round: u32, mut of: impl FnMut(usize) -> Result<T>) -> Result<[T; 2]> {
     if round % 2 == 1 {
         return Ok([of(0)?, of(1)?]);
     }

@@ -21,9 +21,11 @@ use crate::workspace;
 use xdnsd_lab::privilege::require_root;
 
 mod against;
+mod bridge;
 mod build;
 mod closed_loop;
 mod compare;
+pub mod flood;
 mod lists;
 mod measure;
 mod miss;
@@ -34,6 +36,7 @@ pub mod record;
 mod report;
 mod shield;
 mod subject;
+mod tap;
 mod tier0;
 mod upstream;
 
@@ -73,10 +76,23 @@ pub enum Command {
     },
     /// Who is served during floods, against dnsmasq and unbound, and what a flood's frame costs, against bare programs.
     Shield(shield::Arguments),
+    /// Who is served while random names are asked for, 20,000 a second, against dnsmasq and unbound.
+    Flood(flood::Arguments),
     /// The figures of the report that this project began with, from captures: first hits, hits in the cache, the upstream, dnsmasq.
     Paper(paper::Arguments),
     /// Hits and misses with a blocklist of a million names, against an empty one.
     Lists(Turns),
+    /// Hits on a bridge of four ports, against a link without a bridge, and against generic XDP on the same bridge.
+    Bridge {
+        /// A program in place of this build, which is not built then.
+        #[arg(long, value_name = "PROGRAM")]
+        ours: Option<PathBuf>,
+        /// How long.
+        #[command(flatten)]
+        turns: Turns,
+    },
+    /// Hits with nobody who reads queries, against `xdnsd tail` that reads all of them, and against a build without readers.
+    Tap(tap::Arguments),
     /// Hits and misses of this build, against another build of the appliance.
     Against {
         /// The other build.
@@ -118,8 +134,11 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
         Command::Miss(arguments) => miss::main(&arguments, signals),
         Command::Tier0 { only, turns } => tier0::main(only.as_deref(), &turns, signals),
         Command::Shield(arguments) => shield::main(&arguments, signals),
+        Command::Flood(arguments) => flood::main(&arguments, signals),
         Command::Paper(arguments) => paper::main(&arguments, signals),
         Command::Lists(turns) => lists::main(&turns, signals),
+        Command::Bridge { ours, turns } => bridge::main(ours, &turns, signals),
+        Command::Tap(arguments) => tap::main(&arguments, signals),
         Command::Against {
             program,
             ours,
@@ -128,15 +147,21 @@ pub fn main(command: Command, signals: &Signals) -> Result<ExitCode> {
     }
 }
 
+/// Refuses a machine without a core for the subject and one for `what` else.
+fn require_two_cores(what: &str) -> Result<()> {
+    let cores = std::thread::available_parallelism().context("count the cores")?;
+    ensure!(
+        cores.get() > SUBJECT_CORE,
+        "two cores are needed: one for the {what}"
+    );
+    Ok(())
+}
+
 /// Measures the sockets.
 fn xsk(only: Option<&str>, turns: &Turns, signals: &Signals) -> Result<ExitCode> {
     let plan = plan(only, turns)?;
     require_root("a benchmark in network namespaces")?;
-    let cores = std::thread::available_parallelism().context("count the cores")?;
-    ensure!(
-        cores.get() > SUBJECT_CORE,
-        "two cores are needed: one for the load"
-    );
+    require_two_cores("load")?;
     if plan.kinds.iter().any(|kind| {
         matches!(
             kind,

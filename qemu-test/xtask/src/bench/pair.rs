@@ -157,8 +157,8 @@ pub fn receiver(interface: &str) -> Result<u32> {
     measure::kernel_thread(&format!("napi/{interface}-"))
 }
 
-/// Opened inside: sysfs shows the devices of the namespace that mounted it, and an open file stays with its device.
-fn open_counter((host, interface): (&Namespace, &str), name: &str) -> Result<File> {
+/// Counter of an interface. Opened inside: sysfs shows the devices of the namespace that mounted it, and an open file stays with its device.
+pub fn open_counter((host, interface): (&Namespace, &str), name: &str) -> Result<File> {
     let path = format!("/sys/class/net/{interface}/statistics/{name}");
     let file = host.run(|| File::open(&path));
     file.with_context(|| format!("open {path}"))
@@ -170,7 +170,8 @@ fn program_id(text: &str) -> Option<u32> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-fn read_counter(file: &File) -> Result<u64> {
+/// Present value of a counter.
+pub fn read_counter(file: &File) -> Result<u64> {
     let mut digits = [0; COUNTER_LEN];
     let len = file
         .read_at(&mut digits, 0)

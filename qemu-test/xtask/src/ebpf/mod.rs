@@ -7,6 +7,7 @@ mod note;
 mod toolchain;
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -204,6 +205,11 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
             "CARGO_ENCODED_RUSTFLAGS",
             rustflags(toolchain)?.join("\x1f"),
         );
+    for variable in env::vars_os().map(|(name, _)| name) {
+        if changes_profile(&variable) {
+            cargo.env_remove(variable);
+        }
+    }
     run(&mut cargo)?;
     let built = target_dir.join(TARGET).join(PROFILE).join(program.binary);
     let stripped = target_dir.join(program.object);
@@ -211,6 +217,14 @@ fn compile(toolchain: &Toolchain, program: Program, target_dir: &Path) -> Result
     run(strip.args(STRIP).arg("-o").arg(&stripped).arg(&built))?;
     leave_lines_out(toolchain, &stripped)?;
     Ok(stripped)
+}
+
+/// Whether a variable of the environment changes Cargo's profiles, and so the object: the profile of Cargo.toml alone counts.
+fn changes_profile(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    name == "CARGO_INCREMENTAL"
+        || name.starts_with("CARGO_PROFILE_")
+        || name == "CARGO_BUILD_INCREMENTAL"
 }
 
 /// Removes line information from the object's `.BTF.ext`. It is a third of the object, our loader would hold it in memory, and
@@ -306,6 +320,22 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_environment_changes_no_profile_of_the_object() {
+        let changes = |name: &str| super::changes_profile(name.as_ref());
+        for name in [
+            "CARGO_INCREMENTAL",
+            "CARGO_BUILD_INCREMENTAL",
+            "CARGO_PROFILE_RELEASE_DEBUG",
+            "CARGO_PROFILE_BPF_OPT_LEVEL",
+        ] {
+            assert!(changes(name), "{name}");
+        }
+        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "PATH"] {
+            assert!(!changes(name), "{name}");
+        }
+    }
+
     #[test]
     fn lines_go_and_functions_stay() {
         let header = |lines: u32, core: u32, cores: u32| -> Vec<u8> {

@@ -12,7 +12,7 @@ use super::tool::bytes;
 use crate::workspace;
 
 /// Modules needed before and after the root is mounted. [`collect`] leaves out those that a kernel has built in.
-const MODULES: [&str; 15] = [
+const MODULES: [&str; 16] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -21,6 +21,7 @@ const MODULES: [&str; 15] = [
     "squashfs",
     "overlay",
     "8021q",
+    "bridge",
     "i6300esb",
     "button",
     "evdev",

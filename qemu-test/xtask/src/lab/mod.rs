@@ -13,6 +13,7 @@ use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::flood::{self, Kind, SOURCES_V4, SOURCES_V6};
+use xdnsd_lab::lab::bridge::{BridgeSpec, PORT_RANGE};
 use xdnsd_lab::lab::named::{self, Lifetime, NamedLab};
 use xdnsd_lab::lab::{
     HOST_INTERFACE, Host, LAN, LAN_V4, LAN_V6, MTU, MTU_RANGE, Offload, QUEUE_RANGE, Spec, VlanTag,
@@ -102,6 +103,18 @@ pub struct Knobs {
     /// Adds VLAN 10, with its tag in the frame or beside it (VLAN offload).
     #[arg(long, value_name = "WHERE", value_parser = vlan())]
     vlan: Option<VlanTag>,
+    /// Makes the LAN a bridge, `br-lan`, of so many ports, with `PREFIX-client2` and so on behind those after the first.
+    #[arg(long, value_name = "N", value_parser = number_in(PORT_RANGE), conflicts_with = "vlan")]
+    ports: Option<u32>,
+    /// Has the bridge look at VLAN tags.
+    #[arg(long, requires = "ports")]
+    filter: bool,
+    /// Puts the first port into a bond.
+    #[arg(long, requires = "ports")]
+    bond: bool,
+    /// Adds a bridge of its own for `PREFIX-guest`.
+    #[arg(long, requires = "ports")]
+    guest: bool,
 }
 
 /// The rate, and the sources.
@@ -186,6 +199,12 @@ fn up(prefix: &str, knobs: &Knobs, signals: &Signals) -> Result<ExitCode> {
         mtu: knobs.mtu,
         offload: knobs.offload,
         vlan: knobs.vlan,
+        bridge: knobs.ports.map(|ports| BridgeSpec {
+            ports,
+            filters_vlans: knobs.filter,
+            has_bond: knobs.bond,
+            has_guest: knobs.guest,
+        }),
     };
     setup::ensure_all(&[Purpose::Lab], signals)?;
     NamedLab::up(prefix, &spec, Lifetime::UntilDown)?;

@@ -5,6 +5,9 @@
 
 mod check;
 mod completion;
+mod container;
+mod install;
+mod machine;
 mod manual;
 mod usage;
 
@@ -22,6 +25,7 @@ use crate::signals::Signals;
 use crate::tools::Tool;
 use crate::workspace;
 use usage::Help;
+use xdnsd_lab::privilege::require_root;
 use xdnsd_lab::process::output_of;
 
 /// The packing tool, in the tested version.
@@ -36,6 +40,10 @@ pub struct Arguments {
     /// Has lintian judge the package and man its pages, and looks whether what it unpacks to works.
     #[arg(long)]
     check: bool,
+    /// Installs it on a bare Debian in namespaces by the commands of README, and asks it from the LAN; serves from the root of the
+    /// container image as well. Needs root.
+    #[arg(long)]
+    install: bool,
 }
 
 /// Files generated from the server's output, under the names that Cargo.toml packs.
@@ -83,6 +91,10 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     if arguments.check {
         setup::ensure_all(&[Purpose::Package], signals)?;
     }
+    if arguments.install {
+        require_root("a machine in namespaces")?;
+        setup::ensure_all(&[Purpose::Lab], signals)?;
+    }
     let arch = if ARCH == "aarch64" {
         Arch::Aarch64
     } else {
@@ -93,6 +105,10 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
     let package = pack(arch)?;
     if arguments.check {
         check::all(&package, &made)?;
+    }
+    if arguments.install {
+        install::try_out(&package, signals)?;
+        container::try_out(&server)?;
     }
     println!("{}", package.display());
     Ok(ExitCode::SUCCESS)

@@ -13,12 +13,17 @@ use crate::image::{Arch, Image};
 use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::Process;
 
-/// The host's address for the guest, whatever is behind `eth0`.
+/// The host's address for the guest, whatever is behind the first port of its bridge.
 pub const HOST: &str = "192.168.1.2";
-/// The guest's address on `eth0`, as in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
+/// The guest's address on its bridge, as in `buildroot/board/xdnsd/rootfs-overlay/etc/network/interfaces`.
 pub const GUEST: &str = "192.168.1.1";
-/// Ethernet address of the guest's device.
+/// Ethernet address of the first port, and so of the bridge; that of the second port, and of the provider's card.
 pub const GUEST_MAC: &str = "52:54:00:53:00:01";
+const SECOND_MAC: &str = "52:54:00:53:00:02";
+const WAN_MAC: &str = "52:54:00:53:00:03";
+/// QEMU's own network stack without anybody behind it. It takes all frames; a hub without another port takes none.
+const UNUSED: &str =
+    "user,id=lan2,net=192.168.1.0/24,host=192.168.1.4,dns=192.168.1.5,restrict=on,ipv6=off";
 /// Device of the host's KVM.
 const KVM: &str = "/dev/kvm";
 /// UEFI for QEMU's virt machine, which has no BIOS to boot from a disk.
@@ -107,7 +112,7 @@ fn kvm_works(image: &Image) -> bool {
     probe.wait_for_log("Linux version", KVM_PROBE_LIMIT).is_ok()
 }
 
-/// Connection of `eth0`.
+/// Connection of a port of the bridge.
 #[derive(Debug, Clone)]
 pub enum Link<'a> {
     /// QEMU's own network stack, with two ports of the host forwarded to port 53 of the guest.
@@ -137,11 +142,13 @@ pub struct Machine<'a> {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// Queue pairs of the network device.
+    /// Queue pairs of the first port.
     pub queues: u32,
-    /// Connection of the network device.
+    /// Connection of the first port.
     pub link: Link<'a>,
-    /// Further properties of the network device, each with a leading comma.
+    /// Name of the tap device, beside that of the first port, to which the second one is connected; `None`: nobody is behind it.
+    pub second: Option<&'a str>,
+    /// Further properties of both ports, each with a leading comma.
     pub nic: &'a str,
     /// A disk with the data partition.
     pub data: Option<&'a Path>,
@@ -156,7 +163,7 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// A small router: 128 MiB, one queue, two processors.
+    /// A small router: 128 MiB, two processors, two ports of one queue for the home, a card for the provider.
     #[must_use]
     pub fn new(image: &'a Image, accel: Accel, link: Link<'a>) -> Self {
         Self {
@@ -166,6 +173,7 @@ impl<'a> Machine<'a> {
             cpus: 2,
             queues: 1,
             link,
+            second: None,
             nic: "",
             data: None,
             is_data_read_only: false,
@@ -199,14 +207,8 @@ impl<'a> Machine<'a> {
             "-serial",
             "stdio",
         ]);
-        command.args([
-            "-device",
-            "virtio-rng-pci",
-            "-netdev",
-            &self.netdev(),
-            "-device",
-            &self.network_device(),
-        ]);
+        command.args(["-device", "virtio-rng-pci"]);
+        self.add_cards(&mut command);
         command.args(["-device", "i6300esb", "-action", "watchdog=reset"]);
         match self.disk {
             Some(disk) => {
@@ -278,6 +280,29 @@ impl<'a> Machine<'a> {
         add_disk(command, "root", &self.image.root, true);
     }
 
+    /// Adds the network cards in the order in which the guest counts them. The provider's is the last.
+    fn add_cards(&self, command: &mut Command) {
+        let second = match self.second {
+            Some(device) => format!("tap,id=lan2,ifname={device},script=no,downscript=no"),
+            None => UNUSED.to_owned(),
+        };
+        let nic = self.nic;
+        for (netdev, device) in [
+            (self.netdev(), self.network_device()),
+            (
+                second,
+                format!("netdev=lan2,mac={SECOND_MAC},romfile={nic}"),
+            ),
+            (
+                "user,id=wan,net=10.0.2.0/24,ipv6=off".to_owned(),
+                format!("netdev=wan,mac={WAN_MAC},romfile="),
+            ),
+        ] {
+            let device = format!("virtio-net-pci,{device}");
+            command.args(["-netdev", &netdev, "-device", &device]);
+        }
+    }
+
     fn netdev(&self) -> String {
         match &self.link {
             Link::User { udp_port, tcp_port } => format!(
@@ -300,10 +325,7 @@ impl<'a> Machine<'a> {
             1 => String::new(),
             many => format!(",mq=on,vectors={}", 2 * many + 2),
         };
-        format!(
-            "virtio-net-pci,netdev=lan,mac={GUEST_MAC}{queues}{}",
-            self.nic
-        )
+        format!("netdev=lan,mac={GUEST_MAC}{queues}{}", self.nic)
     }
 }
 

@@ -253,7 +253,7 @@ fn power_off(guest: &mut Guest, wrong: u32) -> Result<ExitCode> {
 #[must_use]
 pub fn configuration(server: &str, interface: &str) -> String {
     format!(
-        "[[interface]]\nname = \"eth0\"\nlisten = [\"192.168.1.1\", \"fd00:53::1\"]\n{interface}\n\
+        "[[interface]]\nname = \"br-lan\"\nlisten = [\"192.168.1.1\", \"fd00:53::1\"]\n{interface}\n\
          [upstream]\nservers = [\"{server}\"]\n\n\
          [cache]\nsnapshot = \"/data/xdnsd/cache\"\nsnapshot_interval_secs = 1\n"
     )

@@ -1,11 +1,15 @@
 //! Faults, and how they are undone.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use nix::sys::signal::Signal;
-use xdnsd_lab::lab::{LAN, Lab, WAN};
+use xdnsd_lab::lab::{HOST_INTERFACE, LAN, LAN_V4, Lab, WAN};
+
+use crate::bench::flood::callers;
 
 use super::load::SlowClients;
 use super::router::{Disk, Router};
@@ -13,6 +17,9 @@ use super::servers::{Mood, Servers};
 
 /// Slow clients at the same time: more than there are places.
 const SLOW_CLIENTS: usize = 80;
+/// Client that asks for random names, and how many a second.
+const FLOODER: Ipv4Addr = Ipv4Addr::new(10, 53, 0, 66);
+const FLOOD_RATE: u32 = 5_000;
 /// Time that an interface is down, or a process stopped.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -55,10 +62,14 @@ pub enum Fault {
     ListInPlace,
     /// TCP clients that send half a query, or never read.
     SlowClients,
+    /// Another client asks for random names.
+    RandomNames,
+    /// The XDP program is detached, so the kernel's sockets serve.
+    Detached,
 }
 
 /// All faults.
-pub const ALL: [Fault; 18] = [
+pub const ALL: [Fault; 20] = [
     Fault::None,
     Fault::FirstSilent,
     Fault::BothSilent,
@@ -77,6 +88,8 @@ pub const ALL: [Fault; 18] = [
     Fault::ListRenamed,
     Fault::ListInPlace,
     Fault::SlowClients,
+    Fault::RandomNames,
+    Fault::Detached,
 ];
 
 /// Environment of the faults.
@@ -115,6 +128,8 @@ impl Fault {
             Self::ListRenamed => "list renamed over",
             Self::ListInPlace => "list written over",
             Self::SlowClients => "80 slow TCP clients",
+            Self::RandomNames => "5,000 random names/s",
+            Self::Detached => "XDP program detached",
         }
     }
 
@@ -166,6 +181,12 @@ impl Fault {
                 thread::sleep(length);
                 drop(clients);
             }
+            Self::RandomNames => flooded(scene.lab, length)?,
+            Self::Detached => {
+                scene.router.ask(&["shield", "detach", LAN])?;
+                thread::sleep(length);
+                scene.router.ask(&["shield", "attach", LAN])?;
+            }
         }
         Ok(())
     }
@@ -175,6 +196,24 @@ fn moods(moods: [Mood; 2], scene: &Scene<'_, '_>, length: Duration) {
     scene.servers.set(moods);
     thread::sleep(length);
     scene.servers.set([Mood::Good; 2]);
+}
+
+/// Has another client ask for random names.
+fn flooded(lab: &Lab, length: Duration) -> Result<()> {
+    let is_over = AtomicBool::new(false);
+    lab.client.ip(&format!(
+        "address replace {FLOODER}/24 dev {HOST_INTERFACE}\n"
+    ))?;
+    thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            lab.client
+                .run(|| callers::flood(FLOODER, LAN_V4, FLOOD_RATE, &is_over))
+        });
+        thread::sleep(length);
+        is_over.store(true, Ordering::Relaxed);
+        let flooded = flooding.join().map_err(|_| anyhow!("the flood panicked"))?;
+        flooded.map(drop)
+    })
 }
 
 fn down(lab: &Lab, device: &str) -> Result<()> {

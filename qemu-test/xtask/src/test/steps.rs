@@ -27,6 +27,8 @@ pub struct Step {
     limit_mins: u64,
     /// The way, for a step that only runs the black-box tests.
     way: Option<Way>,
+    /// True if it runs only when its name is given: it needs a tool that cargo does not bring.
+    is_apart: bool,
     /// Makes the command.
     pub command: fn(&Scope) -> Result<Command>,
 }
@@ -44,6 +46,8 @@ pub enum Way {
     Connected,
     /// Queries come in over AF_XDP, and hot names are answered by the XDP program.
     Hot,
+    /// Queries come in over AF_XDP, and the rights are a process of their own.
+    Keeper,
     /// One after the other.
     All,
 }
@@ -69,7 +73,16 @@ impl Step {
             purposes: &[],
             limit_mins,
             way: None,
+            is_apart: false,
             command,
+        }
+    }
+
+    /// A step that runs only when its name is given.
+    const fn apart(self) -> Self {
+        Self {
+            is_apart: true,
+            ..self
         }
     }
 
@@ -111,6 +124,14 @@ impl Step {
         }
     }
 
+    /// True if the filter names this step. Steps apart are named from the beginning: their tools' names are in those of tests.
+    fn is_named(&self, filter: &str) -> bool {
+        if self.is_apart {
+            return self.name.starts_with(filter);
+        }
+        self.name.contains(filter)
+    }
+
     /// Sets the purposes of required packages.
     const fn with(self, purposes: &'static [Purpose]) -> Self {
         Self { purposes, ..self }
@@ -140,7 +161,7 @@ const WITHOUT_XSK: [&str; 17] = [
 ];
 
 /// Ways by which all tests run, besides AF_XDP, by which `cargo test` runs: a minute each.
-const USUAL_WAYS: [Way; 4] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot];
+const USUAL_WAYS: [Way; 5] = [Way::Udp, Way::Tcp, Way::Connected, Way::Hot, Way::Keeper];
 /// Black-box themes about answers and their lifetimes: in a run of all tests only these use the way of hot names.
 const HOT_THEMES: [&str; 6] = [
     "caching::",
@@ -149,6 +170,19 @@ const HOT_THEMES: [&str; 6] = [
     "prefixes::",
     "rate::",
     "reload::",
+];
+/// Black-box themes about what takes a right: in a run of all tests only these use the way of the keeper.
+const KEEPER_THEMES: [&str; 10] = [
+    "arrivals::",
+    "bridge::",
+    "devices::",
+    "health::",
+    "lifecycle::",
+    "ports::",
+    "prefixes::",
+    "reload::",
+    "shield::",
+    "tier0::",
 ];
 /// Concurrent black-box tests. They mostly wait for TTLs, timeouts and silence, so they may exceed the processors.
 const BLACK_BOXES: &str = "--test-threads=6";
@@ -208,6 +242,13 @@ const STEPS: &[Step] = &[
         }
         Ok(command)
     }),
+    Step::black_box("black box by keeper", Way::Keeper, |scope| {
+        let mut command = scope.black_box("keeper");
+        if scope.ways.is_empty() && scope.filter.is_none() {
+            command.args(KEEPER_THEMES);
+        }
+        Ok(command)
+    }),
     Step::new("eBPF object", 30, |scope| Ok(scope.xtask("ebpf --check"))).with(&[Purpose::Ebpf]),
     Step::new("release", 40, |scope| Ok(scope.xtask("dist --check"))),
     Step::new("lab", 30, |scope| Ok(scope.xtask("run --lab --once")))
@@ -215,6 +256,13 @@ const STEPS: &[Step] = &[
         .with(&[Purpose::Lab]),
     Step::new("image", 40, |scope| Ok(scope.xtask(scope.boot()))).with(&[Purpose::Image]),
     Step::new("package", 30, |scope| Ok(scope.xtask("package --check"))).with(&[Purpose::Package]),
+    Step::new("miri core", 60, |_| Ok(miri(MIRI_CORE))).apart(),
+    Step::new("miri chunks", 60, |_| Ok(miri(MIRI_CHUNKS))).apart(),
+    Step::new("loom", 20, |_| Ok(loom())).apart(),
+    Step::new("cargo-deny", 5, |_| Ok(deny())).apart(),
+    Step::new("install", 40, |scope| Ok(scope.xtask("package --install")))
+        .root()
+        .with(&[Purpose::Lab, Purpose::Peers]),
 ];
 
 /// Time limit in minutes of the image's long tests: 50 power cuts, each with a boot.
@@ -287,8 +335,8 @@ impl Scope {
         let wanted = wanted.filter(|step| self.is_quick || step.name != QUICK_TESTS);
         let named = self.names_a_step();
         let is_asked_for = |step: &&Step| match &self.filter {
-            None => true,
-            Some(filter) if named => step.name.contains(filter),
+            None => !step.is_apart,
+            Some(filter) if named => step.is_named(filter),
             Some(_) => step.takes_filter,
         };
         wanted.filter(is_asked_for).collect()
@@ -298,7 +346,7 @@ impl Scope {
         let filter = self.filter.as_deref();
         // Ways have their own option: `tcp` is in the names of many tests.
         let mut steps = STEPS.iter().filter(|step| step.way.is_none());
-        filter.is_some_and(|filter| steps.any(|step| step.name.contains(filter)))
+        filter.is_some_and(|filter| steps.any(|step| step.is_named(filter)))
     }
 
     /// Uses `cargo test` rather than a runner that may be missing: what runs on a fresh machine runs everywhere, and tests that
@@ -333,6 +381,46 @@ impl Scope {
 fn cargo(arguments: &str) -> Command {
     let mut command = workspace::cargo();
     command.args(arguments.split_whitespace());
+    command
+}
+
+/// What Miri can run: no sockets, no kernel, and no thousands of rounds.
+const MIRI_CORE: &str = "-p xdnsd-core --lib -- forward::in_flight forward::slab dns::header";
+const MIRI_CHUNKS: &str = "-p xdnsd --lib -- os::xsk::pool::tests::a_";
+
+/// Tests under Miri, which is a component of nightly toolchains: undefined behaviour, and data races in some orders of steps.
+fn miri(arguments: &str) -> Command {
+    let mut command = other_toolchain(&["+nightly", "miri", "test"]);
+    // Files of the machine and its clock are no part of what is tried.
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// What all workers share, in every order of steps.
+fn loom() -> Command {
+    let mut command = cargo("test --release --manifest-path appliance/loom/Cargo.toml");
+    command
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", workspace::target().join("loom"));
+    command
+}
+
+/// Everything of deny.toml, advisories included: `tidy` holds the rest of it without cargo-deny.
+fn deny() -> Command {
+    let mut command = other_toolchain(&["deny", "check"]);
+    command.args(["-D", "warnings"]);
+    command
+}
+
+/// cargo by the name that PATH knows: this program's own has a toolchain already.
+fn other_toolchain(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(workspace::root())
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO")
+        .args(arguments);
     command
 }
 

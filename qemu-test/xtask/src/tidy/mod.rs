@@ -2,6 +2,7 @@
 //!
 //! Each rule is a test; failures name file and line.
 
+mod deny;
 mod modules;
 mod mutations;
 mod rooms;
@@ -218,6 +219,10 @@ const TREE_RULES: &[TreeRule] = &[
     TreeRule {
         name: "every mutation has its text and its test",
         check: mutations::without_text_or_test,
+    },
+    TreeRule {
+        name: "the crates of the tree are what deny.toml allows",
+        check: deny::breaches,
     },
 ];
 

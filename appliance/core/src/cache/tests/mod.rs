@@ -14,8 +14,8 @@ use super::table::{set_of, tag_of};
 use super::*;
 use crate::answer::{Answer, HashedKey, Head, Key, name_hash};
 use crate::limits::{
-    CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SMALL_BYTES, CACHE_SMALL_SETS,
-    CACHE_WAYS,
+    CACHE_LARGE_BYTES, CACHE_LARGE_SETS, CACHE_SHARDS, CACHE_SHARDS_MAX, CACHE_SMALL_BYTES,
+    CACHE_SMALL_SETS, CACHE_WAYS,
 };
 use crate::testing::Random;
 use crate::time::Instant;
@@ -93,6 +93,7 @@ fn found_with_every_part_of_the_key() {
         ttl_secs: 4,
         stored: at(5),
         restored: true,
+        translated: true,
         ede: 6,
         generation: 70_000,
         group: 8,
@@ -305,7 +306,7 @@ fn the_hash_of_a_name_is_siphash_1_3() {
 #[test]
 fn all_keys_of_a_name_are_in_one_shard_and_spread_over_its_sets() {
     let name = name(1);
-    let shard = shard_of(key(&name).hashed(&SEED).hash());
+    let shard = shard_of(key(&name).hashed(&SEED).hash(), CACHE_SHARDS_MAX);
     let mut sets = [0; CACHE_SMALL_SETS];
     let mut tags = HashSet::new();
     for qtype in 0..12_000 {
@@ -315,7 +316,7 @@ fn all_keys_of_a_name_are_in_one_shard_and_spread_over_its_sets() {
         };
         for key in key.hashed(&SEED).with_any_flags() {
             let hash = key.hash();
-            assert_eq!(shard_of(hash), shard);
+            assert_eq!(shard_of(hash, CACHE_SHARDS_MAX), shard);
             sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
             tags.insert(tag_of(hash));
         }
@@ -334,10 +335,10 @@ fn hashes_spread_over_shards_sets_and_tags() {
     for number in 0..count {
         let name = name(number);
         let hash = key(&name).hashed(&SEED).hash();
-        shards[shard_of(hash)] += 1;
+        shards[shard_of(hash, CACHE_SHARDS)] += 1;
         sets[set_of(hash, CACHE_SMALL_SETS)] += 1;
         assert!(set_of(hash, CACHE_LARGE_SETS) < CACHE_LARGE_SETS);
-        if shard_of(hash) == 0 {
+        if shard_of(hash, CACHE_SHARDS) == 0 {
             tags.insert(tag_of(hash));
         }
     }
@@ -366,7 +367,7 @@ fn each_bit_of_a_hash_serves_one_purpose() {
             let hash = random.next();
             let parts = |hash| {
                 let set = set_of(hash, CACHE_SMALL_SETS);
-                [shard_of(hash), usize::from(tag_of(hash)), set]
+                [shard_of(hash, CACHE_SHARDS), usize::from(tag_of(hash)), set]
             };
             let (one, other) = (parts(hash), parts(hash ^ 1 << bit));
             let differ: Vec<_> = (0..3).filter(|part| one[*part] != other[*part]).collect();
@@ -387,7 +388,7 @@ fn a_whole_cache_of_small_answers_keeps_nine_in_ten() {
         let name = name(number);
         let key = key(&name).hashed(&SEED);
         insert(
-            &mut shards[shard_of(key.hash())],
+            &mut shards[shard_of(key.hash(), CACHE_SHARDS)],
             &key,
             &head(at(0), 60),
             &[0; 60],

@@ -1,11 +1,14 @@
 //! Shared by the scenarios: an engine with effects and a clock, and messages made by hickory-proto.
 
 pub(super) use super::super::*;
-pub(super) use crate::counters::Counter;
+pub(super) use crate::counters::{Counter, ViewCounter};
 pub(super) use crate::dns::edns::ede;
 pub(super) use crate::dns::{Header, header::flag, rtype};
 pub(super) use crate::forward::upstreams::{Strategy, UpstreamConfig};
-pub(super) use crate::forward::via::{ResponseOrigin, SourcePort, StreamLoss, Via};
+pub(super) use crate::forward::via::{
+    Destination, Egress, ResponseOrigin, SourcePort, StreamLoss, Via,
+};
+pub(super) use core::net::SocketAddr;
 pub(super) use hickory_proto::op::{Message, ResponseCode};
 pub(super) use hickory_proto::rr::rdata::{A, CNAME, SOA, TXT};
 pub(super) use hickory_proto::rr::{Name, RData, Record, RecordType};
@@ -31,6 +34,15 @@ pub(super) struct TestCache {
     pub seed: [u8; 16],
 }
 
+impl TestCache {
+    pub fn new() -> Self {
+        Self {
+            shard: Mutex::new(Box::new(Shard::new())),
+            seed: [7; 16],
+        }
+    }
+}
+
 impl CacheAccess for &TestCache {
     fn with_shard<T>(&self, _hash: u64, f: impl FnOnce(&mut Shard) -> T) -> T {
         f(&mut self.shard.lock().unwrap())
@@ -45,6 +57,7 @@ impl CacheAccess for &TestCache {
 pub(super) struct Asked {
     pub via: Via,
     pub to: SocketAddr,
+    pub egress: Egress,
     pub message: Vec<u8>,
 }
 
@@ -77,6 +90,10 @@ pub(super) struct Recorder {
     pub left: Vec<u16>,
     /// Most ports, and the error for a further one.
     pub no_more_ports: Option<(usize, NoPort)>,
+    /// Engines to wake, each time.
+    pub woken: Vec<WaitingEngines>,
+    /// Addresses for sets of the packet filter, each with the number of replies before it.
+    pub in_sets: Vec<(usize, u16, IpAddr)>,
 }
 
 impl Recorder {
@@ -87,8 +104,8 @@ impl Recorder {
 }
 
 impl Effects<ReplyPath> for Recorder {
-    fn open_port(&mut self, to: SocketAddr, question: u16) -> Result<u16, NoPort> {
-        if self.no_way.contains(&to) {
+    fn open_port(&mut self, to: Destination, question: u16) -> Result<u16, NoPort> {
+        if self.no_way.contains(&to.address) {
             return Err(NoPort::Unreachable);
         }
         if let Some((max, why)) = self.no_more_ports
@@ -112,14 +129,15 @@ impl Effects<ReplyPath> for Recorder {
         self.close_port(port);
         self.left.push(port);
     }
-    fn ask(&mut self, via: Via, to: SocketAddr, message: &[u8]) -> bool {
+    fn ask(&mut self, via: Via, to: Destination, message: &[u8]) -> bool {
         assert!(self.is_open(via));
-        if self.unreachable.contains(&to) {
+        if self.unreachable.contains(&to.address) {
             return false;
         }
         self.asked.push(Asked {
             via,
-            to,
+            to: to.address,
+            egress: to.egress,
             message: message.to_vec(),
         });
         true
@@ -127,14 +145,14 @@ impl Effects<ReplyPath> for Recorder {
     fn reply(&mut self, reply_path: &ReplyPath, message: &[u8]) {
         self.replies.push((*reply_path, message.to_vec()));
     }
-    fn open_stream(&mut self, to: SocketAddr, _: u8) -> Result<u16, NoPort> {
-        if self.no_way.contains(&to) {
+    fn open_stream(&mut self, to: Destination, _: u8) -> Result<u16, NoPort> {
+        if self.no_way.contains(&to.address) {
             return Err(NoPort::Unreachable);
         }
         if self.streams.len() >= self.stream_limit {
             return Err(NoPort::Full);
         }
-        self.streams.push(to);
+        self.streams.push(to.address);
         Ok(self.streams.len() as u16)
     }
     fn leave_stream(&mut self, slot: u16) {
@@ -150,6 +168,12 @@ impl Effects<ReplyPath> for Recorder {
             .wrapping_add(1_013_904_223);
         // The low bits of such a generator repeat soon.
         self.random.rotate_left(16)
+    }
+    fn add_to_sets(&mut self, sets: u16, address: IpAddr) {
+        self.in_sets.push((self.replies.len(), sets, address));
+    }
+    fn wake(&mut self, engines: WaitingEngines) {
+        self.woken.push(engines);
     }
 }
 
@@ -176,7 +200,7 @@ pub(super) const UPSTREAM_OTHER: &str = "192.0.2.9:53";
 
 pub(super) fn server(address: &str, group: u8) -> UpstreamConfig {
     UpstreamConfig {
-        address: address.parse().unwrap(),
+        to: address.parse::<SocketAddr>().unwrap().into(),
         group,
         trusted: false,
         edns: true,
@@ -218,12 +242,8 @@ fn run_world(
     strategy: Strategy,
     scenario: impl FnOnce(&mut World<'_>),
 ) {
-    let mut tables = Box::new(Tables::new());
-    let cache = TestCache {
-        shard: Mutex::new(Box::new(Shard::new())),
-        seed: [7; 16],
-    };
-    let counters = Counters::new();
+    let (mut tables, cache, counters) =
+        (Box::new(Tables::new()), TestCache::new(), Counters::new());
     let mut upstreams = Upstreams::new();
     let servers: Vec<_> = servers
         .iter()
@@ -236,14 +256,7 @@ fn run_world(
     let engine = Engine::new(&mut tables, &cache, &counters, settings)
         .with_upstreams(upstreams)
         .with_accounts(accounts);
-    scenario(&mut World {
-        engine,
-        effects: Recorder::default(),
-        now: Instant::from_millis(1_000_000),
-        policy: Policy::OPEN,
-        views: Views::NONE,
-        counters: &counters,
-    });
+    scenario(&mut World::new(engine, &counters));
 }
 
 /// A query for A.
@@ -284,6 +297,17 @@ pub(super) fn with_options(message: &Message, version: u8, size: u16, options: &
 }
 
 impl<'a> World<'a> {
+    pub fn new(engine: Engine<'a, ReplyPath, &'a TestCache>, counters: &'a Counters) -> Self {
+        Self {
+            engine,
+            effects: Recorder::default(),
+            now: Instant::from_millis(1_000_000),
+            policy: Policy::OPEN,
+            views: Views::NONE,
+            counters,
+        }
+    }
+
     pub fn context<'p>(now: Instant, policy: &'p Policy<'p>, views: &'p Views<'p>) -> Context<'p> {
         Context {
             now,
@@ -456,6 +480,10 @@ impl<'a> World<'a> {
 
     pub fn get(&self, counter: Counter) -> u64 {
         self.counters.get(counter)
+    }
+
+    pub fn get_for(&self, view: usize, counter: ViewCounter) -> u64 {
+        self.counters.get_for(view, counter)
     }
 
     /// How long those waited who are answered.

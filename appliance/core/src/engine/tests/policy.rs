@@ -182,6 +182,19 @@ fn a_local_alias_to_a_name_that_does_not_exist_fails_or_is_stale_with_it() {
             ),
             (ResponseCode::NXDomain, 1, 1)
         );
+        world.miss(1, &query_type("out.lan.", RecordType::AAAA, 4));
+        world.respond(|message| {
+            message.set_response_code(ResponseCode::NXDomain);
+        });
+        let bare = world.last_reply();
+        assert_eq!(
+            (bare.response_code(), answers(&bare)),
+            (
+                ResponseCode::NXDomain,
+                vec!["out.lan. CNAME cdn.example.".into()]
+            ),
+            "without SOA"
+        );
         world.pass(11_000);
         world.miss(1, &with_edns(query("out.lan.", 2), false));
         world.pass(1_800);
@@ -526,7 +539,10 @@ fn a_service_at_a_blocked_name_is_blocked() {
                 let expected = is_blocked.then_some(ede::BLOCKED);
                 assert_eq!(extended_error(world.last_bytes()), expected, "{target:?}");
                 let count = usize::from(!is_blocked);
-                assert_eq!(world.last_reply().answers().len(), count, "{target:?}");
+                let reply = world.last_reply();
+                assert_eq!(reply.answers().len(), count, "{target:?}");
+                // The name exists, and may have addresses.
+                assert_eq!(reply.response_code(), ResponseCode::NoError, "{target:?}");
             });
         }
     }
@@ -718,6 +734,57 @@ fn a_name_that_is_routed_elsewhere_is_asked_there() {
         world.miss(1, &query("a.corp.example.", 2));
         assert_eq!(world.asked().last().unwrap(), UPSTREAM_OTHER);
     });
+}
+
+/// A chain is judged link by link. One that several groups told is asked for again under every policy.
+#[test]
+fn an_alias_whose_target_is_routed_or_told_otherwise_is_asked_for_again() {
+    let routes = keep(image::table(&[("corp.example", 1)]));
+    let nas = (rtype::A, 60, vec![192, 168, 1, 2]);
+    let local = keep(image::local(&[("nas.lan", &[nas])]));
+    let chains = [
+        ("w1.test.", "h.corp.example."),
+        ("w2.test.", "nas.lan."),
+        ("w3.test.", "other.example."),
+    ];
+    // The target's address comes with the alias, or is asked for.
+    for is_whole in [true, false] {
+        with_world(Settings::DEFAULT, |world| {
+            for (owner, target) in chains {
+                world.miss(1, &query(owner, 1));
+                let answer = address(target, 300, 1);
+                world.respond(|message| {
+                    message.add_answer(alias(owner, 300, target));
+                    if is_whole {
+                        message.add_answer(answer.clone());
+                    }
+                });
+                if !is_whole {
+                    world.respond(|message| {
+                        message.add_answer(answer);
+                    });
+                }
+                assert_eq!(world.hit(&query(owner, 2)).answers().len(), 2, "{owner}");
+            }
+            world.policy.generation = 1;
+            world.policy.routes = Routes::view(routes).unwrap();
+            world.policy.local = LocalData::view(local).unwrap();
+            world.hit(&query("w3.test.", 2));
+            world.miss(1, &query("w2.test.", 2));
+            world.miss(1, &query("w1.test.", 2));
+            world.respond(|message| {
+                message.add_answer(alias("w1.test.", 300, "h.corp.example."));
+            });
+            assert_eq!(world.asked().last().unwrap(), UPSTREAM_OTHER);
+            world.respond(|message| {
+                message.add_answer(address("h.corp.example.", 300, 2));
+            });
+            world.hit(&query("w1.test.", 3));
+            // The same routes: the group of each link is the same, but nobody notes them all.
+            world.policy.generation = 2;
+            world.miss(1, &query("w1.test.", 4));
+        });
+    }
 }
 
 #[test]

@@ -11,6 +11,7 @@ const RULES: RateLimits = RateLimits {
     misses: Rate::new(3, 1),
     slips: Rate::new(1, 1),
     newcomers: 0,
+    answer_size: 100,
 };
 
 fn limited(rates: RateLimits) -> Settings {
@@ -114,6 +115,42 @@ fn without_a_limit_of_queries_hits_are_never_limited() {
         let one = client("203.0.113.7");
         assert_eq!(misses(world, &one, "a", 5), "wwwsd");
         assert_eq!(hits(world, &one, 50), "a".repeat(50));
+    });
+}
+
+/// An answer of three times the size counts as three queries, and is free for who has shown that the address is real.
+#[test]
+fn long_hits_count_as_several_queries() {
+    let long = |message: &mut Message| {
+        let owner = message.queries()[0].name().clone();
+        let text = || TXT::new(vec![String::from_utf8(vec![b'x'; 210]).unwrap()]);
+        message.add_answer(Record::from_rdata(owner, 600, RData::TXT(text())));
+    };
+    with_world(limited(RULES), |world| {
+        warm(world);
+        let question = query_type("long.example.", RecordType::TXT, 1);
+        let other = client("192.0.2.251");
+        assert_eq!(fate(world, &other, &question), 'w');
+        world.respond(long);
+        let mut ask = |address: &str, transport| {
+            let client = Client {
+                transport,
+                ..client(address)
+            };
+            (0..5)
+                .map(|_| fate(world, &client, &question))
+                .collect::<String>()
+        };
+        assert_eq!(ask("203.0.113.7", Transport::Udp), "aasdd");
+        assert_eq!(ask("203.0.113.9", Transport::Tcp), "aaaaa");
+        assert_eq!(
+            hits(world, &client("198.51.100.8"), 5),
+            "aaaaa",
+            "short ones"
+        );
+        // Two of five paid for six; a second later there is room for four.
+        world.now = world.now + 1_000;
+        assert_eq!(hits(world, &client("203.0.113.7"), 6), "aaaasd");
     });
 }
 

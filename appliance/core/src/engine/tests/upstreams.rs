@@ -28,6 +28,29 @@ fn a_silent_upstream_costs_its_usual_time_and_the_next_one_answers() {
     });
 }
 
+/// Both have one address: the port that an answer comes to tells which of them was asked.
+#[test]
+fn one_address_by_two_ways_is_asked_by_each_and_the_answer_counts_for_its_own() {
+    let by = |interface| {
+        let mut config = server(UPSTREAM_1, 0);
+        config.to.egress.interface = interface;
+        config
+    };
+    let servers = [by(7), by(8)];
+    with_servers(Settings::DEFAULT, &servers, Strategy::Ordered, |world| {
+        world.ask(1, &query("a.example.", 1));
+        world.pass(500);
+        let asked = &world.effects.asked;
+        let ways: Vec<u32> = asked.iter().map(|one| one.egress.interface).collect();
+        assert_eq!(ways, [7, 8]);
+        world.respond_from(1, UPSTREAM_1.parse().unwrap(), answer_a(60));
+        assert_eq!(world.last_reply().response_code(), ResponseCode::NoError);
+        let servers = world.engine.upstreams().as_slice();
+        let answered = servers.iter().map(|server| server.counts().answered);
+        assert_eq!(answered.collect::<Vec<_>>(), [0, 1]);
+    });
+}
+
 #[test]
 fn all_upstreams_silent_is_servfail_within_five_seconds() {
     with_world(Settings::DEFAULT, |world| {

@@ -335,3 +335,50 @@ fn questions_of_views_end_where_their_numbers_become_those_of_others() {
         );
     });
 }
+
+/// Queries, answers from the cache and blocked names of a view.
+fn counted(world: &World<'_>, view: usize) -> [u64; 3] {
+    ViewCounter::ALL
+        .iter()
+        .map(|counter| world.get_for(view, *counter))
+        .collect::<Vec<_>>()
+        .try_into()
+        .unwrap()
+}
+
+#[test]
+fn what_is_asked_is_counted_for_each_view_until_numbers_change() {
+    with_views(Settings::DEFAULT, |world| {
+        for who in [FAMILY, GUEST] {
+            assert_eq!(told(world, who, "cdn.example."), None);
+            respond(world, 300, 9);
+        }
+        for (who, times) in [(FAMILY, 1), (GUEST, 2), (BY_DEVICE, 1)] {
+            for _ in 0..times {
+                assert!(told(world, who, "cdn.example.").is_some());
+            }
+        }
+        told(world, FAMILY, "games.example.");
+        for who in [GUEST, BY_DEVICE] {
+            told(world, who, "ads.example.");
+        }
+        assert_eq!(counted(world, 0), [3, 1, 1]);
+        assert_eq!(counted(world, 1), [6, 3, 2]);
+        assert_eq!(counted(world, 2), [0, 0, 0]);
+        let context = World::context(world.now, &world.policy, &world.views);
+        let call = &mut context.call(&mut world.effects);
+        world.engine.leave_views(call);
+        assert_eq!([counted(world, 0), counted(world, 1)], [[0; 3]; 2]);
+    });
+}
+
+/// The hits of a machine without views pay nothing for it.
+#[test]
+fn without_views_queries_are_not_counted_for_any() {
+    with_world(Settings::DEFAULT, |world| {
+        world.miss(1, &query("cdn.example.", 1));
+        respond(world, 300, 9);
+        world.hit(&query("cdn.example.", 2));
+        assert_eq!(counted(world, 0), [0, 0, 0]);
+    });
+}

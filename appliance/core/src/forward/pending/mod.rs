@@ -9,7 +9,7 @@ pub use waiting::{Taken, Waiting};
 
 use self::crowd::Crowds;
 pub use super::letter_case::LetterCase;
-use super::question::Question;
+use super::question::{NoAaaa, Question};
 use super::slab::Slab;
 use super::tries::Attempt;
 use super::via::Via;
@@ -44,19 +44,12 @@ pub struct SubQuestion {
 /// Purpose of a sub-question: so far, only one.
 #[derive(Clone, Debug)]
 pub enum SubKind {
-    /// A chain of aliases ended without an answer. The answer of the sub-question is appended to these aliases.
+    /// A chain of aliases ended without an answer, or DNS64 has made an alias. The answer of the sub-question is appended to
+    /// these aliases.
     Alias(ChainPrefix),
 }
 
 impl SubQuestion {
-    /// Type that is asked for on behalf of `question`.
-    #[must_use]
-    pub const fn qtype(&self, question: &Question) -> u16 {
-        match self.kind {
-            SubKind::Alias(_) => question.qtype,
-        }
-    }
-
     /// Aliases that stand before its answer.
     #[must_use]
     pub const fn prefix(&self) -> &ChainPrefix {
@@ -280,6 +273,18 @@ impl<R: Copy + PartialEq> PendingTable<R> {
         self.crowds.enter_group(group);
         question.restart(group);
         true
+    }
+
+    /// Makes the question at `index`, which is for AAAA, ask `group` for A records in their place. They have not been asked
+    /// for yet.
+    pub fn turn_to_a(&mut self, index: u16, no_aaaa: NoAaaa, group: u8) {
+        if let Some(question) = self.questions.get_mut(index) {
+            self.crowds.leave_group(question.group);
+            self.crowds.enter_group(group);
+            question.no_aaaa = Some(no_aaaa);
+            question.translated = true;
+            question.restart(group);
+        }
     }
 
     /// Starts the question at `index` again from `now` on, with the servers of `group`.

@@ -5,6 +5,7 @@ use crate::answer::Key;
 use crate::forward::question::{Deadlines, Stage};
 use crate::forward::tries::ATTEMPTS;
 use crate::forward::upstreams::UpstreamConfig;
+use core::net::SocketAddr;
 
 fn pending(number: u64, bucket: u8) -> Question {
     let deadlines = Deadlines {
@@ -177,7 +178,7 @@ fn letter_case_comes_back() {
 fn a_datagram_that_nobody_waits_for_lingers_until_its_time_is_over_or_others_need_the_place() {
     let mut table = table();
     let server = UpstreamConfig {
-        address: ([192, 0, 2, 1], 53).into(),
+        to: SocketAddr::from(([192, 0, 2, 1], 53)).into(),
         group: 0,
         trusted: false,
         edns: true,

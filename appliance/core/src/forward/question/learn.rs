@@ -1,6 +1,6 @@
 //! Learning about servers from a question's attempts, and the choice of EDNS and letter case for the next attempt.
 
-use super::{Question, Scene};
+use super::{Question, QuestionContext};
 use crate::counters::Counter;
 use crate::forward::tries::{Attempt, has};
 use crate::forward::upstreams::{FailureKind, Upstream, Upstreams};
@@ -51,21 +51,21 @@ impl Question {
     }
 
     /// Learns from an answer to `attempt` what the server supports. The answer for one name is not enough to conclude from.
-    pub fn learn(&self, attempt: &Attempt, seen: ServerTraits, scene: &mut Scene<'_>) {
-        let (server, now) = (attempt.upstream, scene.now);
+    pub fn learn(&self, attempt: &Attempt, seen: ServerTraits, context: &mut QuestionContext<'_>) {
+        let (server, now) = (attempt.upstream, context.now);
         let rtt_ms = now.millis_since(attempt.sent);
-        scene.upstreams.answered(server, rtt_ms, now);
+        context.upstreams.answered(server, rtt_ms, now);
         if attempt.random_case {
-            scene.upstreams.kept_case(server);
+            context.upstreams.kept_case(server);
         }
         let fell_back = has(self.tries.without_edns, server);
         if seen.has_edns && attempt.edns {
-            scene.upstreams.spoke_edns(server, now);
+            context.upstreams.spoke_edns(server, now);
         } else if fell_back && seen.is_useful {
-            if self.has_failed_with_edns(server, scene.upstreams) {
-                scene.upstreams.lacked_edns(server, self.hash(), now);
+            if self.has_failed_with_edns(server, context.upstreams) {
+                context.upstreams.lacked_edns(server, self.hash(), now);
             }
-            scene.upstreams.spoke_plain(server, attempt.sent);
+            context.upstreams.spoke_plain(server, attempt.sent);
         }
     }
 
@@ -92,47 +92,55 @@ impl Question {
     }
 
     /// Counts `attempt` as a timeout of its server. A late answer is still accepted.
-    pub fn note_timeout(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
-        scene.counters.count(Counter::UpstreamTimeouts);
-        let (server, now) = (attempt.upstream, scene.now);
-        scene.upstreams.failed(server, FailureKind::Timeout, now);
-        self.blame(attempt, scene);
+    pub fn note_timeout(&mut self, attempt: &Attempt, context: &mut QuestionContext<'_>) {
+        context.counters.count(Counter::UpstreamTimeouts);
+        let (server, now) = (attempt.upstream, context.now);
+        context.upstreams.failed(server, FailureKind::Timeout, now);
+        self.blame(attempt, context);
     }
 
     /// Notes that `attempt` was refused by ICMP, its connection was refused, or no route leads to its server.
-    pub(super) fn note_unreachable(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
-        let (server, now) = (attempt.upstream, scene.now);
-        scene
+    pub(super) fn note_unreachable(
+        &mut self,
+        attempt: &Attempt,
+        context: &mut QuestionContext<'_>,
+    ) {
+        let (server, now) = (attempt.upstream, context.now);
+        context
             .upstreams
             .failed(server, FailureKind::Unreachable, now);
         if !attempt.overdue {
-            self.blame(attempt, scene);
+            self.blame(attempt, context);
         }
     }
 
     /// Notes that the server did not return the letter case: this question goes to it in plain case.
-    pub(super) fn note_lost_case(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
+    pub(super) fn note_lost_case(&mut self, attempt: &Attempt, context: &mut QuestionContext<'_>) {
         self.tries.without_case |= 1 << attempt.upstream;
         let hash = self.hash();
-        scene.upstreams.lost_case(attempt.upstream, hash, scene.now);
+        context
+            .upstreams
+            .lost_case(attempt.upstream, hash, context.now);
     }
 
-    fn blame(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) {
+    fn blame(&mut self, attempt: &Attempt, context: &mut QuestionContext<'_>) {
         self.tries.set_overdue(attempt);
         let hash = self.hash();
-        scene.upstreams.timed_out(attempt.upstream, hash, scene.now);
+        context
+            .upstreams
+            .timed_out(attempt.upstream, hash, context.now);
     }
 
     /// Counts attempts as timeouts that take longer than their upstream usually does.
-    pub(super) fn note_timeouts(&mut self, scene: &mut Scene<'_>) {
+    pub(super) fn note_timeouts(&mut self, context: &mut QuestionContext<'_>) {
         // Bound: `ATTEMPTS`. One at a time, because each changes the state of its server.
         for place in 0..self.tries.as_slice().len() {
             let attempt = self.tries.as_slice()[place];
-            let server = scene.upstreams.get(attempt.upstream);
+            let server = context.upstreams.get(attempt.upstream);
             let usual_ms = server.map(|server| u64::from(server.retry_ms()));
-            let is_over = usual_ms.is_some_and(|ms| scene.now.millis_since(attempt.sent) >= ms);
+            let is_over = usual_ms.is_some_and(|ms| context.now.millis_since(attempt.sent) >= ms);
             if attempt.live && !attempt.overdue && is_over {
-                self.note_timeout(&attempt, scene);
+                self.note_timeout(&attempt, context);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! State machine of a question in flight: its stages, events and steps.
 //!
 //! ```text
+//!  AskedElsewhere ──► Elsewhere ──► Begin, where the other's answer is not in the cache, or its time is over
+//!
 //!  Begin ──► Beginning ──► Probing ──► Asking ───── TC was given, others want all of it ────┐
 //!            one datagram, or two,      │  ▲                                              │
 //!            then one to measure        │  │ opened, or none is free                      │
@@ -10,8 +12,10 @@
 //! ```
 //! [`Question::on`] is the whole machine: a pure function from an event to the next step. It sends nothing itself.
 
+mod failure;
 mod learn;
 
+pub use failure::Failure;
 pub use learn::ServerTraits;
 
 use super::letter_case::LetterCase;
@@ -30,6 +34,9 @@ pub const STREAM_WAIT_MS: u64 = 50;
 /// Time to wait for an answer over a stream before the next server is asked as well, in milliseconds. A stream repeats lost
 /// segments by itself, and a long answer takes a while; but a server, or a middlebox before it, may drop TCP silently.
 const STREAM_BESIDE_MS: u64 = 1_500;
+/// Longest time to wait for the answer to another engine's question, in milliseconds. By then that engine has asked more than
+/// one server; what is wrong with its question may not be wrong with this one.
+pub const ELSEWHERE_MS: u64 = 1_500;
 /// Shortest time after which a server is asked again, in milliseconds, since the datagram may be lost. A server that
 /// usually answers from its cache may well take longer.
 const REPEAT_MIN_MS: u64 = 400;
@@ -54,6 +61,8 @@ pub enum Stage {
     },
     /// The answer is known not to fit a datagram: servers are asked over streams, as soon as one is free.
     Fetching,
+    /// Another engine asks: its answer is waited for.
+    Elsewhere,
 }
 
 /// Purpose of a stream, which decides what happens if none is free.
@@ -72,6 +81,8 @@ pub enum StreamPurpose {
 pub enum Event {
     /// The question was taken on, or begins anew with a sub-question.
     Begin,
+    /// The question was taken on, and another engine asks it already.
+    AskedElsewhere,
     /// The message was sent.
     Sent,
     /// The message could not be sent, or there was no stream.
@@ -133,23 +144,6 @@ pub enum Step {
     End,
 }
 
-/// A failure, ours or an upstream's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// RCODE for the client, 1 to 15.
-    pub rcode: u8,
-    /// Extended error, or [`ede::NONE`].
-    pub ede: u16,
-}
-
-impl Failure {
-    /// SERVFAIL without further information.
-    pub const SERVFAIL: Self = Self {
-        rcode: rcode::SERVFAIL,
-        ede: ede::NONE,
-    };
-}
-
 /// Deadlines of a question; [`Instant::FAR_FUTURE`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -161,13 +155,26 @@ pub struct Deadlines {
     pub give_up: Instant,
 }
 
+/// What upstream has said of AAAA records in place of which A records are asked for (DNS64, RFC 6147).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAaaa {
+    /// Longest TTL of addresses that are made of the A records, in seconds.
+    pub ttl_secs: u32,
+    /// True if it was said with AD by a trusted server.
+    pub authentic_data: bool,
+}
+
 /// A question in flight.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// QNAME in lower case.
     pub name: Name,
-    /// QTYPE, also of sub-questions.
+    /// QTYPE of the waiting clients.
     pub qtype: u16,
+    /// Set if A records are asked for, as there are none of QTYPE, which is AAAA.
+    pub no_aaaa: Option<NoAaaa>,
+    /// True if DNS64 has a part in the answer.
+    pub translated: bool,
     /// True if upstream is asked with DO (RFC 3225).
     pub dnssec_ok: bool,
     /// True if upstream is asked with CD (RFC 4035 section 3.2.2).
@@ -198,13 +205,17 @@ pub struct Question {
     pub bucket: u8,
     /// Domain under which the question is counted.
     pub zone: DomainBuckets,
+    /// True if it is in the table of all engines as asked by this one.
+    pub is_claimed: bool,
     /// Place of the sub-question that it waits for, if any.
     pub(super) sub: Option<u16>,
+    /// True if its answer is put together from what several groups said.
+    pub is_of_many_groups: bool,
 }
 
 /// Surroundings of a question when it handles an event.
 #[derive(Debug)]
-pub struct Scene<'s> {
+pub struct QuestionContext<'s> {
     /// Upstream servers.
     pub upstreams: &'s mut Upstreams,
     /// Counters.
@@ -220,6 +231,8 @@ impl Question {
         Self {
             name,
             qtype: rtype::A,
+            no_aaaa: None,
+            translated: false,
             dnssec_ok: false,
             checking_disabled: false,
             view: 0,
@@ -235,7 +248,9 @@ impl Question {
             generation: 0,
             bucket: 0,
             zone: DomainBuckets::NONE,
+            is_claimed: false,
             sub: None,
+            is_of_many_groups: false,
         }
     }
 
@@ -269,6 +284,15 @@ impl Question {
         next_try.min(give_up).min(stale)
     }
 
+    /// Type that upstream is asked for, also in sub-questions.
+    #[must_use]
+    pub const fn asked_type(&self) -> u16 {
+        match self.no_aaaa {
+            Some(_) => rtype::A,
+            None => self.qtype,
+        }
+    }
+
     /// True if a client waits for it.
     #[must_use]
     pub const fn has_waiters(&self) -> bool {
@@ -283,46 +307,49 @@ impl Question {
 
     /// Makes the question one without attempts, for the servers of `group`. [`Event::Begin`] or its deadline continues it.
     pub fn restart(&mut self, group: u8) {
+        let has_part = self.sub.is_some() || self.no_aaaa.is_some();
+        self.is_of_many_groups |= has_part && group != self.group;
         self.group = group;
         self.tries = Tries::new();
         self.stage = Stage::Asking;
     }
 
     /// Handles an event, and returns the next step.
-    pub fn on(&mut self, event: Event, scene: &mut Scene<'_>) -> Step {
+    pub fn on(&mut self, event: Event, context: &mut QuestionContext<'_>) -> Step {
         match (self.stage, event) {
-            (Stage::Fetching, Event::Begin) => self.ask_next(scene),
-            (_, Event::Begin) => {
-                self.stage = Stage::Beginning;
-                self.ask_next(scene)
+            (Stage::Fetching, Event::Begin) => self.ask_next(context),
+            (_, Event::Begin) => self.begin(context),
+            (_, Event::AskedElsewhere) => {
+                self.deadlines.next_try = context.now + ELSEWHERE_MS;
+                self.wait(Stage::Elsewhere)
             }
-            (stage, Event::Sent) => self.on_sent(stage, scene),
-            (stage, Event::NotSent) => self.on_not_sent(stage, scene),
-            (stage, Event::NoWay(attempt)) => self.on_no_way(stage, &attempt, scene),
+            (stage, Event::Sent) => self.on_sent(stage, context),
+            (stage, Event::NotSent) => self.on_not_sent(stage, context),
+            (stage, Event::NoWay(attempt)) => self.on_no_way(stage, &attempt, context),
 
             (_, Event::Answered) => Step::Deliver,
             (Stage::Fetching, Event::Truncated(_)) => Step::Deliver,
             (_, Event::Truncated(attempt)) => self.open(attempt.upstream, StreamPurpose::Rest),
             (_, Event::NotUnderstood(_, failure)) if self.tries.is_full() => {
-                self.fail_over(failure, scene)
+                self.fail_over(failure, context)
             }
             (_, Event::NotUnderstood(attempt, _)) => self.ask_without_edns(&attempt),
-            (_, Event::Useless(failure)) => self.fail_over(failure, scene),
+            (_, Event::Useless(failure)) => self.fail_over(failure, context),
             (_, Event::WrongCase(attempt)) => {
-                self.note_lost_case(&attempt, scene);
+                self.note_lost_case(&attempt, context);
                 self.open_instead(&attempt)
             }
             (_, Event::Guessed(attempt)) => self.open_instead(&attempt),
             (_, Event::Lost(attempt)) => {
-                self.note_timeout(&attempt, scene);
-                self.after_loss(&attempt, scene)
+                self.note_timeout(&attempt, context);
+                self.after_loss(&attempt, context)
             }
             (_, Event::Unreachable(attempt)) => {
-                self.note_unreachable(&attempt, scene);
-                self.after_loss(&attempt, scene)
+                self.note_unreachable(&attempt, context);
+                self.after_loss(&attempt, context)
             }
 
-            (_, Event::Deadline) => self.on_deadline(scene),
+            (_, Event::Deadline) => self.on_deadline(context),
 
             (_, Event::Incomplete { steps }) if steps <= STEPS_MAX => Step::Ask,
             (_, Event::Incomplete { .. } | Event::Endless) => {
@@ -334,24 +361,24 @@ impl Question {
             (Stage::Fetching, Event::Delivered { .. }) if self.tries.has_live_stream() => {
                 Step::Wait
             }
-            (_, Event::Delivered { .. }) => self.wait_for_stream(scene),
+            (_, Event::Delivered { .. }) => self.wait_for_stream(context),
         }
     }
 
-    fn on_sent(&mut self, stage: Stage, scene: &mut Scene<'_>) -> Step {
+    fn on_sent(&mut self, stage: Stage, context: &mut QuestionContext<'_>) -> Step {
         match stage {
             Stage::Beginning => {
-                self.schedule(true, scene);
-                self.ask_beside(scene)
+                self.schedule(true, context);
+                self.ask_beside(context)
             }
             Stage::Asking => {
-                self.schedule(true, scene);
+                self.schedule(true, context);
                 Step::Wait
             }
             Stage::Probing => self.wait(Stage::Asking),
             Stage::Opening { purpose, .. } => {
-                self.deadlines.next_try = if self.has_untried(scene) {
-                    scene.now + STREAM_BESIDE_MS
+                self.deadlines.next_try = if self.has_untried(context) {
+                    context.now + STREAM_BESIDE_MS
                 } else {
                     Instant::FAR_FUTURE
                 };
@@ -360,38 +387,43 @@ impl Question {
                     StreamPurpose::Rest | StreamPurpose::Instead => Stage::Asking,
                 })
             }
-            // In this stage messages are sent by way of `Opening` only.
-            Stage::Fetching => Step::Wait,
+            // In these stages messages are sent by way of `Opening` or `Beginning` only.
+            Stage::Fetching | Stage::Elsewhere => Step::Wait,
         }
     }
 
-    fn on_not_sent(&mut self, stage: Stage, scene: &mut Scene<'_>) -> Step {
+    fn on_not_sent(&mut self, stage: Stage, context: &mut QuestionContext<'_>) -> Step {
         match stage {
             Stage::Beginning => {
-                self.schedule(false, scene);
-                self.ask_beside(scene)
+                self.schedule(false, context);
+                self.ask_beside(context)
             }
             Stage::Asking => {
-                self.schedule(false, scene);
+                self.schedule(false, context);
                 Step::Wait
             }
             Stage::Probing => self.wait(Stage::Asking),
             Stage::Opening { server, purpose } => match purpose {
-                StreamPurpose::Whole => self.wait_for_stream(scene),
+                StreamPurpose::Whole => self.wait_for_stream(context),
                 StreamPurpose::Rest => self.deliver(),
                 StreamPurpose::Instead => self.send(server),
             },
-            Stage::Fetching => Step::Wait,
+            Stage::Fetching | Stage::Elsewhere => Step::Wait,
         }
     }
 
     /// Like an ICMP error, which a router without a route would send.
-    fn on_no_way(&mut self, stage: Stage, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
-        self.note_unreachable(attempt, scene);
+    fn on_no_way(
+        &mut self,
+        stage: Stage,
+        attempt: &Attempt,
+        context: &mut QuestionContext<'_>,
+    ) -> Step {
+        self.note_unreachable(attempt, context);
         let purpose = match stage {
             Stage::Probing => return self.wait(Stage::Asking),
             Stage::Opening { purpose, .. } => Some(purpose),
-            Stage::Beginning | Stage::Asking | Stage::Fetching => None,
+            Stage::Beginning | Stage::Asking | Stage::Fetching | Stage::Elsewhere => None,
         };
         match purpose {
             Some(StreamPurpose::Rest) => return self.deliver(),
@@ -403,8 +435,8 @@ impl Question {
             None => {}
         }
         // For the servers that were asked as well.
-        self.schedule(false, scene);
-        let step = self.fail_over(Failure::SERVFAIL, scene);
+        self.schedule(false, context);
+        let step = self.fail_over(Failure::SERVFAIL, context);
         if step == Step::Wait && self.stage == Stage::Beginning {
             self.stage = Stage::Asking;
         }
@@ -419,8 +451,8 @@ impl Question {
         Step::Wait
     }
 
-    fn wait_for_stream(&mut self, scene: &Scene<'_>) -> Step {
-        self.deadlines.next_try = scene.now + STREAM_WAIT_MS;
+    fn wait_for_stream(&mut self, context: &QuestionContext<'_>) -> Step {
+        self.deadlines.next_try = context.now + STREAM_WAIT_MS;
         self.wait(Stage::Fetching)
     }
 
@@ -443,9 +475,11 @@ impl Question {
     fn open_instead(&mut self, attempt: &Attempt) -> Step {
         let purpose = match self.stage {
             Stage::Fetching => StreamPurpose::Whole,
-            Stage::Beginning | Stage::Probing | Stage::Asking | Stage::Opening { .. } => {
-                StreamPurpose::Instead
-            }
+            Stage::Beginning
+            | Stage::Probing
+            | Stage::Asking
+            | Stage::Opening { .. }
+            | Stage::Elsewhere => StreamPurpose::Instead,
         };
         self.open(attempt.upstream, purpose)
     }
@@ -482,9 +516,14 @@ impl Question {
         }
     }
 
+    fn begin(&mut self, context: &QuestionContext<'_>) -> Step {
+        self.stage = Stage::Beginning;
+        self.ask_next(context)
+    }
+
     /// Asks the next server.
-    fn ask_next(&mut self, scene: &Scene<'_>) -> Step {
-        let next = self.next_server(scene.upstreams);
+    fn ask_next(&mut self, context: &QuestionContext<'_>) -> Step {
+        let next = self.next_server(context.upstreams);
         match next.filter(|_| !self.tries.is_full()) {
             Some(server) if self.stage == Stage::Fetching => {
                 self.open(server, StreamPurpose::Whole)
@@ -513,23 +552,23 @@ impl Question {
     }
 
     /// True if there is a server that has not been asked, and room for an attempt at it.
-    fn has_untried(&self, scene: &Scene<'_>) -> bool {
+    fn has_untried(&self, context: &QuestionContext<'_>) -> bool {
         let asked = self.tries.asked();
-        let next = scene.upstreams.pick(self.group, asked);
+        let next = context.upstreams.pick(self.group, asked);
         next.is_some_and(|next| !has(asked, next)) && !self.tries.is_full()
     }
 
     /// Asks a second server if they race, then one that is due for a probe.
-    fn ask_beside(&mut self, scene: &mut Scene<'_>) -> Step {
+    fn ask_beside(&mut self, context: &mut QuestionContext<'_>) -> Step {
         let (group, asked) = (self.group, self.tries.asked());
-        let races = scene.upstreams.strategy(group) == Strategy::Race;
+        let races = context.upstreams.strategy(group) == Strategy::Race;
         if races && asked.count_ones() == 1 && !self.tries.is_full() {
-            let rival = scene.upstreams.pick(group, asked);
+            let rival = context.upstreams.pick(group, asked);
             if let Some(rival) = rival.filter(|rival| !has(asked, *rival)) {
                 return Step::Send(rival);
             }
         }
-        match scene.upstreams.probe(group, asked, scene.now) {
+        match context.upstreams.probe(group, asked, context.now) {
             Some(server) => {
                 self.stage = Stage::Probing;
                 Step::Send(server)
@@ -539,13 +578,13 @@ impl Question {
     }
 
     /// Sets the time at which the next server is asked.
-    fn schedule(&mut self, went_out: bool, scene: &Scene<'_>) {
+    fn schedule(&mut self, went_out: bool, context: &QuestionContext<'_>) {
         let attempts = self.tries.as_slice();
         let server = attempts.last();
-        let server = server.and_then(|attempt| scene.upstreams.get(attempt.upstream));
+        let server = server.and_then(|attempt| context.upstreams.get(attempt.upstream));
         let retry_ms = server.map_or(0, |server| u64::from(server.retry_ms()));
         let asked = self.tries.asked();
-        let next = scene.upstreams.pick(self.group, asked);
+        let next = context.upstreams.pick(self.group, asked);
         let is_repeat = next.is_some_and(|next| has(asked, next));
         let wait_ms = match (went_out, is_repeat) {
             // 1 ms, doubled with each of at most `ATTEMPTS`: the obstacle is mostly a full queue, which empties soon.
@@ -558,28 +597,28 @@ impl Question {
                 retry_ms.max(REPEAT_MIN_MS) << rounds
             }
         };
-        self.deadlines.next_try = scene.now + wait_ms;
+        self.deadlines.next_try = context.now + wait_ms;
     }
 
     /// After a loss: asks the next server, or the same one in a datagram if that may help.
-    fn after_loss(&mut self, attempt: &Attempt, scene: &mut Scene<'_>) -> Step {
+    fn after_loss(&mut self, attempt: &Attempt, context: &mut QuestionContext<'_>) -> Step {
         let may_be_answered = self.stage != Stage::Fetching && attempt.is_stream();
         if may_be_answered && self.may_be_lost_for_case(attempt) {
             self.send(attempt.upstream)
         } else {
-            self.fail_over(Failure::SERVFAIL, scene)
+            self.fail_over(Failure::SERVFAIL, context)
         }
     }
 
     /// After a useless answer: asks the next server, waits for the others that were asked, or fails.
-    fn fail_over(&mut self, failure: Failure, scene: &mut Scene<'_>) -> Step {
+    fn fail_over(&mut self, failure: Failure, context: &mut QuestionContext<'_>) -> Step {
         self.failure.get_or_insert(failure.rcode);
         if failure.ede != ede::NONE {
             self.failure_ede = failure.ede;
         }
-        if self.has_untried(scene) {
-            scene.counters.count(Counter::UpstreamRetries);
-            self.ask_next(scene)
+        if self.has_untried(context) {
+            context.counters.count(Counter::UpstreamRetries);
+            self.ask_next(context)
         } else if self.tries.has_live() {
             Step::Wait
         } else {
@@ -587,19 +626,22 @@ impl Question {
         }
     }
 
-    fn on_deadline(&mut self, scene: &mut Scene<'_>) -> Step {
-        let now = scene.now;
+    fn on_deadline(&mut self, context: &mut QuestionContext<'_>) -> Step {
+        let now = context.now;
         if self.deadlines.give_up <= now {
-            self.note_timeouts(scene);
+            self.note_timeouts(context);
             return self.fail(ede::NO_REACHABLE_AUTHORITY);
         }
         if self.deadlines.stale <= now {
             self.deadlines.stale = Instant::FAR_FUTURE;
             return Step::Stale;
         }
-        self.note_timeouts(scene);
-        scene.counters.count(Counter::UpstreamRetries);
-        self.ask_next(scene)
+        if self.stage == Stage::Elsewhere {
+            return self.begin(context);
+        }
+        self.note_timeouts(context);
+        context.counters.count(Counter::UpstreamRetries);
+        self.ask_next(context)
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::forward::tries::ATTEMPTS;
 use crate::forward::upstreams::UpstreamConfig;
 use crate::forward::via::Via;
+use core::net::SocketAddr;
 use std::vec::Vec;
 
 const NOW: Instant = Instant::from_millis(100_000);
@@ -14,7 +15,7 @@ const FAR: u64 = u64::MAX;
 fn upstreams(strategy: Strategy) -> Upstreams {
     let mut upstreams = Upstreams::new();
     let config = |port| UpstreamConfig {
-        address: ([192, 0, 2, 1], port).into(),
+        to: SocketAddr::from(([192, 0, 2, 1], port)).into(),
         group: 0,
         trusted: false,
         edns: true,
@@ -77,12 +78,12 @@ fn question(stage: Stage, tries: &[Attempt]) -> Question {
 
 fn step(question: &mut Question, event: Event, upstreams: &mut Upstreams) -> Step {
     let counters = Counters::new();
-    let mut scene = Scene {
+    let mut context = QuestionContext {
         upstreams,
         counters: &counters,
         now: NOW,
     };
-    question.on(event, &mut scene)
+    question.on(event, &mut context)
 }
 
 /// A row: event, stage and attempts before it, then the step, the stage after it, and the milliseconds until the next
@@ -107,6 +108,10 @@ const ROWS: &[Row] = {
         ("it begins with the first server", Beginning, &[], Begin, Send(0), Beginning, 7),
         ("one for something else begins, too", Asking, &[], Begin, Send(0), Beginning, 7),
         ("a long answer is fetched in a stream", Fetching, &[], Begin, Open(0), opening(0, Whole), 7),
+
+        ("another engine asks it already", Beginning, &[], AskedElsewhere, Wait, Elsewhere, ELSEWHERE_MS),
+        ("its answer is not in the cache", Elsewhere, &[], Begin, Send(0), Beginning, 7),
+        ("its time is over", Elsewhere, &[], Deadline, Send(0), Beginning, 7),
 
         ("it went out: there is nobody to be asked beside", Beginning, &[A], Sent, Wait, Asking, RETRY_MS),
         ("the next one has as long as it usually takes", Asking, &[A], Sent, Wait, Asking, RETRY_MS),
@@ -201,6 +206,7 @@ fn every_event(attempt: Attempt) -> Vec<Event> {
     let flags = [false, true].into_iter();
     let mut events = std::vec![
         Event::Begin,
+        Event::AskedElsewhere,
         Event::Sent,
         Event::NotSent,
         Event::NoWay(attempt),
@@ -221,6 +227,11 @@ fn every_event(attempt: Attempt) -> Vec<Event> {
     events
 }
 
+/// True for a stage in which a question waits.
+const fn rests(stage: Stage) -> bool {
+    matches!(stage, Stage::Asking | Stage::Fetching | Stage::Elsewhere)
+}
+
 #[test]
 fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken() {
     let stages = [
@@ -231,6 +242,7 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
         opening(0, StreamPurpose::Rest),
         opening(0, StreamPurpose::Instead),
         Stage::Fetching,
+        Stage::Elsewhere,
     ];
     let tried: [&[Attempt]; 7] = [
         &[],
@@ -246,7 +258,7 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
         .into_iter()
         .flat_map(|stage| tried.map(|tries| (stage, tries)))
     {
-        let rests = matches!(stage, Stage::Asking | Stage::Fetching);
+        let rests = rests(stage);
         let may_happen = |event: &Event| {
             rests || { matches!(event, Event::Sent | Event::NotSent | Event::NoWay(_)) }
         };
@@ -277,8 +289,8 @@ fn whatever_happens_a_question_that_waits_is_in_a_stage_in_which_it_can_be_woken
             assert!(ends, "{stage:?} {event:?}");
             if next == Step::Wait {
                 waited += 1;
-                let rests = matches!(question.stage, Stage::Asking | Stage::Fetching);
-                assert!(rests, "{stage:?} {event:?} {:?}", question.stage);
+                let then = question.stage;
+                assert!(self::rests(then), "{stage:?} {event:?} {then:?}");
                 assert!(question.wake() <= NOW + 4_500);
             }
         }

@@ -1,6 +1,7 @@
 //! Upstream servers: the usual RTT of each, which of them are silent, and which one is asked next.
 
 use super::tries::{Attempt, ServerSet, has};
+use super::via::Destination;
 use crate::limits::UPSTREAMS;
 use crate::time::Instant;
 use core::net::SocketAddr;
@@ -26,8 +27,8 @@ const WITHOUT_MS: u64 = 15 * 60 * 1_000;
 /// One upstream server as configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Address and port of the server.
-    pub address: SocketAddr,
+    /// Address and port of the server, and the way to it.
+    pub to: Destination,
     /// Group of the server; 0 is the default group.
     pub group: u8,
     /// True if its AD bit is passed on (RFC 6840 section 5.8: only if the path to it is trusted).
@@ -46,9 +47,8 @@ impl UpstreamConfig {
             SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
             SocketAddr::V4(_) | SocketAddr::V6(_) => 0,
         };
-        self.address.ip() == from.ip()
-            && self.address.port() == from.port()
-            && scope(&self.address) == scope(&from)
+        let address = &self.to.address;
+        address.ip() == from.ip() && address.port() == from.port() && scope(address) == scope(&from)
     }
 }
 
@@ -368,9 +368,10 @@ impl Upstreams {
         }
         let mut list: Vec<Upstream, UPSTREAMS> = Vec::new();
         for &config in servers {
-            let known = self.list.iter().find(|old| {
-                old.config.address == config.address && old.config.group == config.group
-            });
+            let known = self
+                .list
+                .iter()
+                .find(|old| old.config.to == config.to && old.config.group == config.group);
             let upstream = known.map_or(Upstream::new(config), |old| Upstream { config, ..*old });
             // Has room, as checked above.
             let _ = list.push(upstream);

@@ -1,9 +1,10 @@
 use super::*;
+use crate::forward::via::Egress;
 
 fn servers(strategy: Strategy) -> Upstreams {
     let mut upstreams = Upstreams::new();
     let config = |port, group| UpstreamConfig {
-        address: ([192, 0, 2, 1], port).into(),
+        to: SocketAddr::from(([192, 0, 2, 1], port)).into(),
         group,
         trusted: false,
         edns: true,
@@ -16,6 +17,37 @@ fn servers(strategy: Strategy) -> Upstreams {
 }
 
 const NOW: Instant = Instant::from_millis(5_000);
+
+/// One address by two ways: each is measured by itself, and keeps its state while it stays configured.
+#[test]
+fn a_server_by_another_way_is_another_server() {
+    let mut upstreams = servers(Strategy::Ordered);
+    let by = |interface, source: Option<[u8; 4]>| {
+        let mut config = upstreams.get(0).expect("is there").config;
+        config.to.egress = Egress {
+            interface,
+            source: source.map(Into::into),
+        };
+        config
+    };
+    let ways = [
+        by(7, None),
+        by(8, None),
+        by(0, Some([192, 0, 2, 7])),
+        by(0, Some([192, 0, 2, 8])),
+    ];
+    upstreams.configure(&ways).expect("fits");
+    for (index, rtt) in [(0, 10), (1, 20), (2, 30), (3, 40)] {
+        assert_eq!(upstreams.get(index).expect("is there").srtt_ms(), None);
+        upstreams.answered(index, rtt, NOW);
+    }
+    let [first, second, third, fourth] = ways;
+    let turned = [fourth, third, second, first];
+    upstreams.configure(&turned).expect("fits");
+    let rtt = |upstream: &Upstream| upstream.srtt_ms();
+    let rtts: Vec<_, UPSTREAMS> = upstreams.as_slice().iter().map(rtt).collect();
+    assert_eq!(rtts, [Some(40), Some(30), Some(20), Some(10)]);
+}
 
 #[test]
 fn ordered_asks_in_order_and_repeats_when_all_were_asked() {

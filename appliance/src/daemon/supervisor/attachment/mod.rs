@@ -4,28 +4,28 @@
 //! The device is an interface of the config, or a port of one that is a bridge (`port.rs`).
 
 mod port;
+mod wanted;
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 
 use log::{debug, info, warn};
 use nix::errno::Errno;
-use xdnsd_abi::{GUARDED_MAX, LISTEN_MAX};
+use xdnsd_abi::GUARDED_MAX;
 use xdnsd_core::time::Instant;
 
 use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
 use crate::daemon::destinations::{guarded_entries, is_served, listen_entries, protected_entries};
-use crate::daemon::inside::{Demand, Inside};
+use crate::daemon::interface_programs::{InterfacePrograms, WantedPrograms};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
 use crate::daemon::queues;
 use crate::daemon::retry::Retry;
-use crate::daemon::seats::{CAPACITY, Seated, Seats};
+use crate::daemon::seats::{Seated, Seats};
 use crate::daemon::shield::{Prefixes, ShieldSettings};
 use crate::daemon::switches::Switch;
 use crate::daemon::tier0::Tier0;
 use crate::os::clock;
 use crate::os::device;
-use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::grace;
 use crate::os::xdp;
 use crate::os::xsk::{BindMode, Options};
@@ -69,6 +69,8 @@ pub struct Attachment {
     attached: String,
     /// True if the driver moves VLAN tags out of the frames.
     hides_tags: bool,
+    /// VLAN to which its sockets' frames without a tag belong, see [`XskPort::vlan`].
+    untagged: u16,
     /// The program.
     pub program: SharedProgram,
     /// Index of the interface when the program was attached; `None` while it is away.
@@ -86,7 +88,7 @@ pub struct Attachment {
     /// Number of queues that can have a socket, and number of queues that cannot.
     countable: (u32, u32),
     /// What the program answers by itself.
-    pub inside: Inside,
+    pub programs: InterfacePrograms,
     /// The operator's switch; below, whether it was followed.
     switch: Switch,
     is_off: bool,
@@ -106,7 +108,7 @@ struct Queue {
 }
 
 /// State of the machine and the config that an attachment reads.
-pub(super) struct World<'a> {
+pub(super) struct AttachmentContext<'a> {
     pub config: &'a Config,
     pub prefixes: &'a Prefixes,
     pub tier0: &'a Tier0,
@@ -114,6 +116,8 @@ pub(super) struct World<'a> {
     pub devices: &'a Devices,
     pub inboxes: &'a [Inbox],
     pub stations: &'a StationTable,
+    /// True if no further program may be attached (`memory.programs`).
+    pub is_full: bool,
     pub now: Instant,
 }
 
@@ -138,6 +142,7 @@ impl Attachment {
             is_left_out: false,
             attached: String::new(),
             hides_tags: false,
+            untagged: 0,
             program: Arc::new(Mutex::new(None)),
             ifindex: None,
             refused: None,
@@ -147,7 +152,7 @@ impl Attachment {
             has_tagged: false,
             queues: Vec::new(),
             countable: (0, 0),
-            inside: Inside::default(),
+            programs: InterfacePrograms::default(),
             switch: Switch::default(),
             is_off: false,
             trouble: String::new(),
@@ -206,7 +211,7 @@ impl Attachment {
     }
 
     /// Loads and attaches the program, set up as `wanted`.
-    fn attach(&mut self, wanted: &Demand<'_>) {
+    fn attach(&mut self, wanted: &WantedPrograms<'_>) {
         let ifindex = match device::index(self.name.as_str()) {
             Ok(ifindex) => ifindex,
             Err(Errno::ENODEV) => return,
@@ -228,8 +233,8 @@ impl Attachment {
                     debug!("{}: not native: {error}", self.shown);
                 }
                 self.attached = attached.to_string();
-                let inside = &mut self.inside;
-                let guarded = inside.begin(&self.name, &mut program, &attached, wanted);
+                let programs = &mut self.programs;
+                let guarded = programs.begin(&self.name, &mut program, &attached, wanted);
                 *lock(&self.program) = Some(program);
                 self.ifindex = Some(ifindex);
                 if self.refused.take().is_some() {
@@ -257,31 +262,6 @@ impl Attachment {
                 self.warn_once(format!("no XDP, the kernel's sockets serve: {why}{open}"));
                 debug!("{}: no XDP: {error}", self.shown);
             }
-        }
-    }
-
-    /// Makes the driver leave VLAN tags in the frames if the config listens on a VLAN. Elsewhere the FIB check finds the frames
-    /// to which hidden tags would do harm.
-    fn show_tags(&mut self) {
-        let needs_tags = self.terms().is_some_and(|terms| terms.needs_tags());
-        if !self.has_tagged && !needs_tags {
-            return;
-        }
-        self.hides_tags = true;
-        match ethtool::turn_off_rx_vlan_offload(&self.name) {
-            Ok(RxVlanOffload::Off) => self.hides_tags = false,
-            Ok(RxVlanOffload::TurnedOff) => {
-                self.hides_tags = false;
-                info!(
-                    "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
-                    self.shown
-                );
-            }
-            Ok(RxVlanOffload::StillOn(error)) => warn!(
-                "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
-                self.shown
-            ),
-            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.shown),
         }
     }
 
@@ -338,8 +318,9 @@ impl Attachment {
         if left > 0 && left != old_left {
             warn!(
                 "{}: {left} of {count} RX queues have no socket, the kernel's sockets serve them; \
-                 capacity: {CAPACITY} sockets",
-                self.shown
+                 capacity: {} sockets",
+                self.shown,
+                seats.capacity()
             );
         }
         self.countable = (count, left);
@@ -427,6 +408,7 @@ impl Attachment {
             place,
             stats: &SOCKET_STATS[place],
             device: device::index(self.interface.as_str()).unwrap_or(0),
+            vlan: self.untagged,
             pool: None,
         };
         seats.hand_over(seat.worker, port, inbox)?;
@@ -467,37 +449,43 @@ impl Attachment {
     }
 
     /// Tells the program which destinations are ours. True if it was told all of them.
-    fn listen(&mut self, world: &World<'_>) -> bool {
-        let mut wanted = listen_entries(&self.interface, world.config, world.plan, world.devices);
+    fn listen(&mut self, context: &AttachmentContext<'_>) -> bool {
+        let mut wanted = listen_entries(
+            &self.interface,
+            context.config,
+            context.plan,
+            context.devices,
+        );
         // Listing only what fits also removes destinations that are no longer ours.
-        if wanted.len() > LISTEN_MAX as usize {
+        let most = usize::from(context.config.memory.addresses);
+        if wanted.len() > most {
             self.warn_once(format!(
-                "capacity: {LISTEN_MAX} addresses over AF_XDP; the kernel's sockets alone serve {}",
-                wanted.len() - LISTEN_MAX as usize
+                "capacity: {most} addresses over AF_XDP (memory.addresses); the kernel's sockets alone serve {}",
+                wanted.len() - most
             ));
-            wanted.truncate(LISTEN_MAX as usize);
+            wanted.truncate(most);
         }
-        let by_port = self.terms().zip(self.ifindex);
-        if let Some((terms, port)) = by_port {
-            terms.move_listen(&mut wanted, port, self.hides_tags);
+        let by_port = self.terms().cloned().zip(self.ifindex);
+        let mut others = Vec::new();
+        if let Some((terms, port)) = &by_port {
+            others = terms.move_listen(&mut wanted, *port, self.hides_tags);
         }
-        let (guarded, left) = guarded_entries(&wanted, &world.config.shield);
+        let (guarded, left) = guarded_entries(&wanted, &context.config.shield);
         if left > 0 {
             self.warn_once(format!(
                 "capacity: {GUARDED_MAX} guarded ports; the kernel answers SYNs to {left}"
             ));
         }
-        let mut protected = protected_entries(&self.interface, world.config, world.devices);
-        if let Some((terms, port)) = by_port {
-            terms.move_protected(&mut protected, port, self.hides_tags);
+        let mut protected = protected_entries(&self.interface, context.config, context.devices);
+        if let Some((terms, port)) = &by_port {
+            terms.move_protected(&mut protected, *port, self.hides_tags);
         }
-        let checks: Vec<_> = wanted
-            .iter()
-            .map(|ours| (ours.listen, ours.check))
-            .collect();
+        let own = wanted.iter().map(|ours| (ours.listen, ours.check));
+        // Those without room are counted as foreign.
+        let checks: Vec<_> = own.chain(others).take(most).collect();
         let set = match lock(&self.program).as_mut() {
             Some(program) => by_port
-                .map_or(Ok(()), |(terms, _)| terms.tell(world.stations, program))
+                .map_or(Ok(()), |(terms, _)| terms.tell(context.stations, program))
                 .and_then(|()| program.set_listen(&checks))
                 .and_then(|()| program.set_guarded(&guarded))
                 .and_then(|()| program.set_protected(&protected))
@@ -548,7 +536,7 @@ impl Attachment {
     fn let_go(&mut self, seats: &mut Seats, inboxes: &[Inbox]) {
         self.ifindex = None;
         detach(&self.program);
-        self.inside.end();
+        self.programs.end();
         self.countable = (0, 0);
         for queue in self.queues.drain(..) {
             let worker = queue.seat.worker;
@@ -560,34 +548,29 @@ impl Attachment {
     }
 
     /// Looks after the attachment. True if there is nothing more to do until something changes or is due.
-    pub(super) fn poll(&mut self, world: &World<'_>, seats: &mut Seats) -> bool {
+    pub(super) fn poll(&mut self, context: &AttachmentContext<'_>, seats: &mut Seats) -> bool {
         self.is_left_out = false;
+        if self.changes_vlan(seats, context.inboxes) {
+            return false;
+        }
         if self.ifindex.is_some() {
-            if self.terms().is_some_and(|terms| terms.needs_tags()) {
+            if self.terms().is_some_and(PortTerms::needs_tags) {
                 self.show_tags();
             }
-            self.serve(world, seats);
-            return self.listen(world);
+            self.serve(context, seats);
+            return self.listen(context);
         }
         if self.is_off || self.gives_way || self.is_free() {
             return true;
         }
-        let device = world.devices.named(&self.name);
-        let is_wanted = |device: &&Device| {
-            // Packets from a port belong to the device that has it.
-            let is_own = device.port_of.is_none() || self.is_taken();
-            let protects = world.config.protects_on(&self.interface) && is_own;
-            let is_used = is_served(&self.interface, world.config, world.plan) || protects;
-            is_used && gains_by_xdp(device, self.mode)
-        };
-        let Some(device) = device.filter(is_wanted) else {
+        let Some(device) = self.wanted(context) else {
             self.refused = None;
             self.retry.succeed();
             return true;
         };
         // Another interface of this name has refused nothing.
         let is_other = self.refused.is_some_and(|refused| refused != device.index);
-        if !is_other && !self.retry.may_try(world.now) {
+        if !is_other && !self.retry.may_try(context.now) {
             return true;
         }
         if let Some(terms) = self.terms() {
@@ -595,33 +578,40 @@ impl Attachment {
             if terms.rest().is_some() {
                 return true;
             }
-            let is_served = is_served(&self.interface, world.config, world.plan);
-            self.is_left_out = is_served && seats.is_full();
+            let is_served = is_served(&self.interface, context.config, context.plan);
+            self.is_left_out = is_served && (seats.is_full() || context.is_full);
             if self.is_left_out {
                 return true;
             }
         }
-        let wanted = ShieldSettings::of(&world.config.shield, world.prefixes, is_loopback(device));
-        let protects = world.config.protects_on(&self.interface);
-        let orders = Demand {
-            guard: &wanted.protecting(protects, world.config.asks_in_floods_on(&self.interface)),
-            tier0: world.tier0,
+        if self.is_beyond_room(context) {
+            return true;
+        }
+        let wanted = ShieldSettings::of(
+            &context.config.shield,
+            context.prefixes,
+            is_loopback(device),
+        );
+        let protects = context.config.protects_on(&self.interface);
+        let orders = WantedPrograms {
+            guard: &wanted.protecting(protects, context.config.asks_in_floods_on(&self.interface)),
+            tier0: context.tier0,
             zero_copy: self.zero_copy,
-            now: world.now,
+            now: context.now,
         };
         self.attach(&orders);
         if self.ifindex.is_some() {
-            self.serve(world, seats);
-            self.listen(world);
+            self.serve(context, seats);
+            self.listen(context);
         }
         false
     }
 
     /// Assigns workers to the queues, if anything is served on the device.
-    fn serve(&mut self, world: &World<'_>, seats: &mut Seats) {
-        if is_served(&self.interface, world.config, world.plan) {
+    fn serve(&mut self, context: &AttachmentContext<'_>, seats: &mut Seats) {
+        if is_served(&self.interface, context.config, context.plan) {
             self.assign(seats);
-            self.open_queues(seats, world.inboxes, world.now);
+            self.open_queues(seats, context.inboxes, context.now);
         }
     }
 

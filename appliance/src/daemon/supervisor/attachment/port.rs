@@ -1,9 +1,12 @@
 //! An attachment that is a place for a port of a bridge.
 
+use log::{info, warn};
+
 use super::Attachment;
 use crate::config::Device;
 use crate::daemon::seats::Seats;
 use crate::daemon::supervisor::port_terms::PortTerms;
+use crate::os::ethtool::{self, RxVlanOffload};
 use crate::worker::Inbox;
 
 impl Attachment {
@@ -18,6 +21,31 @@ impl Attachment {
             shown: String::new(),
             switch: self.switch.clone(),
             ..Self::bare(&self.interface)
+        }
+    }
+
+    /// Makes the driver leave VLAN tags in the frames if the config listens on a VLAN. Elsewhere the FIB check finds the frames
+    /// to which hidden tags would do harm.
+    pub(super) fn show_tags(&mut self) {
+        let needs_tags = self.terms().is_some_and(|terms| terms.needs_tags());
+        if !self.has_tagged && !needs_tags {
+            return;
+        }
+        self.hides_tags = true;
+        match ethtool::turn_off_rx_vlan_offload(&self.name) {
+            Ok(RxVlanOffload::Off) => self.hides_tags = false,
+            Ok(RxVlanOffload::TurnedOff) => {
+                self.hides_tags = false;
+                info!(
+                    "{}: rx-vlan-offload turned off, it hides VLAN tags from XDP",
+                    self.shown
+                );
+            }
+            Ok(RxVlanOffload::StillOn(error)) => warn!(
+                "{}: the driver keeps rx-vlan-offload on, the kernel's sockets serve its VLANs: {error}",
+                self.shown
+            ),
+            Err(error) => warn!("{}: rx-vlan-offload: {error}", self.shown),
         }
     }
 
@@ -48,7 +76,9 @@ impl Attachment {
 
     /// Sets the bridge's terms of the port in this place. True if they have changed.
     pub(in crate::daemon::supervisor) fn set_terms(&mut self, terms: PortTerms) -> bool {
-        self.place.replace(Some(terms)) != Some(Some(terms))
+        let is_changed = self.place.as_ref() != Some(&Some(terms.clone()));
+        self.place = Some(Some(terms));
+        is_changed
     }
 
     /// Frees the place.
@@ -75,11 +105,23 @@ impl Attachment {
     }
 
     /// Terms of the bridge, if this is a port with a place.
-    pub(super) const fn terms(&self) -> Option<PortTerms> {
-        match self.place {
-            Some(terms) => terms,
-            None => None,
+    pub(super) const fn terms(&self) -> Option<&PortTerms> {
+        match &self.place {
+            Some(Some(terms)) => Some(terms),
+            Some(None) | None => None,
         }
+    }
+
+    /// Of a place: notes the VLAN to which frames without a tag belong. True if its sockets were closed, since what they hold
+    /// belongs to another one; the next round opens others.
+    pub(super) fn changes_vlan(&mut self, seats: &mut Seats, inboxes: &[Inbox]) -> bool {
+        let untagged = self.terms().map_or(0, PortTerms::untagged);
+        let is_changed = std::mem::replace(&mut self.untagged, untagged) != untagged;
+        let changes = is_changed && self.ifindex.is_some();
+        if changes {
+            self.let_go(seats, inboxes);
+        }
+        changes
     }
 
     /// Of a place whose port rests: gives up its sockets for others. True if it had any.
@@ -125,7 +167,7 @@ impl Attachment {
         let why = match self.why_not() {
             "" => return format!("{name} {}", self.attached),
             "off" => "switched off",
-            "no_seat" => "no AF_XDP socket is left",
+            "no_seat" => "no AF_XDP socket or XDP program is left",
             "no_program" => "it cannot have the program",
             "no_socket" => "no AF_XDP socket",
             _ => match self.terms().and_then(|terms| terms.rest()) {

@@ -26,7 +26,7 @@ fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
     let text = "[[interface]]\nname = \"lan0\"\n[[upstream]]\nservers = [\"192.0.2.1\"]\n";
     let config = Config::parse("f", text).expect("valid");
     let inboxes = [Inbox::new().expect("eventfd")];
-    let mut seats = Seats::new(1);
+    let mut seats = Seats::new(1, 1);
     let mut attachment = Attachment::new(&config.interfaces[0]);
     attachment.ifindex = Some(1);
     attachment.queues.push(Queue {

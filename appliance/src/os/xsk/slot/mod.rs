@@ -9,7 +9,7 @@ pub use chunks::ChunkSet;
 #[cfg(not(feature = "afxdp"))]
 pub use lent::RxQueue;
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use xdnsd_core::limits::{BATCH, CHUNK_SIZE, CHUNKS_PER_QUEUE, RX_RING, TX_CHUNKS, WORKERS};
 
 /// Offset at which the kernel puts a frame in its chunk (`XDP_PACKET_HEADROOM`). Our own frames start there too.
@@ -30,6 +30,18 @@ const _: () = assert!(
 const _: () = assert!(TX_CHUNKS >= BATCH, "a batch of replies made later");
 
 static CLAIMED: [AtomicBool; WORKERS] = [const { AtomicBool::new(false) }; WORKERS];
+/// Number of slots.
+static COUNT: AtomicUsize = AtomicUsize::new(WORKERS);
+
+/// Sets the number of slots, at most [`WORKERS`].
+pub(super) fn set_count(slots: usize) {
+    COUNT.store(slots.min(WORKERS), Ordering::Relaxed);
+}
+
+/// Number of slots.
+pub(super) fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
 
 /// The right to one slot of packet memory. The opener, the sockets, and the pool share it; the last of them gives it back.
 #[derive(Debug)]
@@ -39,11 +51,11 @@ pub struct UmemSlot {
 }
 
 impl UmemSlot {
-    /// Claims slot `index` of [`WORKERS`]. `None` if there is no such slot, or if it is claimed.
+    /// Claims slot `index`. `None` if there is no such slot, or if it is claimed.
     #[must_use]
     pub fn claim(index: usize) -> Option<Self> {
         // Acquire pairs with the release in `drop`: the last owner's accesses to the memory are over.
-        CLAIMED
+        CLAIMED[..count()]
             .get(index)?
             .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
             .ok()?;

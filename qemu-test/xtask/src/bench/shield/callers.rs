@@ -98,18 +98,19 @@ pub fn call(server: Ipv4Addr, rates: Rates, length: Duration) -> Result<Served> 
 }
 
 /// Schedule at a rate per second.
-struct Due {
+pub struct Due {
     rate: u32,
     done: u64,
 }
 
 impl Due {
-    fn new(rate: u32) -> Self {
+    /// Nothing was done yet.
+    pub fn new(rate: u32) -> Self {
         Self { rate, done: 0 }
     }
 
     /// Number to begin now, after `passed`.
-    fn count(&mut self, passed: Duration) -> u64 {
+    pub fn count(&mut self, passed: Duration) -> u64 {
         let due = (passed.as_secs_f64() * f64::from(self.rate)) as u64;
         let count = due - self.done;
         self.done = due;
@@ -282,7 +283,7 @@ fn is_pending(error: &std::io::Error) -> bool {
 }
 
 /// ID of a response with one answer.
-fn answered(message: &[u8]) -> Option<u16> {
+pub fn answered(message: &[u8]) -> Option<u16> {
     let header = message.first_chunk::<12>()?;
     let is_answer = header[2] & 0x80 != 0 && header[3] & 0x0f == 0 && header[6..8] == [0, 1];
     is_answer.then(|| u16::from_be_bytes([header[0], header[1]]))

@@ -11,21 +11,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use super::Turns;
 use super::build::Programs;
 use super::compare::{self, KIND};
 use super::record;
-use super::{SUBJECT_CORE, Turns};
 use crate::arguments::{SOME, number_in};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
 use xdnsd_lab::suite::Suite;
 
-mod callers;
+pub mod callers;
 mod cost;
 mod losses;
 mod report;
-mod turn;
+pub mod turn;
 
 use callers::Rates;
 use report::Row;
@@ -64,11 +64,7 @@ pub fn main(arguments: &Arguments, signals: &Signals) -> Result<ExitCode> {
         turns,
     } = arguments;
     require_root("a benchmark in network namespaces")?;
-    let cores = std::thread::available_parallelism().context("count the cores")?;
-    ensure!(
-        cores.get() > SUBJECT_CORE,
-        "two cores are needed: one for the flood"
-    );
+    super::require_two_cores("flood")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
     let suite = match alone {
         true => None,

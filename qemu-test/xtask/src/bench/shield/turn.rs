@@ -197,7 +197,7 @@ fn one(lab: &Lab, kind: Option<Kind>, ground: &Ground<'_>) -> Result<Outcome> {
 
 /// Has frames received on the subject's core by a kernel thread that nothing there delays, like a card's interrupt: otherwise
 /// they are received on the sender's core, which rarely yields, and never at a router's expense.
-fn as_an_interrupt(lab: &Lab) -> Result<()> {
+pub fn as_an_interrupt(lab: &Lab) -> Result<()> {
     const PRIORITY: &str = "50";
     thread(&lab.router, LAN, Some(SUBJECT_CORE))?;
     let pid = receiver(LAN)?.to_string();
@@ -225,10 +225,10 @@ fn start(who: Who, lab: &Lab, ground: &Ground<'_>) -> Result<Process> {
 /// Offset of the source address in an untagged IPv4 frame.
 const SOURCE: i16 = 26;
 /// Offset of the destination address.
-const DESTINATION: i16 = 30;
+pub const DESTINATION: i16 = 30;
 
 /// Attaches a program that drops frames with a flood's source at this offset, and passes all others.
-fn attach_filter(host: &Namespace, interface: &str, at: i16) -> Result<Link> {
+pub fn attach_filter(host: &Namespace, interface: &str, at: i16) -> Result<Link> {
     const HEADERS_END: i32 = 34;
     const NETWORK: i32 = u16::from_ne_bytes([198, 18]) as i32;
     let program = Program::load(&[

@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use super::Turns;
 use super::build::Programs;
 use super::compare;
 use super::record;
 use super::subject::{Backend, Kind};
-use super::{SUBJECT_CORE, Turns};
 use crate::setup::{self, Purpose};
 use crate::signals::Signals;
 use xdnsd_lab::privilege::require_root;
@@ -45,11 +45,7 @@ pub fn main(only: Option<&str>, turns: &Turns, signals: &Signals) -> Result<Exit
     let wanted: Vec<Who> = Who::ALL.into_iter().filter(is_wanted).collect();
     ensure!(!wanted.is_empty(), "--only: letters from a to i");
     require_root("a benchmark in network namespaces")?;
-    let cores = std::thread::available_parallelism().context("count the cores")?;
-    ensure!(
-        cores.get() > SUBJECT_CORE,
-        "two cores are needed: one for the client"
-    );
+    super::require_two_cores("client")?;
     setup::ensure_all(&[Purpose::Lab], signals)?;
     let suite = setup::ensure_suite(signals)?;
     let programs = Programs::build(

@@ -184,24 +184,13 @@ impl Router {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         socket.connect((Ipv4Addr::LOCALHOST, self.udp_port))?;
         socket.set_read_timeout(Some(ANSWER_LIMIT))?;
-        let address: Ipv4Addr = expected(name).parse()?;
         for id in 0..count as u16 {
-            let query = query(id, name);
-            let mut answer = [0; 512];
-            let mut len = 0;
             // A datagram may be lost.
+            let mut is_answered = false;
             for _ in 0..ANSWER_TRIES {
-                socket.send(&query)?;
-                len = socket.recv(&mut answer).unwrap_or(0);
-                if len > 0 {
-                    break;
-                }
+                is_answered = is_answered || ask_once(&socket, id, name)?;
             }
-            let answer = &answer[..len];
-            ensure!(
-                answer.starts_with(&id.to_be_bytes()) && answer.ends_with(&address.octets()),
-                "{name}, asked {id} times before: {answer:02x?}"
-            );
+            ensure!(is_answered, "{name}, asked {id} times before");
         }
         Ok(())
     }
@@ -225,6 +214,22 @@ impl Router {
         );
         Ok(())
     }
+}
+
+/// Asks once for the address of `name` and checks the answer; false if none comes in time.
+pub fn ask_once(socket: &UdpSocket, id: u16, name: &str) -> Result<bool> {
+    let address: Ipv4Addr = expected(name).parse()?;
+    socket.send(&query(id, name))?;
+    let mut answer = [0; 512];
+    let Ok(len) = socket.recv(&mut answer) else {
+        return Ok(false);
+    };
+    let answer = &answer[..len];
+    ensure!(
+        answer.starts_with(&id.to_be_bytes()) && answer.ends_with(&address.octets()),
+        "{name}, asked with ID {id}: {answer:02x?}"
+    );
+    Ok(true)
 }
 
 /// A query for the address of `name`, with RD and without EDNS.

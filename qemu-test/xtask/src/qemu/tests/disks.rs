@@ -179,7 +179,7 @@ pub fn bad_configuration(bench: &Bench) -> Result<()> {
     guest.wait_for("xdnsd: NOT STARTED, bad configuration", BOOT_LIMIT)?;
     guest.wait_for("upstraem", BOOT_LIMIT)?;
     guest.log_in()?;
-    guest.shell("ip addr show dev eth0 | grep -q 192.168.1.1")?;
+    guest.shell("ip addr show dev br-lan | grep -q 192.168.1.1")?;
     guest.shell("sed -i s/upstraem/upstream/ /etc/xdnsd/xdnsd.toml")?;
     guest.shell("/etc/init.d/S60xdnsd start")?;
     let router = Router::of(guest, &machine.link);
@@ -276,9 +276,9 @@ pub fn leased_address(bench: &Bench) -> Result<()> {
     let overlay = format!("buildroot/board/xdnsd/rootfs-overlay/{FILE}");
     let shipped =
         fs::read_to_string(workspace::root().join(overlay)).context("read the overlay")?;
-    let stanza = "iface eth0 inet static\n\taddress 192.168.1.1\n\tnetmask 255.255.255.0\n";
+    let stanza = "iface br-lan inet static\n\taddress 192.168.1.1\n\tnetmask 255.255.255.0\n";
     ensure!(shipped.contains(stanza), "another {FILE}:\n{shipped}");
-    let edited = shipped.replace(stanza, "iface eth0 inet dhcp\n");
+    let edited = shipped.replace(stanza, "iface br-lan inet dhcp\n");
     let mut image = bench.image.clone();
     image.root = bench.scratch.join("dhcp.squashfs");
     disk::make_root_with(bench.image, FILE, &edited, &image.root)?;
@@ -288,14 +288,14 @@ pub fn leased_address(bench: &Bench) -> Result<()> {
     machine.image = &image;
     let mut router = bench.boot(&machine)?;
     router.guest.log_in()?;
-    let has = router.guest.shell("ip -o addr show dev eth0")?;
+    let has = router.guest.shell("ip -o addr show dev br-lan")?;
     ensure!(
         has.contains("inet 192.168.1.") && !has.contains("192.168.1.1/"),
         "not leased: {has}"
     );
     ensure!(has.contains("fd00:53::1/64"), "IPv6 is gone: {has}");
     let said = router.guest.shell(
-        "nslookup -type=a localhost $(ip -4 -o addr show dev eth0 | sed -n 's|.* inet \\([0-9.]*\\)/.*|\\1|p')",
+        "nslookup -type=a localhost $(ip -4 -o addr show dev br-lan | sed -n 's|.* inet \\([0-9.]*\\)/.*|\\1|p')",
     )?;
     ensure!(said.contains("127.0.0.1"), "{said}");
     Ok(())

@@ -101,6 +101,12 @@ const CASES: &[Case] = &[
     )
     .with_root(),
     Case::new(
+        "a port goes and comes again under load",
+        Kernel::V6_12,
+        network::port_comes_and_goes,
+    )
+    .with_root(),
+    Case::new(
         "queues that come with the attach are served",
         Kernel::V6_12,
         network::growing_queues,
@@ -176,6 +182,30 @@ const CASES: &[Case] = &[
         "the black-box tests of SYN cookies on 6.1",
         Kernel::V6_1,
         guest_tests::shield,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of limits per client on 6.1",
+        Kernel::V6_1,
+        guest_tests::limits,
+    )
+    .own(),
+    Case::new(
+        "the limits of the XDP programs on 6.1, frame by frame",
+        Kernel::V6_1,
+        guest_tests::limits_by_frame,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of SYN cookies with clients on 6.12",
+        Kernel::V6_12,
+        guest_tests::shield_clients,
+    )
+    .own(),
+    Case::new(
+        "the black-box tests of SYN cookies with clients on the newest kernel",
+        Kernel::Newest,
+        guest_tests::shield_clients,
     )
     .own(),
     Case {

@@ -1,17 +1,21 @@
 //! The image and its network device.
 
+use std::net::UdpSocket;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::bench::{Bench, Router, check};
+use super::bench::{Bench, Router, ask_once, check};
 use crate::image::Arch;
-use crate::qemu::cable::{Cable, DEVICE};
-use crate::qemu::machine::HOST;
+use crate::qemu::cable::{Cable, DEVICE, SECOND};
+use crate::qemu::machine::{GUEST, HOST};
 use crate::qemu::run::{ANSWERED, FRAMES, HOT_NAMES, configuration};
 use xdnsd_abi::checksum::Sum;
 use xdnsd_lab::frames::{FrameSocket, parse_mac};
+use xdnsd_lab::netns::Namespace;
 use xdnsd_lab::process::output_of;
 
 /// Questions from different ports, so that every queue gets some.
@@ -31,6 +35,8 @@ const HOT: u32 = 50;
 const HOT_TRIES: u32 = 3;
 /// Connections until one begins with a cookie.
 const COOKIE_TRIES: u32 = 10;
+/// How often a port goes.
+const GOES: usize = 3;
 const ANSWERED_XDP: &str = "xdnsd_answers_xdp_total";
 const ANSWERED_UDP: &str = "xdnsd_answers_udp_total";
 /// Capabilities of the server's account in `/proc/PID/status`: port 53, interfaces, raw sockets, locked memory, BPF.
@@ -54,7 +60,8 @@ pub fn native(bench: &Bench) -> Result<()> {
     let cookies = if has_cookies { SYN_COOKIES } else { "" };
     let config = bench.configuration("") + HOT_NAMES + cookies;
     let mut router = bench.router_with(&config, "")?;
-    router.console_will_say("eth0 queue 0: AF_XDP socket")?;
+    router.console_will_say("br-lan/eth0 queue 0: AF_XDP socket")?;
+    router.console_will_say("br-lan: served by its ports: eth0 native; eth1 native")?;
     router.console_says("XDP program attached, mode native")?;
     is_answered_by_xdp(&mut router)?;
     is_answered_by_the_program(&mut router)?;
@@ -130,8 +137,8 @@ fn has_few_rights(router: &mut Router) -> Result<()> {
 pub fn generic(bench: &Bench) -> Result<()> {
     let config = bench.configuration("xdp = \"generic\"") + HOT_NAMES;
     let mut router = bench.router_with(&config, "")?;
-    router.console_will_say("eth0 queue 0: AF_XDP socket")?;
-    router.console_says("XDP program attached, mode generic")?;
+    router.console_will_say("br-lan queue 0: AF_XDP socket")?;
+    router.console_says("br-lan: XDP program attached, mode generic")?;
     is_answered_by_xdp(&mut router)?;
     is_answered_by_the_program(&mut router)
 }
@@ -149,7 +156,7 @@ pub fn refused(bench: &Bench) -> Result<()> {
     let router = cable.router_with(bench, 1, NO_OFFLOAD_CONTROL)?;
     let console = router.guest.console();
     ensure!(
-        !console.contains("mode native"),
+        !console.contains("br-lan/eth0: XDP program attached, mode native"),
         "the driver took the program:\n{console}"
     );
     for name in ["refused.test", "refused.test"] {
@@ -176,7 +183,7 @@ pub fn zero_copy(bench: &Bench) -> Result<()> {
 pub fn two_queues(bench: &Bench) -> Result<()> {
     let cable = Cable::new(true)?;
     let mut router = cable.router(bench, 2)?;
-    router.console_says("eth0 queue 1: AF_XDP socket")?;
+    router.console_will_say("br-lan/eth0 queue 1: AF_XDP socket")?;
     let processors = router.guest.shell(
         "sed -n 's/^ *\\([0-9]*\\):.*-input\\.[0-9]*$/\\1/p' /proc/interrupts | \
          while read -r irq; do cat /proc/irq/$irq/smp_affinity_list; done | sort -u | xargs",
@@ -185,13 +192,105 @@ pub fn two_queues(bench: &Bench) -> Result<()> {
         processors.trim() == "0 1",
         "the interrupts of the two queues go to {processors}"
     );
+    // The bridge has to hear of the client first.
+    check("n.test", &cable.dig(&["@192.168.1.1", "n.test", "A"])?)?;
+    let before = router.guest.counter(ANSWERED_XDP)?;
     cable.ask_from_many_ports()?;
-    let answered = router.guest.counter(ANSWERED_XDP)?;
+    let answered = router.guest.counter(ANSWERED_XDP)? - before;
     ensure!(
         answered >= u64::from(QUESTIONS),
         "{answered} answers from AF_XDP, {QUESTIONS} asked"
     );
     Ok(())
+}
+
+/// Both ports of the bridge have the program in their drivers. While one goes and comes again, a host behind the other one loses no
+/// query; after that it is served by its driver again. The provider's card is no port.
+pub fn port_comes_and_goes(bench: &Bench) -> Result<()> {
+    const SERVED: &str = "br-lan: served by its ports: eth0 native; eth1 native";
+    let cable = Cable::new(false)?;
+    let second = cable.second()?;
+    let config = configuration(&format!("{HOST}:{}", cable.upstream.port), "");
+    let data = bench.data_disk(&config)?;
+    let mut machine = bench.machine(cable.link(), &data);
+    machine.second = Some(SECOND);
+    let mut router = bench.boot(&machine)?;
+    router.console_will_say(SERVED)?;
+    router.guest.log_in()?;
+    let is_leased = "ip -o addr show dev wan | grep -q 'inet 10.0.2.'";
+    router.guest.shell(&format!(
+        "[ ! -e /sys/class/net/wan/brport ] && tries=0; until {is_leased} || [ $tries -eq 20 ]; do \
+         tries=$((tries + 1)); sleep 1; done; {is_leased}"
+    ))?;
+    let (first, behind) = (Client::of(&cable.namespace)?, Client::of(&second)?);
+    // The bridge hears of both.
+    first.ask(0)?;
+    behind.ask(0)?;
+    let is_over = AtomicBool::new(false);
+    let asked = thread::scope(|scope| -> Result<u32> {
+        let load = scope.spawn(|| first.ask_until(&is_over));
+        let changed = change_ports(&mut router, &behind, SERVED);
+        is_over.store(true, Ordering::Relaxed);
+        let asked = load
+            .join()
+            .map_err(|_| anyhow::anyhow!("the load has panicked"))?;
+        changed.and(asked)
+    })?;
+    println!(
+        "     {}: {asked} queries meanwhile, all answered",
+        bench.name
+    );
+    Ok(())
+}
+
+/// Takes the second port out of the bridge and puts it back, a few times. `behind` is a client behind it.
+fn change_ports(router: &mut Router, behind: &Client, served: &str) -> Result<()> {
+    for turn in 1..=GOES {
+        router.guest.shell("ip link set eth1 nomaster")?;
+        let left = "br-lan: served by its ports: eth0 native\n";
+        router.guest.wait_for_nth(left, turn, REPLY_LIMIT * TRIES)?;
+        router.guest.shell("ip link set eth1 master br-lan")?;
+        router
+            .guest
+            .wait_for_nth(served, turn + 1, REPLY_LIMIT * TRIES)?;
+        let port = "interface=\"br-lan/eth1\"";
+        behind.ask(1)?;
+        let before = router.guest.counter_with(FRAMES, port)?;
+        behind.ask(2)?;
+        let seen = router.guest.counter_with(FRAMES, port)?;
+        ensure!(seen > before, "turn {turn}: no program at the port");
+    }
+    Ok(())
+}
+
+/// A host on a cable that asks by a socket, and does not ask again.
+struct Client(UdpSocket);
+
+impl Client {
+    fn of(host: &Namespace) -> Result<Self> {
+        let socket = host.run(|| UdpSocket::bind(("0.0.0.0", 0)))?;
+        socket.connect((GUEST, 53))?;
+        socket.set_read_timeout(Some(REPLY_LIMIT))?;
+        Ok(Self(socket))
+    }
+
+    /// Asks for one of a few names.
+    fn ask(&self, number: u32) -> Result<()> {
+        let name = format!("n{}.test", number % 4);
+        let is_answered = ask_once(&self.0, number as u16, &name)?;
+        ensure!(is_answered, "query {number} has no answer");
+        Ok(())
+    }
+
+    /// Asks as fast as answers come; returns how often, or the first query without an answer.
+    fn ask_until(&self, is_over: &AtomicBool) -> Result<u32> {
+        let mut asked = 0;
+        while !is_over.load(Ordering::Relaxed) {
+            self.ask(asked)?;
+            asked += 1;
+        }
+        Ok(asked)
+    }
 }
 
 /// When a program is attached, the driver requests one more queue per processor, and gets it for receiving only: a socket on such
@@ -213,7 +312,7 @@ pub fn growing_queues(bench: &Bench) -> Result<()> {
         "{receiving} receive queues after the attach"
     );
     for queue in 0..receiving.min(sending) {
-        router.console_says(&format!("eth0 queue {queue}: AF_XDP socket"))?;
+        router.console_will_say(&format!("br-lan/eth0 queue {queue}: AF_XDP socket"))?;
     }
     cable.ask_from_many_ports()?;
     let udp = router.guest.counter(ANSWERED_UDP)?;
@@ -330,7 +429,7 @@ impl Cable {
     /// A tag that the configuration does not name is left to the kernel: its VLAN device still answers.
     fn ask_tagged(&self, router: &mut Router) -> Result<()> {
         router.guest.shell(
-            "ip link add link eth0 name eth0.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev eth0.7 && ip link set eth0.7 up",
+            "ip link add link br-lan name br-lan.7 type vlan id 7 && ip addr add 192.168.7.1/24 dev br-lan.7 && ip link set br-lan.7 up",
         )?;
         let socket = FrameSocket::open(&self.namespace, DEVICE)?;
         let is_reply = |frame: &[u8]| {
@@ -378,7 +477,7 @@ impl Cable {
         id: u16,
         frames: impl Fn(&[u8]) -> Vec<Vec<u8>>,
     ) -> Result<()> {
-        let mac = parse_mac(&router.guest.shell("cat /sys/class/net/eth0/address")?)?;
+        let mac = parse_mac(&router.guest.shell("cat /sys/class/net/br-lan/address")?)?;
         let socket = FrameSocket::open(&self.namespace, DEVICE)?;
         // Source port 53, destination port, ID, and QR.
         let is_response = |frame: &[u8]| {

@@ -1,6 +1,7 @@
-//! Prefixes that the XDP programs deny: those of the config and its files, and those set by an operator since the start.
+//! Prefixes that the XDP programs deny: those of the config and its files, and those set by an operator since the start. Clients
+//! whose queries they drop, as `access` says.
 //!
-//! All are in one trie in the kernel, which the programs of all interfaces use while they run. A new list is written step by
+//! Each of both is one trie in the kernel, which the programs of all interfaces use while they run. A new list is written step by
 //! step, in an order in which every address has, at every moment, the verdict of the old list or of the new one: first the new
 //! entries, the longest prefix first; then the rest of the old list is removed, the shortest first.
 //!
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{info, warn};
-use xdnsd_abi::{PREFIXES_MAX, PREFIXES_ROOM, verdict};
+use xdnsd_abi::{ACCESS_DROP_MAX, PREFIXES_MAX, PREFIXES_ROOM, trie, verdict};
 use xdnsd_core::time::Instant;
 
 use crate::compile::prefix::Prefix;
@@ -38,6 +39,10 @@ struct State {
     trie: Option<Trie>,
     /// Counts of its entries with a verdict.
     counts: Counts,
+    /// Clients that are dropped; made on first use.
+    clients: Option<Trie>,
+    /// True while programs look into it.
+    has_clients: bool,
     /// Files of the config with prefixes in the trie, in the order by which [`Sources`] name them.
     files: Vec<(PathBuf, Verdict)>,
     programs: Vec<Follower>,
@@ -105,18 +110,30 @@ impl Prefixes {
         self.state().counts
     }
 
-    /// Gives a program that is about to be attached the trie.
+    /// Gives a program that is about to be attached the tries.
     ///
     /// # Errors
-    /// It cannot have the trie: a sentence.
+    /// It cannot have them: a sentence.
     pub fn begin(&self, program: &mut Program) -> Result<(), String> {
         let mut state = self.state();
-        let has_any = state.counts.has_any();
-        let begun = state.trie().and_then(|trie| {
-            program.share_prefixes(trie)?;
-            program.set_has_prefixes(has_any)
-        });
-        begun.map_err(|error| format!("denied prefixes are not in force: {error}"))
+        let mut begin = || {
+            program.share_trie(trie::DENIED, made(&mut state.trie)?)?;
+            program.share_trie(trie::ACCESS, made(&mut state.clients)?)?;
+            program.set_tries(state.tries())
+        };
+        begin().map_err(|error| format!("denied prefixes are not in force: {error}"))
+    }
+
+    /// Has the programs drop queries of these clients, by the longest prefix, in place of earlier ones.
+    ///
+    /// # Errors
+    /// There are too many, or the kernel refused: the programs drop none, which leaves it to the workers. A sentence.
+    pub fn drop_clients(&self, clients: &[(Prefix, Verdict)]) -> Result<(), String> {
+        let mut state = self.state();
+        let put = state.put_clients(clients);
+        state.has_clients = put.is_ok() && !clients.is_empty();
+        state.tell();
+        put.map_err(|problem| format!("clients are dropped by user space alone: {problem}"))
     }
 
     /// Reads the config's prefixes and puts in force what is usable: half a list is better than none. Returns what is wrong.
@@ -198,7 +215,7 @@ impl Prefixes {
     /// Once a second: ends overrides whose time is over, and tells programs that were attached meanwhile.
     pub fn look(&self) {
         let mut state = self.state();
-        if state.trie.is_none() {
+        if state.trie.is_none() && state.clients.is_none() {
             return;
         }
         let now = clock::now();
@@ -213,12 +230,48 @@ impl Prefixes {
     }
 }
 
+/// The trie, which is made if there is none.
+fn made(trie: &mut Option<Trie>) -> Result<&mut Trie, Error> {
+    match trie {
+        Some(trie) => Ok(trie),
+        none @ None => Ok(none.insert(Trie::new()?)),
+    }
+}
+
+/// Replaces the entries of a trie with this room by these, which are sorted, as the module says.
+fn rewrite(trie: &mut Trie, new: &[(PrefixBits, u32)], room: u32) -> Result<(), Error> {
+    let old = trie.entries()?;
+    let mut steps = steps(&old, new, room).into_iter();
+    steps.try_for_each(|step| match step {
+        Step::Insert(prefix, value) => trie.insert(prefix, value),
+        Step::Remove(prefix) => trie.remove(prefix),
+    })
+}
+
 impl State {
-    fn trie(&mut self) -> Result<&mut Trie, Error> {
-        match &mut self.trie {
-            Some(trie) => Ok(trie),
-            none @ None => Ok(none.insert(Trie::new()?)),
+    /// Tries that programs look into, by their bits.
+    fn tries(&self) -> u32 {
+        let bit = |trie, is_used| if is_used { trie::bit(trie) } else { 0 };
+        bit(trie::DENIED, self.counts.has_any()) | bit(trie::ACCESS, self.has_clients)
+    }
+
+    fn put_clients(&mut self, clients: &[(Prefix, Verdict)]) -> Result<(), String> {
+        if clients.len() > ACCESS_DROP_MAX as usize {
+            let count = clients.len();
+            return Err(format!(
+                "there is room for {ACCESS_DROP_MAX} prefixes of `access`, not for {count}"
+            ));
         }
+        if clients.is_empty() && self.clients.is_none() {
+            return Ok(());
+        }
+        let entry = |(prefix, verdict): &(Prefix, Verdict)| {
+            (bits(*prefix), u32::from(verdict_of(*verdict)))
+        };
+        let mut new: Vec<_> = clients.iter().map(entry).collect();
+        new.sort_unstable();
+        let put = made(&mut self.clients).and_then(|trie| rewrite(trie, &new, ACCESS_DROP_MAX));
+        put.map_err(|error| error.to_string())
     }
 
     /// Replaces the config's list, under the overrides. `Err`: the list does not fit and nothing has changed, or the kernel
@@ -231,13 +284,8 @@ impl State {
             ));
         }
         let in_words = |error: Error| error.to_string();
-        let trie = self.trie().map_err(in_words)?;
-        let old = trie.entries().map_err(in_words)?;
-        let mut steps = steps(&old, &new).into_iter();
-        let put = steps.try_for_each(|step| match step {
-            Step::Insert(prefix, value) => trie.insert(prefix, value),
-            Step::Remove(prefix) => trie.remove(prefix),
-        });
+        let trie = made(&mut self.trie).map_err(in_words)?;
+        let put = rewrite(trie, &new, PREFIXES_ROOM);
         // After a failure: the entries that were reached.
         let entries = trie.entries();
         self.counts = entries.map_or(Counts::of(&new), |entries| Counts::of(&entries));
@@ -246,7 +294,7 @@ impl State {
 
     /// Applies the overrides to the config's current list.
     fn put_again(&mut self) -> Result<(), String> {
-        let entries = self.trie().and_then(|trie| trie.entries());
+        let entries = made(&mut self.trie).and_then(|trie| trie.entries());
         let mut config = entries.map_err(|error| error.to_string())?;
         config
             .iter_mut()
@@ -285,13 +333,13 @@ impl State {
         Ok(without.iter().map(line).collect())
     }
 
-    /// Tells the programs whether there are any.
+    /// Tells the programs which tries have any.
     fn tell(&self) {
-        let has_any = self.counts.has_any();
+        let tries = self.tries();
         for follower in &self.programs {
             let told = lock(&follower.program)
                 .as_mut()
-                .map(|program| program.set_has_prefixes(has_any));
+                .map(|program| program.set_tries(tries));
             if let Some(Err(error)) = told {
                 warn!("denied prefixes: {error}");
             }
@@ -439,8 +487,8 @@ enum Step {
     Remove(PrefixBits),
 }
 
-/// Steps from one list to another, both sorted: see the module.
-fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
+/// Steps from one list to another, both sorted, in a trie with this room: see the module.
+fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)], room: u32) -> Vec<Step> {
     let of = |list: &[(PrefixBits, u32)], prefix: &PrefixBits| {
         let at = list.binary_search_by_key(prefix, |(prefix, _)| *prefix);
         at.ok().map(|at| list[at].1)
@@ -451,7 +499,7 @@ fn steps(old: &[(PrefixBits, u32)], new: &[(PrefixBits, u32)]) -> Vec<Step> {
     let mut go: Vec<_> = old.iter().map(|(prefix, _)| *prefix).collect();
     go.retain(|prefix| of(new, prefix).is_none());
     go.sort_by_key(|prefix| prefix.len);
-    let fits = new.len() + go.len() <= PREFIXES_ROOM as usize;
+    let fits = new.len() + go.len() <= room as usize;
     let come = come
         .into_iter()
         .map(|(prefix, value)| Step::Insert(prefix, value));
@@ -472,178 +520,4 @@ impl std::fmt::Debug for State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-
-    type List = Vec<(PrefixBits, u32)>;
-
-    const DENY: u32 = verdict::DENY as u32;
-    const ALLOW: u32 = verdict::ALLOW as u32;
-
-    fn list(rules: &[(&str, u32)]) -> List {
-        let parse = |(text, value): &(&str, u32)| (bits(text.parse().expect("a prefix")), *value);
-        let mut list: List = rules.iter().map(parse).collect();
-        list.sort_unstable();
-        list
-    }
-
-    fn holds(prefix: &PrefixBits, addr: [u8; 16]) -> bool {
-        let shift = 128 - u32::from(prefix.len);
-        let top = |addr: [u8; 16]| u128::from_be_bytes(addr).checked_shr(shift).unwrap_or(0);
-        top(prefix.addr) == top(addr)
-    }
-
-    /// Verdict of the longest prefix.
-    fn judge<'a>(list: impl IntoIterator<Item = (&'a PrefixBits, &'a u32)>, addr: [u8; 16]) -> u32 {
-        let holding = list.into_iter().filter(|(prefix, _)| holds(prefix, addr));
-        holding
-            .max_by_key(|(prefix, _)| prefix.len)
-            .map_or(0, |(_, value)| *value)
-    }
-
-    /// Applies the steps, and asserts that each address has a verdict of either list at every moment.
-    fn go(old: &List, new: &List) -> usize {
-        let probes: Vec<[u8; 16]> = old
-            .iter()
-            .chain(new)
-            .map(|(prefix, _)| prefix.addr)
-            .collect();
-        let mut trie: BTreeMap<PrefixBits, u32> = old.iter().copied().collect();
-        let pairs = |list: &List| list.clone().into_iter().collect::<BTreeMap<_, _>>();
-        let (before, after) = (pairs(old), pairs(new));
-        let steps = steps(old, new);
-        for step in &steps {
-            match step {
-                Step::Insert(prefix, value) => drop(trie.insert(*prefix, *value)),
-                Step::Remove(prefix) => assert!(trie.remove(prefix).is_some()),
-            }
-            for probe in &probes {
-                let now = judge(&trie, *probe);
-                let either = [judge(&before, *probe), judge(&after, *probe)];
-                assert!(
-                    either.contains(&now),
-                    "{step:?} {probe:?}: {now} of {either:?}"
-                );
-            }
-        }
-        assert_eq!(trie, after);
-        steps.len()
-    }
-
-    #[test]
-    fn an_address_has_the_verdict_of_the_old_list_or_of_the_new_one_at_every_moment() {
-        let nested = list(&[
-            ("10.0.0.0/8", DENY),
-            ("10.1.0.0/16", ALLOW),
-            ("10.1.2.0/24", DENY),
-            ("::/0", DENY),
-        ]);
-        let other = list(&[
-            ("10.0.0.0/7", ALLOW),
-            ("10.1.0.0/16", DENY),
-            ("10.1.2.9", ALLOW),
-            ("2001:db8::/32", DENY),
-        ]);
-        let none = list(&[]);
-        for old in [&nested, &other, &none] {
-            for new in [&nested, &other, &none] {
-                let count = go(old, new);
-                assert_eq!(count == 0, old == new, "what stays costs nothing");
-            }
-        }
-        // Every choice of verdicts for nested prefixes.
-        let texts = ["0.0.0.0/0", "128.0.0.0/1", "128.0.0.0/2", "128.0.0.0/3"];
-        let choice = |number: usize| {
-            let value = |at: usize| (number / 3_usize.pow(at as u32) % 3) as u32;
-            let rules: Vec<_> = texts
-                .iter()
-                .enumerate()
-                .map(|(at, text)| (*text, value(at)))
-                .collect();
-            list(
-                &rules
-                    .into_iter()
-                    .filter(|(_, value)| *value != 0)
-                    .collect::<Vec<_>>(),
-            )
-        };
-        for old in 0..81 {
-            for new in 0..81 {
-                go(&choice(old), &choice(new));
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_said_lies_over_the_config_and_leaves_it_as_it_was() {
-        // From the second file, and from the first and the last.
-        let config = list(&[
-            ("10.0.0.0/8", DENY | 0b10 << 8),
-            ("10.1.0.0/16", ALLOW | 0x8001 << 8),
-        ]);
-        let said = |text: &str, verdict| Override {
-            prefix: text.parse().expect("a prefix"),
-            verdict,
-            until: None,
-        };
-        let over = [
-            said("10.1.0.0/16", Verdict::Deny),
-            said("::/0", Verdict::Allow),
-        ];
-        let merged = merged(&config, &over);
-        let expected = list(&[
-            ("10.0.0.0/8", DENY | DENY << 8 | 0b10 << 16),
-            ("10.1.0.0/16", DENY | ALLOW << 8 | 0x8001 << 16),
-            ("::/0", ALLOW),
-        ]);
-        assert_eq!(merged, expected);
-        for (file, own) in [
-            (0, vec!["10.1.0.0/16"]),
-            (1, vec!["10.0.0.0/8"]),
-            (2, vec![]),
-            (15, vec!["10.1.0.0/16"]),
-        ] {
-            let found = of_source(&merged, Sources::of(file)).into_iter();
-            let found: Vec<String> = found.map(|prefix| prefix.to_string()).collect();
-            assert_eq!(found, own, "{file}");
-        }
-        for text in [
-            "10.1.0.0/16",
-            "::/0",
-            "0.0.0.0/0",
-            "2001:db8::/32",
-            "::ffff:0:0/95",
-        ] {
-            if let Ok(prefix) = text.parse::<Prefix>() {
-                assert_eq!(prefix_of(bits(prefix)), prefix);
-            }
-        }
-    }
-
-    #[test]
-    fn two_full_lists_do_not_fit_together_so_the_old_one_goes_first() {
-        let many = |first: u32| {
-            let prefix = |number: u32| {
-                bits(Prefix::masked(
-                    std::net::Ipv4Addr::from_bits(first + number).into(),
-                    32,
-                ))
-            };
-            (0..PREFIXES_MAX)
-                .map(|number| (prefix(number), DENY))
-                .collect::<List>()
-        };
-        let (old, new) = (many(0), many(1 << 24));
-        let steps = steps(&old, &new);
-        assert_eq!(steps.len(), 2 * PREFIXES_MAX as usize);
-        let mut count = old.len();
-        for step in steps {
-            count = match step {
-                Step::Insert(..) => count + 1,
-                Step::Remove(_) => count - 1,
-            };
-            assert!(count <= PREFIXES_MAX as usize);
-        }
-    }
-}
+mod tests;

@@ -6,12 +6,12 @@ use xdnsd_core::time::Instant;
 use super::rates;
 use super::shield::{Guard, ShieldSettings};
 use super::tier0::{InterfaceTier0, Tier0};
-use super::way_out::{Sight, WayOut};
+use super::way_out::{WayOut, WayOutState};
 use crate::os::xdp::{Attached, Program};
 
 /// The parts of the program that answer, and the test whether their answers leave.
 #[derive(Default)]
-pub struct Inside {
+pub struct InterfacePrograms {
     /// Shield on the interface.
     pub guard: Guard,
     /// Hot names on the interface.
@@ -22,7 +22,7 @@ pub struct Inside {
 }
 
 /// What the config wants of them.
-pub struct Demand<'a> {
+pub struct WantedPrograms<'a> {
     /// Settings of the shield.
     pub guard: &'a ShieldSettings<'a>,
     /// Settings of hot names.
@@ -33,14 +33,14 @@ pub struct Demand<'a> {
     pub now: Instant,
 }
 
-impl Inside {
+impl InterfacePrograms {
     /// Sets up a program that was just attached. `Err`: part of it is not available, and the program passes those frames.
     pub fn begin(
         &mut self,
         interface: &str,
         program: &mut Program,
         attached: &Attached,
-        orders: &Demand<'_>,
+        orders: &WantedPrograms<'_>,
     ) -> Result<(), String> {
         let is_used = orders.guard.may_answer() || orders.tier0.is_wanted() || rates::are_kept();
         self.way_out
@@ -72,13 +72,13 @@ impl Inside {
         self.way_out.look(now, interface, program);
         self.show_way_out(now, program);
         // A reload may bring limits while the way out is not being tested.
-        let answers = self.way_out.is_used() && self.way_out.sight(now) == Sight::Open;
+        let answers = self.way_out.is_used() && self.way_out.state(now) == WayOutState::Open;
         self.rates.look(now, interface, program, answers);
     }
 
     fn show_way_out(&mut self, now: Instant, program: &mut Program) {
-        let sight = self.way_out.sight(now);
-        self.guard.set_way_out(sight);
-        self.hot.look(sight, program);
+        let state = self.way_out.state(now);
+        self.guard.set_way_out(state);
+        self.hot.look(state, program);
     }
 }

@@ -1,0 +1,56 @@
+//! The keeper's side: the process that keeps the rights of a server that has none (`security.keeper`).
+//!
+//! It reads no byte of the network, and of the server's only requests of one size ([`crate::os::keeper`]). Each is checked
+//! against what the config named at the start: its interfaces, ports and settings need a restart to change.
+
+mod permitted;
+mod serve;
+
+use log::info;
+
+use crate::config::Config;
+use crate::os::keeper::{self, Side};
+use crate::os::{capabilities, xsk};
+use crate::text::Sentence;
+use permitted::Permitted;
+
+pub use crate::os::keeper::watched;
+
+/// Splits the process, if the config wants it. It returns in the server, which has lost its capabilities once
+/// [`drop_rights`] was called.
+///
+/// # Errors
+/// No process can be made, or the build's backend for AF_XDP makes its sockets itself.
+pub fn start(config: &Config) -> Result<(), Sentence> {
+    if !config.security.keeper {
+        return Ok(());
+    }
+    if cfg!(feature = "afxdp") {
+        let why = "security.keeper: the backend afxdp makes its sockets itself; allowed: false";
+        return Err(why.into());
+    }
+    // The server registers its own memory, by this limit.
+    xsk::raise_memlock();
+    let permitted = Permitted::of(config);
+    match keeper::split().map_err(|errno| format!("security.keeper: {}", errno.desc()))? {
+        Side::Server => {
+            // Of the bounding set only root may take.
+            let _ = capabilities::bound(capabilities::NONE);
+            info!("the rights are a process of their own; this one has none");
+            Ok(())
+        }
+        Side::Keeper(lanes) => serve::run(lanes, permitted),
+    }
+}
+
+/// Drops all capabilities of the server, before it starts a thread. Without a keeper this process keeps them.
+///
+/// # Errors
+/// The kernel refused: the server would have rights that it must not have.
+pub fn drop_rights() -> Result<(), Sentence> {
+    if !keeper::is_there() {
+        return Ok(());
+    }
+    let dropped = capabilities::limit(capabilities::NONE);
+    dropped.map_err(|error| format!("security.keeper: capset: {error}"))
+}
