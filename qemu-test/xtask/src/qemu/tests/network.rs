@@ -298,6 +298,8 @@ impl Client {
 pub fn growing_queues(bench: &Bench) -> Result<()> {
     let cable = Cable::new(true)?;
     let mut router = cable.router(bench, 4)?;
+    // The bridge answers before the program stands at its port.
+    router.console_will_say("br-lan/eth0 queue 0: AF_XDP socket")?;
     let mut count = |direction: &str| -> Result<u32> {
         let said = router.guest.shell(&format!(
             "ls -d /sys/class/net/eth0/queues/{direction}-* | wc -l"
