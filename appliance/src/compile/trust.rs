@@ -516,6 +516,46 @@ fn a_parent_of_local_names_is_not_denied() {
     assert_eq!(answer(&routed, "b.internal"), "asked");
 }
 
+/// The servers that a route names for a zone know its apex and what is between names with data, such as its SOA.
+#[test]
+fn a_route_for_a_local_zone_is_asked_for_its_apex_too() {
+    let mut input = PolicyInput::default();
+    input.local.zones = vec!["lan".into()];
+    input.local.records = vec!["nas.x.lan A 192.0.2.1".into()];
+    let mut decide = |suffixes: &[&str], text: &str, qtype| {
+        input.routes.clear();
+        input.routes.push(RouteInput {
+            suffixes: suffixes.iter().map(|suffix| (*suffix).into()).collect(),
+            group: 1,
+        });
+        let set = PolicySet::build(&input, None, &mut Notes::default()).expect("compiled");
+        let name = name::parse(text).expect("a name");
+        let labels = Labels::new(&name).expect("well-formed");
+        match set.view().decide(&labels, qtype) {
+            Decision::Forward { group: 1 } => "asked",
+            Decision::Local(Local::Nodata { .. }) => "NODATA",
+            Decision::Local(Local::Nxdomain { .. }) => "NXDOMAIN",
+            Decision::Local(Local::Records(_)) => "records",
+            _ => "?",
+        }
+    };
+    for (routed, name, qtype, expected) in [
+        ("lan", "lan", rtype::SOA, "asked"),
+        ("lan", "lan", rtype::A, "asked"),
+        ("lan", "x.lan", rtype::A, "asked"),
+        ("lan", "other.lan", rtype::A, "asked"),
+        ("lan", "nas.x.lan", rtype::A, "records"),
+        ("lan", "nas.x.lan", rtype::AAAA, "NODATA"),
+        ("x.lan", "x.lan", rtype::A, "asked"),
+        ("x.lan", "lan", rtype::A, "NODATA"),
+        ("x.lan", "other.lan", rtype::A, "NXDOMAIN"),
+        ("example", "lan", rtype::SOA, "NODATA"),
+    ] {
+        let found = decide(&[routed], name, qtype);
+        assert_eq!(found, expected, "{name} {qtype}, a route for {routed}");
+    }
+}
+
 /// A reverse name that is routed, blocked or covered by a wildcard stays with that source.
 #[test]
 fn the_way_back_from_an_address_is_decided_as_any_name() {

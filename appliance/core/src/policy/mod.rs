@@ -424,7 +424,11 @@ impl<'a> Policy<'a> {
             Local::Nodata { zone } if qtype == rtype::DS && zone == Some(name.name()) => {
                 self.is_parent_elsewhere(name)
             }
-            Local::Nodata { .. } => !self.local.has_records(name) && self.is_fixed(name, qtype),
+            // The apex, or a parent of names with data: a route that covers it knows more.
+            Local::Nodata { zone } => {
+                let is_routed = zone.is_some_and(|zone| self.is_routed(name, zone_depth(zone)));
+                !self.local.has_records(name) && (is_routed || self.is_fixed(name, qtype))
+            }
             Local::Records(_) | Local::Alias(_) => false,
         }
     }
