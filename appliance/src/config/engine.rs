@@ -5,11 +5,11 @@ use xdnsd_core::answer::TtlBounds;
 use xdnsd_core::engine::{CookieSecrets, Settings};
 use xdnsd_core::forward::pending::crowd::CrowdLimits;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
-use xdnsd_core::limits::UDP_MESSAGE_MAX;
+use xdnsd_core::limits::{UDP_MESSAGE_MAX, UPSTREAMS};
 use xdnsd_core::rate::RateLimits;
 
 use super::schema::{LogLevel, PriorityWord, RateLimit, StrategyWord, Upstream};
-use super::{Config, Plan};
+use super::{Config, Plan, UpstreamServer};
 use crate::logging::{self, Priorities};
 
 impl From<StrategyWord> for Strategy {
@@ -152,6 +152,46 @@ impl Config {
         }
         servers
     }
+
+    /// The servers of every group, by its number. `found` has those of the groups' files, in the order of the config.
+    #[must_use]
+    pub fn named_servers(&self, found: &[Vec<UpstreamServer>]) -> Vec<NamedServers> {
+        let order = self.group_order().into_iter();
+        let named = order.map(|index| {
+            let upstream = &self.upstreams[index];
+            let found = found.get(index).into_iter().flatten();
+            NamedServers {
+                servers: upstream.servers.iter().chain(found).cloned().collect(),
+                trusted: upstream.trusted,
+            }
+        });
+        named.collect()
+    }
+}
+
+/// The servers of a group as the config and its file name them, whether they can be reached at the moment or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedServers {
+    servers: Vec<UpstreamServer>,
+    /// True if their AD bit is passed on.
+    trusted: bool,
+}
+
+impl NamedServers {
+    /// Groups, by number, in whose name an answer may no longer be given: a server of theirs is not named any more, or is trusted
+    /// otherwise.
+    #[must_use]
+    pub fn replaced(before: &[Self], now: &[Self]) -> Vec<u8> {
+        let numbers = 0..before.len().min(UPSTREAMS) as u8;
+        let is_replaced = |number: &u8| {
+            let before = &before[usize::from(*number)];
+            now.get(usize::from(*number)).is_none_or(|now| {
+                let mut servers = before.servers.iter();
+                now.trusted != before.trusted || servers.any(|server| !now.servers.contains(server))
+            })
+        };
+        numbers.filter(is_replaced).collect()
+    }
 }
 
 /// A text with static lifetime, for the workers. The config is read once for them.
@@ -175,6 +215,33 @@ mod tests {
     #[test]
     fn an_empty_section_is_the_engines_default() {
         assert_eq!(valid("").settings(), Settings::DEFAULT);
+    }
+
+    #[test]
+    fn a_group_is_replaced_when_a_server_goes_or_is_trusted_otherwise() {
+        let config = |default: &str, corp: &str| {
+            let text = format!(
+                "[interface]\nname = \"lan0\"\n[[upstream]]\n{default}\n[[upstream]]\nname = \"corp\"\ndomains = [\"corp\"]\n{corp}\n"
+            );
+            Config::parse("f", &text).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        let two = "servers = [\"192.0.2.1\", \"192.0.2.2\"]";
+        let one = "servers = [\"192.0.2.2\"]";
+        let before = config(two, one).named_servers(&[]);
+        let replaced = |default: &str, corp: &str, found: &[Vec<UpstreamServer>]| {
+            NamedServers::replaced(&before, &config(default, corp).named_servers(found))
+        };
+        let nobody: [u8; 0] = [];
+        assert_eq!(replaced(two, one, &[]), nobody);
+        assert_eq!(replaced(two, two, &[]), nobody, "one more");
+        assert_eq!(replaced(one, one, &[]), [0]);
+        let other = "servers = [\"192.0.2.2:54\"]";
+        assert_eq!(replaced(two, other, &[]), [1]);
+        let trusted = format!("{one}\ntrusted = true");
+        assert_eq!(replaced(two, &trusted, &[]), [1]);
+        let by_file = [vec!["192.0.2.1".parse().expect("an address")]];
+        assert_eq!(replaced(one, one, &by_file), nobody, "a file names it now");
+        assert_eq!(NamedServers::replaced(&before, &before[..1]), [1]);
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub use changes::{ChangedKeys, is_taken_at_start};
 pub use devices::{
     Device, Devices, Endpoint, Forwarding, LeftOut, Member, Plan, PortRest, is_strict,
 };
+pub use engine::NamedServers;
 pub use error::{Errors, Fault, Position};
 pub use reference::reference;
 pub use resolv::ResolvConf;

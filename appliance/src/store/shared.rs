@@ -148,23 +148,37 @@ impl SharedCache {
     /// Removes the answers for `name` and for every name below it; returns their number.
     pub fn remove_below(&self, name: &Name) -> usize {
         let suffix = name.to_lower();
+        self.remove_where(|name, _| is_within(name, suffix.as_wire()))
+    }
+
+    /// Removes what the servers of these groups have said; returns the number of answers.
+    pub fn remove_of_groups(&self, groups: &[u8]) -> usize {
+        self.remove_where(|_, head| groups.contains(&head.group))
+    }
+
+    /// Removes the answers whose name, in lower case, and head are `chosen`; returns their number.
+    fn remove_where(&self, chosen: impl Fn(&[u8], &Head) -> bool) -> usize {
         let (mut removed, mut place) = (0, Cursor::default());
         while let Some((mut shard, slots)) = self.next_slots(&mut place) {
             for slot in slots {
-                removed += usize::from(self.remove_slot(&mut shard, slot, &suffix));
+                removed += usize::from(self.remove_slot(&mut shard, slot, &chosen));
             }
         }
         self.note_removals(removed);
         removed
     }
 
-    /// Removes the answer in `slot` if its name is at or below `suffix`.
-    fn remove_slot(&self, shard: &mut Shard, slot: usize, suffix: &Name) -> bool {
-        let Some((key, _)) = shard.slot(slot) else {
-            return false;
-        };
-        let Some(name) =
-            Name::from_wire(key.name).filter(|name| is_within(name.as_wire(), suffix.as_wire()))
+    /// Removes the answer in `slot` if it is `chosen`.
+    fn remove_slot(
+        &self,
+        shard: &mut Shard,
+        slot: usize,
+        chosen: impl Fn(&[u8], &Head) -> bool,
+    ) -> bool {
+        let found = shard
+            .slot(slot)
+            .filter(|(key, answer)| chosen(key.name, answer.head));
+        let Some((key, name)) = found.and_then(|(key, _)| Some((key, Name::from_wire(key.name)?)))
         else {
             return false;
         };
@@ -441,6 +455,18 @@ pub(crate) mod tests {
         assert_eq!(flush("."), 6);
         assert_eq!(cache.removals(), 10);
         assert!(cache.is_empty());
+    }
+
+    #[test]
+    fn what_some_groups_have_said_is_removed_and_nothing_else() {
+        let cache = test_cache!(8192);
+        for (text, group) in [("a.example", 0), ("b.example", 1), ("c.example", 2)] {
+            fill(cache, &[text], &Head { group, ..head(300) });
+        }
+        assert_eq!(cache.remove_of_groups(&[]), 0);
+        assert_eq!(cache.remove_of_groups(&[2, 0]), 4);
+        assert_eq!(names(cache), ["b.example."]);
+        assert_eq!(cache.removals(), 4);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Capacities that the config chooses: what it has room for is what it says, and what it has no memory for is refused.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use hickory_proto::rr::RecordType;
 use xdnsd_core::counters::Counter;
@@ -54,6 +56,33 @@ fn what_takes_more_than_its_memory_is_refused_at_the_key_and_what_fits_is_counte
     ensure!(needed(file)? == (total, mib << 20));
     let output = run(None, &["check", "--offline", file])?;
     ensure!(output.status.success(), "{output:?}");
+    Ok(())
+}
+
+/// A config that the next start would refuse is not taken over.
+#[test]
+fn a_reload_refuses_what_a_start_refuses() -> Result<()> {
+    only!(ONCE, "no query is asked");
+    let directory = Directory::new()?;
+    let scene = scene!(Setup::default());
+    let path = scene.directory.path().join("config.toml");
+    let before = fs::read_to_string(&path)?;
+    let text = format!("{before}[cache]\nentries = {}\n", limits::CACHE_ENTRIES_MAX);
+    let file = write(directory.path(), "config.toml", &text)?;
+    let output = run(
+        None,
+        &["check", "--offline", file.to_str().context("UTF-8")?],
+    )?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let fault = said.split_once(": cache.entries: ").context("a fault")?.1;
+    let fault = fault.lines().next().context("a line")?;
+    fs::write(&path, &text)?;
+    let told = scene.daemon.control("reload");
+    let told = format!("{told:?}");
+    ensure!(
+        told.contains("not reloaded, all stays as it was: ") && told.contains(fault),
+        "{told}, not {fault}"
+    );
     Ok(())
 }
 

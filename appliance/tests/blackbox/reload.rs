@@ -157,7 +157,8 @@ fn a_fault_changes_nothing() -> Result<()> {
     check_all(&ways, &[("a.test. A", OK, &["a.test. 60 A 192.0.2.2"])])
 }
 
-/// Another server for everything, and groups in another order. A question that waits for a removed server is asked anew.
+/// Another server for everything, and groups in another order. A question that waits for a removed server is asked anew, and what
+/// that one has said is not given any more; what another group's has said is.
 #[test]
 fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     let group = |name: &str| {
@@ -175,6 +176,11 @@ fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     scene
         .upstream
         .on_server(UPSTREAM_V4, "waits.test.", Rule::silence());
+    scene.upstream.on_server(
+        UPSTREAM_V4,
+        "fails.test.",
+        Rule::code(ResponseCode::ServFail),
+    );
     let ways = Ways::open(&scene)?;
     let is = |name: &str, address: &str| {
         let record = format!("{name} 3600 A {address}");
@@ -182,21 +188,29 @@ fn other_servers_are_taken_over_and_no_question_is_lost() -> Result<()> {
     };
     is("old.test.", "192.0.2.2")?;
     is("a.corp.test.", "192.0.2.3")?;
+    check_all(&ways, &[("fails.test. A", ResponseCode::ServFail, &[])])?;
+    scene.upstream.on_server(
+        SECOND_V4,
+        "*.corp.test.",
+        Rule::addresses(3600, &["192.0.2.4"]),
+    );
     let asked = |name: &str| !scene.upstream.asked(name).is_empty();
     let query = wire(&query("waits.test.", RecordType::A));
     let frame = ways.frame(Way::Xdp, Family::V4, &query)?;
     ways.raw().send(&frame.to_bytes())?;
     wait_until("it is asked", TIMEOUT, || asked("waits.test."))?;
-    reload(
-        &scene,
-        &Setup::three_ways()
-            .servers(&[&SECOND_V4.to_string()])
-            .sections(&group("corp")),
-    )?;
+    let path = scene.directory.path();
+    let replaced = Setup::three_ways()
+        .servers(&[&SECOND_V4.to_string()])
+        .sections(&group("corp"));
+    fs::write(path.join("config.toml"), replaced.config(path))?;
+    scene.daemon.control("reload")?;
     let answer = read_answer(&query, &ways.raw().answer_to(&frame)?)?;
     assert_eq!(addresses(&answer), ["192.0.2.3"]);
-    is("old.test.", "192.0.2.2")?;
+    is("old.test.", "192.0.2.3")?;
+    is("fails.test.", "192.0.2.3")?;
     is("new.test.", "192.0.2.3")?;
+    is("a.corp.test.", "192.0.2.3")?;
     // Cached answers name their group by number, and number 1 is another group.
     let other = group("corp")
         .replace("name = \"corp\"", "name = \"other\"")

@@ -25,17 +25,17 @@ use crate::compile::acl;
 use crate::compile::reloader::{PolicyReloader, Update};
 use crate::compile::set::PolicySet;
 use crate::compile::why::explain;
-use crate::config::{Config, Devices, Plan};
+use crate::config::{Config, Devices, NamedServers, Plan};
 use crate::control::commands::{PauseRequest, PauseState};
+use crate::control::memory::{self, Capacities};
 use crate::control::metrics::{not_taken, process};
-use crate::os::{capabilities, clock, threads};
-use crate::store::CACHE;
+use crate::os::{capabilities, clock, memory_limits, threads};
 use crate::worker::Inbox;
 use groups::{Groups, input};
 use pause::Pause;
 pub use requests::{ReloadOutcome, Requester};
 use requests::{ReloadRequest, ReloadRequests, lock};
-use servers::ResolvFiles;
+use servers::{Forget, ResolvFiles};
 use words::{in_words, log_notes, missing_in_words, not_taken, warnings_of};
 
 /// Result of a reload.
@@ -91,6 +91,8 @@ impl PolicyThread {
             config: config.clone(),
             groups,
             reloader,
+            named: ResolvFiles::default().named(config),
+            forget: Forget::default(),
             resolv: ResolvFiles::default(),
             prefixes,
             prefix_faults: Vec::new(),
@@ -170,6 +172,10 @@ struct ThreadState {
     groups: Groups,
     reloader: PolicyReloader,
     resolv: ResolvFiles,
+    /// Servers as the config and those files name them.
+    named: Vec<NamedServers>,
+    /// Answers to remove when every worker has left the earlier sets. One that has not keeps what the earlier servers say.
+    forget: Forget,
     prefixes: Prefixes,
     /// Faults of the denied prefixes.
     prefix_faults: Vec<String>,
@@ -304,12 +310,14 @@ impl ThreadState {
                 told.extend(faults.iter().cloned().chain(prefixes_told));
                 self.prefix_faults = faults;
                 self.show_not_taken();
-                if !groups.continue_those_of(&self.groups) {
-                    // Cached answers name their group and view by number.
-                    CACHE.clear();
-                }
+                let is_continued = groups.continue_those_of(&self.groups);
                 self.groups = groups;
                 self.config = config;
+                self.forget_replaced();
+                if !is_continued {
+                    // Cached answers name their group and view by number.
+                    self.forget = Forget::Everything;
+                }
                 let head = match (has_failed, self.wait_taken()) {
                     (true, _) => RELOADED_IN_PART,
                     (false, false) => RELOADED_NOT_TAKEN,
@@ -334,6 +342,7 @@ impl ThreadState {
     /// Reads the config. Adds what it names and this machine lacks to `told`.
     fn load(&mut self, told: &mut Vec<String>) -> Result<(Config, Groups, Update), String> {
         let config = Config::load(&self.path).map_err(|errors| errors.to_string())?;
+        can_start(&config)?;
         let devices = Devices::read().map_err(|error| error.to_string())?;
         told.extend(self.resolv.read(&config));
         // A server whose zone is away for the moment is asked when it comes.
@@ -435,10 +444,20 @@ impl ThreadState {
         }
     }
 
-    /// Frees the sets that have no other holder.
+    /// Frees the sets that have no other holder, and removes answers that none but those may give.
     fn sweep(&mut self) {
         self.previous.retain(|set| Arc::strong_count(set) > 1);
+        if self.previous.is_empty() {
+            self.forget.take().carry_out();
+        }
     }
+}
+
+/// Checks that the next start will take the capacities of this config.
+fn can_start(config: &Config) -> Result<(), String> {
+    let fault = memory::fault(config).map(|fault| fault.to_string());
+    fault.map_or(Ok(()), Err)?;
+    memory_limits::check(Capacities::of(config).budget() as u64)
 }
 
 /// Wall-clock time in seconds, for the end of leases.

@@ -10,7 +10,8 @@ use xdnsd_core::forward::upstreams::UpstreamConfig;
 use super::ThreadState;
 use crate::compile::Problem;
 use crate::compile::set::Links;
-use crate::config::{Config, Devices, Plan, ResolvConf, UpstreamServer};
+use crate::config::{Config, Devices, NamedServers, Plan, ResolvConf, UpstreamServer};
+use crate::store::CACHE;
 
 /// The files of `upstream.resolv_file`.
 #[derive(Default)]
@@ -75,14 +76,7 @@ impl ResolvFiles {
 
     /// The plan of a config with their servers.
     pub fn plan(&mut self, config: &Config, devices: &Devices) -> Plan {
-        let groups = config.upstreams.iter();
-        let found = groups.map(|group| {
-            let path = group.resolv_file.as_deref();
-            let known = path.and_then(|path| self.last.get(path));
-            known.map_or(Vec::new(), |known| known.servers.clone())
-        });
-        let found: Vec<Vec<UpstreamServer>> = found.collect();
-        let plan = config.plan_with(devices, &found);
+        let plan = config.plan_with(devices, &self.found(config));
         let told = plan.left_out.iter().filter_map(|left_out| {
             let path = config
                 .upstreams
@@ -94,6 +88,61 @@ impl ResolvFiles {
         let told = told.collect();
         warn_of_new(&mut self.left_out, told);
         plan
+    }
+
+    /// The servers of a config, with those of its files.
+    pub fn named(&self, config: &Config) -> Vec<NamedServers> {
+        config.named_servers(&self.found(config))
+    }
+
+    /// What the file of each group said last, in the order of the config.
+    fn found(&self, config: &Config) -> Vec<Vec<UpstreamServer>> {
+        let groups = config.upstreams.iter();
+        let found = groups.map(|group| {
+            let path = group.resolv_file.as_deref();
+            let known = path.and_then(|path| self.last.get(path));
+            known.map_or(Vec::new(), |known| known.servers.clone())
+        });
+        found.collect()
+    }
+}
+
+/// Cached answers that are no longer to be given.
+#[derive(Default)]
+pub(super) enum Forget {
+    #[default]
+    Nothing,
+    /// Those of these groups.
+    Groups(Vec<u8>),
+    Everything,
+}
+
+impl Forget {
+    pub fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// Adds the answers of these groups.
+    fn add(&mut self, groups: Vec<u8>) {
+        match self {
+            Self::Nothing if groups.is_empty() => {}
+            Self::Nothing => *self = Self::Groups(groups),
+            Self::Groups(earlier) => earlier.extend(groups),
+            Self::Everything => {}
+        }
+    }
+
+    /// Removes them.
+    pub fn carry_out(self) {
+        match self {
+            Self::Nothing => {}
+            Self::Groups(groups) => {
+                CACHE.remove_of_groups(&groups);
+            }
+            Self::Everything => {
+                CACHE.clear();
+            }
+        }
     }
 }
 
@@ -110,6 +159,15 @@ impl ThreadState {
             let links = self.reloader.links().clone();
             self.take_servers(self.config.servers(&plan), links);
         }
+        self.forget_replaced();
+    }
+
+    /// Notes which servers are named now, and forgets what those have said that are no longer.
+    pub(super) fn forget_replaced(&mut self) {
+        let now = self.resolv.named(&self.config);
+        let replaced = NamedServers::replaced(&self.named, &now);
+        self.named = now;
+        self.forget.add(replaced);
     }
 
     /// The plan is that of the config at the start; the servers are those of the config that was read last.
