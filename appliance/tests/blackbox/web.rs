@@ -25,7 +25,7 @@ const NOBODY: &str = "65534";
 
 fn setup() -> Setup {
     let sections = format!(
-        "control.group = \"{NOBODY}\"\n[web]\nlisten = [\"{LAN_V4}:9153\"]\nallow = [\"10.53.0.0/24\"]\nhosts = [\"router.lan\"]\n\
+        "control.group = \"{NOBODY}\"\n[web]\nlisten = [\"{LAN_V4}:9153\"]\nallow = [\"10.53.0.2/32\"]\nhosts = [\"router.lan\"]\n\
          [filter]\nblock = [\"ads.test\"]\n"
     );
     // The key belongs to the last section.
@@ -120,6 +120,15 @@ fn metrics_and_a_page_are_given_by_a_process_that_may_only_look() -> Result<()> 
                 })
         },
     )?;
+    // This machine asks by its own address, which `allow` need not name.
+    let own = scene
+        .lab
+        .router
+        .command("curl")
+        .args(["--silent", "--max-time", "10"])
+        .arg(format!("http://{LAN_V4}:9153/metrics"))
+        .output()?;
+    ensure!(own.status.success() && !own.stdout.is_empty(), "{own:?}");
     for (path, options, status) in [
         ("/x", vec![], "404"),
         ("/", vec!["--request", "POST"], "405"),

@@ -182,6 +182,8 @@ impl Explainer<'_> {
 
     /// Follows local aliases until another source decides; `name` becomes the last target.
     fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Handling {
+        // All types at once are an alias and what is local of its target.
+        let mut has_alias = false;
         for _ in 0..=CHAIN_MAX {
             let at = name.clone();
             let Some(labels) = Labels::new(&at) else {
@@ -189,8 +191,14 @@ impl Explainer<'_> {
             };
             let decision = self.policy.decide(&labels, qtype);
             let Decision::Local(Local::Alias(alias)) = decision else {
-                return self.translated(&labels, qtype, decision);
+                let is_alias_alone = qtype == rtype::ANY && has_alias;
+                return match decision {
+                    Decision::Blocked(_) => self.decided(&labels, qtype, decision),
+                    _ if is_alias_alone => Handling::Local,
+                    _ => self.translated(&labels, qtype, decision),
+                };
             };
+            has_alias = true;
             self.tell_record(given(labels.name(), rtype::CNAME, &alias.record));
             *name = alias.target.to_vec();
         }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use log::{info, warn};
 
@@ -26,6 +26,7 @@ use crate::compile::prefix::Prefix;
 use crate::config::Config;
 use crate::control::memory::Capacities;
 use crate::control::tail::top::ask;
+use crate::os::clock;
 use crate::os::holder::{self, Protocol};
 use request::{Hosts, HttpRequest, HttpResponse};
 use watch::StatusPoller;
@@ -146,8 +147,13 @@ impl Site {
 
     /// Serves the client on a thread of its own, if it is allowed and there is room.
     fn accept(self: &Arc<Self>, client: TcpStream) {
-        let peer = client.peer_addr().map(|peer| peer.ip().to_canonical());
-        if !peer.is_ok_and(|peer| self.is_allowed(peer)) {
+        let ends = (client.peer_addr(), client.local_addr());
+        let (Ok(peer), Ok(local)) = ends else {
+            return;
+        };
+        // A program on this machine connects to an address of it from that very address.
+        let (peer, local) = (peer.ip().to_canonical(), local.ip().to_canonical());
+        if peer != local && !self.is_allowed(peer) {
             return;
         }
         if self.connections.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
@@ -165,7 +171,7 @@ impl Site {
         }
     }
 
-    /// True for this machine, and for configured prefixes.
+    /// True for loopback addresses, and for configured prefixes.
     fn is_allowed(&self, peer: IpAddr) -> bool {
         let is_named = |prefix: &Prefix| {
             peer.is_ipv4() == prefix.address().is_ipv4()
@@ -181,7 +187,8 @@ impl Site {
             Ok(request) => self.answer(&request),
             Err(refused) => refused,
         };
-        client.write_all(&answer.bytes())?;
+        let now = clock::own_wall_secs().map(|secs| UNIX_EPOCH + Duration::from_secs(secs));
+        client.write_all(&answer.bytes(now))?;
         client.shutdown(Shutdown::Write)?;
         // Unread bytes would make the kernel reset the connection and drop the answer.
         client.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -194,7 +201,7 @@ impl Site {
             "/" => Ok(HttpResponse::page(page::HTML)),
             "/metrics" => ask(&self.socket, "stats").map(HttpResponse::metrics),
             "/data.json" => self.watch.data().map(HttpResponse::json),
-            _ => return HttpResponse::plain(404, "there are / and /metrics"),
+            _ => Ok(HttpResponse::plain(404, "there are / and /metrics")),
         };
         let answer = answer.unwrap_or_else(|problem| HttpResponse::plain(503, &problem));
         answer.without_body(request.is_head)

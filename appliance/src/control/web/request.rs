@@ -1,6 +1,7 @@
 //! HTTP requests and responses. `httparse` parses the bytes from outside.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 /// Maximum number of headers in a request.
 const HEADERS_MAX: usize = 48;
@@ -50,38 +51,67 @@ impl HttpRequest {
     pub fn parse(head: &[u8], hosts: &Hosts) -> Result<Self, HttpResponse> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut parsed = httparse::Request::new(&mut headers);
-        match parsed.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => {
-                return Err(HttpResponse::plain(400, "the request is cut short"));
+        let complete = match parsed.parse(head) {
+            Ok(status) => status.is_complete(),
+            Err(httparse::Error::Version) => {
+                return Err(HttpResponse::plain(505, "HTTP/1.1 and HTTP/1.0 are served"));
             }
             Err(_) => return Err(HttpResponse::plain(400, "malformed request")),
-        }
-        let is_head = match parsed.method {
-            Some("GET") => false,
-            Some("HEAD") => true,
-            Some(_) | None => {
-                return Err(HttpResponse::plain(405, "only GET and HEAD are served"));
-            }
         };
-        let is_host = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("host");
-        let mut named = parsed.headers.iter().filter(is_host);
-        let host = named.next();
-        // RFC 9112 section 3.2.
-        if named.next().is_some() {
-            return Err(HttpResponse::plain(400, "more than one Host header"));
-        }
-        let host = host.and_then(|host| std::str::from_utf8(host.value).ok());
-        if !host.is_some_and(|host| hosts.has(host.trim())) {
-            return Err(HttpResponse::plain(
-                421,
-                "ask by an address, or by a name of web.hosts",
-            ));
-        }
-        let path = parsed.path.unwrap_or_default();
-        let path = path.split('?').next().unwrap_or_default().to_owned();
+        // A client knows by the method alone whether the answer has a body.
+        let is_head = parsed.method == Some("HEAD");
+        let target = if complete {
+            target_of(&parsed, hosts)
+        } else {
+            Err(HttpResponse::plain(400, "the request is cut short"))
+        };
+        let path = target.map_err(|refused| refused.without_body(is_head))?;
         Ok(Self { path, is_head })
     }
+}
+
+/// The path that is asked for (RFC 9112 section 3.2).
+fn target_of(parsed: &httparse::Request<'_, '_>, hosts: &Hosts) -> Result<String, HttpResponse> {
+    match parsed.method.unwrap_or_default() {
+        "GET" | "HEAD" => {}
+        "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS" | "TRACE" | "PATCH" => {
+            return Err(HttpResponse::plain(405, "only GET and HEAD are served"));
+        }
+        _ => return Err(HttpResponse::plain(501, "only GET and HEAD are known")),
+    }
+    let is_host = |header: &&httparse::Header<'_>| header.name.eq_ignore_ascii_case("host");
+    let mut named = parsed.headers.iter().filter(is_host);
+    let named = (named.next(), named.next());
+    let field = match named {
+        (_, Some(_)) => return Err(HttpResponse::plain(400, "more than one Host header")),
+        (None, None) if parsed.version == Some(1) => {
+            return Err(HttpResponse::plain(400, "no Host header"));
+        }
+        (None, None) => "",
+        (Some(host), None) => std::str::from_utf8(host.value)
+            .ok()
+            .map(str::trim)
+            .filter(|host| !host.contains(|c: char| c.is_whitespace() || "/?#@,".contains(c)))
+            .ok_or_else(|| HttpResponse::plain(400, "malformed Host header"))?,
+    };
+    let target = parsed.path.unwrap_or_default();
+    // The absolute form, as a proxy is asked: its host counts, whatever the header says.
+    let scheme = target.get(..7).unwrap_or_default();
+    let (host, path) = if scheme.eq_ignore_ascii_case("http://") {
+        let rest = &target[7..];
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        (&rest[..end], &rest[end..])
+    } else {
+        (field, target)
+    };
+    if !hosts.has(host) {
+        return Err(HttpResponse::plain(
+            421,
+            "ask by an address, or by a name of web.hosts",
+        ));
+    }
+    let path = path.split('?').next().unwrap_or_default();
+    Ok(if path.is_empty() { "/" } else { path }.to_owned())
 }
 
 /// A response.
@@ -131,19 +161,29 @@ impl HttpResponse {
         }
     }
 
-    /// Bytes of the response. The headers forbid the page to load anything from elsewhere, and others to frame it.
-    pub fn bytes(&self) -> Vec<u8> {
+    /// Bytes of the response. The headers forbid the page to load anything from elsewhere, and others to frame it. `now` is the
+    /// time for its Date; `None` if the clock is not set (RFC 9110 section 6.6.1).
+    pub fn bytes(&self, now: Option<SystemTime>) -> Vec<u8> {
         let reason = match self.status {
             200 => "OK",
             400 => "Bad Request",
             404 => "Not Found",
             405 => "Method Not Allowed",
             421 => "Misdirected Request",
+            501 => "Not Implemented",
             503 => "Service Unavailable",
+            505 => "HTTP Version Not Supported",
+            _ => "",
+        };
+        let date = now.map_or(String::new(), |now| {
+            format!("Date: {}\r\n", httpdate::fmt_http_date(now))
+        });
+        let allow = match self.status {
+            405 => "Allow: GET, HEAD\r\n",
             _ => "",
         };
         let mut bytes = format!(
-            "HTTP/1.1 {} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\
+            "HTTP/1.1 {} {reason}\r\n{date}{allow}Content-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\nCache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nContent-Security-Policy: default-src 'none'; \
              style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; \
              base-uri 'none'; form-action 'none'\r\n\r\n",
@@ -195,7 +235,30 @@ mod tests {
                 "GET / HTTP/1.1\r\nHost: router.lan.evil.example\r\n\r\n",
                 Err(421),
             ),
-            ("GET / HTTP/1.1\r\n\r\n", Err(421)),
+            ("GET / HTTP/1.1\r\n\r\n", Err(400)),
+            ("GET / HTTP/1.0\r\n\r\n", Err(421)),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Err(400)),
+            ("GET / HTTP/1.1\r\nHost: 10.0.0.1/\r\n\r\n", Err(400)),
+            ("GET / HTTP/1.1\r\nHost: \r\n\r\n", Err(421)),
+            (
+                "GET HTTP://router.lan:80/metrics?x HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+                Ok(("/metrics", false)),
+            ),
+            (
+                "GET http://10.0.0.1?x HTTP/1.1\r\nHost: router.lan\r\n\r\n",
+                Ok(("/", false)),
+            ),
+            (
+                "GET http://evil.example/ HTTP/1.1\r\nHost: router.lan\r\n\r\n",
+                Err(421),
+            ),
+            (
+                "GET http://user@router.lan/ HTTP/1.1\r\nHost: router.lan\r\n\r\n",
+                Err(421),
+            ),
+            ("GET / HTTP/2.0\r\nHost: 10.0.0.1\r\n\r\n", Err(505)),
+            ("BREW / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", Err(501)),
+            ("get / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n", Err(501)),
             (
                 "GET / HTTP/1.1\r\nHost: router.lan\r\nhost: evil.example\r\n\r\n",
                 Err(400),
@@ -213,16 +276,29 @@ mod tests {
     #[test]
     fn an_answer_says_how_long_it_is_and_head_has_no_more() {
         let answer = HttpResponse::plain(404, "no");
-        let text = String::from_utf8(answer.bytes()).expect("text");
-        assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"), "{text}");
+        let start = Some(SystemTime::UNIX_EPOCH);
+        let text = String::from_utf8(answer.bytes(start)).expect("text");
+        let begin = "HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nContent-Type";
+        assert!(text.starts_with(begin), "{text}");
         assert!(
             text.contains("\r\nContent-Length: 3\r\n") && text.ends_with("\r\n\r\nno\n"),
             "{text}"
         );
-        let head = String::from_utf8(answer.without_body(true).bytes()).expect("text");
-        assert!(
-            head.contains("\r\nContent-Length: 3\r\n") && head.ends_with("\r\n\r\n"),
-            "{head}"
-        );
+        let hosts = Hosts::new(std::iter::empty());
+        let refused = |head: &str| {
+            let refused = HttpRequest::parse(head.as_bytes(), &hosts).expect_err("refused");
+            String::from_utf8(refused.bytes(None)).expect("text")
+        };
+        let elsewhere = refused("HEAD / HTTP/1.1\r\nHost: evil.example\r\n\r\n");
+        let head = String::from_utf8(answer.without_body(true).bytes(None)).expect("text");
+        for head in [head, elsewhere] {
+            assert!(
+                head.contains("\r\nContent-Length: ") && head.ends_with("\r\n\r\n"),
+                "{head}"
+            );
+            assert!(!head.contains("Date:"), "{head}");
+        }
+        let post = refused("POST / HTTP/1.1\r\nHost: 10.0.0.1\r\n\r\n");
+        assert!(post.contains("\r\nAllow: GET, HEAD\r\n"), "{post}");
     }
 }
