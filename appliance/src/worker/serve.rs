@@ -3,9 +3,10 @@
 use xdnsd_core::counters::Counter;
 use xdnsd_core::counters::latency::Tier;
 use xdnsd_core::dns::header::{Header, flag};
+use xdnsd_core::dns::query;
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
 use xdnsd_core::forward::via::{ResponseOrigin, SourcePort, Via};
-use xdnsd_core::limits::BATCH;
+use xdnsd_core::limits::{BATCH, TCP_QUERY_MAX};
 use xdnsd_core::wire;
 
 use super::Worker;
@@ -431,6 +432,11 @@ impl Worker<'_> {
         len: usize,
     ) -> Outcome {
         let buffer = &mut self.buffer;
+        // The first bytes of a longer one.
+        let len = match len {
+            TCP_QUERY_MAX.. => query::shorten(&mut buffer[..len]),
+            _ => len,
+        };
         let seen = self.io.tap.asked(asker, &buffer[..len]);
         let call = &mut context.call(&mut self.io);
         let outcome = self.engine.query(call, client, buffer, len);

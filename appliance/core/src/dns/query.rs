@@ -165,6 +165,53 @@ fn find_opt(message: &[u8], offset: usize, count: u16) -> Result<Option<Edns>, (
     Ok(found)
 }
 
+/// Makes a whole query of the first bytes of a longer one, if they end within its OPT record: options that are not there whole are
+/// left out, and with them what stood behind. Such options are padding, or none of ours: a query is never that long for those
+/// that have a meaning here. Returns the length; bytes that end elsewhere, and whole queries, stay as they are.
+#[cold]
+pub fn shorten(message: &mut [u8]) -> usize {
+    shortened(message).unwrap_or(message.len())
+}
+
+/// Length of an OPT record behind its owner and before its options.
+const OPT_FIXED_LEN: usize = 10;
+
+fn shortened(message: &mut [u8]) -> Option<usize> {
+    let mut header = Header::parse(message)?;
+    let [1, 0, 0, additionals @ 1..=ADDITIONALS_MAX] = header.counts else {
+        return None;
+    };
+    let mut at = Question::locate(message)?.end;
+    for index in 0..additionals {
+        let owner_end = name::skip(message, at).ok()?;
+        let fixed: [u8; OPT_FIXED_LEN] = *message.get(owner_end..)?.first_chunk()?;
+        let start = owner_end + OPT_FIXED_LEN;
+        let end = start + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
+        if end <= message.len() {
+            at = end;
+            continue;
+        }
+        if u16::from_be_bytes([fixed[0], fixed[1]]) != rtype::OPT {
+            return None;
+        }
+        let mut kept = start;
+        // Bound: every option takes at least four bytes.
+        while let Some(&[_, _, high, low]) = message.get(kept..)?.first_chunk() {
+            let next = kept + 4 + usize::from(u16::from_be_bytes([high, low]));
+            if next > message.len() {
+                break;
+            }
+            kept = next;
+        }
+        let len = (kept - start) as u16;
+        message[start - 2..start].copy_from_slice(&len.to_be_bytes());
+        header.counts[3] = index + 1;
+        header.emit(message)?;
+        return Some(kept);
+    }
+    None
+}
+
 /// DO of a malformed query's OPT record; `None` if no such record is found. A reply has OPT if the query has, even a
 /// malformed one (RFC 6891 section 6.1.1).
 #[cold]
@@ -303,6 +350,41 @@ mod tests {
             for len in 0..message.len() {
                 let _ = rejected_opt(&message[..len]);
             }
+        }
+    }
+
+    /// A client that pads its query over TCP to any length, cut off at every place.
+    #[test]
+    fn a_query_that_ends_within_its_options_is_made_whole() {
+        const COOKIE: [u8; 12] = [0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8];
+        let mut tail = b"\x01a\0\0\x01\0\x01".to_vec();
+        tail.extend([0, 0, 41, 4, 208, 0, 0, 128, 0, 0, 48]);
+        tail.extend(COOKIE);
+        // Padding (RFC 7830), and what may stand behind the record.
+        tail.extend([0, 12, 0, 32]);
+        tail.extend([0; 32]);
+        let record_end = HEADER_LEN + tail.len();
+        tail.extend([0, 0, 250, 0, 255, 0, 0, 0, 0, 0, 1, 7]);
+        let whole = query(&tail, [1, 0, 0, 2], flag::RD);
+        let (options, padding) = (record_end - 48, record_end - 36);
+        for len in 0..=whole.len() {
+            let mut message = whole[..len].to_vec();
+            let kept = shorten(&mut message);
+            let parsed = Query::parse(&message[..kept]);
+            let expected = match len {
+                _ if len < options => None,
+                _ if len < padding => Some(options),
+                _ if len < record_end => Some(padding),
+                _ => None,
+            };
+            let Some(expected) = expected else {
+                assert_eq!((kept, &message[..]), (len, &whole[..len]));
+                continue;
+            };
+            assert_eq!(kept, expected, "{len}");
+            let edns = parsed.expect("well-formed").edns.expect("an OPT record");
+            assert!(edns.dnssec_ok && edns.udp_size == 1232);
+            assert_eq!(edns.cookie.is_some(), kept == padding, "{len}");
         }
     }
 }

@@ -248,6 +248,31 @@ fn options_that_we_do_not_speak_are_ignored() -> Result<()> {
     ways.check_tiers()
 }
 
+/// Longer than what is kept of a query, over UDP by fragments.
+#[test]
+fn a_query_is_answered_however_long_its_options_are() -> Result<()> {
+    only!(ONCE, "it goes by all ways in each run");
+    let scene = scene!(Setup::three_ways());
+    prepare(&scene);
+    let ways = Ways::open(&scene)?;
+    let padded = |len: usize| {
+        let opt = OptRecord::size(1232).option(option::PADDING, &vec![0; len]);
+        a("www.test.").edns(&opt).bytes()
+    };
+    for len in [2_000, 20_000, 65_000] {
+        let reply = ways.ask(Way::Tcp, Family::V4, &padded(len))?;
+        assert_eq!(reply.data(rtype::A).len(), 1, "{len}: {reply:?}");
+        assert_eq!(opt_of(&reply).options, [], "{len}");
+    }
+    let client = scene.udp_client(Family::V4)?;
+    for len in [2_000, 20_000, 65_000] {
+        let reply = client.exchange(&padded(len))?;
+        let (counts, rcode) = (&reply[4..8], reply[3] & 0xf);
+        assert_eq!((counts, rcode), (&[0, 1, 0, 1][..], 0), "{len}");
+    }
+    Ok(())
+}
+
 #[test]
 fn keepalive_is_said_to_streams_only() -> Result<()> {
     only!(ONCE, "it goes by all ways in each run");
