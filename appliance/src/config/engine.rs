@@ -2,6 +2,7 @@
 
 use xdnsd_abi::rate::Rate;
 use xdnsd_core::answer::TtlBounds;
+use xdnsd_core::cache::snapshot::ServersTag;
 use xdnsd_core::engine::{CookieSecrets, Settings};
 use xdnsd_core::forward::pending::crowd::CrowdLimits;
 use xdnsd_core::forward::upstreams::{Strategy, UpstreamConfig};
@@ -169,6 +170,24 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The servers of the default group, in any order; unknown if a file names some.
+    #[must_use]
+    pub fn servers_tag(&self) -> ServersTag {
+        let default = self.group_order().first().copied();
+        let Some(group) = default.and_then(|index| self.upstreams.get(index)) else {
+            return ServersTag::default();
+        };
+        if group.resolv_file.as_deref().is_some() {
+            return ServersTag::default();
+        }
+        let mut words: Vec<String> = group.servers.iter().map(ToString::to_string).collect();
+        words.sort();
+        words.push(group.trusted.to_string());
+        ServersTag::of(&words.join(" "))
+    }
+}
+
 /// The servers of a group as the config and its file name them, whether they can be reached at the moment or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedServers {
@@ -242,6 +261,14 @@ mod tests {
         let by_file = [vec!["192.0.2.1".parse().expect("an address")]];
         assert_eq!(replaced(one, one, &by_file), nobody, "a file names it now");
         assert_eq!(NamedServers::replaced(&before, &before[..1]), [1]);
+        let tag = |default: &str| config(default, one).servers_tag();
+        let turned = "servers = [\"192.0.2.2\", \"192.0.2.1\"]";
+        assert_eq!(tag(two), tag(turned));
+        for other in [one.to_owned(), format!("{two}\ntrusted = true")] {
+            assert!(tag(two).differs_from(tag(&other)), "{other}");
+        }
+        let by_file = tag(&format!("{two}\nresolv_file = \"/run/resolv.conf\""));
+        assert_eq!(by_file, ServersTag::default());
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Daemon {
         xsk::reserve(workers).map_err(|error| format!("packets: {error}"))?;
         let cookie_key = ends_at_once(random_key)?;
         rates::begin(ends_at_once(random_key)?, config.cookies(cookie_key));
+        CACHE.set_servers(config.servers_tag());
         let snapshot = start_snapshot(config)?;
         let prefixes = Prefixes::default();
         let policy = PolicyThread::start(path.to_owned(), config, &plan, prefixes.clone())?;

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use xdnsd_core::answer::{Answer, Head, Key};
+use xdnsd_core::cache::snapshot::ServersTag;
 use xdnsd_core::cache::{Shard, shard_of, shards_for};
 use xdnsd_core::dns::Name;
 use xdnsd_core::dns::name::is_within;
@@ -30,6 +31,8 @@ pub struct SharedCache {
     table: OnceLock<CacheTable>,
     /// Answers that were removed on request.
     removals: AtomicU64,
+    /// [`ServersTag`] of the servers of the default group.
+    servers: AtomicU32,
 }
 
 /// What [`SharedCache::configure`] makes.
@@ -65,6 +68,7 @@ impl SharedCache {
         Self {
             table: OnceLock::new(),
             removals: AtomicU64::new(0),
+            servers: AtomicU32::new(0),
         }
     }
 
@@ -123,6 +127,16 @@ impl SharedCache {
         let removed = self.shards().iter().map(|shard| shard.lock().clear()).sum();
         self.note_removals(removed);
         removed
+    }
+
+    /// The servers that are asked now, those of routes aside: a snapshot has no answers of those.
+    pub fn servers(&self) -> ServersTag {
+        ServersTag::from_bits(self.servers.load(Ordering::Relaxed))
+    }
+
+    /// Sets which servers are asked from now on.
+    pub fn set_servers(&self, servers: ServersTag) {
+        self.servers.store(servers.to_bits(), Ordering::Relaxed);
     }
 
     /// Answers removed on request since the start: a snapshot that has them is outdated.

@@ -1,8 +1,8 @@
 //! Codec of the snapshot file, by which the cache survives a restart. Works on slices, without I/O and clock.
 //!
 //! ```text
-//!  0        8         10           12      20      24             32         33      36    40
-//!  | magic  | version | header len | marker | count | saved, secs | clock    | zero  | CRC | record | record ...
+//!  0        8         10           12      20      24             32         33        36    40
+//!  | magic  | version | header len | marker | count | saved, secs | clock    | servers | CRC | record | record ...
 //!  record   0        8        10                        length + 10
 //!           | marker | length | postcard ..., CRC of it |
 //! ```
@@ -35,6 +35,7 @@ mod header {
     pub const COUNT: Range<usize> = 20..24;
     pub const SAVED: Range<usize> = 24..32;
     pub const CLOCK: usize = 32;
+    pub const SERVERS: Range<usize> = 33..36;
     pub const CRC: Range<usize> = 36..40;
 
     /// Value of `COUNT` if the writer did not know the number of records.
@@ -94,6 +95,39 @@ pub struct SnapshotHeader {
     pub saved_secs: u64,
     /// True if that clock was synchronised.
     pub clock_synchronised: bool,
+    /// The servers that the answers are from.
+    pub servers: ServersTag,
+}
+
+/// Stands for the upstream servers that answers are from: 24 bits, or 0 if they are not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServersTag(u32);
+
+impl ServersTag {
+    /// The tag of the servers that this text names.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        // One in sixteen million other lists of servers has the same tag.
+        Self((CRC32.checksum(text.as_bytes()) >> 8).max(1))
+    }
+
+    /// The tag as a number.
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// The tag of a number.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits & 0x00ff_ffff)
+    }
+
+    /// True if both are known, and not the same.
+    #[must_use]
+    pub const fn differs_from(self, other: Self) -> bool {
+        self.0 != 0 && other.0 != 0 && self.0 != other.0
+    }
 }
 
 /// Reason why a header cannot be read.
@@ -127,6 +161,7 @@ impl SnapshotHeader {
         } else {
             0
         };
+        bytes[header::SERVERS].copy_from_slice(&self.servers.0.to_le_bytes()[..3]);
         let crc = checksum(&bytes);
         bytes[header::CRC].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -167,6 +202,10 @@ impl SnapshotHeader {
             records: (count != header::COUNT_UNKNOWN).then_some(count),
             saved_secs: u64::from_le_bytes(array(bytes, header::SAVED)),
             clock_synchronised: bytes[header::CLOCK] == header::CLOCK_SYNCHRONISED,
+            servers: {
+                let [low, middle, high] = array(bytes, header::SERVERS);
+                ServersTag(u32::from_le_bytes([low, middle, high, 0]))
+            },
         }
     }
 

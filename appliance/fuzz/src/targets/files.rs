@@ -3,7 +3,7 @@
 use crc::{CRC_32_ISO_HDLC, Crc};
 use xdnsd_core::answer::{Answer, Head, Key, body_is_well_formed, is_key_name};
 use xdnsd_core::cache::snapshot::{
-    Encoder, Marker, RECORD_MAX, SnapshotHeader, SnapshotRecord, open,
+    Encoder, Marker, RECORD_MAX, ServersTag, SnapshotHeader, SnapshotRecord, open,
 };
 use xdnsd_core::dns;
 use xdnsd_core::limits::{CACHE_LARGE_BYTES, NAME_MAX};
@@ -55,6 +55,7 @@ fn file_with(payload: &[u8]) -> Vec<u8> {
         records: Some(3),
         saved_secs: 1,
         clock_synchronised: true,
+        servers: ServersTag::default(),
     };
     let len = (payload.len() + CRC_LEN) as u16;
     let crc = CRC_OF_RECORDS.checksum(payload);

@@ -168,6 +168,7 @@ impl ThreadState {
         let replaced = NamedServers::replaced(&self.named, &now);
         self.named = now;
         self.forget.add(replaced);
+        CACHE.set_servers(self.config.servers_tag());
     }
 
     /// The plan is that of the config at the start; the servers are those of the config that was read last.

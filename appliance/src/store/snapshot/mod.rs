@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use xdnsd_core::answer::{Answer, Head};
 use xdnsd_core::cache::snapshot::{
-    Encoder, HeaderError, Marker, RECORD_MAX, SnapshotHeader, SnapshotRecords, open,
+    Encoder, HeaderError, Marker, RECORD_MAX, ServersTag, SnapshotHeader, SnapshotRecords, open,
 };
 use xdnsd_core::dns::rcode;
 use xdnsd_core::limits;
@@ -296,6 +296,10 @@ impl Store {
             return Err(Unusable::Late);
         }
         let (header, records) = open(&bytes).map_err(Unusable::Header)?;
+        let servers = header.map_or(ServersTag::default(), |header| header.servers);
+        if servers.differs_from(cache.servers()) {
+            return Err(Unusable::OtherServers);
+        }
         let age_secs = header
             .and_then(|header| header.age_secs(clock::wall_secs(), clock::wall_is_synchronised()));
         let mut restored = self.restore(records, cache, now, age_secs);
@@ -365,6 +369,7 @@ impl Store {
             records: None,
             saved_secs: clock::wall_secs(),
             clock_synchronised: clock::wall_is_synchronised(),
+            servers: cache.servers(),
         };
         file.write_all(&header.encode())?;
         let answers = self.write_records(&mut file, cache, header.marker)?;
@@ -492,6 +497,8 @@ enum Unusable {
     Io(io::Error),
     /// Its header is invalid.
     Header(HeaderError),
+    /// Its answers are from other servers than those of the config.
+    OtherServers,
     /// It was read too late.
     Late,
 }
@@ -520,6 +527,9 @@ impl fmt::Display for Unusable {
             }
             Self::Header(HeaderError::Truncated) => formatter.write_str("cut short"),
             Self::Header(HeaderError::Damaged) => formatter.write_str("damaged"),
+            Self::OtherServers => {
+                formatter.write_str("has answers of servers that are not asked any more")
+            }
             Self::Late => formatter.write_str("not read in time"),
         }
     }

@@ -72,6 +72,7 @@ fn why_an_age_is_unknown_is_said() {
         records: Some(0),
         saved_secs,
         clock_synchronised,
+        servers: ServersTag::default(),
     };
     let now = clock::wall_secs();
     let expected = |if_synchronised| {
@@ -281,6 +282,33 @@ fn the_generation_before_serves_where_the_newest_is_useless() {
         6,
         "what cannot be read at all"
     );
+}
+
+/// After a start with another resolver, its answers count. Where either side does not know, as with servers that a file names, the
+/// answers stay.
+#[test]
+fn answers_of_servers_that_are_not_asked_any_more_are_not_restored() {
+    let cache = test_cache!(8192);
+    let folder = Folder::new();
+    let store = store_in(&folder);
+    let (one, other) = (ServersTag::of("192.0.2.1"), ServersTag::of("192.0.2.2"));
+    for (saved, present, expected) in [
+        (one, one, 6),
+        (one, other, 0),
+        (one, ServersTag::default(), 6),
+        (ServersTag::default(), one, 6),
+    ] {
+        cache.set_servers(saved);
+        sample(&folder, cache);
+        // The generation before has the same tag.
+        store.save(cache).expect("a folder to write to");
+        cache.set_servers(present);
+        let restored = load_anew(&store, cache);
+        assert_eq!(restored.answers, expected, "{saved:?} {present:?}");
+        let line = restored.to_string();
+        let told = line.contains("cache: has answers of servers that are not asked any more");
+        assert_eq!(told, expected == 0, "{line}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ const HEADER: SnapshotHeader = SnapshotHeader {
     records: Some(5),
     saved_secs: 1_790_000_000,
     clock_synchronised: true,
+    servers: ServersTag::from_bits(0x0123_4567),
 };
 
 /// An entry as the cache has it.
@@ -200,6 +201,7 @@ fn headers_come_back() {
                     records,
                     saved_secs,
                     clock_synchronised,
+                    servers: ServersTag::of("192.0.2.1"),
                 };
                 assert_eq!(SnapshotHeader::decode(&header.encode()), Ok(header));
             }
@@ -217,7 +219,7 @@ fn the_layout_is_that_of_the_drawing() {
     .encode();
     let mut expected = b"XDNSDSNP\x01\0\x28\0".to_vec();
     expected.extend(MARKER.0);
-    expected.extend(b"\xff\xff\xff\xff\x08\x07\x06\x05\x04\x03\x02\x01\x01\0\0\0");
+    expected.extend(b"\xff\xff\xff\xff\x08\x07\x06\x05\x04\x03\x02\x01\x01\x67\x45\x23");
     assert_eq!(header[..36], expected);
     let entry = Entry {
         name: b"\x01a\0".to_vec(),
@@ -624,6 +626,7 @@ fn age_is_known_only_between_two_good_clocks() {
     let saved = HEADER.saved_secs;
     let unsynchronised = SnapshotHeader {
         clock_synchronised: false,
+        servers: ServersTag::from_bits(0x0123_4567),
         ..HEADER
     };
     assert_eq!(HEADER.age_secs(saved, true), Some(0));
