@@ -536,7 +536,11 @@ fn a_route_for_a_local_zone_is_asked_for_its_apex_too() {
             Decision::Local(Local::Nodata { .. }) => "NODATA",
             Decision::Local(Local::Nxdomain { .. }) => "NXDOMAIN",
             Decision::Local(Local::Records(_)) => "records",
-            _ => "?",
+            Decision::Local(_)
+            | Decision::Forward { .. }
+            | Decision::Special(_)
+            | Decision::Blocked(_)
+            | Decision::PlainName => "?",
         }
     };
     for (routed, name, qtype, expected) in [

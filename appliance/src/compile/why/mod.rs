@@ -192,10 +192,10 @@ impl Explainer<'_> {
             let decision = self.policy.decide(&labels, qtype);
             let Decision::Local(Local::Alias(alias)) = decision else {
                 let is_alias_alone = qtype == rtype::ANY && has_alias;
-                return match decision {
-                    Decision::Blocked(_) => self.decided(&labels, qtype, decision),
-                    _ if is_alias_alone => Handling::Local,
-                    _ => self.translated(&labels, qtype, decision),
+                return if is_alias_alone && !matches!(decision, Decision::Blocked(_)) {
+                    Handling::Local
+                } else {
+                    self.translated(&labels, qtype, decision)
                 };
             };
             has_alias = true;
