@@ -80,6 +80,12 @@ define XDNSD_INSTALL_CONFIG
 endef
 XDNSD_POST_INSTALL_TARGET_HOOKS += XDNSD_INSTALL_CONFIG
 
+define XDNSD_INSTALL_FETCH_LISTS
+	$(INSTALL) -D -m 0755 $(XDNSD_PKGDIR)/fetch-lists \
+		$(TARGET_DIR)/usr/libexec/xdnsd/fetch-lists
+endef
+XDNSD_POST_INSTALL_TARGET_HOOKS += XDNSD_INSTALL_FETCH_LISTS
+
 define XDNSD_INSTALL_INIT_SYSV
 	$(INSTALL) -D -m 0755 $(XDNSD_PKGDIR)/S60xdnsd \
 		$(TARGET_DIR)/etc/init.d/S60xdnsd
@@ -90,6 +96,10 @@ endef
 define XDNSD_INSTALL_INIT_SYSTEMD
 	$(INSTALL) -D -m 0644 $(XDNSD_PKGDIR)/xdnsd.service \
 		$(TARGET_DIR)/usr/lib/systemd/system/xdnsd.service
+	$(INSTALL) -D -m 0644 $(XDNSD_PKGDIR)/xdnsd-fetch-lists.service \
+		$(TARGET_DIR)/usr/lib/systemd/system/xdnsd-fetch-lists.service
+	$(INSTALL) -D -m 0644 $(XDNSD_PKGDIR)/xdnsd-fetch-lists.timer \
+		$(TARGET_DIR)/usr/lib/systemd/system/xdnsd-fetch-lists.timer
 endef
 
 $(eval $(cargo-package))

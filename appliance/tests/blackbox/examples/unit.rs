@@ -135,7 +135,12 @@ fn home_router_runs_under_the_unit() -> Result<()> {
 fn the_units_expose_little() -> Result<()> {
     only!(ONCE, "no query comes");
     let folder = xdnsd_lab::workspace::root().join("buildroot/package/xdnsd");
-    for unit in ["xdnsd.service", "xdnsd-web.service", "xdnsd-tail.service"] {
+    for unit in [
+        "xdnsd.service",
+        "xdnsd-web.service",
+        "xdnsd-tail.service",
+        "xdnsd-fetch-lists.service",
+    ] {
         let mut judge = std::process::Command::new("systemd-analyze");
         judge.args(["security", "--offline=true", "--no-pager", "--threshold=30"]);
         let judged = match judge.arg(folder.join(unit)).output() {

@@ -1,5 +1,6 @@
 //! Blocked and allowed names, their lists, and answers with private addresses.
 
+mod fetched;
 mod files;
 
 use std::fs;

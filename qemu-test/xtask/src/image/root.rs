@@ -127,11 +127,11 @@ fn install_package(root: &Path, server: &Path) -> Result<()> {
         &root.join("etc/init.d/S60xdnsd"),
         MODE_PROGRAM,
     )?;
-    install(
-        &package.join("supervise"),
-        &root.join("usr/libexec/xdnsd/supervise"),
-        MODE_PROGRAM,
-    )
+    for script in ["supervise", "fetch-lists"] {
+        let to = root.join("usr/libexec/xdnsd").join(script);
+        install(&package.join(script), &to, MODE_PROGRAM)?;
+    }
+    Ok(())
 }
 
 /// Copies one file, following links; makes its directory and sets its mode.

@@ -11,10 +11,13 @@ use crate::workspace;
 use xdnsd_lab::process::output_of;
 
 /// Files that the package must have.
-const FILES: [&str; 9] = [
+const FILES: [&str; 12] = [
     "usr/bin/xdnsd",
     "usr/lib/systemd/system/xdnsd.service",
     "usr/lib/systemd/system/xdnsd-web.service",
+    "usr/lib/systemd/system/xdnsd-fetch-lists.service",
+    "usr/lib/systemd/system/xdnsd-fetch-lists.timer",
+    "usr/libexec/xdnsd/fetch-lists",
     "etc/xdnsd/xdnsd.toml",
     "usr/share/man/man8/xdnsd.8.gz",
     "usr/share/man/man5/xdnsd.toml.5.gz",
