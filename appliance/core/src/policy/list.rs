@@ -7,7 +7,7 @@
 //! starts | one u32 per bucket, and one more: index of the bucket's first entry                                             |
 //! entries| fingerprint u64, fingerprint u16, tag u16: twelve bytes per name, in the order of the buckets                   |
 //! clauses| twenty bytes per rule about a name whose rules a tag does not hold                                               |
-//! texts  | patterns                                                                                                         |
+//! texts  | patterns, and the hashes of excluded names                                                                       |
 //! ```
 //! For most names the tag holds all rules. If it cannot (rules of two ranks, for some types, with patterns, or with
 //! excluded names), it refers to the name's first clause.
@@ -37,7 +37,7 @@ use xdnsd_abi::hash::{Hash, HashKey, NameHash};
 /// First bytes of a compiled list.
 pub const MAGIC: [u8; 8] = *b"XDNSLIST";
 /// Version of the format that is written and read.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Most names of a list. The compiler refuses more.
 pub const NAMES_MAX: usize = 1 << 24;
 /// Average number of names per bucket.
@@ -56,8 +56,8 @@ pub const NAME_CLAUSES_MAX: usize = 64;
 pub const TYPES_MAX: usize = 4;
 /// Longest pattern in bytes.
 pub const PATTERN_MAX: usize = 128;
-/// Most rules with excluded names that may apply to one name at once. When full, a further rule is ignored.
-const OPEN_MAX: usize = 8;
+/// Length of an excluded name among the texts, in bytes.
+pub const LEFT_OUT_LEN: usize = 16;
 
 /// Offsets in the header, shared with the compiler.
 pub mod field {
@@ -117,10 +117,12 @@ pub mod clause {
     pub const LIST: usize = 2;
     /// Four types, u16 each; 0 if unused.
     pub const TYPES: usize = 4;
-    /// Offset of the pattern's text, u32; or the number of the rule from which names are excluded.
+    /// Offset of the pattern's text, u32. The excluded names follow it, in order.
     pub const TEXT: usize = 12;
     /// Length of the pattern in bytes, u8.
     pub const TEXT_LEN: usize = 16;
+    /// Number of names that are excluded with all below them, u16.
+    pub const LEFT_OUT: usize = 18;
 
     /// The clause applies to the name itself.
     pub const SELF: u16 = 1;
@@ -136,12 +138,8 @@ pub mod clause {
     pub const TYPES_NOT: u16 = 32;
     /// The clause applies to names whose front matches the pattern.
     pub const PATTERN: u16 = 64;
-    /// The rule has excluded names, see [`STOP`].
-    pub const OPEN: u16 = 128;
-    /// The rule with this number does not apply to the name and to names below it.
-    pub const STOP: u16 = 256;
     /// The clause is the last one of its name.
-    pub const LAST: u16 = 512;
+    pub const LAST: u16 = 128;
 }
 
 /// CRC of a compiled list (CRC-32C).
@@ -248,31 +246,11 @@ impl Ruling {
     }
 }
 
-/// Rules with excluded names that apply so far, during the walk down the name.
-struct Open {
-    rules: [(u32, Ruling); OPEN_MAX],
-    used: usize,
-}
-
-impl Open {
-    const fn new() -> Self {
-        Self {
-            rules: [(0, Ruling::NONE); OPEN_MAX],
-            used: 0,
-        }
-    }
-
-    fn start(&mut self, number: u32, ruling: Ruling) {
-        if let Some(place) = self.rules.get_mut(self.used) {
-            *place = (number, ruling);
-            self.used += 1;
-        }
-    }
-
-    fn stop(&mut self, number: u32) {
-        let stopped = self.rules.iter_mut().filter(|(open, _)| *open == number);
-        stopped.for_each(|(_, ruling)| *ruling = Ruling::NONE);
-    }
+/// An excluded name among the texts, from both halves of its hash. The bytes have the order of the hashes.
+#[must_use]
+pub fn left_out(first: u64, second: u64) -> [u8; LEFT_OUT_LEN] {
+    let hash = u128::from(first) << u64::BITS | u128::from(second);
+    hash.to_be_bytes()
 }
 
 /// Place of a name in a list, from the first half of its hash.
@@ -434,7 +412,6 @@ impl<'a> List<'a> {
         let deepest = (u128::BITS - 1 - depths.leading_zeros()) as usize;
         let mut hash = NameHash::new(&self.key);
         let mut ruling = Ruling::NONE;
-        let mut open = Open::new();
         for depth in 0..=deepest {
             hash.push(name.label(depth));
             if depths >> depth & 1 == 0 {
@@ -446,41 +423,32 @@ impl<'a> List<'a> {
             if tag & tag::CLAUSES == 0 {
                 ruling.hear(tag_says(tag, depth == count));
             } else {
-                let visit = Visit { name, qtype, depth };
-                self.hear_clauses(tag & !tag::CLAUSES, &visit, &mut ruling, &mut open);
+                let visit = Visit {
+                    name,
+                    qtype,
+                    depth,
+                    hash,
+                };
+                self.hear_clauses(tag & !tag::CLAUSES, &visit, &mut ruling);
             }
         }
-        let still_open = open.rules.iter().take(open.used);
-        still_open.for_each(|(_, open)| ruling.hear(*open));
         ruling
     }
 
     /// Applies the clauses of the name at one depth.
-    fn hear_clauses(
-        &self,
-        first: u16,
-        visit: &Visit<'_, '_>,
-        ruling: &mut Ruling,
-        open: &mut Open,
-    ) {
+    fn hear_clauses(&self, first: u16, visit: &Visit<'_, '_>, ruling: &mut Ruling) {
         let clauses = self
             .clauses
             .chunks_exact(CLAUSE_LEN)
             .skip(usize::from(first));
         for clause in clauses.take(NAME_CLAUSES_MAX) {
             let flags = u16_at(clause, clause::FLAGS).unwrap_or(clause::LAST);
-            let text = u32_at(clause, clause::TEXT).unwrap_or(0);
             if self.is_about(clause, flags, visit) {
-                let said = Ruling {
+                ruling.hear(Ruling {
                     rank: Rank::new(flags & clause::ALLOWS != 0, flags & clause::IMPORTANT != 0),
                     list: u16_at(clause, clause::LIST).unwrap_or(0),
                     is_of_types: flags & (clause::TYPES_ONLY | clause::TYPES_NOT) != 0,
-                };
-                match (flags & clause::STOP != 0, flags & clause::OPEN != 0) {
-                    (true, _) => open.stop(text),
-                    (false, true) => open.start(text, said),
-                    (false, false) => ruling.hear(said),
-                }
+                });
             }
             if flags & clause::LAST != 0 {
                 break;
@@ -499,6 +467,28 @@ impl<'a> List<'a> {
             && (flags & clause::TYPES_ONLY == 0 || is_named)
             && (flags & clause::TYPES_NOT == 0 || !is_named)
             && (flags & clause::PATTERN == 0 || self.fits(clause, visit))
+            && !self.is_left_out(clause, visit)
+    }
+
+    /// True if the clause excludes the name, or a parent of it.
+    fn is_left_out(&self, clause: &[u8], visit: &Visit<'_, '_>) -> bool {
+        let count = u16_at(clause, clause::LEFT_OUT).map_or(0, usize::from);
+        if count == 0 {
+            return false;
+        }
+        let at = u32_at(clause, clause::TEXT).unwrap_or(0) as usize;
+        let pattern_len = clause.get(clause::TEXT_LEN).copied().map_or(0, usize::from);
+        let names = self.texts.get(at.saturating_add(pattern_len)..);
+        let names = names.and_then(|names| names.get(..count * LEFT_OUT_LEN));
+        let (names, _) = names.unwrap_or_default().as_chunks::<LEFT_OUT_LEN>();
+        let mut hash = visit.hash;
+        // An excluded name is below that of the clause.
+        (visit.depth + 1..=visit.name.count()).any(|depth| {
+            hash.push(visit.name.label(depth));
+            let here = hash.hash();
+            let here = left_out(here.first(), here.second());
+            names.binary_search(&here).is_ok()
+        })
     }
 
     /// True if the name's front, from the start of any of its labels on, matches the clause's pattern.
@@ -558,6 +548,8 @@ struct Visit<'l, 'n> {
     name: &'l Labels<'n>,
     qtype: u16,
     depth: usize,
+    /// Hash of the name at this depth.
+    hash: NameHash,
 }
 
 fn tag_says(tag: u16, is_name: bool) -> Ruling {

@@ -24,9 +24,9 @@ impl ListBuilder {
         }
     }
 
-    /// True if `count` more clauses fit.
+    /// True if `count` more clauses and excluded names fit.
     pub(super) const fn has_room_for_clauses(&self, count: usize) -> bool {
-        self.specials.len() + count <= CLAUSES_MAX
+        self.specials.len() + self.left_out + count <= CLAUSES_MAX
     }
 
     /// Turns all rules into clauses for names with rules of two ranks, and for names with clauses. Returns their entries, and
@@ -72,8 +72,7 @@ impl ListBuilder {
             }
             let hash = name[0].hash;
             without.insert(hash);
-            let is_rule = |special: &&Special| special.flags & clause::STOP == 0;
-            left_out += name.iter().filter(is_rule).count();
+            left_out += name.len();
             // In the order of hashes, the higher rank after the lower.
             let end = moved.partition_point(|entry| entry.hash <= hash);
             let last = moved[..end].last().filter(|entry| entry.hash == hash);
@@ -111,7 +110,7 @@ fn specials_of(entry: &Entry) -> impl Iterator<Item = Special> {
                 list: tag & tag::LIST_MASK,
                 types: [0; TYPES_MAX],
                 pattern: Vec::new(),
-                number: 0,
+                left_out: Vec::new(),
                 text: 0,
             })
         })

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use xdnsd_core::policy::list::{
     BUCKET_MAX, CLAUSE_LEN, CLAUSES_MAX, CRC, ENTRY_LEN, MAGIC, NAME_CLAUSES_MAX, NAMES_PER_BUCKET,
-    Spot, VERSION, clause, field, tag,
+    Spot, VERSION, clause, field, left_out, tag,
 };
 
 use super::{Entry, ListBuilder, Special};
@@ -101,18 +101,12 @@ impl ListBuilder {
     }
 }
 
-/// Rules about one name that have room: a name with too many costs no other its rules. Exclusions of names come first, then the
-/// rules of the highest rank.
+/// Rules about one name that have room: a name with too many costs no other its rules. Those of the highest rank come first.
 fn those_with_room(group: &[Special]) -> Vec<&Special> {
     let mut group: Vec<&Special> = group.iter().collect();
     if group.len() > NAME_CLAUSES_MAX {
-        let rank = |special: &&Special| {
-            let flags = special.flags;
-            Reverse((
-                flags & clause::STOP,
-                flags & (clause::IMPORTANT | clause::ALLOWS),
-            ))
-        };
+        let rank =
+            |special: &&Special| Reverse(special.flags & (clause::IMPORTANT | clause::ALLOWS));
         group.sort_by_key(rank);
         group.truncate(NAME_CLAUSES_MAX);
     }
@@ -120,19 +114,16 @@ fn those_with_room(group: &[Special]) -> Vec<&Special> {
 }
 
 fn emit_clause(clauses: &mut Vec<u8>, texts: &mut Vec<u8>, special: &Special, last: u16) {
-    let has_text = special.flags & clause::PATTERN != 0;
-    let text = if has_text {
-        texts.len() as u32
-    } else {
-        special.number
-    };
     clauses.extend((special.flags | last).to_le_bytes());
     clauses.extend(special.list.to_le_bytes());
     clauses.extend(special.types.iter().flat_map(|rtype| rtype.to_le_bytes()));
-    clauses.extend(text.to_le_bytes());
-    // At most PATTERN_MAX.
-    clauses.extend([special.pattern.len() as u8, 0, 0, 0]);
+    clauses.extend((texts.len() as u32).to_le_bytes());
+    // At most PATTERN_MAX, and at most CLAUSES_MAX.
+    clauses.extend([special.pattern.len() as u8, 0]);
+    clauses.extend((special.left_out.len() as u16).to_le_bytes());
     texts.extend(&special.pattern);
+    let names = special.left_out.iter();
+    texts.extend(names.flat_map(|&(first, second)| left_out(first, second)));
 }
 
 fn emit_entry(bytes: &mut [u8], entry: &Entry) {

@@ -99,10 +99,11 @@ impl KeptRules {
 
     /// Size in bytes.
     #[must_use]
-    pub const fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.rests.len() * REST_LEN
             + (self.shared.len() + self.undone.len()) * size_of::<Entry>()
             + self.specials.len() * size_of::<Special>()
+            + self.specials.iter().map(Special::text_len).sum::<usize>()
             + self.taken_back.len() * size_of::<TakenBack>()
     }
 
@@ -151,22 +152,16 @@ impl ListBuilder {
             }
         }
         let mut left_out = 0;
-        // The parts of a rule have the same number, and are adjacent.
-        for rule in kept.specials.chunk_by(|a, b| a.number == b.number) {
-            if rule[0].list != from {
-                continue;
-            }
-            if !self.has_room_for_clauses(rule.len()) {
+        for rule in kept.specials.iter().filter(|rule| rule.list == from) {
+            if self.has_room_for_clauses(1 + rule.left_out.len()) {
+                self.left_out += rule.left_out.len();
+                self.specials.push(Special {
+                    list: to,
+                    ..rule.clone()
+                });
+            } else {
                 left_out += 1;
-                continue;
             }
-            let number = self.specials.len() as u32;
-            let parts = rule.iter().cloned();
-            self.specials.extend(parts.map(|part| Special {
-                list: to,
-                number,
-                ..part
-            }));
         }
         for other in kept.taken_back.iter().filter(|other| other.list == from) {
             if self.taken_back.len() < CLAUSES_MAX {

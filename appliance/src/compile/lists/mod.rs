@@ -13,7 +13,9 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use xdnsd_abi::hash::HashKey;
-use xdnsd_core::policy::list::{ENTRY_LEN, NAMES_MAX, TYPES_MAX, clause, tag};
+use xdnsd_core::policy::list::{
+    CLAUSE_LEN, ENTRY_LEN, LEFT_OUT_LEN, NAMES_MAX, TYPES_MAX, clause, tag,
+};
 use xdnsd_core::policy::name::Labels;
 
 use super::name;
@@ -84,26 +86,38 @@ struct Special {
     list: u16,
     types: [u16; TYPES_MAX],
     pattern: Vec<u8>,
-    /// Number of a rule that excludes names.
-    number: u32,
+    /// Hashes of excluded names, in order.
+    left_out: Vec<(u64, u64)>,
     /// See [`Rule::text`].
     text: u32,
 }
 
-/// Name, flags, types, pattern and text.
-type Order<'a> = ((u64, u64), u16, [u16; TYPES_MAX], &'a [u8], u32);
+/// Name, flags, types, pattern, excluded names and text.
+type Order<'a> = (
+    (u64, u64),
+    u16,
+    [u16; TYPES_MAX],
+    &'a [u8],
+    &'a [(u64, u64)],
+    u32,
+);
 
 impl Special {
-    /// Sort key, which identifies a rule. `None` for part of a rule: a name that it excludes.
-    fn order(&self) -> Option<Order<'_>> {
-        let is_rule = self.flags & clause::STOP == 0;
-        is_rule.then_some((
+    /// Sort key, which identifies a rule.
+    const fn order(&self) -> Order<'_> {
+        (
             self.hash,
             self.flags,
             self.types,
             self.pattern.as_slice(),
+            self.left_out.as_slice(),
             self.text,
-        ))
+        )
+    }
+
+    /// Bytes that it takes in an image beside its clause.
+    const fn text_len(&self) -> usize {
+        self.pattern.len() + self.left_out.len() * LEFT_OUT_LEN
     }
 }
 
@@ -113,6 +127,8 @@ pub struct ListBuilder {
     key: HashKey,
     entries: Vec<Entry>,
     specials: Vec<Special>,
+    /// Number of names that they exclude.
+    left_out: usize,
     /// Rules that take back others, wherever they are.
     taken_back: Vec<TakenBack>,
     exact_depths: u128,
@@ -135,6 +151,7 @@ impl ListBuilder {
             key,
             entries: Vec::new(),
             specials: Vec::new(),
+            left_out: 0,
             taken_back: Vec::new(),
             exact_depths: 0,
             subtree_depths: 0,
@@ -207,11 +224,6 @@ impl ListBuilder {
             Some(types) if types.are_left_out => clause::TYPES_NOT,
             Some(_) => clause::TYPES_ONLY,
         };
-        let open_flag = if rule.left_out.is_empty() {
-            0
-        } else {
-            clause::OPEN
-        };
         let pattern_flag = if rule.pattern.is_empty() {
             0
         } else {
@@ -221,42 +233,37 @@ impl ListBuilder {
             .iter()
             .filter(|(is_set, _)| *is_set)
             .fold(0, |all, (_, flag)| all | flag);
-        let number = self.specials.len() as u32;
-        let special = Special {
+        let left_out = rule.left_out.iter();
+        let mut left_out: Vec<_> = left_out.filter_map(|name| self.hash(name)).collect();
+        left_out.sort_unstable();
+        left_out.dedup();
+        self.left_out += left_out.len();
+        self.specials.push(Special {
             hash,
-            flags: flags | types_flag | open_flag | pattern_flag,
+            flags: flags | types_flag | pattern_flag,
             list,
             types: rule.types.map_or([0; TYPES_MAX], |types| types.numbers),
             pattern: rule.pattern.clone(),
-            number,
+            left_out,
             text: rule.text,
-        };
-        for name in &rule.left_out {
-            if let Some(hash) = self.place(name, true, true) {
-                self.specials.push(Special {
-                    hash,
-                    flags: clause::SELF | clause::BELOW | clause::STOP,
-                    types: [0; TYPES_MAX],
-                    pattern: Vec::new(),
-                    ..special
-                });
-            }
-        }
-        self.specials.push(special);
+        });
+    }
+
+    fn hash(&self, name: &[u8]) -> Option<(u64, u64)> {
+        let hash = Labels::new(name)?.hash(&self.key);
+        Some((hash.first(), hash.second()))
     }
 
     /// Hash of a name; notes the name's depth.
     fn place(&mut self, name: &[u8], itself: bool, below: bool) -> Option<(u64, u64)> {
-        let labels = Labels::new(name)?;
-        let depth = 1u128 << labels.count();
+        let depth = 1u128 << Labels::new(name)?.count();
         if itself {
             self.exact_depths |= depth;
         }
         if below {
             self.subtree_depths |= depth;
         }
-        let hash = labels.hash(&self.key);
-        Some((hash.first(), hash.second()))
+        self.hash(name)
     }
 
     /// Adds a name from the config, and all below it; with `*.name` only all below it.
@@ -337,6 +344,7 @@ impl ListBuilder {
         BuilderMark {
             entries: self.entries.len(),
             specials: self.specials.len(),
+            left_out: self.left_out,
             taken_back: self.taken_back.len(),
         }
     }
@@ -345,6 +353,7 @@ impl ListBuilder {
     pub(super) fn forget(&mut self, mark: &BuilderMark) {
         self.entries.truncate(mark.entries);
         self.specials.truncate(mark.specials);
+        self.left_out = mark.left_out;
         self.taken_back.truncate(mark.taken_back);
     }
 
@@ -362,7 +371,7 @@ impl ListBuilder {
         }
         self.entries.truncate(left);
         let specials = &self.specials[mark.specials..];
-        let specials: HashSet<_> = specials.iter().filter_map(Special::order).collect();
+        let specials: HashSet<_> = specials.iter().map(Special::order).collect();
         let taken_back = &self.taken_back[mark.taken_back..];
         let taken_back: HashSet<_> = taken_back.iter().map(|other| other.rule).collect();
         let distinct = left - mark.entries + specials.len() + taken_back.len();
@@ -405,7 +414,9 @@ impl ListBuilder {
     #[must_use]
     pub fn image_bytes_max(&self) -> u64 {
         // An entry, and its share of the buckets.
-        ((self.entries.len() + self.specials.len()) * (ENTRY_LEN + size_of::<u32>())) as u64
+        let names = (self.entries.len() + self.specials.len()) * (ENTRY_LEN + size_of::<u32>());
+        let texts: usize = self.specials.iter().map(Special::text_len).sum();
+        (names + self.specials.len() * CLAUSE_LEN + texts) as u64
     }
 
     fn add_lines(
@@ -574,6 +585,7 @@ pub struct Built {
 pub(super) struct BuilderMark {
     entries: usize,
     specials: usize,
+    left_out: usize,
     taken_back: usize,
 }
 

@@ -537,6 +537,52 @@ fn is_blocked(image: &[u8], name: &str, rtype: u16) -> bool {
     list.listing(&Labels::new(&name).expect("well-formed"), rtype) == BLOCKED
 }
 
+/// Patterns have texts, and excluded names: neither is taken for the other's.
+#[test]
+fn names_are_left_out_of_patterns_and_of_any_number_of_rules() {
+    let text = "||x.example^$denyallow=ok.x.example\n\
+                ||ads*.example.com^$denyallow=ads1.example.com|good.example.com\n\
+                ||t*.example.com^$denyallow=good.example.com\n\
+                ||*foo.org^$denyallow=good.foo.org|barfoo.org\n\
+                @@||ok*.foo.org^$denyallow=ok9.foo.org";
+    let image = compile(&[(text, ListPurpose::Block)]);
+    for (name, blocked) in [
+        ("a.x.example", true),
+        ("ok.x.example", false),
+        ("ads.example.com", true),
+        ("ads1.example.com", false),
+        ("ads2.ads1.example.com", false),
+        ("ads1.ads2.example.com", true),
+        ("ads.good.example.com", false),
+        ("t.example.com", true),
+        ("t.ads1.example.com", true),
+        ("t.good.example.com", false),
+        ("xfoo.org", true),
+        ("a.foo.org", true),
+        ("good.foo.org", false),
+        ("a.barfoo.org", false),
+        ("ok1.foo.org", false),
+        ("ok9.foo.org", true),
+    ] {
+        assert_eq!(is_blocked(&image, name, 1), blocked, "{name}");
+    }
+    // Twenty rules on the way down to one name, and eighty with the same excluded name.
+    let (mut text, mut name) = (String::new(), "example".to_owned());
+    for depth in 0..20 {
+        text += &format!("||{name}^$denyallow=ok{depth}.{name}\n");
+        name = format!("l{depth}.{name}");
+    }
+    for number in 0..80 {
+        text += &format!("||p{number}*.other^$denyallow=ok.other\n");
+    }
+    text += &format!("||last.{name}^$important,denyallow=ok.last.{name}\n@@||{name}^\n");
+    let image = compile(&[(&text, ListPurpose::Block)]);
+    assert!(is_blocked(&image, &format!("last.{name}"), 1));
+    assert!(!is_blocked(&image, &format!("ok.last.{name}"), 1));
+    assert!(!is_blocked(&image, &name, 1), "an exception");
+    assert!(!is_blocked(&image, "p9.ok.other", 1));
+}
+
 /// Lines, and which names they block or not, as in AdGuard's engine.
 #[test]
 fn adblock_syntax_means_what_adguard_means() {
