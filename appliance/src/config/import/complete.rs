@@ -15,7 +15,7 @@ use crate::text;
 /// Where dnsmasq looks for servers, and DHCP's leases, where no option says so.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const LEASES: &str = "/var/lib/misc/dnsmasq.leases";
-const HOSTS: &str = "/etc/hosts";
+pub const HOSTS: &str = "/etc/hosts";
 /// How what is said of every file ends.
 pub const SEE_SPECIAL: &str = "see local.special";
 
@@ -26,25 +26,11 @@ impl Draft {
         self.complete_usual();
         self.bound_servers();
         self.complete_local();
+        self.complete_addressed();
         self.allow_routed();
         self.complete_blocked();
         self.list_other_types();
-        if let Some(line) = self.guards.clone() {
-            for range in [
-                "private",
-                "loopback",
-                "link-local",
-                "unique-local",
-                "this-host",
-            ] {
-                if range != "loopback" || self.localhost_may.is_none() {
-                    self.add("rebind", "ranges", quoted(range), &line);
-                }
-            }
-        } else if let Some(line) = self.localhost_may.take() {
-            self.listed
-                .push(line.told("nothing is withheld without stop-dns-rebind"));
-        }
+        self.complete_guarded();
         self.complete_served(devices);
         self.list_special();
     }
@@ -60,6 +46,28 @@ impl Draft {
             "names of special use (home.arpa, test and more){private} are not asked upstream here unless a group of servers has \
              their domain: {SEE_SPECIAL}"
         ));
+    }
+
+    /// dnsmasq withholds private addresses, whichever server they come from; with `rebind-localhost-ok` this host's may pass.
+    fn complete_guarded(&mut self) {
+        let Some(line) = self.guards.clone() else {
+            let line = self.localhost_may.take();
+            let why = "nothing is withheld without stop-dns-rebind";
+            self.listed.extend(line.map(|line| line.told(why)));
+            return;
+        };
+        let always = ["private", "link-local", "unique-local"];
+        let of_host = ["loopback", "this-host"];
+        let guards_host = self.localhost_may.is_none();
+        let of_host = of_host.iter().filter(|_| guards_host);
+        for range in always.iter().chain(of_host) {
+            self.add("rebind", "ranges", quoted(range), &line);
+        }
+        if self.groups.iter().any(|group| !group.domains.is_empty()) {
+            self.set("rebind", "allow_routed", "false", &line);
+        }
+        let why = "addresses of documentation (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24) and 255.255.255.255 are not withheld here";
+        self.listed.push(line.told(why));
     }
 
     /// Domains with the same servers become one group: of servers there is a number that no config may exceed.

@@ -11,7 +11,7 @@ use crate::os::files;
 use crate::text;
 
 /// A file larger than this is something else.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+pub const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Files that are followed.
 const FILES_MAX: usize = 1_000;
 /// What may stand in a file of servers.

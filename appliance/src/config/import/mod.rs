@@ -6,6 +6,7 @@
 //!                                       └──► listed ◄── what it refuses, line by line ──┘
 //! ```
 
+mod addressed;
 mod complete;
 mod lines;
 mod listed;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::iter;
 
+use super::addressed::Addressed;
 use super::lines::Line;
 use super::taken::{Blocked, Draft, Group};
 use crate::compile::name;
@@ -12,11 +13,11 @@ use crate::config::UpstreamServer;
 use crate::config::written::quoted;
 
 /// What is said of names, in wire form and lower case.
-struct Names<T>(HashMap<Vec<u8>, T>);
+pub struct Names<T>(HashMap<Vec<u8>, T>);
 
 impl<T> Names<T> {
     /// Of a name that stands here twice the first counts. What is no name is refused elsewhere.
-    fn of<'n>(all: impl Iterator<Item = (&'n str, T)>) -> Self
+    pub fn of<'n>(all: impl Iterator<Item = (&'n str, T)>) -> Self
     where
         T: Clone,
     {
@@ -30,18 +31,18 @@ impl<T> Names<T> {
     }
 
     /// What is said of the nearest of this name and those above it.
-    fn nearest(&self, name: &[u8]) -> Option<&T> {
+    pub fn nearest(&self, name: &[u8]) -> Option<&T> {
         with_those_above(name).find_map(|name| self.0.get(name))
     }
 }
 
 /// The names that a text stands for: several for some prefixes.
-fn wire(text: &str) -> Vec<Vec<u8>> {
+pub fn wire(text: &str) -> Vec<Vec<u8>> {
     parse_suffix(text).unwrap_or_default()
 }
 
 /// A name and each that it is below, but for the root.
-fn with_those_above(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub fn with_those_above(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     let all = iter::successors(Some(name), |name| {
         name.get(1 + usize::from(*name.first()?)..)
     });
@@ -67,7 +68,7 @@ fn is_let_through(blocked: &Names<HowBlocked>, name: &[u8]) -> bool {
 impl Draft {
     /// Makes a group of the default group's servers, for names below those of other servers and below domains that end here.
     pub(super) fn complete_usual(&mut self) {
-        let usual = std::mem::take(&mut self.usual);
+        let usual = self.usual.clone();
         let routed = self.groups.iter().flat_map(|group| &group.domains);
         let routed = routed.map(|(name, line)| (name.as_str(), Some(line.clone())));
         let zones = self.zones.iter().map(|zone| (zone.as_str(), None));
@@ -171,13 +172,14 @@ impl Draft {
     pub(super) fn list_other_types(&mut self) {
         let zones = self.zones.iter().map(|zone| (zone.as_str(), ()));
         let zones = Names::of(zones);
-        let is_open = |(text, _): &&(String, Line)| {
-            let names = wire(text);
+        let is_open = |of: &&Addressed| {
+            let names = wire(&of.name);
             names.iter().any(|name| zones.nearest(name).is_none())
         };
         let first = self.addressed.iter().find(is_open);
-        let why = "other types of names with an address are not asked upstream here";
-        let told = first.map(|(_, line)| line.told(why));
+        let why = "other types of names with an address are not asked upstream here, and an address ends at a name that a lease or a \
+                   later line of a hosts file has below it";
+        let told = first.map(|of| of.line.told(why));
         self.listed.extend(told);
     }
 }

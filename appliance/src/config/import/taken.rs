@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use super::addressed::Addressed;
 use super::lines::Line;
 use super::listed;
 use super::records::records;
@@ -91,7 +92,11 @@ pub struct Draft {
     /// Domains that end here.
     pub(super) zones: Vec<String>,
     /// Names with an address.
-    pub(super) addressed: Vec<(String, Line)>,
+    pub(super) addressed: Vec<Addressed>,
+    /// Records that lines say, as `local.records` has them.
+    pub(super) records: Vec<String>,
+    /// Hosts files that are named.
+    pub(super) hosts: Vec<String>,
     /// SRV records, whose names may lack the domain.
     pub(super) services: Vec<Line>,
     pub(super) domain: Option<String>,
@@ -297,6 +302,9 @@ impl Draft {
             return Err("a folder is read with all of its files here".into());
         }
         self.add(section, key, quoted(&line.value), line);
+        if key == "hosts" {
+            self.hosts.push(line.value.clone());
+        }
         Ok(())
     }
 
@@ -349,15 +357,21 @@ impl Draft {
         let Some((domains, to)) = rest.rsplit_once('/') else {
             return Err("a domain stands between two slashes".into());
         };
-        let domains: Vec<&str> = domains.split('/').collect();
-        if domains.contains(&"") {
-            return Err(
-                "names of one label have no servers of their own; see local.forward_plain_names"
-                    .into(),
-            );
+        let (mut domains, further) = split_names(domains);
+        if further.plain && to.is_empty() {
+            self.deny_plain(line);
+        } else if further.plain && to != "#" {
+            let why =
+                "names of one label have no servers of their own; see local.forward_plain_names";
+            self.listed.push(line.told(why));
         }
-        if domains.contains(&"#") && ["", "#"].contains(&to) {
-            return Err("all names belong to the group without domains".into());
+        match (further.all, to) {
+            (false, _) => {}
+            (true, "" | "#") => {
+                let why = "all names belong to the group without domains";
+                self.listed.push(line.told(why));
+            }
+            (true, _) => domains.push("#"),
         }
         match to {
             "" => {
@@ -459,9 +473,16 @@ impl Draft {
         let Some((names, to)) = rest else {
             return Err("names stand between slashes".into());
         };
-        let names: Vec<&str> = names.split('/').collect();
-        if names.contains(&"#") {
-            return Err("there is no answer for all names".into());
+        let (names, further) = split_names(names);
+        if further.all {
+            let why = "there is no answer for all names";
+            self.listed.push(line.told(why));
+        }
+        if further.plain && to.is_empty() {
+            self.deny_plain(line);
+        } else if further.plain {
+            let why = "is for names of one label there, which have no address of their own here; see local.forward_plain_names";
+            self.listed.push(line.told(why));
         }
         let blocked = match to {
             "" => Some(Blocked::Nxdomain),
@@ -470,7 +491,12 @@ impl Draft {
         };
         for name in names {
             let Some(blocked) = blocked else {
-                self.addresses(name, to, line);
+                self.addressed.push(Addressed {
+                    name: plain(name).to_owned(),
+                    address: address(to)?,
+                    is_below: name.starts_with("*."),
+                    line: line.clone(),
+                });
                 continue;
             };
             // `*.` is what is below alone, here as well.
@@ -483,19 +509,11 @@ impl Draft {
         Ok(())
     }
 
-    /// An address of a name and of all below it, or with `*.` in front of what is below it alone.
-    fn addresses(&mut self, name: &str, address: &str, line: &Line) {
-        let rtype = if address.contains(':') { "AAAA" } else { "A" };
-        let owner = plain(name);
-        let mut add = |owner: &str| {
-            let record = format!("{owner} {rtype} {address}");
-            self.add("local", "records", quoted(&record), line);
-        };
-        if !name.starts_with("*.") {
-            add(owner);
+    /// Names of one label do not exist, unless something here has them.
+    fn deny_plain(&mut self, line: &Line) {
+        if !self.has("local", "forward_plain_names") {
+            self.set("local", "forward_plain_names", "false", line);
         }
-        add(&format!("*.{owner}"));
-        self.addressed.push((owner.to_owned(), line.clone()));
     }
 
     /// `DOMAIN[,RANGE[,local]]`.
@@ -538,6 +556,7 @@ impl Draft {
 
     pub(super) fn record(&mut self, line: &Line, parts: &[String]) -> Result<(), String> {
         for record in records(&line.option, parts)? {
+            self.records.push(record.clone());
             self.add("local", "records", quoted(&record), line);
         }
         Ok(())
@@ -552,6 +571,32 @@ fn number(line: &Line) -> Result<u64, String> {
 fn address(text: &str) -> Result<IpAddr, String> {
     text.parse()
         .map_err(|_| format!("{} is not an address", quoted(text)))
+}
+
+/// Names that a list has besides those that are written out.
+#[derive(Clone, Copy, Debug, Default)]
+struct FurtherNames {
+    /// All names: `#`, or a dot.
+    all: bool,
+    /// Those of one label: nothing between two slashes.
+    plain: bool,
+}
+
+/// The names between slashes.
+fn split_names(names: &str) -> (Vec<&str>, FurtherNames) {
+    let mut further = FurtherNames::default();
+    let names = names.split('/').filter(|name| match *name {
+        "" => {
+            further.plain = true;
+            false
+        }
+        "#" | "." => {
+            further.all = true;
+            false
+        }
+        _ => true,
+    });
+    (names.collect(), further)
 }
 
 /// A name, which dnsmasq also takes with a dot or `*.` in front.

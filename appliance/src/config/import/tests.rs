@@ -244,7 +244,7 @@ const TRANSLATED: &[(&str, &str)] = &[
     ("addn-hosts=\"/etc/a,b\"", "\"/etc/a,b\","),
     (
         "stop-dns-rebind\nrebind-localhost-ok",
-        "ranges = [ \"private\", \"link-local\", \"unique-local\", \"this-host\", ]",
+        "ranges = [ \"private\", \"link-local\", \"unique-local\", ]",
     ),
     (
         "rebind-domain-ok=/plex.direct/x.example/",
@@ -417,7 +417,7 @@ fn openwrts_file_is_a_whole_config() {
     );
     let hosts: Vec<_> = config.local.hosts.iter().map(ToString::to_string).collect();
     assert_eq!(hosts, ["/tmp/hosts", "/etc/hosts"]);
-    assert_eq!(config.rebind.ranges.len(), 4);
+    assert_eq!(config.rebind.ranges.len(), 3);
     assert!(!config.local.forward_plain_names);
     let resolv = config.upstreams[0].resolv_file.as_deref();
     assert_eq!(
@@ -694,7 +694,8 @@ fn names_below_blocked_ones_and_below_routes_are_asked_as_their_lines_say() {
 
 #[test]
 fn names_with_an_address_have_all_types_here_which_is_said_once() {
-    let why = "address: other types of names with an address are not asked upstream here";
+    let why = "address: other types of names with an address are not asked upstream here, and an address ends at a name that a \
+               lease or a later line of a hosts file has below it";
     let told = |written: &str| imported(&format!("interface=lo\n{written}\n")).listed;
     assert_eq!(
         told("address=/a.example/192.0.2.1\naddress=/b.example/192.0.2.1"),
@@ -709,6 +710,111 @@ fn names_with_an_address_have_all_types_here_which_is_said_once() {
         told("mx-host=lan"),
         [
             "2: mx-host: without a target it is mx-target's, or this machine's name, there: write the MX record into local.records"
+        ]
+    );
+}
+
+/// As dnsmasq 2.90 answers.
+#[test]
+fn names_of_one_label_and_all_names_are_no_names() {
+    let plain = "is for names of one label there, which have no address of their own here; see local.forward_plain_names";
+    for (written, expected, told) in [
+        ("address=//1.2.3.4", "", vec![plain]),
+        ("address=//#", "", vec![plain]),
+        ("address=//", "forward_plain_names = false", vec![]),
+        ("server=//", "forward_plain_names = false", vec![]),
+        (
+            "domain-needed\nlocal=/lan//",
+            "forward_plain_names = false zones = [ \"lan\", ]",
+            vec![],
+        ),
+        (
+            "address=//x.example/1.2.3.4",
+            "records = [ \"x.example A 1.2.3.4\", \"*.x.example A 1.2.3.4\", ]",
+            vec![
+                plain,
+                "other types of names with an address are not asked upstream here, and an address ends at a name that a lease or \
+                 a later line of a hosts file has below it",
+            ],
+        ),
+        (
+            "address=/#/x.example/",
+            "block = [ \"x.example\", ]",
+            vec!["there is no answer for all names"],
+        ),
+        (
+            "address=/./1.2.3.4",
+            "",
+            vec!["there is no answer for all names"],
+        ),
+        (
+            "server=/./192.0.2.2",
+            "[[upstream]] servers = [ \"192.0.2.2\", ]",
+            vec![],
+        ),
+        (
+            "server=//x.example/192.0.2.2",
+            "domains = [ \"x.example\", ]",
+            vec!["names of one label have no servers of their own; see local.forward_plain_names"],
+        ),
+    ] {
+        let found = imported(&format!("{written}\ninterface=lo\n"));
+        let config = joined(&found.config);
+        assert!(config.contains(expected), "{written}\n{config}");
+        assert!(!config.contains("*. "), "{written}\n{config}");
+        let listed = found.listed.iter();
+        let reasons: Vec<&str> = listed
+            .filter_map(|line| line.splitn(3, ": ").nth(2))
+            .collect();
+        assert_eq!(reasons, told, "{written}");
+    }
+}
+
+/// In dnsmasq a name with addresses of its own has those, and all that is below it the others.
+#[test]
+fn an_address_is_for_all_below_names_that_are_there() {
+    let folder = Folder::new();
+    let hosts = folder.write(
+        "hosts",
+        "192.168.1.9 nas.h.example\n192.168.1.8 a.b.h.example H.Example\n",
+    );
+    let written = format!(
+        "interface=lo\nno-hosts\naddn-hosts={}\nhost-record=r.h.example,fd00::7\naddress=/h.example/192.0.2.1\n\
+         address=/x.h.example/192.0.2.2\nserver=/ok.h.example/192.0.2.53\n\
+         server=/usual.h.example/#\n",
+        hosts.display()
+    );
+    let found = imported(&written);
+    let config = joined(&found.config);
+    let expected = "records = [ \"r.h.example AAAA fd00::7\", \"*.h.example A 192.0.2.1\", \"x.h.example A 192.0.2.2\", \
+                    \"*.x.h.example A 192.0.2.2\", \"*.a.b.h.example A 192.0.2.1\", \"b.h.example A 192.0.2.1\", \
+                    \"*.b.h.example A 192.0.2.1\", \"*.r.h.example A 192.0.2.1\", \"*.nas.h.example A 192.0.2.1\", ]";
+    assert!(config.contains(expected), "{config}\n{expected}");
+    assert_eq!(
+        found.listed[..4],
+        [
+            "8: server: changes nothing: what is of no other group is asked of the default one",
+            "5: address: has an address of its own, which goes first; below it this one counts",
+            "7: server: 5 has an address for all below a name above it, which goes first here",
+            "8: server: 5 has an address for all below a name above it, which goes first here"
+        ]
+    );
+}
+
+/// dnsmasq withholds private addresses of every server.
+#[test]
+fn what_is_withheld_is_withheld_of_groups_as_well() {
+    let found = imported("interface=lo\nstop-dns-rebind\nserver=/corp.example/192.0.2.1\n");
+    assert!(
+        found.config.contains("allow_routed = false"),
+        "{}",
+        found.config
+    );
+    assert_eq!(
+        found.listed,
+        [
+            "2: stop-dns-rebind: addresses of documentation (192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24) and 255.255.255.255 \
+             are not withheld here"
         ]
     );
 }
