@@ -35,6 +35,7 @@ pub mod routes;
 pub mod rpz;
 pub mod rules;
 pub mod set;
+mod shape;
 pub mod svcb;
 pub mod table;
 #[cfg(test)]

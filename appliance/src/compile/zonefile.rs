@@ -9,7 +9,7 @@ use super::name::{self, unescape};
 /// because a list of values is split at its commas first.
 ///
 /// # Errors
-/// A quote is not closed, or a backslash is the last character.
+/// A quote is not closed, a backslash is the last character, or a `;` stands bare.
 pub fn split(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -24,6 +24,9 @@ pub fn split(text: &str) -> Result<Vec<String>, String> {
             '\\' => {
                 let escaped = characters.next().ok_or("ends with a backslash")?;
                 word.get_or_insert_default().extend(['\\', escaped]);
+            }
+            ';' if !is_quoted => {
+                return Err("has a `;` outside of quotes, where `;` begins a comment in zone files: put the text in quotes".into());
             }
             _ if character.is_ascii_whitespace() && !is_quoted => words.extend(word.take()),
             _ => word.get_or_insert_default().push(character),

@@ -357,6 +357,9 @@ fn local(source: &mut ConfigText, local: &Local) {
         }
         owners.push(added.unwrap_or_default());
     }
+    for (index, problem) in builder.crowded(&owners) {
+        source.warn(&format!("local.records[{index}]"), problem);
+    }
     // Names that nobody can have do not stop the others.
     for (index, problem) in builder.dead_ends(&owners) {
         source.warn(&format!("local.records[{index}]"), problem);

@@ -1,7 +1,5 @@
 //! Types and response codes as people read them (RFC 3597 section 5).
 
-use xdnsd_core::dns::rtype;
-
 use crate::compile::rdata;
 
 /// A type's name: `AAAA`, or `TYPE65280`.
@@ -14,19 +12,7 @@ pub fn type_text(rtype: u16) -> String {
 /// Number of a type that a question may have, from its name or `TYPE123`.
 #[must_use]
 pub fn type_number(word: &str) -> Option<u16> {
-    let is_meant = |name: &str| name.eq_ignore_ascii_case(word);
-    let questions = [
-        ("IXFR", rtype::IXFR),
-        ("AXFR", 252),
-        ("MAILB", 253),
-        ("MAILA", 254),
-        ("ANY", rtype::ANY),
-    ];
-    let mut named = questions.into_iter().chain(rdata::named_types());
-    let known = named.find(|(name, _)| is_meant(name));
-    known
-        .map(|(_, number)| number)
-        .or_else(|| rdata::type_number(word))
+    rdata::any_type_number(word)
 }
 
 /// Name of a header's RCODE.

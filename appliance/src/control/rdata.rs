@@ -304,7 +304,7 @@ mod tests {
                 "2 svc.test. alpn=h2 no-default-alpn key7=\"/q{?dns}\" key65000",
             ),
             (65280, "\\# 3 010AFF"),
-            (rtype::NAPTR, "\\# 0"),
+            (64999, "\\# 0"),
         ] {
             let wire = compiled(number, text);
             assert_eq!(rdata_told(number, &wire), text);

@@ -1,9 +1,11 @@
 //! Writer of messages: questions, and records with name compression (RFC 1035 section 4.1.4).
 
+use super::edns::OPT_LEN_MAX;
 use super::header::HEADER_LEN;
 use super::name::{self, Name};
 use super::record::{self, Compression, Layout, MalformedRdata, Record};
 use super::rtype;
+use crate::limits::TCP_MESSAGE_MAX;
 use heapless::Vec;
 
 /// Most offsets that are remembered as compression targets. When full, later names are written out in full.
@@ -30,6 +32,9 @@ enum Compress {
     /// case.
     SameCase,
 }
+
+/// Longest answer that is made here, in bytes: OPT has room behind it in the largest message.
+pub const LOCAL_ANSWER_MAX: usize = TCP_MESSAGE_MAX - OPT_LEN_MAX;
 
 /// Reason why a message cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,13 @@ impl<'a> Writer<'a> {
         };
         writer.remember(HEADER_LEN);
         writer
+    }
+
+    /// Takes back what stands behind `position`.
+    pub fn rewind(&mut self, position: usize) {
+        self.at = position;
+        self.targets
+            .retain(|&target| usize::from(target) < position);
     }
 
     /// Offset of the end.

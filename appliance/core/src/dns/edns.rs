@@ -48,6 +48,8 @@ pub mod ede {
 pub(super) const DNSSEC_OK: u32 = 0x8000;
 /// Length of an OPT record without options in bytes: root name, type, size, flags, length.
 pub const OPT_LEN: usize = xdnsd_abi::headers::dns::opt::LEN;
+/// Length of an OPT record of ours with all of its options, in bytes: extended error, cookie, keepalive.
+pub const OPT_LEN_MAX: usize = OPT_LEN + 6 + 28 + 6;
 /// Longest server cookie in bytes (RFC 7873 section 4).
 const SERVER_COOKIE_MAX: usize = 32;
 
@@ -258,6 +260,7 @@ mod tests {
         let cookie = edns.cookie.expect("a cookie");
         assert_eq!((cookie.client, cookie.server_len), ([7; 8], 16));
         assert_eq!(reply.emit(&mut [0; 20], 0), None);
+        assert_eq!(reply.len(), OPT_LEN_MAX);
     }
 
     #[test]

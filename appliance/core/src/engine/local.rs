@@ -5,7 +5,7 @@ use super::request::{Request, reply_to};
 use super::{CacheAccess, Context, Engine, Outcome};
 use crate::answer::{Answer, Head, Response, Ttl};
 use crate::counters::{Counter, ViewCounter};
-use crate::dns::build::{WriteError, Writer};
+use crate::dns::build::{LOCAL_ANSWER_MAX, WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
 use crate::dns::{Name, class, rcode, rtype};
@@ -345,7 +345,10 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         write: impl FnOnce(&mut Draft<'_>, &Query) -> Result<(), WriteError>,
     ) -> Outcome {
         let query = request.query;
-        let (name, buffer) = (query.name.as_wire(), &mut self.tables.reply);
+        let (name, buffer) = (
+            query.name.as_wire(),
+            &mut self.tables.reply[..LOCAL_ANSWER_MAX],
+        );
         let draft = Draft::new(buffer, name, query.qtype, query.qclass);
         let drafted =
             draft
@@ -382,11 +385,20 @@ struct LocalQuestion<'a, 'q> {
 impl LocalQuestion<'_, '_> {
     fn write_local(&self, draft: &mut Draft<'_>) -> Result<(), WriteError> {
         let mut written = Ok(());
+        let mut is_full = false;
         let end = self
             .policy
             .resolve(self.labels, self.qtype, |owner, record| {
-                if written.is_ok() {
-                    written = draft.answer(owner, record.rtype, record.ttl_secs, record.rdata);
+                if written.is_err() || is_full {
+                    return;
+                }
+                let before = (draft.writer.position(), draft.head.answers);
+                written = draft.answer(owner, record.rtype, record.ttl_secs, record.rdata);
+                // Of too many records as many are given as fit.
+                if written == Err(WriteError::Full) && before.1 > 0 {
+                    draft.writer.rewind(before.0);
+                    draft.head.answers = before.1;
+                    (written, is_full) = (Ok(()), true);
                 }
             });
         written?;

@@ -674,7 +674,8 @@ fn adblock_syntax_means_what_adguard_means() {
 
 #[test]
 fn a_rule_may_be_for_some_types_alone() {
-    let text = "||six.example^$dnstype=AAAA\n||not.example^$dnstype=~A|~AAAA\n@@||ok.example^$dnstype=A\nok.example";
+    let text = "||six.example^$dnstype=AAAA\n||not.example^$dnstype=~A|~AAAA\n@@||ok.example^$dnstype=A\nok.example\n\
+                ||naptr.example^$dnstype=NAPTR|any";
     let image = compile(&[(text, ListPurpose::Block)]);
     for (name, rtype, blocked) in [
         ("six.example", 28, true),
@@ -685,6 +686,9 @@ fn a_rule_may_be_for_some_types_alone() {
         ("not.example", 65, true),
         ("ok.example", 1, false),
         ("ok.example", 28, true),
+        ("naptr.example", 35, true),
+        ("naptr.example", 255, true),
+        ("naptr.example", 1, false),
     ] {
         assert_eq!(is_blocked(&image, name, rtype), blocked, "{name} {rtype}");
     }

@@ -20,6 +20,7 @@ use super::zonefile;
 use node::{Node, NodeRecord, RecordSource};
 
 mod aliases;
+mod crowd;
 mod image;
 mod node;
 mod origin;
@@ -416,9 +417,22 @@ impl LocalBuilder {
         self.nodes.entry(name.to_vec()).or_default()
     }
 
+    /// True if all names below `name` have the address of a reverse name as well: a machine that has it goes first.
+    fn is_of_all_below(&self, reverse: &[u8], name: &[u8]) -> bool {
+        let wildcard = name::child(b"*", &name::lower(name));
+        let node = wildcard.and_then(|wildcard| self.nodes.get(&wildcard));
+        let mut records = node.into_iter().flat_map(|node| &node.records);
+        records.any(|known| {
+            let address = known.address();
+            address.is_some_and(|address| pointer_name(address) == reverse)
+        })
+    }
+
     /// Makes PTR records for the addresses without configured ones.
     pub fn add_pointers(&mut self) {
-        for (owner, record) in std::mem::take(&mut self.pointers) {
+        let mut pointers = std::mem::take(&mut self.pointers);
+        pointers.sort_by_key(|(owner, record)| self.is_of_all_below(owner, &record.rdata));
+        for (owner, record) in pointers {
             let has_pointer = self
                 .nodes
                 .get(&owner)

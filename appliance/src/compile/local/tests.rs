@@ -677,7 +677,7 @@ fn records_that_are_wrong_say_why() {
         assert_eq!(said, format!("records: `{second}`: {name} {alias}"));
     }
     let broken = input(&["a.lan CNAME \\# 2 0961"]);
-    assert!(compile_wrong(&broken).contains("CNAME takes one name"));
+    assert!(compile_wrong(&broken).contains("one name without compression"));
     let zone = LocalInput {
         zones: vec!["a..b".into()],
         ..LocalInput::default()
@@ -775,4 +775,28 @@ fn a_hosts_name_that_is_an_alias_is_told_with_its_line_as_it_is_written() {
             "{record}"
         );
     }
+}
+
+#[test]
+fn records_that_no_message_holds_are_told() {
+    let mut builder = LocalBuilder::new(&input(&[])).expect("right domains");
+    let many =
+        (0..5_000).map(|number| format!("many.lan A 10.0.{}.{}", number / 256, number % 256));
+    let owners = many.chain(["few.lan A 192.0.2.1".to_owned()]);
+    let owners: Result<Vec<_>, _> = owners.map(|text| builder.add_text(&text, 60)).collect();
+    let told = builder.crowded(&owners.expect("right records"));
+    let expected = "`many.lan` has 5000 records of type 1, of which a message holds 4091: a client gets those over TCP";
+    assert_eq!(told, [(0, expected.to_owned())]);
+}
+
+/// As the addresses that a line of dnsmasq gives to all names below one.
+#[test]
+fn an_address_that_all_names_below_have_points_back_to_a_machine_first() {
+    let folder = Folder::new();
+    let mut input = input(&["a.lan A 192.168.9.1", "*.a.lan A 192.168.9.1"]);
+    let pointer = "1.9.168.192.in-addr.arpa";
+    let to = |image: &[u8]| ask(image, pointer, rtype::PTR).contains("nas.lan.");
+    assert!(ask(&build(&input), pointer, rtype::PTR).contains(" a.lan."));
+    input.hosts = vec![folder.write("hosts", "192.168.9.1 nas.lan\n")];
+    assert!(to(&build(&input)));
 }

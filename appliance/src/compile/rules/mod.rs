@@ -24,11 +24,10 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use xdnsd_core::dns::rtype;
 use xdnsd_core::policy::list::{PATTERN_MAX, TYPES_MAX};
 
 use super::name;
-use super::rdata::type_number;
+use super::rdata::any_type_number;
 
 /// Names that a rule applies to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -329,10 +328,7 @@ fn parse_option(option: &str, rule: &mut Rule) -> Result<(), NotARule> {
 
 /// Parses `A|AAAA`, or `~A|~AAAA`. If both kinds occur, only types without `~` count, minus the excluded ones.
 fn parse_types(text: &str) -> Result<Types, NotARule> {
-    let number = |word: &str| {
-        let any = Some(rtype::ANY).filter(|_| word.eq_ignore_ascii_case("ANY"));
-        type_number(word).or(any).ok_or(NotARule("no such type"))
-    };
+    let number = |word: &str| any_type_number(word).ok_or(NotARule("no such type"));
     let (mut named, mut left_out) = (Vec::new(), Vec::new());
     for word in text.split('|') {
         match word.strip_prefix('~') {

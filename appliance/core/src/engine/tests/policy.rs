@@ -271,6 +271,34 @@ fn the_target_of_a_local_alias_keeps_its_letter_case() {
     });
 }
 
+/// Over UDP nothing of an RRset that does not fit is given (RFC 2181 section 9).
+#[test]
+fn of_too_many_records_as_many_are_given_as_fit_a_message() {
+    let addresses: Vec<image::ImageRecord> = (0..5_000u16)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            (rtype::A, 60, vec![10, 0, high, low])
+        })
+        .collect();
+    let data = keep(image::local(&[("many.lan", &addresses)]));
+    with_world(Settings::DEFAULT, |world| {
+        world.policy.local = LocalData::view(data).unwrap();
+        let reply = world.hit(&query("many.lan.", 1));
+        assert_eq!(reply.response_code(), ResponseCode::NoError);
+        assert!(reply.truncated() && reply.answers().is_empty());
+        for question in [
+            query("many.lan.", 2),
+            with_edns(query("many.lan.", 2), false),
+        ] {
+            let (outcome, bytes) = world.ask_tcp(1, &question);
+            assert!(matches!(outcome, Outcome::Reply(_)), "{outcome:?}");
+            let reply = Message::from_vec(&bytes).unwrap();
+            assert_eq!(reply.response_code(), ResponseCode::NoError);
+            assert_eq!(reply.answers().len(), 4_091);
+        }
+    });
+}
+
 /// Records of an answer with their names as they are in the message.
 fn written(reply: &Message) -> Vec<String> {
     let records = reply.answers().iter();
