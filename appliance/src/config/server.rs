@@ -177,6 +177,15 @@ fn no_server(text: &str) -> String {
         "{shown} is not a server: there is no encrypted form (DoT, DoH, DoQ); run a stub on this machine that asks it, such as \
          stubby, dnscrypt-proxy or unbound, and name its address"
     );
+    let brackets = [text.contains('['), text.contains(']')];
+    let missing = match brackets {
+        [true, false] => Some("the [ in front of the address has no ] behind it"),
+        [false, true] => Some("the ] behind the address has no [ in front of it"),
+        [true, true] | [false, false] => None,
+    };
+    if let Some(missing) = missing {
+        return format!("{shown} is not a server: {missing}");
+    }
     let address = bare_address(text);
     if let Some((scheme, rest)) = text
         .split_once(':')

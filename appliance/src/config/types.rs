@@ -339,6 +339,9 @@ impl fmt::Display for Nat64Prefix {
     }
 }
 
+/// A port for HTTP in examples.
+const HTTP_PORT: u16 = 9_153;
+
 /// An address and port for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpAddress(pub SocketAddr);
@@ -348,10 +351,37 @@ impl FromStr for HttpAddress {
     fn from_str(text: &str) -> Result<Self, String> {
         let address: Option<SocketAddr> = text.parse().ok();
         let address = address.filter(|address| address.port() != 0);
-        address
-            .map(Self)
-            .ok_or_else(|| format!("{} is not an address with a port", quoted(text)))
+        address.map(Self).ok_or_else(|| {
+            let why = why_no_http_address(text);
+            format!("{} is not an address with a port{why}", quoted(text))
+        })
     }
+}
+
+/// What keeps text from being an address and port, behind a colon.
+fn why_no_http_address(text: &str) -> String {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    if let Ok(address) = bare.unwrap_or(text).parse() {
+        let whole = SocketAddr::new(address, HTTP_PORT);
+        return format!(": the port is missing, as in \"{whole}\"");
+    }
+    if let Some((scheme, _)) = text.split_once("://") {
+        return format!(": without {scheme}:// and path");
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    if host.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return ": the address in front of the port is missing".into();
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.parse::<IpAddr>().is_ok() {
+        return ": a port is a number from 1 to 65535".into();
+    }
+    if host.contains(|char: char| char.is_alphabetic()) && !host.contains([':', '/']) {
+        return ": it is named by an address, not by a name".into();
+    }
+    String::new()
 }
 
 impl fmt::Display for HttpAddress {

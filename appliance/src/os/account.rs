@@ -44,7 +44,8 @@ struct PasswdEntry {
 /// The account is missing, or the process may not change to it: one sentence.
 pub fn change_to(name: &str) -> Result<(), String> {
     let accounts = fs::read_to_string(ACCOUNTS).map_err(|error| format!("{ACCOUNTS}: {error}"))?;
-    let account = find(&accounts, name).ok_or_else(|| format!("{ACCOUNTS}: no user {name}"))?;
+    let account = find(&accounts, name)
+        .ok_or_else(|| format!("--user {name}: {ACCOUNTS} has no such user"))?;
     let changed = if !is_root() && account.is_ours()? {
         capabilities::limit(KEPT).and_then(|()| Ok(prctl::set_no_new_privs()?))
     } else {

@@ -16,14 +16,13 @@ use token::TokenKind;
 
 /// Message of the parser for a key or a section that exists already.
 const DUPLICATE: &str = "duplicate key";
+/// Message of the parser for an element behind another one.
+const MISSING_COMMA: &str = "missing comma between array elements";
 /// Problem of a text without an end.
 const NO_QUOTE: &str = "the text that begins here has no closing quote";
 /// Other messages of the parser with ours, for lines that show no problem by themselves.
 const WORDS: &[(&str, &str)] = &[
-    (
-        "missing comma between array elements",
-        "a comma is missing in front of this",
-    ),
+    (MISSING_COMMA, "a comma is missing in front of this"),
     ("unclosed array", "the list has no closing ]"),
     ("invalid basic string", "the text has no closing quote"),
     ("invalid literal string", "the text has no closing quote"),
@@ -121,6 +120,9 @@ impl Fault {
             let problem = "the line cannot be read: a list stands in brackets, text in quotes";
             return Self::of(text, at, problem.into());
         }
+        if let Some(problem) = missing_comma(line, at - start, problem) {
+            return Self::of(text, at, problem);
+        }
         if let Some(LineError { at, problem }) = line::wrong(line, at - start, key) {
             return Self::of(text, start + at, problem);
         }
@@ -130,6 +132,17 @@ impl Fault {
         let problem = ours.map_or(problem, |(_, ours)| ours);
         Self::of(text, at, problem.to_owned())
     }
+}
+
+/// A text in quotes without a comma in front, in a list that began in an earlier line: this line is no line of its own.
+fn missing_comma(line: &str, at: usize, problem: &str) -> Option<String> {
+    if !problem.starts_with(MISSING_COMMA) || is_assignment(line) {
+        return None;
+    }
+    let tokens = token::of(line);
+    let is_here = |token: &&token::Token<'_>| token.at == at && token.kind == TokenKind::Text;
+    let element = tokens.iter().find(is_here)?;
+    Some(format!("a comma is missing in front of {}", element.text))
 }
 
 /// Section and key of the line at `offset`, or of the list that the line belongs to.

@@ -329,6 +329,22 @@ fn what_is_no_server_is_told_what_is() {
         ),
         ("9.9.9.9/32", "without prefix: \"9.9.9.9\""),
         ("[9.9.9.9]:53", "brackets are for IPv6: \"9.9.9.9\""),
+        (
+            "[2001:db8::1",
+            "the [ in front of the address has no ] behind it",
+        ),
+        (
+            "[2001:db8::1:53",
+            "the [ in front of the address has no ] behind it",
+        ),
+        (
+            "2001:db8::1]",
+            "the ] behind the address has no [ in front of it",
+        ),
+        (
+            "9.9.9.9]:53",
+            "the ] behind the address has no [ in front of it",
+        ),
         ("::ffff:9.9.9.9", "IPv4 in its own form: \"9.9.9.9\""),
         ("[::ffff:909:909]:5353", "IPv4 in its own form: \"9.9.9.9\""),
         (" 9.9.9.9", "without spaces"),
@@ -578,7 +594,25 @@ const NOT_TOML: &[Row] = &[
         "local",
         "hosts = [\n\"/a\"\n\"/b\"\n]",
         "8:1",
-        "a comma is missing in front of this; ",
+        "a comma is missing in front of \"/b\"; ",
+    ),
+    (
+        "local",
+        "hosts = [\n\"/a\"\n  \"/b\",\n]",
+        "8:3",
+        "a comma is missing in front of \"/b\"; ",
+    ),
+    (
+        "local",
+        "hosts = [\"/a\",\n\"/b\" # so\n\n '/c' ]",
+        "9:2",
+        "a comma is missing in front of '/c'; ",
+    ),
+    (
+        "local",
+        "hosts = [\n\"/a\" \"/b\"\n]",
+        "7:6",
+        "a comma is missing in front of \"/b\"; ",
     ),
     (
         "local",
@@ -983,4 +1017,67 @@ fn on_lo_each_address_of_its_network_can_be_served() {
 /// What the config wants and the tests' machine lacks.
 fn shortfall(config: &Config) -> String {
     config.plan(&devices()).missing.to_string()
+}
+
+/// Addresses for HTTP, and what is wrong with them.
+const HTTP_ADDRESSES: &[Row] = &[
+    (
+        "web",
+        "listen = [\"127.0.0.1\"]",
+        "6:11",
+        "\"127.0.0.1\" is not an address with a port: the port is missing, as in \"127.0.0.1:9153\"; ",
+    ),
+    (
+        "web",
+        "listen = [\"[::1]\"]",
+        "6:11",
+        "\"[::1]\" is not an address with a port: the port is missing, as in \"[::1]:9153\"; ",
+    ),
+    (
+        "web",
+        "listen = [\"::1:9153\"]",
+        "6:11",
+        "\"::1:9153\" is not an address with a port: the port is missing, as in \"[::1:9153]:9153\"; ",
+    ),
+    (
+        "web",
+        "listen = [\":9153\"]",
+        "6:11",
+        "\":9153\" is not an address with a port: the address in front of the port is missing; ",
+    ),
+    (
+        "web",
+        "listen = [\"9153\"]",
+        "6:11",
+        "\"9153\" is not an address with a port: the address in front of the port is missing; ",
+    ),
+    (
+        "web",
+        "listen = [\"127.0.0.1:0\"]",
+        "6:11",
+        "\"127.0.0.1:0\" is not an address with a port: a port is a number from 1 to 65535; ",
+    ),
+    (
+        "web",
+        "listen = [\"[::1]:http\"]",
+        "6:11",
+        "\"[::1]:http\" is not an address with a port: a port is a number from 1 to 65535; ",
+    ),
+    (
+        "web",
+        "listen = [\"http://127.0.0.1:9153/\"]",
+        "6:11",
+        "\"http://127.0.0.1:9153/\" is not an address with a port: without http:// and path; ",
+    ),
+    (
+        "web",
+        "listen = [\"router.lan:9153\"]",
+        "6:11",
+        "\"router.lan:9153\" is not an address with a port: it is named by an address, not by a name; ",
+    ),
+];
+
+#[test]
+fn an_address_for_http_is_told_what_is_missing() {
+    every_row_is_said(HTTP_ADDRESSES);
 }
