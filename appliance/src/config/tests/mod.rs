@@ -7,6 +7,7 @@ mod nft_sets;
 mod old_names;
 mod policy;
 mod protect;
+mod rows;
 mod syntax;
 mod views;
 
