@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::sys::epoll::Epoll;
+use xdnsd_core::counters::answers::AnswerWay;
 use xdnsd_core::counters::{Counter, Counters};
 use xdnsd_core::dns::Name;
 use xdnsd_core::engine::{Effects, Notice};
@@ -251,7 +252,7 @@ impl Io<'_> {
             self.tap.frame_out(&frame.bytes_mut()[..len]);
         }
         match emitted.map(|len| self.xsks.transmit(xsk, frame, len)) {
-            Some(Ok(())) => self.counters.count(Counter::AnswersXdp),
+            Some(Ok(())) => self.count_answer(AnswerWay::AfXdp, message),
             Some(Err(frame)) => {
                 self.count_tx_full(xsk);
                 self.xsks.release(xsk, frame);
@@ -268,6 +269,16 @@ impl Io<'_> {
         }
     }
 
+    /// Counts an answer that was handed on.
+    pub(super) fn count_answer(&self, way: AnswerWay, message: &[u8]) {
+        self.counters.count(match way {
+            AnswerWay::AfXdp => Counter::AnswersXdp,
+            AnswerWay::Udp => Counter::AnswersUdp,
+            AnswerWay::Tcp => Counter::AnswersTcp,
+        });
+        self.counters.answers.count(way, message);
+    }
+
     pub(super) fn reply_tcp(&mut self, client: TcpClient, message: &[u8]) {
         // Read first: the reply may close the connection.
         let ingress = self.tcp.ingress(client);
@@ -275,7 +286,7 @@ impl Io<'_> {
             tcp, now, epoll, ..
         } = self;
         if tcp.reply_later(client, message, *now, epoll) {
-            self.counters.count(Counter::AnswersTcp);
+            self.count_answer(AnswerWay::Tcp, message);
             self.arrivals.count(ingress, Counter::AnswersTcp);
         }
     }
@@ -292,7 +303,7 @@ impl Io<'_> {
         };
         // A full send buffer counts as a lost datagram: the client asks again.
         if socket.send_to(message, client).is_ok() {
-            self.counters.count(Counter::AnswersUdp);
+            self.count_answer(AnswerWay::Udp, message);
             self.arrivals.count(ingress, Counter::AnswersUdp);
         }
     }

@@ -1,8 +1,11 @@
 //! What a worker does when one of its sources has an event.
 
+use std::ops::Range;
+
 use xdnsd_core::counters::Counter;
+use xdnsd_core::counters::answers::AnswerWay;
 use xdnsd_core::counters::latency::Tier;
-use xdnsd_core::dns::header::{Header, flag};
+use xdnsd_core::dns::header::{HEADER_LEN, Header, flag};
 use xdnsd_core::dns::query;
 use xdnsd_core::engine::{Client, Context, Outcome, Transport};
 use xdnsd_core::forward::via::{ResponseOrigin, SourcePort, Via};
@@ -135,7 +138,7 @@ impl Worker<'_> {
                 if seen.is_some() {
                     self.io.tap.frame_out(&frame.bytes_mut()[..frame_len]);
                 }
-                self.transmit(xsk, frame, frame_len);
+                self.transmit(xsk, frame, path.header_len()..frame_len);
             }
             Err(_) => self.release(xsk, frame),
         }
@@ -153,9 +156,12 @@ impl Worker<'_> {
         views.device_of(carrier, tags.iter().map(|tag| tag.id()).chain(untagged))
     }
 
-    fn transmit(&mut self, xsk: usize, frame: Frame, len: usize) {
-        match self.io.xsks.transmit(xsk, frame, len) {
-            Ok(()) => self.io.counters.count(Counter::AnswersXdp),
+    /// Sends a frame that ends with this message.
+    fn transmit(&mut self, xsk: usize, mut frame: Frame, message: Range<usize>) {
+        let header = frame.bytes_mut()[message.start..].first_chunk();
+        let header: [u8; HEADER_LEN] = header.copied().unwrap_or_default();
+        match self.io.xsks.transmit(xsk, frame, message.end) {
+            Ok(()) => self.io.count_answer(AnswerWay::AfXdp, &header),
             Err(frame) => {
                 self.io.count_tx_full(xsk);
                 self.release(xsk, frame);

@@ -1,10 +1,12 @@
 //! Counters of the engine and of a worker. One enum is the index, the match arm and the metric name.
 
+pub mod answers;
 pub mod latency;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::VIEWS_MAX;
+use answers::AnswerCounts;
 use latency::{Histogram, Tier};
 
 xdnsd_abi::counters! {
@@ -138,6 +140,8 @@ xdnsd_abi::counters! {
 #[derive(Debug)]
 pub struct Counters {
     values: [AtomicU64; Counter::COUNT],
+    /// Answers by RCODE.
+    pub answers: AnswerCounts,
     latencies: [Histogram; Tier::COUNT],
     views: [[AtomicU64; ViewCounter::COUNT]; VIEWS_MAX],
 }
@@ -148,6 +152,7 @@ impl Counters {
     pub const fn new() -> Self {
         Self {
             values: [const { AtomicU64::new(0) }; Counter::COUNT],
+            answers: AnswerCounts::new(),
             latencies: [const { Histogram::new() }; Tier::COUNT],
             views: [const { [const { AtomicU64::new(0) }; ViewCounter::COUNT] }; VIEWS_MAX],
         }

@@ -3,6 +3,7 @@
 //! It reads counters of other modules and never writes one. They are registered here before the start; their values at a moment are
 //! a [`Reading`], and everything below works on readings alone.
 
+mod answers;
 mod exposition;
 mod latency;
 pub mod not_taken;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use log::info;
 use xdnsd_abi::Reason;
 use xdnsd_abi::hot::HotOutcome;
+use xdnsd_core::counters::answers::AnswerReading;
 use xdnsd_core::counters::{Counter, Counters};
 
 use exposition::{Exposition, Json, Prometheus};
@@ -182,6 +184,7 @@ pub struct Reading {
     groups: Vec<String>,
     tier0: Option<Outcomes>,
     latencies: LatencyReadings,
+    answers: AnswerReading,
     views: Vec<ViewReading>,
     not_taken: Vec<NotTaken>,
     read_times: ReadTimes,
@@ -263,13 +266,15 @@ impl Telemetry {
             })
         };
         // Locked once: whoever waits to write goes before a second reader.
-        let (workers, latencies, views) = {
+        let (workers, latencies, answers, views) = {
             let workers = self.workers();
             let counters: Vec<_> = workers.iter().map(|worker| worker.counters).collect();
             let names = self.views.as_ref().map_or_else(Vec::new, |read| read());
             let views = views::read(names, &counters);
-            let latencies = latency::read(counters.into_iter());
-            (workers.iter().map(worker).collect(), latencies, views)
+            let latencies = latency::read(counters.iter().copied());
+            let answers = answers::read(counters.into_iter());
+            let workers = workers.iter().map(worker).collect();
+            (workers, latencies, answers, views)
         };
         Reading {
             workers,
@@ -294,6 +299,7 @@ impl Telemetry {
             groups: self.groups(),
             tier0: self.tier0.as_ref().and_then(|read| read()),
             latencies,
+            answers,
             views,
             not_taken: not_taken::read(),
             read_times: process::read(),
@@ -532,6 +538,7 @@ impl Reading {
         self.reason_families(out);
         self.tier0_family(out);
         latency::write(&self.latencies, out);
+        answers::write(&self.answers, out);
         not_taken::write(&self.not_taken, out);
         for (name, help, value) in &self.gauges {
             out.family(name, help, "gauge");
