@@ -125,7 +125,11 @@ fn no_address(word: &str, name: Vec<u8>) -> Result<Vec<u8>, String> {
 }
 
 fn parse_host(word: &str) -> Result<Vec<u8>, String> {
-    name::parse_host_written(word).map_err(|error| format!("`{word}` {error}"))
+    let name = name::parse_host_written(word).map_err(|error| format!("`{word}` {error}"))?;
+    if name == [0] {
+        return Err(format!("`{word}` is the root, a name is wanted here"));
+    }
+    Ok(name)
 }
 
 /// Parses a lease file. Skips leases without a name, and those that ended before `now_secs` (of the Unix epoch). Without
@@ -340,6 +344,17 @@ mod tests {
                 "hosts:6: `192.168.1.7` is an address, a name is wanted here",
             ]
         );
+    }
+
+    #[test]
+    fn the_root_is_no_host() {
+        let mut notes = Notes::default();
+        let hosts = parse_hosts(Path::new("hosts"), "192.168.1.1 . nas\n", &mut notes);
+        let names: Vec<_> = hosts.into_iter().flat_map(|host| host.names).collect();
+        assert_eq!(names, [b"\x03nas\0"]);
+        let lease = "1900000000 02:00:00:00:00:01 192.168.1.7 . *\n";
+        let (found, notes) = leases(LeaseFormat::Dnsmasq, lease, NOW);
+        assert_eq!((found.len(), notes.len()), (0, 1), "{notes:?}");
     }
 
     #[test]

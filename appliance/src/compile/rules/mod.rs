@@ -13,7 +13,7 @@
 //! | `\|example.com^`, `://example.com^` | that name exactly |
 //! | `\|\|ads*.example.com^` | names below `example.com` whose front, from a label on, is `ads` and anything |
 //! | `@@` in front of any of the last four | the contrary: allowed |
-//! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them |
+//! | `address=/example.com/0.0.0.0`, `local=/example.com/`, `server=/example.com/` of dnsmasq | the names and all below them, or with `*.` in front what is below |
 //!
 //! `!` and `#` begin comments, behind a rule as well, `;` one in a line of its own, `[` a header. Of the modifiers of Adblock syntax these are known, with the meaning that
 //! AdGuard's engine gives them: `$important`, `$badfilter`, `$dnstype=`, `$denyallow=`. Rules with other modifiers, paths,
@@ -175,13 +175,19 @@ pub fn parse_line(line: &str) -> Result<Vec<Rule>, NotARule> {
     {
         return parse_adblock(line).map(|rule| vec![rule]);
     }
-    if line.contains("=/") {
+    if is_dnsmasqs(line) {
         return parse_dnsmasq(whole);
     }
     if line.contains(char::is_whitespace) {
         return Err(NOT_KNOWN);
     }
     parse_domain(line).map(|rule| vec![rule])
+}
+
+/// True for a key with names between slashes.
+fn is_dnsmasqs(line: &str) -> bool {
+    let value = line.split_once('=').map(|(_, value)| value);
+    value.is_some_and(|value| value.trim_start().starts_with('/'))
 }
 
 /// True for `##`, or one or two of `@$?%` between: a rule for elements, styles or scripts of pages.
@@ -238,12 +244,15 @@ fn parse_hosts<'l>(
 /// Parses `KEY=/DOMAIN/DOMAIN/TARGET` of dnsmasq with a target that blocks. Other targets are routes. `#` is a target, too, and
 /// begins a comment only after a blank: `address=/x/#` is 0.0.0.0, but `server=/x/#` takes `x` out of a block.
 fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
-    let mut words = line.split_ascii_whitespace();
+    // As on its command line, and with blanks around the `=`.
+    let (key, value) = line.split_once('=').ok_or(NOT_KNOWN)?;
+    let key = key.trim().trim_start_matches("--");
+    let mut words = value.split_ascii_whitespace();
     let word = words.next().unwrap_or_default();
     if words.next().is_some_and(|next| !next.starts_with('#')) {
         return Err(NOT_KNOWN);
     }
-    let (key, domains) = word.split_once("=/").ok_or(NOT_KNOWN)?;
+    let domains = word.strip_prefix('/').ok_or(NOT_KNOWN)?;
     let (names, target) = domains.rsplit_once('/').ok_or(NOT_KNOWN)?;
     let blocks = match key {
         "address" => {
@@ -256,12 +265,16 @@ fn parse_dnsmasq(line: &str) -> Result<Vec<Rule>, NotARule> {
     if !blocks {
         return Err(NotARule("gives names an address or a server"));
     }
-    // dnsmasq ignores a leading dot. An invalid name does not affect the others of its line.
-    let names = names.split('/').map(|name| name.trim_start_matches('.'));
-    let names = names.filter_map(|name| parse_name(name, 2).ok());
-    let rules: Vec<_> = names
-        .map(|name| Rule::new(name, Covers::Subtree, LineSyntax::Dnsmasq))
-        .collect();
+    // dnsmasq ignores a leading dot; `*.` is what is below the name. An invalid name does not affect the others of its line.
+    let rule = |name: &str| {
+        let (name, covers) = match name.strip_prefix("*.") {
+            Some(name) => (name, Covers::Below),
+            None => (name.trim_start_matches('.'), Covers::Subtree),
+        };
+        let name = parse_name(name, 2).ok()?;
+        Some(Rule::new(name, covers, LineSyntax::Dnsmasq))
+    };
+    let rules: Vec<_> = names.split('/').filter_map(rule).collect();
     if rules.is_empty() {
         return Err(NOT_A_NAME);
     }
@@ -443,7 +456,8 @@ fn leave_out_what_it_covers(rule: &mut Rule) -> Result<(), NotARule> {
 /// Parses a host name of at least `labels_min` labels; addresses are refused.
 fn parse_name(text: &str, labels_min: usize) -> Result<Vec<u8>, NotARule> {
     let text = text.strip_suffix('.').unwrap_or(text);
-    if text.split('.').count() < labels_min || parse_address(text).is_some() {
+    let has_end = text.ends_with('.');
+    if has_end || text.split('.').count() < labels_min || parse_address(text).is_some() {
         return Err(NOT_A_NAME);
     }
     name::parse_host(text).map_err(|_| NOT_A_NAME)

@@ -393,3 +393,33 @@ fn a_name_with_an_option_and_a_star_before_it_is_the_name_and_all_below() {
     // The sign alone is no comment.
     assert!(parse_line("||ads!.example^").is_err());
 }
+
+/// As dnsmasq 2.90 reads them, and names that are none.
+#[test]
+fn dnsmasqs_lines_may_have_blanks_and_stars() {
+    let told = |line: &str| {
+        let rules = parse_line(line).ok()?;
+        let told = rules
+            .iter()
+            .map(|rule| (name::display(&rule.name), rule.covers));
+        Some(told.collect::<Vec<_>>())
+    };
+    let ads = |covers| Some(vec![("ads.example.".to_owned(), covers)]);
+    for (line, expected) in [
+        ("address = /ads.example/", ads(Covers::Subtree)),
+        (
+            "  address =/ads.example/0.0.0.0  # so",
+            ads(Covers::Subtree),
+        ),
+        ("--local=/ads.example/", ads(Covers::Subtree)),
+        ("address=/*.ads.example/#", ads(Covers::Below)),
+        ("address=/*ads.example/", None),
+        ("address=/ads.example", None),
+        ("address = ads.example", None),
+        ("address=/ads.example/ x", None),
+        ("ads.example..", None),
+        ("0.0.0.0 ads.example..", None),
+    ] {
+        assert_eq!(told(line), expected, "{line}");
+    }
+}
