@@ -103,7 +103,7 @@ fn one_device(source: &mut ConfigText, placed: &Placed<Interface>, earlier: &Pla
         source.fault(
             &format!("{path}.zero_copy"),
             &*problem,
-            format!("{} here too", earlier.zero_copy),
+            format!("{} here too", earlier.zero_copy.written()),
         );
     }
 }

@@ -90,7 +90,13 @@ pub fn explain(
             return (problem, String::new());
         }
         (TomlType::Boolean, _) => {
-            return (format!("{shown}: {allowed}, without quotes"), String::new());
+            // One of them is a word.
+            let bare = if allowed.contains('"') {
+                ""
+            } else {
+                ", without quotes"
+            };
+            return (format!("{shown}: {allowed}{bare}"), String::new());
         }
         (TomlType::List, Some(TomlType::List)) => message.to_owned(),
         (TomlType::List, _) => as_list(shape, raw, &shown, text.as_deref()),

@@ -35,6 +35,7 @@ mod types;
 mod value;
 mod views;
 mod written;
+mod zero_copy;
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -62,6 +63,7 @@ pub use types::{
     HttpHost, IncludedFile, InterfaceName, Ipv6Network, Nat64Prefix, NftSetName, OptionalPath,
     Suffix, ViewName,
 };
+pub use zero_copy::ZeroCopy;
 
 use crate::text;
 use error::ConfigText;

@@ -27,7 +27,7 @@ pub struct WantedPrograms<'a> {
     pub guard: &'a ShieldSettings<'a>,
     /// Settings of hot names.
     pub tier0: &'a Tier0,
-    /// True if zero copy is wanted for the queues.
+    /// True if queues may come to have zero copy: see [`InterfacePrograms::follow_binds`].
     pub zero_copy: bool,
     /// Time of this look.
     pub now: Instant,
@@ -51,6 +51,19 @@ impl InterfacePrograms {
         self.hot.begin(orders.tier0, program);
         self.show_way_out(orders.now, program);
         guarded
+    }
+
+    /// The queues have their sockets, at least one of them in zero-copy mode or none.
+    pub fn follow_binds(
+        &mut self,
+        now: Instant,
+        interface: &str,
+        program: &mut Program,
+        zero_copy: bool,
+    ) {
+        if self.way_out.follow_binds(interface, zero_copy) {
+            self.show_way_out(now, program);
+        }
     }
 
     /// True if hot answers of this program count against their clients.

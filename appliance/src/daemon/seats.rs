@@ -100,6 +100,11 @@ impl Seats {
         Some(seated)
     }
 
+    /// Lets other sockets share a worker whose only socket has no zero copy after all.
+    pub fn share(&mut self, worker: usize) {
+        self.seats[worker].is_alone = false;
+    }
+
     /// True if there is no room for another socket that shares a worker.
     pub fn is_full(&self) -> bool {
         self.next(false).is_none()
@@ -375,6 +380,15 @@ mod tests {
         seats.leave(0);
         let again = seats.take(true).expect("a worker is free");
         assert!(again.is_alone && again.worker == 0);
+    }
+
+    #[test]
+    fn a_worker_whose_socket_is_copied_after_all_is_shared() {
+        let mut seats = Seats::new(1, WORKERS);
+        let alone = seats.take(true).expect("a worker is free");
+        assert!(alone.is_alone);
+        seats.share(alone.worker);
+        assert_eq!(worker(&mut seats, false), Some(alone.worker));
     }
 
     #[test]

@@ -48,6 +48,10 @@ enum DriverKind {
     Counting,
     /// One end of a veth pair.
     Veth,
+    /// virtio-net whose queues have no sockets yet and may come to have zero copy: nothing is sent until that is known.
+    VirtioUnbound,
+    /// virtio-net that copies at all queues.
+    VirtioCopy,
     /// virtio-net with zero-copy queues.
     VirtioZeroCopy,
 }
@@ -56,20 +60,29 @@ impl DriverKind {
     fn of(driver: &str, is_native: bool, zero_copy: bool) -> Self {
         match driver {
             "veth" if is_native => Self::Veth,
-            "virtio_net" if is_native && zero_copy => Self::VirtioZeroCopy,
+            "virtio_net" if is_native && zero_copy => Self::VirtioUnbound,
             _ => Self::Counting,
         }
     }
 
     fn look(self, interface: &str) -> WayOutState {
         match self {
-            Self::Counting => WayOutState::Open,
+            Self::Counting | Self::VirtioCopy => WayOutState::Open,
             Self::Veth => match peer::takes_frames(interface) {
                 Ok(true) => WayOutState::Open,
                 Ok(false) => WayOutState::Closed,
                 Err(_) => WayOutState::Hidden,
             },
-            Self::VirtioZeroCopy => WayOutState::Closed,
+            Self::VirtioUnbound | Self::VirtioZeroCopy => WayOutState::Closed,
+        }
+    }
+
+    /// The same device once its queues have their sockets.
+    fn bound(self, zero_copy: bool) -> Self {
+        match (self, zero_copy) {
+            (Self::Counting | Self::Veth, _) => self,
+            (_, true) => Self::VirtioZeroCopy,
+            (_, false) => Self::VirtioCopy,
         }
     }
 }
@@ -103,7 +116,25 @@ impl WayOut {
         self.device = DriverKind::of(&driver, is_native, zero_copy);
         self.counters = LostByXdpTx::default();
         self.lost = self.read_lost(interface);
+        match self.device {
+            // Until the queues have their sockets there is nothing to say.
+            DriverKind::VirtioUnbound => self.state = WayOutState::Closed,
+            _ => self.see(interface),
+        }
+    }
+
+    /// The queues have their sockets, at least one of them in zero-copy mode or none. True if that changes what is known.
+    pub fn follow_binds(&mut self, interface: &str, zero_copy: bool) -> bool {
+        let bound = self.device.bound(zero_copy);
+        let before = std::mem::replace(&mut self.device, bound);
+        if before == bound {
+            return false;
+        }
+        if before == DriverKind::VirtioUnbound {
+            self.state = WayOutState::Open;
+        }
         self.see(interface);
+        true
     }
 
     /// The program was detached; its counters are gone. Findings about the driver stay.
@@ -186,7 +217,7 @@ impl WayOut {
             (WayOutState::Closed, DriverKind::VirtioZeroCopy) => {
                 "answers do not leave: virtio-net sends none from zero-copy queues; user space answers hot names and the kernel SYNs"
             }
-            (WayOutState::Closed, DriverKind::Veth | DriverKind::Counting) => {
+            (WayOutState::Closed, _) => {
                 "answers do not leave: the other end of this veth pair has no XDP program in its driver; until it has one, user \
                  space answers hot names and the kernel SYNs"
             }
@@ -232,7 +263,7 @@ mod tests {
             ("veth", true, false, DriverKind::Veth),
             ("veth", false, false, DriverKind::Counting),
             ("virtio_net", true, false, DriverKind::Counting),
-            ("virtio_net", true, true, DriverKind::VirtioZeroCopy),
+            ("virtio_net", true, true, DriverKind::VirtioUnbound),
             ("virtio_net", false, true, DriverKind::Counting),
             ("ice", true, true, DriverKind::Counting),
             ("", true, false, DriverKind::Counting),
@@ -242,7 +273,34 @@ mod tests {
         }
         assert_eq!(DriverKind::Counting.look("lan0"), WayOutState::Open);
         assert_eq!(DriverKind::VirtioZeroCopy.look("lan0"), WayOutState::Closed);
+        assert_eq!(DriverKind::VirtioUnbound.look("lan0"), WayOutState::Closed);
         // `lo` is no end of a pair, so its other end cannot be asked.
         assert_eq!(DriverKind::Veth.look("lo"), WayOutState::Hidden);
+    }
+
+    #[test]
+    fn virtio_sends_nothing_until_its_queues_are_bound_and_then_as_they_are() {
+        let now = Instant::from_millis(1_000_000);
+        let mut way = WayOut {
+            is_used: true,
+            device: DriverKind::VirtioUnbound,
+            state: WayOutState::Closed,
+            ..WayOut::default()
+        };
+        for (zero_copy, expected, is_news) in [
+            (false, WayOutState::Open, true),
+            (false, WayOutState::Open, false),
+            // A queue that had no socket at first.
+            (true, WayOutState::Closed, true),
+            (true, WayOutState::Closed, false),
+            (false, WayOutState::Open, true),
+        ] {
+            assert_eq!(way.follow_binds("lan0", zero_copy), is_news);
+            assert_eq!(way.state(now), expected, "{zero_copy}");
+        }
+        // Others send from any queue.
+        let mut other = WayOut::default();
+        assert!(!other.follow_binds("lan0", true));
+        assert_eq!(other.state(now), WayOutState::Open);
     }
 }

@@ -10,7 +10,7 @@ use xdnsd_core::forward::via::Destination;
 use xdnsd_core::limits::UPSTREAMS;
 use xdnsd_core::time::Instant;
 
-use crate::os::xsk::{Census, Pool, SocketCounters, Statistics, Xsk};
+use crate::os::xsk::{Census, CopyMode, Pool, SocketCounters, Statistics, Xsk};
 
 /// Name of an RX queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct SocketReading {
     pub counters: SocketCounters,
     /// Chunks by where they are.
     pub census: Census,
+    /// True if the driver receives into the UMEM.
+    pub has_zero_copy: bool,
 }
 
 /// Statistics of an upstream server.
@@ -159,6 +161,7 @@ impl SocketStats {
         *reading = Some(SocketReading {
             statistics: xsk.statistics().unwrap_or(before.statistics),
             counters: xsk.counters(),
+            has_zero_copy: xsk.mode() == CopyMode::ZeroCopy,
             census: match first {
                 true => census,
                 false => Census {

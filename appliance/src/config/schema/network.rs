@@ -9,6 +9,7 @@ use super::{DEFAULT, optional, section};
 use crate::config::server::UpstreamServer;
 use crate::config::types::{AnswerNetwork, InterfaceName, OptionalPath, Suffix};
 use crate::config::value::words;
+use crate::config::zero_copy::ZeroCopy;
 
 words! {
     /// How the XDP program is attached.
@@ -53,9 +54,9 @@ section! {
         port: u16 = 53, 1..=65535;
         /// How the XDP program is attached. The same in every section with this name.
         xdp: XdpMode = XdpMode::Auto;
-        /// Whether AF_XDP may share the driver's own buffers. Copies where the driver cannot. The same in every
-        /// section with this name.
-        zero_copy: bool = false;
+        /// Whether AF_XDP may share the driver's own buffers. Copies where the driver cannot. true: each queue has a worker for
+        /// itself. "auto": only queues at which the driver shares have. The same in every section with this name.
+        zero_copy: ZeroCopy = ZeroCopy::Off;
         /// Whether the kernel's routing table is asked before a reply goes back the way its query came. Where the routes
         /// would send it elsewhere, or to another MAC address, the query is left to the kernel. Needs forwarding
         /// (net.ipv4.ip_forward, net.ipv6.conf.all.forwarding): without, the kernel tells no routes, and all queries are left to it.

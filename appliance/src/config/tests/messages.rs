@@ -251,11 +251,8 @@ fn a_value_of_the_wrong_kind_is_shown_as_it_should_be() {
             "listen = \"10.53.0.1\"",
             "\"10.53.0.1\": a list stands in brackets: [\"10.53.0.1\"]",
         ),
-        (
-            "zero_copy = \"yes\"",
-            "\"yes\": true or false, without quotes",
-        ),
-        ("zero_copy = 1", "1: true or false, without quotes"),
+        ("zero_copy = \"yes\"", "\"yes\": true, false or \"auto\""),
+        ("zero_copy = 1", "1: true, false or \"auto\""),
         (
             "port = \"53\"",
             "\"53\": an integer from 1 to 65535, such as 53",

@@ -122,7 +122,7 @@ fn the_smallest_file_has_every_default() {
         (interface.vlan, interface.port, interface.xdp),
         (0, 53, XdpMode::Auto)
     );
-    assert!(interface.listen.is_empty() && !interface.zero_copy);
+    assert!(interface.listen.is_empty() && interface.zero_copy == ZeroCopy::Off);
     assert_eq!(config.upstreams[0].name, "default");
     assert_eq!(
         config.upstreams[0].servers,
@@ -299,6 +299,7 @@ fn both_ends_of_every_range_hold() {
         ("listen = [\"10.53.0.1\", \"10.53.0.1\"]", false),
         ("listen = \"10.53.0.1\"", false),
         ("zero_copy = true", true),
+        ("zero_copy = \"auto\"", true),
         ("zero_copy = \"yes\"", false),
     ] {
         assert_eq!(
@@ -328,7 +329,14 @@ fn sections_of_one_device_agree() {
             "f:7:1: interface.xdp: lan0 has another value in an earlier section; allowed: \"auto\" here too"
         ]
     );
-    assert!(errors_of(&second("vlan = 10\nzero_copy = true"))[0].contains("interface.zero_copy"));
+    for (written, as_before) in [("true", false), ("\"auto\"", false), ("false", true)] {
+        let text = second(&format!("vlan = 10\nzero_copy = {written}"));
+        let problem = "f:7:1: interface.zero_copy: lan0 has another value in an earlier section; allowed: false here too";
+        let expected: &[&str] = if as_before { &[] } else { &[problem] };
+        let found = Config::parse("f", &text).err();
+        let found: Vec<String> = found.map(|_| errors_of(&text)).unwrap_or_default();
+        assert_eq!(found, expected, "{written}");
+    }
 }
 
 #[test]

@@ -46,6 +46,14 @@ impl Reading {
                 out.sample(&name, &labels, counters(socket)[index].2);
             }
         }
+        let name = "xsk_zero_copy";
+        let help = "1 if the driver receives into the UMEM, 0 if the kernel copies";
+        out.family(name, help, "gauge");
+        for (of, socket) in self.sockets() {
+            let queue = of.queue.to_string();
+            let labels = [("interface", of.interface.as_str()), ("queue", &queue)];
+            out.sample(name, &labels, socket.has_zero_copy.into());
+        }
         let name = "xsk_chunks";
         out.family(name, "Chunks of the UMEM, by where they are", "gauge");
         for (of, socket) in self.sockets() {

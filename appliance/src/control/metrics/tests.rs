@@ -278,6 +278,7 @@ fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
             free: 11,
             ..Census::default()
         },
+        has_zero_copy: true,
     });
     let text = reading.prometheus();
     for (series, value) in [
@@ -290,6 +291,7 @@ fn a_socket_is_shown_as_the_kernel_counts_it_and_with_all_its_chunks() {
         ("kicks_total", 7),
         ("stray_total", 8),
         ("dropped_total", 9),
+        ("zero_copy", 1),
     ] {
         let line = format!("xdnsd_xsk_{series}{{interface=\"lan0\",queue=\"0\"}} {value}");
         assert!(text.lines().any(|have| have == line), "{line}\n{text}");

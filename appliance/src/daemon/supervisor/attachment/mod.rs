@@ -5,6 +5,7 @@
 
 mod port;
 mod wanted;
+mod zero_copy;
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use nix::errno::Errno;
 use xdnsd_abi::GUARDED_MAX;
 use xdnsd_core::time::Instant;
 
-use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode};
+use crate::config::{Config, Device, Devices, Interface, Plan, XdpMode, ZeroCopy};
 use crate::daemon::destinations::{guarded_entries, is_served, listen_entries, protected_entries};
 use crate::daemon::interface_programs::{InterfacePrograms, WantedPrograms};
 use crate::daemon::program::{SharedProgram, detach, gains_by_xdp, is_loopback, lock};
@@ -28,7 +29,7 @@ use crate::os::clock;
 use crate::os::device;
 use crate::os::grace;
 use crate::os::xdp;
-use crate::os::xsk::{BindMode, Options};
+use crate::os::xsk::{CopyMode, Options};
 use crate::worker::engines::SOCKET_STATS;
 use crate::worker::{Inbox, QueueName, XskPort};
 
@@ -67,6 +68,8 @@ pub struct Attachment {
     is_left_out: bool,
     /// Mode in which the program is attached.
     attached: String,
+    /// True if that is in the driver.
+    is_native: bool,
     /// True if the driver moves VLAN tags out of the frames.
     hides_tags: bool,
     /// VLAN to which its sockets' frames without a tag belong, see [`XskPort::vlan`].
@@ -80,7 +83,9 @@ pub struct Attachment {
     /// When an interface that refused the program or lost its sockets is tried again.
     retry: Retry,
     mode: XdpMode,
-    zero_copy: bool,
+    zero_copy: ZeroCopy,
+    /// What the log says of zero copy.
+    told: zero_copy::Found,
     /// True if the config listens on a VLAN of the device.
     pub(super) has_tagged: bool,
     /// RX queues that have a worker, from 0 on.
@@ -102,6 +107,8 @@ struct Queue {
     seat: Seated,
     /// Place of its socket among all, once it was handed to the worker.
     place: Option<usize>,
+    /// Mode of its last socket.
+    mode: Option<CopyMode>,
     retry: Retry,
     /// Last problem that was logged.
     trouble: String,
@@ -141,6 +148,7 @@ impl Attachment {
             gives_way: false,
             is_left_out: false,
             attached: String::new(),
+            is_native: false,
             hides_tags: false,
             untagged: 0,
             program: Arc::new(Mutex::new(None)),
@@ -148,7 +156,8 @@ impl Attachment {
             refused: None,
             retry: Retry::default(),
             mode: XdpMode::Auto,
-            zero_copy: false,
+            zero_copy: ZeroCopy::Off,
+            told: (0, 0),
             has_tagged: false,
             queues: Vec::new(),
             countable: (0, 0),
@@ -233,6 +242,7 @@ impl Attachment {
                     debug!("{}: not native: {error}", self.shown);
                 }
                 self.attached = attached.to_string();
+                self.is_native = matches!(attached, xdp::Attached::Native);
                 let programs = &mut self.programs;
                 let guarded = programs.begin(&self.name, &mut program, &attached, wanted);
                 *lock(&self.program) = Some(program);
@@ -302,19 +312,21 @@ impl Attachment {
                 self.shown
             );
         }
-        for number in self.queues.len() as u32..count {
-            let Some(seat) = seats.take(self.zero_copy) else {
+        let last = count.min(if self.tries_first() { 1 } else { count });
+        for number in self.queues.len() as u32..last {
+            let Some(seat) = seats.take(self.wants_alone()) else {
                 break;
             };
             self.queues.push(Queue {
                 number,
                 seat,
                 place: None,
+                mode: None,
                 retry: Retry::default(),
                 trouble: String::new(),
             });
         }
-        let left = count.saturating_sub(self.queues.len() as u32);
+        let left = last.saturating_sub(self.queues.len() as u32);
         if left > 0 && left != old_left {
             warn!(
                 "{}: {left} of {count} RX queues have no socket, the kernel's sockets serve them; \
@@ -350,7 +362,7 @@ impl Attachment {
             match opened {
                 Ok((mode, place)) => {
                     info!("{} queue {number}: AF_XDP socket, {mode} mode", self.shown);
-                    queue.place = Some(place);
+                    (queue.place, queue.mode) = (Some(place), Some(mode));
                     queue.trouble.clear();
                 }
                 Err(problem) => {
@@ -374,15 +386,11 @@ impl Attachment {
         seat: Seated,
         seats: &mut Seats,
         inbox: &Inbox,
-    ) -> Result<(String, usize), String> {
+    ) -> Result<(CopyMode, usize), String> {
         let options = Options {
             interface: &self.name,
             queue,
-            mode: if self.zero_copy && seat.is_alone {
-                BindMode::Auto
-            } else {
-                BindMode::Copy
-            },
+            mode: self.bind_mode(seat),
         };
         let (xsk, place) = seats.open(seat.worker, &options, &self.shown)?;
         let mut program = lock(&self.program);
@@ -401,7 +409,7 @@ impl Attachment {
                 return Err(problem);
             }
         };
-        let mode = xsk.mode().to_string();
+        let mode = xsk.mode();
         let port = XskPort {
             xsk,
             heartbeat,
@@ -537,7 +545,7 @@ impl Attachment {
         self.ifindex = None;
         detach(&self.program);
         self.programs.end();
-        self.countable = (0, 0);
+        (self.countable, self.told) = ((0, 0), (0, 0));
         for queue in self.queues.drain(..) {
             let worker = queue.seat.worker;
             if let Some(place) = queue.place {
@@ -596,7 +604,7 @@ impl Attachment {
         let orders = WantedPrograms {
             guard: &wanted.protecting(protects, context.config.asks_in_floods_on(&self.interface)),
             tier0: context.tier0,
-            zero_copy: self.zero_copy,
+            zero_copy: self.zero_copy != ZeroCopy::Off,
             now: context.now,
         };
         self.attach(&orders);
@@ -610,8 +618,12 @@ impl Attachment {
     /// Assigns workers to the queues, if anything is served on the device.
     fn serve(&mut self, context: &AttachmentContext<'_>, seats: &mut Seats) {
         if is_served(&self.interface, context.config, context.plan) {
-            self.assign(seats);
-            self.open_queues(seats, context.inboxes, context.now);
+            // A second time for the other queues, once it is known what the first one's driver does.
+            for _ in 0..=usize::from(self.tries_first()) {
+                self.assign(seats);
+                self.open_queues(seats, context.inboxes, context.now);
+                self.follow_binds(context, seats);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Tests without an interface: when a queue is tried again, and where a program is of no use.
 
 use super::*;
+use crate::os::xsk::BindMode;
 
 #[test]
 fn no_program_is_attached_where_it_has_nothing_to_redirect_unless_the_config_insists() {
@@ -36,6 +37,7 @@ fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
             is_alone: false,
         },
         place: None,
+        mode: None,
         retry: Retry::default(),
         trouble: String::new(),
     });
@@ -48,5 +50,58 @@ fn a_queue_that_could_not_have_a_socket_is_tried_again_after_a_pause() {
         assert!(!attachment.is_due(now + (pause - 1)), "{pause}");
         now = now + pause;
         assert!(attachment.is_due(now), "{pause}");
+    }
+}
+
+/// As the kernel answered the first bind: with a copy, or with zero copy.
+#[test]
+fn the_first_bind_decides_whether_queues_have_workers_for_themselves() {
+    let of = |zero_copy: &str, is_native: bool| {
+        let text = format!(
+            "[[interface]]\nname = \"lan0\"\nzero_copy = {zero_copy}\n[[upstream]]\nservers = [\"192.0.2.1\"]\n"
+        );
+        let config = Config::parse("f", &text).expect("valid");
+        let mut attachment = Attachment::new(&config.interfaces[0]);
+        attachment.is_native = is_native;
+        attachment
+    };
+    for (zero_copy, is_native, first, expected) in [
+        ("false", true, CopyMode::Copy, [false, false, false]),
+        ("true", true, CopyMode::Copy, [false, true, true]),
+        ("\"auto\"", true, CopyMode::Copy, [true, true, false]),
+        ("\"auto\"", true, CopyMode::ZeroCopy, [true, true, true]),
+        // A program in generic mode gets nothing from such a queue.
+        ("true", false, CopyMode::Copy, [false, false, false]),
+        ("\"auto\"", false, CopyMode::Copy, [false, false, false]),
+    ] {
+        let mut seats = Seats::new(1, 4);
+        let mut attachment = of(zero_copy, is_native);
+        let [tries_first, is_alone] = [attachment.tries_first(), attachment.wants_alone()];
+        let seat = seats.take(is_alone).expect("a worker is free");
+        let wanted = match is_alone {
+            true => BindMode::Auto,
+            false => BindMode::Copy,
+        };
+        assert_eq!(attachment.bind_mode(seat), wanted, "{zero_copy}");
+        attachment.queues.push(Queue {
+            number: 0,
+            seat,
+            place: Some(0),
+            mode: Some(first),
+            retry: Retry::default(),
+            trouble: String::new(),
+        });
+        attachment.share_copied(&mut seats);
+        let found = [tries_first, is_alone, attachment.wants_alone()];
+        assert_eq!(found, expected, "{zero_copy} {is_native} {first}");
+        assert!(!attachment.tries_first(), "once");
+        if zero_copy == "\"auto\"" {
+            let is_alone = attachment.queues[0].seat.is_alone;
+            assert_eq!(
+                is_alone,
+                first == CopyMode::ZeroCopy && is_native,
+                "{first}"
+            );
+        }
     }
 }

@@ -165,9 +165,9 @@ pub fn refused(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// AF_XDP in zero-copy mode.
+/// AF_XDP in zero-copy mode, found by trying.
 pub fn zero_copy(bench: &Bench) -> Result<()> {
-    let config = bench.configuration("zero_copy = true") + HOT_NAMES;
+    let config = bench.configuration("zero_copy = \"auto\"") + HOT_NAMES;
     let mut router = bench.router_with(&config, ZERO_COPY)?;
     router.console_will_say("AF_XDP socket, zero-copy mode")?;
     is_answered_by_xdp(&mut router)?;
