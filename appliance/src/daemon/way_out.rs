@@ -116,10 +116,11 @@ impl WayOut {
         self.device = DriverKind::of(&driver, is_native, zero_copy);
         self.counters = LostByXdpTx::default();
         self.lost = self.read_lost(interface);
-        match self.device {
+        if self.device == DriverKind::VirtioUnbound {
             // Until the queues have their sockets there is nothing to say.
-            DriverKind::VirtioUnbound => self.state = WayOutState::Closed,
-            _ => self.see(interface),
+            self.state = WayOutState::Closed;
+        } else {
+            self.see(interface);
         }
     }
 
