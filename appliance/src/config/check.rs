@@ -12,7 +12,7 @@ use super::error::ConfigText;
 use super::explain;
 use super::schema::{
     Access, BlockWord, Cache, Control, Edns, Filter, Forward, Identity, Interface, Local,
-    NFTSETS_MAX, NftSet, RateLimit, Security, Upstream, View,
+    NFTSETS_MAX, NftSet, RateLimit, Upstream, View,
 };
 use super::section::Placed;
 use super::types::ClientNetwork;
@@ -468,16 +468,8 @@ fn networks(source: &mut ConfigText, access: &Access) {
     }
 }
 
-/// Checks for names and sets that stand twice, and for a server that may not fill them.
-pub fn nft_sets(source: &mut ConfigText, sections: &[Placed<NftSet>], security: &Security) {
-    if security.keeper && !sections.is_empty() {
-        let problem = "a server with a keeper has no right to fill sets".to_owned();
-        source.fault(
-            "security.keeper",
-            problem,
-            "false beside [[nftset]]".to_owned(),
-        );
-    }
+/// Checks for names and sets that stand twice.
+pub fn nft_sets(source: &mut ConfigText, sections: &[Placed<NftSet>]) {
     if sections.len() > NFTSETS_MAX {
         let problem = format!("{} sections are too many", sections.len());
         source.fault("nftset", problem, format!("at most {NFTSETS_MAX}"));

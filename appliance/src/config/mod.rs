@@ -198,7 +198,7 @@ impl Config {
         check::rate_limit(&mut source, &config.rate_limit);
         views::views(&mut source, &views, &upstreams, &config.filter);
         views::dns64(&mut source, &views, &config);
-        check::nft_sets(&mut source, &nft_sets, &config.security);
+        check::nft_sets(&mut source, &nft_sets);
         shield::shield(&mut source, &config.shield, &interfaces);
         shield::protects(&mut source, &protects, &interfaces);
         if source.is_faulty() {

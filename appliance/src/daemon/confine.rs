@@ -15,9 +15,9 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::{Config, LandlockWord, SeccompWord, SynCookiesWord};
-use crate::os::landlock::{self, WritablePath};
+use crate::os::landlock::{self, Reach, WritablePath};
 use crate::os::system_calls::{self, Caller, DeniedCall};
-use crate::os::{holder, keeper, sysctl, threads};
+use crate::os::{holder, keeper, notify, sysctl, threads};
 
 /// Timeout for finding the folders: one may be on a file system that does not answer.
 const FOLDERS_MAX: Duration = Duration::from_secs(3);
@@ -71,7 +71,11 @@ fn restrict_files(config: &Config) -> io::Result<()> {
         .map_err(|_| io::Error::other("the folders that are written to do not answer"))?;
     // Its stack is freed before others are made.
     let _ = find.join();
-    landlock::restrict(&places)
+    let reach = match notify::is_abstract() {
+        true => Reach::AbstractSockets,
+        false => Reach::Paths,
+    };
+    landlock::restrict(&places, reach)
 }
 
 /// Files that this process creates or writes.

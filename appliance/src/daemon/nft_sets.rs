@@ -160,10 +160,7 @@ fn find<'f>(
     filter: &'f mut Option<Filter>,
     name: &SetName,
 ) -> Result<(&'f mut Filter, SetInfo), SetFault> {
-    let filter = match filter {
-        Some(filter) => filter,
-        None => filter.insert(Filter::open()?),
-    };
+    let filter = Filter::opened(filter)?;
     let info = filter.set(name)?;
     Ok((filter, info))
 }

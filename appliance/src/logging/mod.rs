@@ -96,7 +96,7 @@ pub fn start() -> io::Result<()> {
     let (confined, is_confined) = mpsc::channel();
     let spawned = threads::builder_with_stack("log", STACK_BYTES).spawn(move || {
         // It only writes to what is open. Where the kernel cannot enforce that, it goes on all the same.
-        let _ = landlock::restrict(&[]);
+        let _ = landlock::restrict(&[], landlock::Reach::Paths);
         capabilities::keep(capabilities::NONE);
         // From here on it makes only the system calls of its loop.
         let _ = confined.send(());

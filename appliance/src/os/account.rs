@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 
+use log::debug;
 use nix::sys::prctl;
 use nix::unistd::{
     Gid, Uid, getegid, geteuid, getgroups, getresgid, getresuid, setgroups, setresgid, setresuid,
@@ -29,16 +30,19 @@ const KEPT: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
     .union(CapabilitySet::PERFMON)
     .union(CapabilitySet::BPF);
 
+/// Account of the keeper, if it exists and the config names none.
+const KEEPER: &str = "xdnsd-keeper";
+
 /// User and group IDs of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PasswdEntry {
+pub struct PasswdEntry {
     user: Uid,
     group: Gid,
 }
 
-/// Changes the process from root to the account `name` for good, with only [`KEPT`] and without a way to more. A process that
-/// already has that account keeps those of [`KEPT`] that it has. Call it before any thread starts: the system calls act on the
-/// calling thread.
+/// Changes the process from root to the account `name` for good, with only [`KEPT`] and what another account for the keeper takes
+/// ([`settle`] drops that). A process that already has that account keeps those of them that it has. Call it before any thread
+/// starts: the system calls act on the calling thread.
 ///
 /// # Errors
 /// The account is missing, or the process may not change to it: one sentence.
@@ -47,7 +51,8 @@ pub fn change_to(name: &str) -> Result<(), String> {
     let account = find(&accounts, name)
         .ok_or_else(|| format!("--user {name}: {ACCOUNTS} has no such user"))?;
     let changed = if !is_root() && account.is_ours()? {
-        capabilities::limit(KEPT).and_then(|()| Ok(prctl::set_no_new_privs()?))
+        capabilities::limit(KEPT.union(capabilities::ACCOUNTS))
+            .and_then(|()| Ok(prctl::set_no_new_privs()?))
     } else {
         change(account)
     };
@@ -60,7 +65,53 @@ pub fn change_to(name: &str) -> Result<(), String> {
     })
 }
 
+/// Gives up the way to another account, for a process that [`change_to`] has changed: for this thread and those to come.
+///
+/// # Errors
+/// The kernel refused.
+pub fn settle() -> io::Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    if let Err(error) = capabilities::bound(KEPT) {
+        debug!("the bounding set stays: {error}");
+    }
+    capabilities::limit(KEPT)
+}
+
+/// The account that the keeper is to have: `name`, or where that is empty the one made for it. `None`: it has this process's own.
+///
+/// # Errors
+/// `name` is missing, or this process may not change to it: what is wrong.
+pub fn of_keeper(name: &str) -> Result<Option<PasswdEntry>, String> {
+    let may_change = capabilities::has(capabilities::ACCOUNTS);
+    let accounts = fs::read_to_string(ACCOUNTS).map_err(|error| format!("{ACCOUNTS}: {error}"));
+    if name.is_empty() {
+        let found = accounts.ok().and_then(|accounts| find(&accounts, KEEPER));
+        return Ok(found.filter(|_| may_change));
+    }
+    let found = find(&accounts?, name).ok_or_else(|| format!("{ACCOUNTS}: no user {name}"))?;
+    match may_change {
+        true => Ok(Some(found)),
+        false => Err("changing the account takes CAP_SETUID and CAP_SETGID".to_owned()),
+    }
+}
+
 impl PasswdEntry {
+    /// Gives this account to the process for good, which has one thread, and `kept` of its capabilities. It becomes a member of
+    /// the group that it had, whose folders it goes through.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn become_it(self, kept: CapabilitySet) -> io::Result<()> {
+        let had = getegid();
+        prctl::set_keepcaps(true)?;
+        setgroups(&[had])?;
+        setresgid(self.group, self.group, self.group)?;
+        setresuid(self.user, self.user, self.user)?;
+        capabilities::limit(kept)
+    }
+
     /// True if all IDs of the process, saved ones included, are this account's.
     fn is_ours(self) -> Result<bool, String> {
         let ids = getresuid().and_then(|user| Ok((user, getresgid()?)));
@@ -98,13 +149,14 @@ pub fn is_root() -> bool {
 }
 
 fn change(account: PasswdEntry) -> io::Result<()> {
-    capabilities::bound(KEPT)?;
+    let kept = KEPT.union(capabilities::ACCOUNTS);
+    capabilities::bound(kept)?;
     // Keeps the capabilities across the change of the user.
     prctl::set_keepcaps(true)?;
     setgroups(&[])?;
     setresgid(account.group, account.group, account.group)?;
     setresuid(account.user, account.user, account.user)?;
-    capabilities::set(KEPT)?;
+    capabilities::set(kept)?;
     Ok(prctl::set_no_new_privs()?)
 }
 
@@ -157,6 +209,18 @@ mod tests {
         assert_eq!(found, Some((100, 101)));
         for name in ["xdns", "broken", "short", "", "x"] {
             assert_eq!(find(accounts, name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_account_for_the_keeper_is_one_that_exists_and_may_be_had() {
+        let problem = of_keeper("no:such").expect_err("no name has a colon");
+        assert!(problem.contains("no:such"), "{problem}");
+        if capabilities::has(capabilities::ACCOUNTS) {
+            let root = of_keeper("root").expect("root may");
+            assert_eq!(root.map(|entry| entry.user.as_raw()), Some(0));
+        } else {
+            assert!(of_keeper("root").is_err());
         }
     }
 

@@ -25,13 +25,19 @@ pub const FIRST: CapabilitySet = FILES
     .union(PACKETS)
     .union(CapabilitySet::NET_BIND_SERVICE)
     .union(CapabilitySet::NET_ADMIN);
-/// For the keeper: programs and their attachment, sockets, ports below 1024, kernel settings, the control socket's group.
-pub const KEEPER: CapabilitySet = CapabilitySet::NET_ADMIN
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::NET_BIND_SERVICE)
+/// Another account: for a process that is to split.
+pub const ACCOUNTS: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+/// For the keeper's thread of sockets: AF_XDP, raw ones, ports below 1024, a send buffer beyond `net.core.wmem_max`.
+pub const KEEPER_SOCKETS: CapabilitySet = PACKETS
+    .union(NETWORK)
+    .union(CapabilitySet::NET_BIND_SERVICE);
+/// For the keeper's first thread: programs and their attachment, kernel settings, the control socket's group.
+pub const KEEPER_OBJECTS: CapabilitySet = NETWORK
     .union(CapabilitySet::BPF)
     .union(CapabilitySet::PERFMON)
     .union(CapabilitySet::CHOWN);
+/// For the keeper, all of its threads together.
+pub const KEEPER: CapabilitySet = KEEPER_SOCKETS.union(KEEPER_OBJECTS);
 /// For a thread that already has all descriptors that it needs.
 pub const NONE: CapabilitySet = CapabilitySet::empty();
 
@@ -75,6 +81,12 @@ pub fn set(wanted: CapabilitySet) -> io::Result<()> {
         inheritable: CapabilitySet::empty(),
     };
     Ok(set_capabilities(None, sets)?)
+}
+
+/// True if this thread may use all of `wanted`.
+#[must_use]
+pub fn has(wanted: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| sets.effective.contains(wanted))
 }
 
 /// Drops this thread's capabilities except `kept`.

@@ -1,4 +1,5 @@
-//! The fence around Landlock: restricts where a thread and those that it starts may write, and forbids executing programs.
+//! The fence around Landlock: restricts where a thread and those that it starts may write, forbids executing programs, and keeps
+//! their signals and abstract UNIX sockets among themselves.
 //!
 //! Without a crate: it is three system calls on numbers and descriptors. Reading is left to file permissions: a reload may name
 //! files that were unknown at the start.
@@ -55,6 +56,32 @@ const CREATE_RULESET_VERSION: u32 = 1;
 const RULE_PATH_BENEATH: u32 = 1;
 /// First version with [`right::TRUNCATE`].
 const TRUNCATE_FROM: libc::c_long = 3;
+/// First version with scopes: Linux 6.12.
+const SCOPES_FROM: libc::c_long = 6;
+
+/// linux/landlock.h: what stays among the restricted, one bit each.
+mod scope {
+    pub const ABSTRACT_UNIX_SOCKET: u64 = 1 << 0;
+    pub const SIGNAL: u64 = 1 << 1;
+}
+
+/// What others can be reached by, from [`SCOPES_FROM`] on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// UNIX sockets with a path.
+    Paths,
+    /// Abstract UNIX sockets as well: the service manager listens at one.
+    AbstractSockets,
+}
+
+impl Reach {
+    const fn scoped(self) -> u64 {
+        match self {
+            Self::Paths => scope::SIGNAL | scope::ABSTRACT_UNIX_SOCKET,
+            Self::AbstractSockets => scope::SIGNAL,
+        }
+    }
+}
 
 /// A path that stays writable.
 #[derive(Debug)]
@@ -108,38 +135,22 @@ fn open(path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
 }
 
 /// Restricts writes of the calling thread, and of those that it starts from here on, to `places`, and forbids executing programs.
+/// Signals to other processes are forbidden, and connections to others' abstract sockets, as `reach` says.
 ///
 /// # Errors
 /// The kernel has no Landlock ([`is_missing`]), or the call failed: nothing is restricted.
-pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
-    // SAFETY: without attributes the kernel returns its version, and reads no memory.
-    let version = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            ptr::null::<u64>(),
-            0_usize,
-            CREATE_RULESET_VERSION,
-        )
-    };
-    let version = checked(version)?;
+pub fn restrict(places: &[WritablePath], reach: Reach) -> io::Result<()> {
+    let version = version()?;
     let known = |rights: u64| match version {
         TRUNCATE_FROM.. => rights,
         _ => rights & !right::TRUNCATE,
     };
-    // The whole `struct landlock_ruleset_attr` of the first version; fields of later ones are left out.
-    let handled = known(HANDLED | right::TRUNCATE);
-    // SAFETY: the kernel reads so many bytes of `handled`, which outlives the call.
-    let rules = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            &raw const handled,
-            size_of::<u64>(),
-            0_u32,
-        )
+    let rules = Ruleset {
+        files: known(HANDLED | right::TRUNCATE),
+        network: 0,
+        scoped: reach.scoped(),
     };
-    let rules = libc::c_int::try_from(checked(rules)?).map_err(io::Error::other)?;
-    // SAFETY: the call has just returned this descriptor, so we are its only owner.
-    let rules = unsafe { OwnedFd::from_raw_fd(rules) };
+    let rules = rules.create(version)?;
     for place in places {
         let rule = PathBeneath {
             rights: known(place.rights).to_ne_bytes(),
@@ -161,6 +172,50 @@ pub fn restrict(places: &[WritablePath]) -> io::Result<()> {
     // SAFETY: takes numbers only.
     checked(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0_u32) })?;
     Ok(())
+}
+
+/// The version of Landlock that the kernel has.
+fn version() -> io::Result<libc::c_long> {
+    // SAFETY: without attributes the kernel returns its version, and reads no memory.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<u64>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    checked(version)
+}
+
+/// struct landlock_ruleset_attr of linux/landlock.h.
+#[repr(C)]
+struct Ruleset {
+    files: u64,
+    network: u64,
+    scoped: u64,
+}
+
+impl Ruleset {
+    /// An earlier version than [`SCOPES_FROM`] knows the first field, or the first two: it gets the first.
+    fn create(&self, version: libc::c_long) -> io::Result<OwnedFd> {
+        let known = match version {
+            SCOPES_FROM.. => size_of::<Self>(),
+            _ => size_of::<u64>(),
+        };
+        // SAFETY: the kernel reads the first `known` bytes of `self`, which outlives the call.
+        let made = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_create_ruleset,
+                &raw const *self,
+                known,
+                0_u32,
+            )
+        };
+        let made = libc::c_int::try_from(checked(made)?).map_err(io::Error::other)?;
+        // SAFETY: the call has just returned this descriptor, so we are its only owner.
+        Ok(unsafe { OwnedFd::from_raw_fd(made) })
+    }
 }
 
 /// True if the kernel was built or booted without Landlock.
@@ -206,7 +261,7 @@ mod tests {
             vec![WritablePath::folder_of(&ours.path().join("new/file")).expect("it is there")];
         let file = ours.path().join("new/file");
         let restricted = thread::spawn(move || {
-            match restrict(&places) {
+            match restrict(&places, Reach::Paths) {
                 Err(error) if is_missing(&error) => return false,
                 done => done.expect("the kernel has it"),
             }
@@ -237,6 +292,44 @@ mod tests {
         if restricted.join().expect("it ends") {
             fs::write(other.path().join("kept"), "this thread").expect("it is not restricted");
         }
+    }
+
+    /// The program that the test runs waits outside, and so does its socket.
+    #[test]
+    fn signals_and_abstract_sockets_of_others_are_out_of_reach() {
+        use nix::errno::Errno;
+        use nix::sys::signal::kill;
+        use std::os::linux::net::SocketAddrExt as _;
+        use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+
+        if version().is_ok_and(|version| version < SCOPES_FROM) {
+            eprintln!("LEFT OUT: scopes need Linux 6.12");
+            return;
+        }
+        let mut other = Command::new("sleep").arg("60").spawn().expect("sleep");
+        let id = nix::unistd::Pid::from_raw(other.id().cast_signed());
+        let name = format!("xdnsd-scope-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let _listener = UnixListener::bind_addr(&address).expect("a socket");
+        for (reach, is_reached) in [(Reach::Paths, false), (Reach::AbstractSockets, true)] {
+            let address = address.clone();
+            let tried = thread::spawn(move || {
+                match restrict(&[], reach) {
+                    Err(error) if is_missing(&error) => return None,
+                    done => done.expect("the kernel has it"),
+                }
+                let connected = UnixStream::connect_addr(&address).map(drop);
+                Some((kill(id, None), connected.map_err(|error| error.kind())))
+            });
+            let Some((signalled, connected)) = tried.join().expect("it ends") else {
+                break;
+            };
+            assert_eq!(signalled, Err(Errno::EPERM), "{reach:?}");
+            let refused = Err(PermissionDenied);
+            assert_eq!(connected, if is_reached { Ok(()) } else { refused });
+        }
+        other.kill().expect("this thread may");
+        other.wait().expect("it ends");
     }
 
     #[test]

@@ -7,6 +7,12 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// Environment variable with the socket's name: a path, or an abstract name after `@`.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
+/// True if the service manager listens at an abstract socket.
+#[must_use]
+pub fn is_abstract() -> bool {
+    std::env::var(VARIABLE).is_ok_and(|name| name.starts_with('@'))
+}
+
 /// Connection to the service manager.
 #[derive(Debug)]
 pub struct Notify {

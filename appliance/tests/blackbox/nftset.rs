@@ -159,3 +159,44 @@ fn a_missing_set_is_told_once_and_a_reload_takes_others() -> Result<()> {
     ask("a.vpn.test.")?;
     wait_for(&scene, "ip t ranges", "198.51.100.1")
 }
+
+/// The server has no right to change tables; sets that come by a reload are not its keeper's.
+#[test]
+fn a_keeper_fills_the_sets_of_the_start() -> Result<()> {
+    only!(ONCE, "the log, and what nft shows");
+    not_in_guests!("nft is not there");
+    if cfg!(feature = "afxdp") {
+        return Ok(());
+    }
+    let late = "[[nftset]]\nnames = [\"late.test\"]\nsets = [\"inet#fw4#later\"]\n";
+    let sections = format!("{SECTIONS}{late}[security]\nkeeper = true\n");
+    let scene = scene!(Setup::default().sections(&sections));
+    prepare(&scene)?;
+    let late = Rule::addresses(300, &["198.51.100.4"]);
+    scene.upstream.on("late.test.", late);
+    let client = scene.udp_client(Family::V4)?;
+    let ask = |name: &str, rtype| client.exchange(&wire(&query(name, rtype)));
+    ask("www.vpn.test.", RecordType::A)?;
+    ask("www.vpn.test.", RecordType::AAAA)?;
+    ask("timed.test.", RecordType::A)?;
+    for (set, element) in [
+        ("inet fw4 vpn4", "198.51.100.1"),
+        ("inet fw4 vpn6", "2001:db8::9"),
+        ("ip t ranges", "198.51.100.1"),
+        ("inet fw4 timed", "198.51.100.2"),
+    ] {
+        wait_for(&scene, set, element)?;
+    }
+    ask("late.test.", RecordType::A)?;
+    let fault = "nftset: inet#fw4#later: there is no such set";
+    scene.daemon.wait_log_count(fault, 1)?;
+
+    let path = scene.directory.path().join("config.toml");
+    let config = fs::read_to_string(&path)?;
+    fs::write(&path, config.replace("inet#fw4#vpn4", "inet#fw4#other"))?;
+    scene.daemon.control("reload")?;
+    nft(&scene, "add set inet fw4 other { type ipv4_addr; }")?;
+    ask("www.vpn.test.", RecordType::A)?;
+    let fault = "nftset: inet#fw4#other: it was not in the config at the start";
+    scene.daemon.wait_log_count(fault, 1)
+}

@@ -71,6 +71,7 @@ endef
 
 define XDNSD_USERS
 	xdnsd -1 xdnsd -1 * - - - DNS forwarder
+	xdnsd-keeper -1 xdnsd-keeper -1 * - - - Rights of the DNS forwarder
 endef
 
 # Only where the maker's overlay has none yet.

@@ -194,8 +194,12 @@ section! {
         landlock: LandlockWord = LandlockWord::On;
         /// Whether the rights are a process of their own, which loads programs and makes sockets for this one and reads nothing but its
         /// requests. This one, which reads what comes from outside, then has none (capabilities(7)), and reads files as its account may.
-        /// Needs Linux 5.19. If one of the two ends, so does the other. Not beside `[[nftset]]`.
+        /// Needs Linux 5.19. If one of the two ends, so does the other. `[[nftset]]` fills the sets of the start: others that a reload
+        /// brings need a restart.
         keeper: bool = false;
+        /// The account of that process, of its own, so that this one can neither signal it nor look into it. Empty: `xdnsd-keeper` if
+        /// there is such an account and the server may give it (root, or CAP_SETUID and CAP_SETGID), else the server's.
+        keeper_user: String = String::new();
     }
 }
 

@@ -10,7 +10,7 @@ use log::info;
 
 use crate::config::Config;
 use crate::os::keeper::{self, Side};
-use crate::os::{capabilities, xsk};
+use crate::os::{account, capabilities, nf_tables, xsk};
 use crate::text::Sentence;
 use permitted::Permitted;
 
@@ -23,23 +23,34 @@ pub use crate::os::keeper::watched;
 /// No process can be made, or the build's backend for AF_XDP makes its sockets itself.
 pub fn start(config: &Config) -> Result<(), Sentence> {
     if !config.security.keeper {
-        return Ok(());
+        return account::settle().map_err(|error| format!("capset: {error}").into());
     }
     if cfg!(feature = "afxdp") {
         let why = "security.keeper: the backend afxdp makes its sockets itself; allowed: false";
         return Err(why.into());
     }
+    let user = account::of_keeper(&config.security.keeper_user)
+        .map_err(|problem| format!("security.keeper_user: {problem}"))?;
     // The server registers its own memory, by this limit.
     xsk::raise_memlock();
     let permitted = Permitted::of(config);
+    let sets = config.policy_without_files().nft_sets.into_iter();
+    nf_tables::remember(sets.flat_map(|input| input.sets));
     match keeper::split().map_err(|errno| format!("security.keeper: {}", errno.desc()))? {
         Side::Server => {
             // Of the bounding set only root may take.
             let _ = capabilities::bound(capabilities::NONE);
-            info!("the rights are a process of their own; this one has none");
+            info!(
+                "the rights are a process of their own{}; this one has none",
+                if user.is_some() {
+                    ", with an account of its own"
+                } else {
+                    ""
+                }
+            );
             Ok(())
         }
-        Side::Keeper(lanes) => serve::run(lanes, permitted),
+        Side::Keeper(lanes) => serve::run(lanes, permitted, user),
     }
 }
 

@@ -4,10 +4,12 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustix::thread::CapabilitySet;
+
 use crate::config::{Config, LandlockWord, SeccompWord, SynCookiesWord};
-use crate::os::account;
 use crate::os::keeper::InterfaceName;
 use crate::os::system_calls::DeniedCall;
+use crate::os::{account, capabilities};
 
 /// Objects beside those of interfaces and ports of bridges.
 const MORE_OBJECTS: usize = 4;
@@ -29,6 +31,8 @@ pub struct Permitted {
     objects: usize,
     /// What a system call leads to that is not in the list; `None`: there is no list.
     pub denied: Option<DeniedCall>,
+    /// True if there are sets of nf_tables to fill.
+    pub fills_sets: bool,
     /// True if the keeper itself may write to those settings alone.
     pub is_fenced: bool,
 }
@@ -59,8 +63,18 @@ impl Permitted {
                 SeccompWord::Log => Some(DeniedCall::Log),
                 SeccompWord::Off => None,
             },
+            fills_sets: !config.nft_sets.is_empty(),
             is_fenced: config.security.landlock == LandlockWord::On,
         }
+    }
+
+    /// The rights of the thread for objects.
+    pub fn rights(&self) -> CapabilitySet {
+        let mut rights = capabilities::KEEPER_OBJECTS;
+        if self.group.is_none() {
+            rights.remove(CapabilitySet::CHOWN);
+        }
+        rights
     }
 
     /// True if the config names the interface, or the bridge that it is a port of.

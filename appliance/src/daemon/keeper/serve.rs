@@ -1,19 +1,24 @@
 //! The process: a thread for each lane, which reads a request, carries it out if it is permitted, and replies.
 
+use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::lchown;
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{SockaddrStorage, setsockopt, sockopt};
+use rustix::thread::CapabilitySet;
 
 use super::permitted::Permitted;
 use crate::logging;
+use crate::os::account::PasswdEntry;
 use crate::os::ethtool::{self, RxVlanOffload};
 use crate::os::keeper::{
     self, Descriptors, LANES, REQUEST_BYTES, Refusal, Reply, Request, SocketKind,
 };
-use crate::os::landlock::{self, WritablePath};
+use crate::os::landlock::{self, Reach, WritablePath};
+use crate::os::nf_tables::{self, Filter, SetFault, SetInfo};
 use crate::os::sysctl::{FOR_COOKIES, Sysctl};
 use crate::os::system_calls::{self, Caller};
 use crate::os::xdp::{self, KeptObject};
@@ -27,20 +32,27 @@ pub const STACK_BYTES: usize = 16 * 1024;
 type Outcome = Result<(Reply, Descriptors), Refusal>;
 
 /// Serves until the server has ended.
-pub fn run(lanes: [OwnedFd; LANES], permitted: Permitted) -> ! {
+pub fn run(lanes: [OwnedFd; LANES], permitted: Permitted, user: Option<PasswdEntry>) -> ! {
     logging::leave();
     keeper::close_others(&lanes);
-    confine(&permitted);
+    if let Err(error) = confine(&permitted, user) {
+        eprintln!("the keeper (security.keeper) cannot begin: {error}");
+        std::process::exit(1);
+    }
     let permitted = Arc::new(permitted);
-    let [quick, slow] = lanes;
+    let [quick, slow, sets] = lanes;
     let shared = Arc::clone(&permitted);
-    let spawned = threads::builder_with_stack("keeper sockets", STACK_BYTES).spawn(move || {
-        attend(&quick, |request, brought| {
-            sockets(request, brought, &shared)
-        });
-        std::process::exit(0);
+    let mut is_whole = attend_beside("keeper sockets", capabilities::KEEPER_SOCKETS, quick, {
+        move |request, brought| sockets(request, brought, &shared)
     });
-    if spawned.is_ok() {
+    if permitted.fills_sets {
+        let mut filter = None;
+        is_whole &= attend_beside("keeper sets", capabilities::NETWORK, sets, {
+            move |request, _| fill(request, &mut filter)
+        });
+    }
+    if is_whole {
+        capabilities::keep(permitted.rights());
         let mut objects = Vec::new();
         attend(&slow, |request, _| {
             let outcome = carry_out(request, &permitted, &mut objects);
@@ -51,22 +63,41 @@ pub fn run(lanes: [OwnedFd; LANES], permitted: Permitted) -> ! {
     std::process::exit(0)
 }
 
-/// Gives up what the requests do not take. What the kernel lacks is left out, as in the server, which tells of it.
-fn confine(permitted: &Permitted) {
+/// Starts a thread that serves a lane with these rights. False: there is none, and the process ends.
+fn attend_beside(
+    name: &str,
+    rights: CapabilitySet,
+    lane: OwnedFd,
+    carry_out: impl FnMut(Request, Option<BorrowedFd<'_>>) -> Outcome + Send + 'static,
+) -> bool {
+    let spawned = threads::builder_with_stack(name, STACK_BYTES).spawn(move || {
+        capabilities::keep(rights);
+        attend(&lane, carry_out);
+        std::process::exit(0);
+    });
+    spawned.is_ok()
+}
+
+/// Takes the account, and gives up what the requests do not take. What the kernel lacks is left out, as in the server, which tells of it.
+fn confine(permitted: &Permitted, user: Option<PasswdEntry>) -> io::Result<()> {
     threads::name_first("keeper");
     let _ = capabilities::bound(capabilities::KEEPER);
-    capabilities::keep(capabilities::KEEPER);
+    match user {
+        Some(user) => user.become_it(capabilities::KEEPER)?,
+        None => capabilities::limit(capabilities::KEEPER)?,
+    }
     let settings = FOR_COOKIES.map(Sysctl::named);
     let settings = settings.iter().filter(|_| permitted.sets);
     let places: Vec<WritablePath> = settings
         .filter_map(|setting| WritablePath::file_of_the_kernel(setting.path()).ok())
         .collect();
     if permitted.is_fenced {
-        let _ = landlock::restrict(&places);
+        let _ = landlock::restrict(&places, Reach::Paths);
     }
     if let Some(denied) = permitted.denied {
         let _ = system_calls::restrict(denied, Caller::WithRights);
     }
+    Ok(())
 }
 
 /// Reads requests from a lane until its end.
@@ -115,6 +146,36 @@ fn sockets(request: Request, brought: Option<BorrowedFd<'_>>, permitted: &Permit
     } else {
         Err(Refusal::of(Errno::EINVAL))
     }
+}
+
+/// Requests about sets of nf_tables.
+fn fill(request: Request, filter: &mut Option<Filter>) -> Outcome {
+    let outcome = match request {
+        Request::LookAtSet { set } => look_at(set, filter),
+        Request::AddToSet { set, info, address } => add_to(set, info, address, filter).map(|()| 0),
+        _ => return Err(Refusal::of(Errno::EINVAL)),
+    };
+    let value = outcome.or_else(SetFault::to_number);
+    value.map(done).map_err(Refusal::of)
+}
+
+fn look_at(set: u16, filter: &mut Option<Filter>) -> Result<u32, SetFault> {
+    let name = nf_tables::known(set).ok_or(SetFault::Forbidden)?;
+    let info = Filter::opened(filter)?.set(name)?;
+    Ok(info.to_bits().into())
+}
+
+fn add_to(
+    set: u16,
+    info: SetInfo,
+    address: IpAddr,
+    filter: &mut Option<Filter>,
+) -> Result<(), SetFault> {
+    let name = nf_tables::known(set).ok_or(SetFault::Forbidden)?;
+    if !(info.takes(address) && name.wants(address)) {
+        return Err(SetFault::Forbidden);
+    }
+    Filter::opened(filter)?.add(name, info, &[address])
 }
 
 /// Requests that may take long.
@@ -175,7 +236,10 @@ fn carry_out(
             *place.ok_or(Refusal::of(Errno::EINVAL))? = None;
             Ok(done(0))
         }
-        Request::Socket(_) | Request::Bind(_) => Err(Refusal::of(Errno::EINVAL)),
+        Request::Socket(_)
+        | Request::Bind(_)
+        | Request::LookAtSet { .. }
+        | Request::AddToSet { .. } => Err(Refusal::of(Errno::EINVAL)),
     }
 }
 

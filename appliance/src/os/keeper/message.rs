@@ -12,6 +12,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::errno::Errno;
 
+use crate::os::nf_tables::SetInfo;
+
 /// Bytes of a request.
 pub const REQUEST_BYTES: usize = 32;
 /// Bytes of a reply.
@@ -124,6 +126,20 @@ impl fmt::Debug for InterfaceName {
     }
 }
 
+/// Ways of requests and replies, one thread of the keeper each, so that none waits for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Sockets, which a worker may wait for.
+    Sockets,
+    /// What may take long: the kernel checks a program.
+    Objects,
+    /// Sets of nf_tables: a change waits while other programs change theirs.
+    Sets,
+}
+
+/// Number of lanes.
+pub const LANES: usize = 3;
+
 /// All that the server can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -184,6 +200,21 @@ pub enum Request {
     },
     /// Gives the control socket to the group that the config names.
     AdmitGroup,
+    /// Looks at a set of nf_tables that the config named at the start, by its index. Gives [`SetInfo::to_bits`], or a fault
+    /// (`SetFault::to_number`).
+    LookAtSet {
+        /// Index of the set.
+        set: u16,
+    },
+    /// Adds an address to such a set. Gives 0, or a fault.
+    AddToSet {
+        /// Index of the set.
+        set: u16,
+        /// What the set is.
+        info: SetInfo,
+        /// Of the kind that the set takes.
+        address: IpAddr,
+    },
 }
 
 /// A request in parts.
@@ -226,10 +257,14 @@ impl Parts {
 }
 
 impl Request {
-    /// True if it is carried out at once, so that a worker may wait for it.
+    /// The lane that it goes by.
     #[must_use]
-    pub const fn is_quick(&self) -> bool {
-        matches!(self, Self::Socket(_) | Self::Bind(_))
+    pub const fn lane(&self) -> Lane {
+        match self {
+            Self::Socket(_) | Self::Bind(_) => Lane::Sockets,
+            Self::LookAtSet { .. } | Self::AddToSet { .. } => Lane::Sets,
+            _ => Lane::Objects,
+        }
     }
 
     /// The request as it is sent.
@@ -275,6 +310,16 @@ impl Request {
             },
             Self::Set { setting, value } => parts(11, [setting, value, 0]),
             Self::AdmitGroup => parts(12, [0; 3]),
+            Self::LookAtSet { set } => Parts {
+                number: set.into(),
+                ..parts(13, [0; 3])
+            },
+            Self::AddToSet { set, info, address } => Parts {
+                number: set.into(),
+                small: [family(address), info.to_bits(), 0],
+                name: octets(address),
+                ..parts(14, [0; 3])
+            },
         };
         parts.to_bytes()
     }
@@ -320,6 +365,14 @@ impl Request {
                 value: second,
             },
             12 => Self::AdmitGroup,
+            13 => Self::LookAtSet {
+                set: u16::try_from(parts.number).ok()?,
+            },
+            14 => Self::AddToSet {
+                set: u16::try_from(parts.number).ok()?,
+                info: SetInfo::from_bits(second)?,
+                address: ip_of(&parts)?,
+            },
             _ => return None,
         };
         (request.to_bytes() == *bytes).then_some(request)
@@ -328,14 +381,14 @@ impl Request {
 
 /// A request to bind: in the first small number 4 or 6, the family.
 fn bind_parts(address: SocketAddr) -> Parts {
-    let (family, name, scope) = match address {
-        SocketAddr::V4(v4) => (4, v4.ip().to_ipv6_mapped().octets(), 0),
-        SocketAddr::V6(v6) => (6, v6.ip().octets(), v6.scope_id()),
+    let scope = match address {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(v6) => v6.scope_id(),
     };
     Parts {
         kind: 8,
-        small: [family, 0, 0],
-        name,
+        small: [family(address.ip()), 0, 0],
+        name: octets(address.ip()),
         scope,
         port: address.port(),
         ..Parts::default()
@@ -343,10 +396,29 @@ fn bind_parts(address: SocketAddr) -> Parts {
 }
 
 fn address_of(parts: &Parts) -> Option<SocketAddr> {
+    Some(match ip_of(parts)? {
+        IpAddr::V4(v4) => (v4, parts.port).into(),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, parts.port, 0, parts.scope).into(),
+    })
+}
+
+/// An address in a request: IPv4's is mapped, and marked by its family.
+const fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+const fn family(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}
+
+fn ip_of(parts: &Parts) -> Option<IpAddr> {
     let ip = Ipv6Addr::from(parts.name);
     match parts.small[0] {
-        4 => Some((IpAddr::V4(ip.to_ipv4_mapped()?), parts.port).into()),
-        6 => Some(SocketAddrV6::new(ip, parts.port, 0, parts.scope).into()),
+        4 => Some(ip.to_ipv4_mapped()?.into()),
+        6 => Some(ip.into()),
         _ => None,
     }
 }
@@ -478,6 +550,11 @@ mod tests {
             program: 2,
             to,
         };
+        let to_set = |text: &str| Request::AddToSet {
+            set: 258,
+            info: SetInfo::from_bits(5).expect("three bits"),
+            address: text.parse().expect("an address"),
+        };
         vec![
             Request::Open {
                 object: ObjectKind::Ports,
@@ -508,6 +585,9 @@ mod tests {
                 value: 2,
             },
             Request::AdmitGroup,
+            Request::LookAtSet { set: 511 },
+            to_set("192.0.2.7"),
+            to_set("2001:db8::7"),
         ]
     }
 

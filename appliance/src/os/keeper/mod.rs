@@ -5,8 +5,8 @@
 //!                 │     ▲ request      │ status, descriptors (SCM_RIGHTS)
 //!                 └─ server: no capability; reads bytes from outside
 //! ```
-//! The server stays the process that was started, so its signals, readiness and exit status need no relay. There are two lanes,
-//! sockets that keep messages apart, so that a worker that wants a socket does not wait while the kernel checks a program. If
+//! The server stays the process that was started, so its signals, readiness and exit status need no relay. There are three
+//! lanes, sockets that keep messages apart, so that a worker that wants a socket does not wait while the kernel checks a program. If
 //! the keeper ends, so does the server; if the server ends, the keeper sees the end of its lanes. What is handed over ends with
 //! the server: the keeper closes its own copy of a link or a socket.
 
@@ -21,16 +21,10 @@ use nix::errno::Errno;
 
 pub use channel::{DESCRIPTORS_MAX, Descriptors, receive, send};
 pub use message::{
-    AttachPoint, InterfaceName, MapKind, ObjectKind, REPLY_BYTES, REQUEST_BYTES, Refusal, Reply,
-    Request, SocketKind,
+    AttachPoint, InterfaceName, LANES, Lane, MapKind, ObjectKind, REPLY_BYTES, REQUEST_BYTES,
+    Refusal, Reply, Request, SocketKind,
 };
 pub use process::{Side, close_others, split};
-
-/// Index of the lane for sockets, and of the one for what may take long.
-const QUICK: usize = 0;
-const SLOW: usize = 1;
-/// Number of lanes.
-pub const LANES: usize = 2;
 
 /// The server's ends. Empty: there is no keeper, and this process does all by itself.
 static OURS: OnceLock<[Mutex<OwnedFd>; LANES]> = OnceLock::new();
@@ -53,7 +47,7 @@ pub fn is_there() -> bool {
 /// A descriptor that reports a hang-up (poll(2)) when the keeper has ended. `None`: there is no keeper.
 #[must_use]
 pub fn watched() -> Option<OwnedFd> {
-    let lane = OURS.get()?[SLOW].lock();
+    let lane = OURS.get()?[Lane::Objects as usize].lock();
     let lane = lane.unwrap_or_else(PoisonError::into_inner);
     lane.try_clone().ok()
 }
@@ -64,7 +58,7 @@ pub fn watched() -> Option<OwnedFd> {
 /// The keeper refused, or has ended (EPIPE).
 pub fn ask(request: Request, brought: Option<BorrowedFd<'_>>) -> Result<Granted, Refusal> {
     let lanes = OURS.get().ok_or(Refusal::of(Errno::EPIPE))?;
-    let lane = &lanes[if request.is_quick() { QUICK } else { SLOW }];
+    let lane = &lanes[request.lane() as usize];
     // A request and its reply belong together.
     let lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
     let brought = brought.as_slice();

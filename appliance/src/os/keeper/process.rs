@@ -30,16 +30,17 @@ pub fn split() -> nix::Result<Side> {
         let made = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         made.map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     };
-    let ((quick, their_quick), (slow, their_slow)) = (pair()?, pair()?);
+    let pairs = [pair()?, pair()?, pair()?];
     // SAFETY: besides the caller's there is at most the log's thread, which writes to descriptors and takes no lock but the C
     // library's for memory; the libraries that this is built with (glibc, musl) have that one free in the child.
     match unsafe { fork() }? {
         ForkResult::Parent { .. } => {
-            let is_first = OURS.set([Mutex::new(quick), Mutex::new(slow)]).is_ok();
+            let ours = pairs.map(|(ours, _)| Mutex::new(ours));
+            let is_first = OURS.set(ours).is_ok();
             assert!(is_first, "the process is split once");
             Ok(Side::Server)
         }
-        ForkResult::Child => Ok(Side::Keeper([their_quick, their_slow])),
+        ForkResult::Child => Ok(Side::Keeper(pairs.map(|(_, theirs)| theirs))),
     }
 }
 

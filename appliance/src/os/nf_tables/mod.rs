@@ -2,25 +2,24 @@
 //!
 //! ```text
 //!  workers ── SetQueue ──► a thread: Filter::add ── one batch ──► kernel
+//!                                          └─ an address a request ──► keeper: Direct::add ──► kernel
 //! ```
 //! Of crates for it one links a C library, one runs `nft`, and one may not be linked to from this licence.
 
+mod direct;
 mod message;
 mod name;
 mod queue;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
 
-use super::netlink::{HEADER_LEN, NLMSG_ERROR, ROOM, error_of, u16_at, u32_at};
-use message::{add, get_set, read_set};
+use super::keeper::{self, Request};
 
+pub use direct::Direct;
 pub use name::{AddressFamilies, SetName};
 pub use queue::{COUNTS, FoundAddress, InSets, PLACES, SetQueue, SetWork};
 
@@ -36,6 +35,25 @@ pub struct SetInfo {
 }
 
 impl SetInfo {
+    /// As three bits, for a request.
+    #[must_use]
+    pub const fn to_bits(self) -> u8 {
+        self.is_v6 as u8 | (self.is_interval as u8) << 1 | (self.has_timeout as u8) << 2
+    }
+
+    /// Of three bits. `None` if there is another one.
+    #[must_use]
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        if bits >= 1 << 3 {
+            return None;
+        }
+        Some(Self {
+            is_v6: bits & 1 != 0,
+            is_interval: bits & 2 != 0,
+            has_timeout: bits & 4 != 0,
+        })
+    }
+
     /// True if it has place for addresses of this kind.
     #[must_use]
     pub const fn takes(&self, address: IpAddr) -> bool {
@@ -60,8 +78,39 @@ pub enum SetFault {
     Map,
     /// It has as many elements as its `size` says.
     Full,
+    /// The keeper does not know it.
+    Unknown,
     /// The kernel's reason.
     Kernel(Errno),
+}
+
+/// Faults that no errno stands for, with their numbers in replies of the keeper, above [`SetInfo::to_bits`].
+const NUMBERED: [(SetFault, u32); 4] = [
+    (SetFault::Owned, 16),
+    (SetFault::OtherKeys, 17),
+    (SetFault::Constant, 18),
+    (SetFault::Map, 19),
+];
+
+impl SetFault {
+    /// The number in a reply, or the errno of a refusal.
+    ///
+    /// # Errors
+    /// An errno stands for it.
+    pub fn to_number(self) -> Result<u32, Errno> {
+        let numbered = NUMBERED.iter().find(|(fault, _)| *fault == self);
+        numbered.map(|(_, number)| *number).ok_or(match self {
+            Self::Missing => Errno::ENOENT,
+            Self::Full => Errno::ENFILE,
+            Self::Kernel(errno) => errno,
+            _ => Errno::EPERM,
+        })
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        let numbered = NUMBERED.iter().find(|(_, known)| *known == number);
+        numbered.map(|(fault, _)| *fault)
+    }
 }
 
 impl fmt::Display for SetFault {
@@ -74,6 +123,9 @@ impl fmt::Display for SetFault {
             Self::Constant => "it is constant",
             Self::Map => "it is a map",
             Self::Full => "it is full: see its size",
+            Self::Unknown => {
+                "it was not in the config at the start, and its keeper (security.keeper) fills those: restart"
+            }
             Self::Kernel(errno) => return write!(formatter, "{} ({errno:?})", errno.desc()),
         };
         formatter.write_str(text)
@@ -94,27 +146,34 @@ impl From<Errno> for SetFault {
 
 /// The packet filter of this network namespace. Its calls wait while another program changes the tables.
 #[derive(Debug)]
-pub struct Filter {
-    socket: OwnedFd,
-    room: Vec<u8>,
+pub enum Filter {
+    /// By this process.
+    Direct(Direct),
+    /// By its keeper: the kernel looks at the rights of who opened the socket and of who sends.
+    Keeper,
 }
 
 impl Filter {
-    /// Opens a socket to it.
+    /// Opens a socket to it, or has the keeper do it.
     ///
     /// # Errors
     /// The kernel has no nfnetlink, or no descriptor is left.
     pub fn open() -> Result<Self, SetFault> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkNetFilter,
-        )?;
-        Ok(Self {
-            socket,
-            room: vec![0; ROOM / 8],
-        })
+        match keeper::is_there() {
+            true => Ok(Self::Keeper),
+            false => Direct::open().map(Self::Direct),
+        }
+    }
+
+    /// The one that is open, or one that is opened now.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn opened(filter: &mut Option<Self>) -> Result<&mut Self, SetFault> {
+        match filter {
+            Some(filter) => Ok(filter),
+            None => Ok(filter.insert(Self::open()?)),
+        }
     }
 
     /// What the set is now.
@@ -122,21 +181,19 @@ impl Filter {
     /// # Errors
     /// It is not there, or takes no addresses.
     pub fn set(&mut self, set: &SetName) -> Result<SetInfo, SetFault> {
-        self.send(&get_set(set))?;
-        let len = recv(
-            self.socket.as_raw_fd(),
-            &mut self.room,
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        let reply = &self.room[..len];
-        match u16_at(reply, 4) {
-            Some(NLMSG_ERROR) => Err(error_of(reply).into()),
-            _ => read_set(reply),
+        match self {
+            Self::Direct(direct) => direct.set(set),
+            Self::Keeper => {
+                let set = index_of(set).ok_or(SetFault::Unknown)?;
+                let info = asked(Request::LookAtSet { set })?;
+                let info = u8::try_from(info).ok().and_then(SetInfo::from_bits);
+                info.ok_or(SetFault::Kernel(Errno::EPROTO))
+            }
         }
     }
 
-    /// Adds addresses of the set's kind to it, all or none. In a set whose elements end by themselves each begins anew, also one that
-    /// is there.
+    /// Adds addresses of the set's kind to it, all or none; by a keeper one after the other. In a set whose elements end by
+    /// themselves each begins anew, also one that is there.
     ///
     /// # Errors
     /// The kernel's reason. An address that is there, alone or in a range, is none.
@@ -146,46 +203,48 @@ impl Filter {
         info: SetInfo,
         addresses: &[IpAddr],
     ) -> Result<(), SetFault> {
-        self.send(&add(set, info, addresses))?;
-        match self.first_error()? {
-            // Another element overlaps it: the address is in the set already.
-            None | Some(Errno::EEXIST | Errno::ENOTEMPTY) => Ok(()),
-            // The socket was allowed to ask for the set.
-            Some(Errno::EPERM) => Err(SetFault::Owned),
-            Some(errno) => Err(errno.into()),
-        }
-    }
-
-    fn send(&self, octets: &[u8]) -> nix::Result<()> {
-        let kernel = NetlinkAddr::new(0, 0);
-        // What came after an earlier call is of no use.
-        let mut left = [0; HEADER_LEN];
-        while recv(self.socket.as_raw_fd(), &mut left, MsgFlags::MSG_DONTWAIT).is_ok() {}
-        sendto(self.socket.as_raw_fd(), octets, &kernel, MsgFlags::empty())?;
-        Ok(())
-    }
-
-    /// The first error of the batch that was sent. The kernel has carried it out, so all errors are there.
-    fn first_error(&mut self) -> nix::Result<Option<Errno>> {
-        let mut first = None;
-        // Bound: the messages in the socket's buffer.
-        loop {
-            let received = recv(
-                self.socket.as_raw_fd(),
-                &mut self.room,
-                MsgFlags::MSG_DONTWAIT,
-            );
-            let len = match received {
-                Ok(len) => len,
-                Err(Errno::EAGAIN) => return Ok(first),
-                Err(errno) => return Err(errno),
-            };
-            let reply = &self.room[..len];
-            let is_error = u16_at(reply, 4) == Some(NLMSG_ERROR);
-            if is_error && u32_at(reply, HEADER_LEN) != Some(0) {
-                first.get_or_insert(error_of(reply));
+        match self {
+            Self::Direct(direct) => direct.add(set, info, addresses),
+            Self::Keeper => {
+                let set = index_of(set).ok_or(SetFault::Unknown)?;
+                let request = |address: &IpAddr| Request::AddToSet {
+                    set,
+                    info,
+                    address: *address,
+                };
+                let mut requests = addresses.iter().map(request);
+                requests.try_for_each(|request| asked(request).map(drop))
             }
         }
+    }
+}
+
+/// Sets that the keeper fills: those of the config at the start.
+static KNOWN: OnceLock<Vec<SetName>> = OnceLock::new();
+
+/// Names the sets to both processes, before they split.
+pub fn remember(sets: impl Iterator<Item = SetName>) {
+    // Once: there is one start.
+    let _ = KNOWN.set(sets.collect());
+}
+
+/// The set with this index in a request.
+#[must_use]
+pub fn known(index: u16) -> Option<&'static SetName> {
+    KNOWN.get()?.get(usize::from(index))
+}
+
+fn index_of(set: &SetName) -> Option<u16> {
+    let place = KNOWN.get()?.iter().position(|known| known == set);
+    u16::try_from(place?).ok()
+}
+
+/// Has the keeper carry a request out.
+fn asked(request: Request) -> Result<u32, SetFault> {
+    let granted = keeper::ask(request, None).map_err(|refusal| SetFault::from(refusal.errno))?;
+    match SetFault::from_number(granted.value) {
+        Some(fault) => Err(fault),
+        None => Ok(granted.value),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The bytes are those that `nft` 1.0.6 sends, without the number that it gives a set for itself; the kernel's own answers are
 //! asked for in a namespace.
 
+use super::message::add;
 use super::*;
 use crate::os::capabilities;
 use xdnsd_lab::netns::Namespace;
