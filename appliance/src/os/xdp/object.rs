@@ -476,3 +476,40 @@ fn data_of(map: Map) -> Option<MapData> {
     };
     Some(data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::capabilities;
+    use rustix::thread::CapabilitySet;
+    use std::thread;
+    use xdnsd_lab::privilege::root_or_skip;
+
+    /// Loads each program of an object with these rights, and says what the kernel said.
+    fn load(kind: ObjectKind, rights: CapabilitySet) -> Vec<Result<(), Option<Errno>>> {
+        let loaded = thread::spawn(move || {
+            capabilities::set(rights).expect("root has them");
+            let mut object = KeptObject::open(kind, 64).expect("maps take CAP_BPF alone");
+            let programs = contents(kind).programs.len() as u8;
+            let load = |program| object.load(program).map_err(|error| error.errno());
+            (0..programs).map(load).collect()
+        });
+        loaded.join().expect("it ends")
+    }
+
+    /// Why the keeper keeps CAP_PERFMON: an interface may come at any time.
+    #[test]
+    fn bpf_prog_load_of_xdp_programs_fails_without_perfmon() {
+        if !root_or_skip("bpf_prog_load_of_xdp_programs_fails_without_perfmon") {
+            return;
+        }
+        let without = capabilities::NETWORK.union(CapabilitySet::BPF);
+        let with = without.union(CapabilitySet::PERFMON);
+        for kind in [ObjectKind::Xdp, ObjectKind::Hot, ObjectKind::Ports] {
+            assert!(load(kind, with).iter().all(Result::is_ok), "{kind:?}");
+            eprintln!("{kind:?} without CAP_PERFMON: {:?}", load(kind, without));
+        }
+        let refused = load(ObjectKind::Xdp, without);
+        assert_eq!(refused[0], Err(Some(Errno::EACCES)));
+    }
+}
