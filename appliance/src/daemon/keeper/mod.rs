@@ -23,7 +23,7 @@ pub use crate::os::keeper::watched;
 /// No process can be made, or the build's backend for AF_XDP makes its sockets itself.
 pub fn start(config: &Config) -> Result<(), Sentence> {
     if !config.security.keeper {
-        return account::settle().map_err(|error| format!("capset: {error}").into());
+        return account::settle().map_err(|error| format!("capset: {error}"));
     }
     if cfg!(feature = "afxdp") {
         let why = "security.keeper: the backend afxdp makes its sockets itself; allowed: false";

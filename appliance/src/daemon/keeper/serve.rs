@@ -153,7 +153,18 @@ fn fill(request: Request, filter: &mut Option<Filter>) -> Outcome {
     let outcome = match request {
         Request::LookAtSet { set } => look_at(set, filter),
         Request::AddToSet { set, info, address } => add_to(set, info, address, filter).map(|()| 0),
-        _ => return Err(Refusal::of(Errno::EINVAL)),
+        Request::Open { .. }
+        | Request::Load { .. }
+        | Request::HandOn { .. }
+        | Request::Attach { .. }
+        | Request::Close { .. }
+        | Request::Map(_)
+        | Request::Socket(_)
+        | Request::Bind(_)
+        | Request::ShowTags(_)
+        | Request::TakesFrames(_)
+        | Request::Set { .. }
+        | Request::AdmitGroup => return Err(Refusal::of(Errno::EINVAL)),
     };
     let value = outcome.or_else(SetFault::to_number);
     value.map(done).map_err(Refusal::of)

@@ -263,7 +263,16 @@ impl Request {
         match self {
             Self::Socket(_) | Self::Bind(_) => Lane::Sockets,
             Self::LookAtSet { .. } | Self::AddToSet { .. } => Lane::Sets,
-            _ => Lane::Objects,
+            Self::Open { .. }
+            | Self::Load { .. }
+            | Self::HandOn { .. }
+            | Self::Attach { .. }
+            | Self::Close { .. }
+            | Self::Map(_)
+            | Self::ShowTags(_)
+            | Self::TakesFrames(_)
+            | Self::Set { .. }
+            | Self::AdmitGroup => Lane::Objects,
         }
     }
 

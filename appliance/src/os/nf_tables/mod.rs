@@ -103,7 +103,12 @@ impl SetFault {
             Self::Missing => Errno::ENOENT,
             Self::Full => Errno::ENFILE,
             Self::Kernel(errno) => errno,
-            _ => Errno::EPERM,
+            Self::Forbidden
+            | Self::Owned
+            | Self::OtherKeys
+            | Self::Constant
+            | Self::Map
+            | Self::Unknown => Errno::EPERM,
         })
     }
 
