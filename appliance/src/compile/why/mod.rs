@@ -182,8 +182,6 @@ impl Explainer<'_> {
 
     /// Follows local aliases until another source decides; `name` becomes the last target.
     fn follow(&mut self, name: &mut Vec<u8>, qtype: u16) -> Handling {
-        // All types at once are an alias and what is local of its target.
-        let mut has_alias = false;
         for _ in 0..=CHAIN_MAX {
             let at = name.clone();
             let Some(labels) = Labels::new(&at) else {
@@ -191,15 +189,13 @@ impl Explainer<'_> {
             };
             let decision = self.policy.decide(&labels, qtype);
             let Decision::Local(Local::Alias(alias)) = decision else {
-                let is_alias_alone = qtype == rtype::ANY && has_alias;
-                return if is_alias_alone && !matches!(decision, Decision::Blocked(_)) {
-                    Handling::Local
-                } else {
-                    self.translated(&labels, qtype, decision)
-                };
+                return self.translated(&labels, qtype, decision);
             };
-            has_alias = true;
             self.tell_record(given(labels.name(), rtype::CNAME, &alias.record));
+            if qtype == rtype::ANY {
+                // Given alone.
+                return Handling::Local;
+            }
             *name = alias.target.to_vec();
         }
         self.tell(PolicyPart::Record, "the aliases lead nowhere", None);
@@ -227,7 +223,7 @@ impl Explainer<'_> {
                 Handling::Any
             }
             Decision::Local(local) => {
-                self.tell_local(name, local);
+                self.tell_local(name, qtype, local);
                 Handling::Local
             }
             Decision::Special(special) => {

@@ -264,13 +264,16 @@ impl Explainer<'_> {
         });
     }
 
-    pub(super) fn tell_local(&mut self, name: &Labels<'_>, local: Local<'_>) {
+    pub(super) fn tell_local(&mut self, name: &Labels<'_>, qtype: u16, local: Local<'_>) {
         match local {
             Local::Records(mut records) => {
                 let rtype = records.rtype();
                 for record in &mut records {
                     self.tell_record(given(name.name(), rtype, &record));
                 }
+            }
+            Local::Nodata { zone } if qtype == rtype::SOA && zone == Some(name.name()) => {
+                self.tell_zone(zone, "has this record of its own");
             }
             Local::Nodata { zone } => {
                 self.tell_other_types(name);

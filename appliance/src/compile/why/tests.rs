@@ -157,13 +157,10 @@ fn what_is_answered_here_is_traced_to_who_says_it() {
             ],
         ),
         ("nas.lan 255", &["Any", "record: nas.lan. 1;  Record(1)"]),
+        ("www.lan 255", &["Local", "record: www.lan. 5;  Record(0)"]),
         (
-            "www.lan 255",
-            &[
-                "Local",
-                "record: www.lan. 5;  Record(0)",
-                "out.corp.example.",
-            ],
+            "lan 6",
+            &["Local", "zone: lan. has this record of its own;  Zone(0)"],
         ),
         (
             "no.lan 255",

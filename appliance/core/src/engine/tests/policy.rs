@@ -94,6 +94,12 @@ fn local_aliases_within_local_data() {
         );
         let any = world.hit_bytes(&query_type("nas.lan.", RecordType::ANY, 4).to_vec().unwrap());
         assert!(any.ends_with(b"\x07RFC8482\0"), "there are records");
+        for (alias, target) in [("www.lan.", "nas.lan."), ("Out.lan.", "cdn.example.")] {
+            let any = world.hit(&query_type(alias, RecordType::ANY, 5));
+            let expected = format!("{} CNAME {target}", alias.to_lowercase());
+            assert_eq!(answers(&any), [expected], "all that it has");
+            assert_eq!(any.name_servers().len(), 0, "nothing is denied");
+        }
         assert!(world.effects.asked.is_empty());
     });
 }
