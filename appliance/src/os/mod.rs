@@ -34,6 +34,7 @@ pub mod random;
 pub mod reuseport;
 pub mod seal;
 pub mod sealed_memory;
+pub mod set_info;
 pub mod shared_memory;
 pub mod socket;
 pub mod sysctl;

@@ -229,12 +229,7 @@ fn carry_out(
         }
         Request::Open { object, addresses } => {
             permit(permitted.has_room(addresses))?;
-            let free = objects.iter().position(Option::is_none);
-            let number = free.unwrap_or(objects.len());
-            permit(permitted.has_object(number))?;
-            if free.is_none() {
-                objects.push(None);
-            }
+            let number = free_place(permitted, objects)?;
             open(KeptObject::open(object, addresses), number, objects)
         }
         Request::Load { held, program } => {
@@ -252,6 +247,20 @@ fn carry_out(
         | Request::LookAtSet { .. }
         | Request::AddToSet { .. } => Err(Refusal::of(Errno::EINVAL)),
     }
+}
+
+/// Number of a place for another object.
+fn free_place(
+    permitted: &Permitted,
+    objects: &mut Vec<Option<KeptObject>>,
+) -> Result<usize, Refusal> {
+    let free = objects.iter().position(Option::is_none);
+    let number = free.unwrap_or(objects.len());
+    permit(permitted.has_object(number))?;
+    if free.is_none() {
+        objects.push(None);
+    }
+    Ok(number)
 }
 
 fn open(

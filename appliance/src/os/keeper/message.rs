@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use nix::errno::Errno;
 
-use crate::os::nf_tables::SetInfo;
+use crate::os::set_info::SetInfo;
 
 /// Bytes of a request.
 pub const REQUEST_BYTES: usize = 32;
