@@ -1,9 +1,9 @@
 //! DNS over TCP for clients (RFC 7766): fixed slots, pipelining, answers in any order.
 //!
-//! A slot holds one query as it arrives; of a query longer than a slot the rest, which can only be options, is read and
-//! discarded. Answers go straight into the kernel's send buffer, which holds the longest message, so none is kept here. A client
-//! that leaves its answers unread until that buffer is full is closed; one that has too many queries in flight is read from again
-//! once an answer is sent.
+//! A slot holds one query as it arrives; of a query longer than a slot the rest is read and discarded, and options that are cut
+//! there are left out. Answers go straight into the kernel's send buffer, which holds the longest message, so none is kept here. A
+//! client that leaves its answers unread until that buffer is full is closed; one that has too many queries in flight is read from
+//! again once an answer is sent.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
