@@ -3,6 +3,7 @@
 //! An image has room for [`CLAUSES_MAX`] of them, and for as many that take others back. Rules that do not fit are left out and
 //! reported: a line by its number, and the total of those for names that have other rules as well.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use xdnsd_core::policy::list::{CLAUSES_MAX, NAME_CLAUSES_MAX, TYPES_MAX, clause, tag};
@@ -49,8 +50,15 @@ impl ListBuilder {
             }
             !is_moved
         });
-        // Stable: of the rules that block, the first list is reported last.
-        self.specials.sort_by_key(|special| special.hash);
+        // Of equal rank the last one is heard: a rule for all types, since with it the name has nothing, and of the first list.
+        const TYPES: u16 = clause::TYPES_ONLY | clause::TYPES_NOT;
+        self.specials.sort_by_key(|special| {
+            (
+                special.hash,
+                special.flags & TYPES == 0,
+                Reverse(special.list),
+            )
+        });
         let left_out = self.leave_out_what_has_no_room(&moved);
         (moved, left_out)
     }

@@ -126,7 +126,7 @@ fn attend(lane: &OwnedFd, mut carry_out: impl FnMut(Request, Option<BorrowedFd<'
     }
 }
 
-/// Requests that a worker may wait for ([`Request::is_quick`]).
+/// Requests that a worker may wait for ([`Request::lane`]).
 fn sockets(request: Request, brought: Option<BorrowedFd<'_>>, permitted: &Permitted) -> Outcome {
     if let Request::Socket(kind) = request {
         let made = socket::make(kind).map_err(Refusal::of)?;
