@@ -133,11 +133,14 @@ fn bad_configuration_has_one_status() {
     assert!(unit.contains(&format!("\nRestartPreventExitStatus={status}\n")));
 }
 
-/// `run --user` and systemd leave the server the same capabilities.
+/// `run --user` and systemd leave the server the same capabilities, and those for the keeper's account.
 #[test]
 fn unit_keeps_the_capabilities_that_the_server_keeps() {
     let account = read("appliance/src/os/account.rs");
-    let kept = between(&account, "const KEPT: CapabilitySet = ", ";").concat();
+    let kept = between(&account, "const KEPT: CapabilitySet = ", ";");
+    let capabilities = read("appliance/src/os/capabilities.rs");
+    let accounts = between(&capabilities, "const ACCOUNTS: CapabilitySet = ", ";");
+    let kept = [kept, accounts].concat().concat();
     let named = kept.split("CapabilitySet::").skip(1);
     let is_name = |char: char| char.is_ascii_uppercase() || char == '_';
     let named = named.filter_map(|rest| rest.split(|char| !is_name(char)).next());

@@ -240,6 +240,7 @@ done
 fn procd_runs_the_server_as_an_account_of_its_own() {
     let said = procd("start_service", "");
     let expected = "user_add xdnsd () 65536
+user_add xdnsd-keeper () 65536
 mkdir -p /var/run/xdnsd /var/lib/xdnsd
 chown xdnsd: /var/run/xdnsd /var/lib/xdnsd
 chmod 0750 /var/lib/xdnsd
