@@ -51,7 +51,7 @@ pub fn change_to(name: &str) -> Result<(), String> {
     let account = find(&accounts, name)
         .ok_or_else(|| format!("--user {name}: {ACCOUNTS} has no such user"))?;
     let changed = if !is_root() && account.is_ours()? {
-        capabilities::limit(KEPT.union(capabilities::ACCOUNTS))
+        capabilities::limit(KEPT.union(capabilities::UNTIL_SETTLED))
             .and_then(|()| Ok(prctl::set_no_new_privs()?))
     } else {
         change(account)
@@ -149,7 +149,7 @@ pub fn is_root() -> bool {
 }
 
 fn change(account: PasswdEntry) -> io::Result<()> {
-    let kept = KEPT.union(capabilities::ACCOUNTS);
+    let kept = KEPT.union(capabilities::UNTIL_SETTLED);
     capabilities::bound(kept)?;
     // Keeps the capabilities across the change of the user.
     prctl::set_keepcaps(true)?;

@@ -27,6 +27,8 @@ pub const FIRST: CapabilitySet = FILES
     .union(CapabilitySet::NET_ADMIN);
 /// Another account: for a process that is to split.
 pub const ACCOUNTS: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+/// What a process has besides until it is known whether it is to split: also the right to drop those from the bounding set.
+pub const UNTIL_SETTLED: CapabilitySet = ACCOUNTS.union(CapabilitySet::SETPCAP);
 /// For the keeper's thread of sockets: AF_XDP, raw ones, ports below 1024, a send buffer beyond `net.core.wmem_max`.
 pub const KEEPER_SOCKETS: CapabilitySet = PACKETS
     .union(NETWORK)
