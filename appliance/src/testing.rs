@@ -1,10 +1,13 @@
 //! Helpers for the tests of several wings.
 
 use std::io::{Seek, SeekFrom, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
+
+use crate::config::Plan;
 
 /// A temporary folder, removed when dropped.
 #[derive(Debug)]
@@ -38,6 +41,15 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A plan with one server, which the first group asks.
+pub(crate) fn plan_with(server: &str) -> Plan {
+    let server: SocketAddr = server.parse().expect("an address and a port");
+    Plan {
+        servers: vec![vec![server.into()]],
+        ..Plan::default()
     }
 }
 

@@ -168,9 +168,7 @@ impl Config {
         });
         named.collect()
     }
-}
 
-impl Config {
     /// The servers of the default group, in any order; unknown if a file names some.
     #[must_use]
     pub fn servers_tag(&self) -> ServersTag {
@@ -220,9 +218,8 @@ fn kept(text: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use super::*;
+    use crate::testing::plan_with;
 
     const HEAD: &str = "[interface]\nname = \"lan0\"\n[upstream]\nservers = [\"192.0.2.1\"]\n";
     const KEY: [u8; 16] = *b"random, perhaps.";
@@ -312,15 +309,7 @@ mod tests {
             identity: Some("i"),
         };
         assert_eq!(config.settings(), expected);
-        let plan = Plan {
-            servers: vec![vec![
-                "192.0.2.1:53"
-                    .parse::<SocketAddr>()
-                    .expect("an address")
-                    .into(),
-            ]],
-            ..Plan::default()
-        };
+        let plan = plan_with("192.0.2.1:53");
         let [server] = config.servers(&plan)[..] else {
             panic!("one server")
         };

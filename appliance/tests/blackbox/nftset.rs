@@ -59,6 +59,14 @@ fn wait_for(scene: &Scene, set: &str, element: &str) -> Result<()> {
     })
 }
 
+/// What answers to all names leave in the sets.
+const FILLED: [(&str, &str); 4] = [
+    ("inet fw4 vpn4", "198.51.100.1"),
+    ("inet fw4 vpn6", "2001:db8::9"),
+    ("ip t ranges", "198.51.100.1"),
+    ("inet fw4 timed", "198.51.100.2"),
+];
+
 /// Whether `nft` is here, which the lab installs.
 fn prepare(scene: &Scene) -> Result<()> {
     find_program("nft").context("nft is missing: cargo xtask setup lab")?;
@@ -89,12 +97,7 @@ fn addresses_are_in_the_sets_of_their_names_by_all_ways_and_come_back() -> Resul
     ] {
         ways.same(&wire(&query(name, rtype)))?;
     }
-    for (set, element) in [
-        ("inet fw4 vpn4", "198.51.100.1"),
-        ("inet fw4 vpn6", "2001:db8::9"),
-        ("ip t ranges", "198.51.100.1"),
-        ("inet fw4 timed", "198.51.100.2"),
-    ] {
+    for (set, element) in FILLED {
         wait_for(&scene, set, element)?;
     }
     for set in ["inet fw4 vpn4", "ip t ranges", "inet fw4 timed"] {
@@ -179,12 +182,7 @@ fn a_keeper_fills_the_sets_of_the_start() -> Result<()> {
     ask("www.vpn.test.", RecordType::A)?;
     ask("www.vpn.test.", RecordType::AAAA)?;
     ask("timed.test.", RecordType::A)?;
-    for (set, element) in [
-        ("inet fw4 vpn4", "198.51.100.1"),
-        ("inet fw4 vpn6", "2001:db8::9"),
-        ("ip t ranges", "198.51.100.1"),
-        ("inet fw4 timed", "198.51.100.2"),
-    ] {
+    for (set, element) in FILLED {
         wait_for(&scene, set, element)?;
     }
     ask("late.test.", RecordType::A)?;

@@ -3,7 +3,7 @@
 use super::edns::{DNSSEC_OK, Edns};
 use super::header::{HEADER_LEN, Header, flag};
 use super::name::{self, Name};
-use super::record::Records;
+use super::record::{FIXED_LEN, Records};
 use super::{QUESTION_FIXED_LEN, rcode, rtype};
 
 /// Most additional records of a query: OPT, and those of a signed query.
@@ -173,9 +173,6 @@ pub fn shorten(message: &mut [u8]) -> usize {
     shortened(message).unwrap_or(message.len())
 }
 
-/// Length of an OPT record behind its owner and before its options.
-const OPT_FIXED_LEN: usize = 10;
-
 fn shortened(message: &mut [u8]) -> Option<usize> {
     let mut header = Header::parse(message)?;
     let [1, 0, 0, additionals @ 1..=ADDITIONALS_MAX] = header.counts else {
@@ -184,8 +181,8 @@ fn shortened(message: &mut [u8]) -> Option<usize> {
     let mut at = Question::locate(message)?.end;
     for index in 0..additionals {
         let owner_end = name::skip(message, at).ok()?;
-        let fixed: [u8; OPT_FIXED_LEN] = *message.get(owner_end..)?.first_chunk()?;
-        let start = owner_end + OPT_FIXED_LEN;
+        let fixed: [u8; FIXED_LEN] = *message.get(owner_end..)?.first_chunk()?;
+        let start = owner_end + FIXED_LEN;
         let end = start + usize::from(u16::from_be_bytes([fixed[8], fixed[9]]));
         if end <= message.len() {
             at = end;

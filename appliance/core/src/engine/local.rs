@@ -9,7 +9,7 @@ use crate::dns::build::{LOCAL_ANSWER_MAX, WriteError, Writer};
 use crate::dns::edns::ede;
 use crate::dns::query::Query;
 use crate::dns::{Name, class, rcode, rtype};
-use crate::policy::local::{End, Local, LocalRecord};
+use crate::policy::local::{End, Local};
 use crate::policy::special::{self, Special, ZoneAnswer};
 use crate::policy::{
     Action, BlockRecord, Blocked, Decision, Labels, Policy, TranslationPrefix, dns64,
@@ -186,14 +186,12 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         match decision {
             Decision::Forward { group } => Err(group as u8),
             // All types: an alias is what the name has (RFC 1034 section 4.3.2, step 3a).
-            Decision::Local(Local::Alias(alias)) if query.qtype == rtype::ANY => {
-                self.counters.count(Counter::LocalAnswers);
-                Ok(self.make(request, |draft, query| {
-                    let LocalRecord {
-                        ttl_secs, rdata, ..
-                    } = alias.record;
-                    draft.answer(query.name.as_wire(), rtype::CNAME, ttl_secs, rdata)
-                }))
+            Decision::Local(Local::Alias(_)) if query.qtype == rtype::ANY => {
+                let asked = LocalQuestion {
+                    qtype: rtype::CNAME,
+                    ..asked
+                };
+                Ok(self.answer_local(&asked, request))
             }
             Decision::Local(Local::Alias(_)) => match leads_to(policy, &labels, query.qtype) {
                 Some(target) => self.answer_alias(&asked, request, &target),
@@ -226,17 +224,14 @@ impl<R: Copy + PartialEq, C: CacheAccess> Engine<'_, R, C> {
         let policy = asked.policy;
         let decision = policy.decide(target, request.query.qtype);
         match decision {
-            Decision::Forward { group } if request.query.qtype != rtype::ANY => {
+            Decision::Forward { group } => {
                 request.target = Name::from_wire(target.name());
                 return Err(group as u8);
             }
             Decision::Blocked(blocked) => {
                 return Ok(self.answer_blocked(policy, request, blocked));
             }
-            Decision::Forward { .. }
-            | Decision::Local(_)
-            | Decision::Special(_)
-            | Decision::PlainName => {}
+            Decision::Local(_) | Decision::Special(_) | Decision::PlainName => {}
         }
         self.counters.count(Counter::LocalAnswers);
         Ok(self.make(request, |draft, _| {

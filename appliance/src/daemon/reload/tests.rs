@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::control::commands::PolicyReader as _;
-use crate::testing::Folder;
+use crate::testing::{Folder, plan_with};
 use crate::worker::Inbox;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,15 +23,7 @@ fn start(text: &str) -> (PolicyThread, &'static [Inbox]) {
 }
 
 fn start_with(file: &Path, config: &Config) -> (PolicyThread, &'static [Inbox]) {
-    let plan = Plan {
-        servers: vec![vec![
-            "192.0.2.1:53"
-                .parse::<SocketAddr>()
-                .expect("an address")
-                .into(),
-        ]],
-        ..Plan::default()
-    };
+    let plan = plan_with("192.0.2.1:53");
     let thread = PolicyThread::start(file.into(), config, &plan, Prefixes::default());
     let thread = thread.expect("started");
     thread.wait_read();

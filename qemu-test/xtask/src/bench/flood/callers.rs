@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::bench::query::DNS_PORT;
 pub use crate::bench::shield::callers::Share;
 use crate::bench::shield::callers::{Due, answered};
+use xdnsd_lab::query;
 
 /// Known names, each asked for [`TIMES`] times a second.
 const KNOWN: u64 = 200;
@@ -42,18 +43,6 @@ impl std::ops::AddAssign for Served {
     }
 }
 
-/// A query message: `name`, which has no final dot, A, IN, RD.
-fn message(name: &str, id: u16) -> Vec<u8> {
-    let mut message = id.to_be_bytes().to_vec();
-    message.extend([0x01, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        message.push(label.len() as u8);
-        message.extend(label.as_bytes());
-    }
-    message.extend([0, 0, 1, 0, 1]);
-    message
-}
-
 /// A socket of one client, and what it waits for.
 struct Caller {
     socket: UdpSocket,
@@ -77,7 +66,7 @@ impl Caller {
     fn ask(&mut self, name: &str, now: Instant) {
         let id = self.share.asked as u16;
         // A failed send counts as not served.
-        drop(self.socket.send(&message(name, id)));
+        drop(self.socket.send(&query::for_address(id, name)));
         self.asked[usize::from(id)] = Some(now);
         self.share.asked += 1;
     }
@@ -159,30 +148,14 @@ pub fn flood(from: Ipv4Addr, server: Ipv4Addr, rate: u32, is_over: &AtomicBool) 
             number += 1;
             // Spread over all names, as random ones are.
             let random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            drop(
-                caller
-                    .socket
-                    .send(&message(&format!("{random:x}.flood.test"), random as u16)),
-            );
+            drop(caller.socket.send(&query::for_address(
+                random as u16,
+                &format!("{random:x}.flood.test"),
+            )));
         }
         let mut reply = [0; 512];
         while caller.socket.recv(&mut reply).is_ok() {}
         std::thread::sleep(Duration::from_millis(1));
     }
     Ok(number as f64 / started.elapsed().as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::message;
-    use xdnsd_lab::scripted::Asked;
-
-    #[test]
-    fn a_query_is_whole() {
-        let bytes = message("k7.known.test", 0x1234);
-        let server = "192.0.2.53:53".parse().expect("an address");
-        let asked = Asked::over_udp(&bytes, server, server).expect("the query is whole");
-        assert_eq!(asked.name(), "k7.known.test.");
-        assert_eq!(bytes[..2], [0x12, 0x34]);
-    }
 }

@@ -14,6 +14,7 @@ use crate::qemu::machine::{Accel, HOST, Link, Machine, Scratch, free_port};
 use crate::qemu::run::configuration;
 use crate::qemu::upstream::{Upstream, expected};
 use xdnsd_lab::process::output_of;
+use xdnsd_lab::query;
 
 /// Time limit of a boot on a host with other work.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -219,7 +220,7 @@ impl Router {
 /// Asks once for the address of `name` and checks the answer; false if none comes in time.
 pub fn ask_once(socket: &UdpSocket, id: u16, name: &str) -> Result<bool> {
     let address: Ipv4Addr = expected(name).parse()?;
-    socket.send(&query(id, name))?;
+    socket.send(&query::for_address(id, name))?;
     let mut answer = [0; 512];
     let Ok(len) = socket.recv(&mut answer) else {
         return Ok(false);
@@ -230,18 +231,6 @@ pub fn ask_once(socket: &UdpSocket, id: u16, name: &str) -> Result<bool> {
         "{name}, asked with ID {id}: {answer:02x?}"
     );
     Ok(true)
-}
-
-/// A query for the address of `name`, with RD and without EDNS.
-fn query(id: u16, name: &str) -> Vec<u8> {
-    let mut query = id.to_be_bytes().to_vec();
-    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-    for label in name.split('.') {
-        query.push(label.len() as u8);
-        query.extend(label.as_bytes());
-    }
-    query.extend([0, 0, 1, 0, 1]);
-    query
 }
 
 /// Asks a port of the loopback with dig; returns the short form of the answer.
